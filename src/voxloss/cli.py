@@ -1,0 +1,277 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that `--help` answers at once."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from voxloss.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from voxloss.config import StudyConfig
+
+_DESCRIPTION = "Losses for segmenting rare structures in medical volumes, and the study that tells which one to take."
+_OVERRIDES = """\
+Any value of the configuration can be given as --SECTION.KEY VALUE, for example
+  --training.epochs 50 --patches.size "[96,96,96]" --comparison.seeds "[0,1,2]"
+`voxloss config CONFIG` prints all keys with the values that a study would have.
+Stopped at any moment (Ctrl-C), the same command goes on where it stopped."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point: 0 on success, 1 where `check` finds something to mend, 2 on a mistake, 130 when interrupted."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.command not in ("run", "config"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if known.command in ("run", "config"):
+            return known.action(known, rest)
+        return known.action(known)
+    except InputError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("voxloss"):
+            raise
+        return _fail(
+            f"This command needs the package {error.name!r}; install voxloss with pip install 'voxloss[bench]'."
+        )
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}.")
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> int:
+    print(f"voxloss: {' '.join(message.split()).rstrip('.')}.", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="voxloss", description=_DESCRIPTION, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, action: Callable[..., int], text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(action=action)
+        return sub
+
+    demo = command("demo", _demo, "compare the seven losses on a small synthetic CT, in minutes on two cores")
+    demo.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
+
+    run = command("run", _study, "run a study: train every loss on every fold, score, test and report", _OVERRIDES)
+    run.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
+    run.add_argument("--data", type=Path, help="folder of the images (data.root)")
+    run.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
+    run.add_argument("--losses", help="losses to compare, separated by commas (comparison.losses)")
+    run.add_argument("--seeds", help="seeds, separated by commas (comparison.seeds)")
+    run.add_argument("--folds", help="run only the folds of these numbers, separated by commas")
+
+    show = command("config", _config, "print a configuration with all its keys, or list the presets", _OVERRIDES)
+    show.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
+
+    status = command("status", _status, "show the state of every run of a study")
+    status.add_argument("study", type=Path, metavar="STUDY")
+
+    report = command("report", _report, "rebuild a study's tables, figures and page from its files")
+    report.add_argument("study", type=Path, metavar="STUDY")
+
+    predict = command("predict", _predict, "segment images with the network of a finished run")
+    predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="NIfTI file; the channels of a case by commas")
+    predict.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="gets one mask per image")
+
+    losses = command("losses", _losses, "list the losses, or explain one: equation, conventions, parameters")
+    losses.add_argument("name", nargs="?", metavar="NAME")
+
+    check = command("check", _check, "say what is wrong with a data set, and how rare its structures are")
+    check.add_argument("data", type=Path, metavar="DATA")
+    check.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from voxloss.config import load_config
+    from voxloss.data.phantom import write_phantom
+
+    config = load_config("demo", ["--data.root", str(arguments.study / "phantom")])
+    _refuse_foreign_folder(arguments.study)
+    write_phantom(arguments.study / "phantom", cases=12, seed=0, setting="small")
+    return _execute(config, arguments.study, None)
+
+
+def _refuse_foreign_folder(study: Path) -> None:
+    """Before the phantom is written into it: a folder that is neither a study nor empty is somebody's."""
+    own = ("study.yaml", "phantom", "prepared")
+    if study.is_dir() and any(study.iterdir()) and not any((study / name).exists() for name in own):
+        raise InputError(f"{study} is not empty and not a study; name another folder with --study.")
+
+
+def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = _load(arguments, overrides)
+    folds = _numbers("--folds", arguments.folds) if arguments.folds is not None else None
+    return _execute(config, arguments.study or Path("studies") / config.name, folds)
+
+
+def _load(arguments: argparse.Namespace, overrides: list[str]) -> "StudyConfig":
+    import json
+
+    from voxloss.config import load_config
+
+    extra = list(overrides)
+    if arguments.data is not None:
+        extra += ["--data.root", str(arguments.data)]
+    if arguments.losses is not None:
+        names = [name.strip() for name in arguments.losses.split(",")]
+        extra += ["--comparison.losses", json.dumps(names)]
+    if arguments.seeds is not None:
+        extra += ["--comparison.seeds", json.dumps(_numbers("--seeds", arguments.seeds))]
+    return load_config(arguments.config, extra)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers separated by commas; received {text!r}.") from None
+
+
+def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> int:
+    from rich.console import Console
+
+    from voxloss.console import preparation_bar, run_display
+    from voxloss.experiment import merge_study_scores, open_study
+    from voxloss.study import FINISHED
+
+    console = Console()
+    with preparation_bar(console) as bar:
+        study = open_study(config, folder, bar)
+    for case_id, reason in study.dataset.dropped:
+        console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
+    runs = study.runs(folds=folds)
+    with study.locked():
+        waiting = [run for run in runs if study.status(run)["state"] not in FINISHED]
+        if waiting:
+            from voxloss.executors import execute_locally
+
+            cases, losses = len(study.dataset.cases), len(study.config.comparison.losses)
+            console.print(f"{folder}: {cases} cases, {losses} losses, {len(waiting)} of {len(runs)} runs to do")
+            with run_display(study, waiting, console) as display:
+                execute_locally(study, waiting, display.changed, display.poll)
+        merge_study_scores(study)
+    _show_report(folder, console)
+    failed = [run for run in runs if study.status(run)["state"] == "failed"]
+    if failed:
+        reason = study.status(failed[0])["reason"]
+        return _fail(
+            f"{len(failed)} runs failed; the first ({failed[0]}): {reason}. The same command tries them again."
+        )
+    return 0
+
+
+def _show_report(study: Path, console: "Console") -> None:
+    from voxloss.report import build_report, print_tables
+
+    page = build_report(study)
+    print_tables(study, console)
+    print(f"\nThe report: {page}")
+
+
+def _config(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    import yaml
+
+    from voxloss.config import load_config, preset_names, to_plain
+
+    if arguments.config is None:
+        if overrides:
+            raise InputError(f"voxloss config takes a preset or a file first; received {' '.join(overrides)}.")
+        print("\n".join(preset_names()))
+        return 0
+    print(
+        yaml.safe_dump(to_plain(load_config(arguments.config, overrides)), sort_keys=False, allow_unicode=True), end=""
+    )
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from voxloss.console import status_table
+    from voxloss.study import Study
+
+    study = Study.open(arguments.study)
+    console = Console()
+    console.print(status_table(study))
+    for run in study.runs():
+        status = study.status(run)
+        if status.get("reason"):
+            console.print(f"{run}: {status['state']}: {status['reason']}", markup=False, highlight=False)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from voxloss.experiment import merge_study_scores
+    from voxloss.study import Study
+
+    merge_study_scores(Study.open(arguments.study))
+    _show_report(arguments.study, Console())
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from voxloss.apply import segment_files
+
+    cases = [[Path(part) for part in image.split(",")] for image in arguments.images]
+    for path in segment_files(arguments.run, cases, arguments.output):
+        print(path)
+    return 0
+
+
+def _losses(arguments: argparse.Namespace) -> int:
+    import voxloss
+    from voxloss.losses.catalogue import describe
+
+    if arguments.name is None:
+        print("\n".join(voxloss.list_losses()))
+        return 0
+    try:
+        print(describe(arguments.name))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from voxloss.data import detect_layout, load_dataset
+    from voxloss.data.doctor import check, format_report
+
+    layout = arguments.layout or detect_layout(arguments.data)
+    report = check(load_dataset(layout, arguments.data))
+    print(format_report(report))
+    return 0 if report.ok else 1

@@ -1,0 +1,372 @@
+"""A study's configuration: typed, validated once at the door, one YAML file per study.
+
+A preset (a YAML file in `voxloss/configs`) or a user's file is read over the defaults below; `--section.key value`
+arguments are read over both. Nothing here imports torch, so that commands answer at once.
+"""
+
+import dataclasses
+import re
+from argparse import ArgumentError
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from voxloss.errors import InputError
+
+PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are.
+
+    Args:
+        layout: how the files are named and paired.
+        root: the folder that holds them.
+        exclude: case ids to leave out.
+        options: options of the layout, such as `classes` of a folder or `modalities` of BraTS20.
+    """
+
+    layout: Literal["kits19", "brats20", "decathlon", "folder"] = "folder"
+    root: str = ""
+    exclude: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """What is done to every volume once, before training.
+
+    Args:
+        clip: intensities are clipped to this range (Hounsfield units for CT); null: not at all.
+        spacing_mm: volumes are resampled to this spacing, per stored array axis; "median": the median of the cases';
+            null: as stored.
+        normalisation: per volume and channel, after clipping and resampling.
+    """
+
+    clip: tuple[float, float] | None = None
+    spacing_mm: tuple[float, float, float] | Literal["median"] | None = "median"
+    normalisation: Literal["zscore", "minmax", "none"] = "zscore"
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """One random assignment of the cases to folds, the same for every loss.
+
+    Args:
+        folds: number of folds.
+        seed: of the assignment.
+        inner_share: the part of the training cases that `selection: inner` sets aside.
+    """
+
+    folds: int = 5
+    seed: int = 0
+    inner_share: float = 0.2
+
+
+@dataclass(frozen=True)
+class PatchesConfig:
+    """The patches that the network sees.
+
+    Args:
+        size: voxels per stored array axis; null: from the median shape of the prepared cases.
+        batch_size: patches per step.
+        foreground_share: probability that a patch is centred on a voxel of a foreground class (class drawn first);
+            0 draws positions uniformly, as the paper does.
+        overlap: of neighbouring windows at prediction, as a part of the patch size.
+        window: weight of a window's voxels when overlapping probabilities are averaged.
+    """
+
+    size: tuple[int, int, int] | None = None
+    batch_size: int = 2
+    foreground_share: float = 0.33
+    overlap: float = 0.5
+    window: Literal["constant", "gaussian"] = "constant"
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of a training patch; a null range or an empty tuple leaves that kind out.
+
+    Args:
+        probability: of each kind but mirroring, per patch.
+        rotation_degrees: range of the angle about each axis.
+        scaling: range of the factor per axis (1.25 shows a quarter more of the body).
+        elastic_alpha: range of the elastic deformation's strength, in batchgenerators' (and MIScnn's) unit.
+        elastic_sigma: range of its smoothness, in voxels.
+        mirror_axes: stored array axes that are mirrored, each in half of the patches.
+        brightness: range of the factor.
+        contrast: range of the factor about the patch's mean.
+        gamma: range of the exponent.
+        noise_sd: range of the standard deviation of added Gaussian noise, in normalised intensity.
+    """
+
+    probability: float = 0.15
+    rotation_degrees: tuple[float, float] | None = (-15.0, 15.0)
+    scaling: tuple[float, float] | None = (0.85, 1.25)
+    elastic_alpha: tuple[float, float] | None = (0.0, 900.0)
+    elastic_sigma: tuple[float, float] = (9.0, 13.0)
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+    brightness: tuple[float, float] | None = (0.5, 2.0)
+    contrast: tuple[float, float] | None = (0.3, 3.0)
+    gamma: tuple[float, float] | None = (0.7, 1.5)
+    noise_sd: tuple[float, float] | None = (0.0, 0.05)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The 3D U-Net.
+
+    Args:
+        filters: channels at the top; doubled at every level.
+        depth: number of poolings.
+        norm: batch normalisation is the paper's; with a batch of two and few steps its running averages are poor,
+            so instance normalisation is the default elsewhere.
+    """
+
+    filters: int = 32
+    depth: int = 4
+    norm: Literal["batch", "instance"] = "instance"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How each network is trained, identically for every loss.
+
+    Args:
+        epochs: number of epochs.
+        iterations: optimiser steps per epoch.
+        learning_rate: Adam's, at the start.
+        minimum_learning_rate: the schedule goes no lower.
+        schedule: "polynomial": decay with power 0.9, the same for all losses; "plateau": the paper's, lowered tenfold
+            when the training loss has not fallen by 1e-4 (absolute) for 20 epochs, so it depends on the loss's scale.
+        selection: which weights are the model: those of the last epoch; of the best mean foreground Dice on an inner
+            part of the training cases; or, as in the paper, of the lowest loss on the fold that is scored.
+        validation_batches: batches that the validation after every epoch looks at, the same every time.
+        precision: of the network's arithmetic (autocast); the loss works in float32 or better.
+    """
+
+    epochs: int = 100
+    iterations: int = 100
+    learning_rate: float = 3e-4
+    minimum_learning_rate: float = 1e-6
+    schedule: Literal["polynomial", "plateau"] = "polynomial"
+    selection: Literal["last", "inner", "fold"] = "last"
+    validation_batches: int = 8
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """What is compared, fixed before training.
+
+    Args:
+        losses: names, or mappings of a name and parameters: {name: focal, gamma: 3}.
+        seeds: of initial weights and patches; the same set for every loss.
+        primary_class: the class that the headline is about; null: the rarest.
+        primary_metric: the metric that the headline is about.
+        interval: what the printed 95 % interval runs over.
+        demonstration: the data cannot be evidence (a phantom); the report says so.
+    """
+
+    losses: tuple[str | dict[str, Any], ...] = (*PAPER_LOSSES, "dice_cross_entropy")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    primary_class: str | None = None
+    primary_metric: Literal["dice", "precision", "recall"] = "dice"
+    interval: Literal["fold", "case"] = "fold"
+    demonstration: bool = False
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where and how fast, without effect on what is compared.
+
+    Args:
+        device: auto takes CUDA where there is one.
+        parallel: runs at the same time.
+        threads: per run; null: the cores shared among the parallel runs.
+        workers: processes per run that read and augment patches ahead; 0: in the run's own process.
+    """
+
+    device: str = "auto"
+    parallel: int = 1
+    threads: int | None = None
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study: everything that decides its numbers."""
+
+    name: str = "study"
+    data: DataConfig = field(default_factory=DataConfig)
+    preparation: PreparationConfig = field(default_factory=PreparationConfig)
+    splits: SplitsConfig = field(default_factory=SplitsConfig)
+    patches: PatchesConfig = field(default_factory=PatchesConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+
+
+@dataclass(frozen=True)
+class LossChoice:
+    """A loss of the study: its catalogue name and the parameters that differ from its defaults."""
+
+    name: str
+    parameters: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Its folder's name and its value in the tables' `loss` column: focal, focal-gamma=3."""
+        parts = [self.name, *(f"{name}={_short(value)}" for name, value in sorted(self.parameters.items()))]
+        return "-".join(parts)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(_short(item) for item in value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("/", "_")
+
+
+def loss_choices(config: StudyConfig) -> list[LossChoice]:
+    """The losses of a study, in order, each made once to check its name and parameters (this imports torch).
+
+    Raises:
+        InputError: an unknown loss, an unknown or unusable parameter, or the same loss twice.
+    """
+    from voxloss import get_loss
+
+    choices: list[LossChoice] = []
+    for entry in config.comparison.losses:
+        if isinstance(entry, str):
+            choice = LossChoice(entry, {})
+        else:
+            if not isinstance(entry.get("name"), str):
+                raise InputError(f"A loss is a name or a mapping with `name` and its parameters; received {entry!r}.")
+            choice = LossChoice(entry["name"], {key: value for key, value in entry.items() if key != "name"})
+        try:
+            get_loss(choice.name, **choice.parameters)
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error)) from error
+        if choice.key in [other.key for other in choices]:
+            raise InputError(f"The loss {choice.key!r} is listed twice in comparison.losses.")
+        choices.append(choice)
+    return choices
+
+
+def preset_names() -> list[str]:
+    """The presets shipped with the package."""
+    folder = resources.files("voxloss") / "configs"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path | None, overrides: list[str] | None = None) -> StudyConfig:
+    """Read a preset or a YAML file over the defaults, and `--section.key value` arguments over both.
+
+    Raises:
+        InputError: no such preset or file, not YAML, an unknown key or a value of the wrong type; the message names it.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(StudyConfig, None)
+    arguments = list(overrides or [])
+    if source is not None:
+        arguments = ["--config", str(_config_path(source)), *arguments]
+    try:
+        values = parser.instantiate(parser.parse_args(arguments))
+    except ArgumentError as error:
+        where = f"{source}: " if source is not None else ""
+        raise InputError(where + _one_sentence(str(error))) from error
+    return StudyConfig(**{item.name: getattr(values, item.name) for item in dataclasses.fields(StudyConfig)})
+
+
+def _config_path(source: str | Path) -> Path:
+    if str(source) in preset_names():
+        return Path(str(resources.files("voxloss") / "configs" / f"{source}.yaml"))
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(
+            f"{str(source)!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
+    return path
+
+
+def _one_sentence(message: str) -> str:
+    """jsonargparse's explanation of several lines, shortened to the key, what was expected and what was received."""
+    text = " ".join(message.split()).replace("typing.", "").rstrip(".")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    key = re.match(r'Parser key "([^"]+)": (.*)', text)
+    if key is None:
+        return text + "."
+    reason = key[2]
+    union = re.search(r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)", reason)
+    if union:
+        kinds = union[1].replace("NoneType", "null")
+        reason = f"Expected one of {kinds}. Got value: {union[2]}"
+    return f"{key[1]}: {reason[0].lower()}{reason[1:].replace('. Got value:', '; received')}."
+
+
+def _check_values(config: StudyConfig) -> None:
+    """Refuse values that have the right type and make no sense."""
+    patches, training, comparison = config.patches, config.training, config.comparison
+    checks = [
+        ("name", bool(config.name) and "/" not in config.name, config.name, "a name without a slash"),
+        ("splits.folds", config.splits.folds >= 2, config.splits.folds, "at least 2"),
+        ("splits.inner_share", 0 < config.splits.inner_share < 1, config.splits.inner_share, "between 0 and 1"),
+        ("patches.size", patches.size is None or min(patches.size) >= 1, patches.size, "positive"),
+        ("patches.batch_size", patches.batch_size >= 1, patches.batch_size, "at least 1"),
+        ("patches.foreground_share", 0 <= patches.foreground_share <= 1, patches.foreground_share, "from 0 to 1"),
+        ("patches.overlap", 0 <= patches.overlap < 1, patches.overlap, "at least 0 and below 1"),
+        ("network.filters", config.network.filters >= 1, config.network.filters, "at least 1"),
+        ("network.depth", config.network.depth >= 1, config.network.depth, "at least 1"),
+        ("training.epochs", training.epochs >= 1, training.epochs, "at least 1"),
+        ("training.iterations", training.iterations >= 1, training.iterations, "at least 1"),
+        ("training.learning_rate", training.learning_rate > 0, training.learning_rate, "positive"),
+        ("training.validation_batches", training.validation_batches >= 1, training.validation_batches, "at least 1"),
+        ("comparison.losses", len(comparison.losses) >= 1, comparison.losses, "at least one loss"),
+        ("comparison.seeds", len(comparison.seeds) >= 1, comparison.seeds, "at least one seed"),
+        ("comparison.seeds", len(set(comparison.seeds)) == len(comparison.seeds), comparison.seeds, "all different"),
+        ("comparison.seeds", min(comparison.seeds, default=0) >= 0, comparison.seeds, "not negative"),
+        ("execution.parallel", config.execution.parallel >= 1, config.execution.parallel, "at least 1"),
+        ("execution.workers", config.execution.workers >= 0, config.execution.workers, "at least 0"),
+        ("execution.threads", (config.execution.threads or 1) >= 1, config.execution.threads, "at least 1"),
+    ]
+    clip, spacing = config.preparation.clip, config.preparation.spacing_mm
+    checks.append(("preparation.clip", clip is None or clip[0] < clip[1], clip, "a lower and a higher value"))
+    positive = not isinstance(spacing, tuple) or min(spacing) > 0
+    checks.append(("preparation.spacing_mm", positive, spacing, "positive"))
+    for key, good, value, wanted in checks:
+        if not good:
+            raise InputError(f"{key} must be {wanted}; received {value!r}.")
+
+
+def to_plain(config: StudyConfig) -> dict[str, Any]:
+    """The configuration as plain mappings, lists and scalars, for YAML."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(config)

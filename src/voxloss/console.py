@@ -1,0 +1,117 @@
+"""What the commands show while a study runs: bars with the time left on a terminal, a line per run elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.table import Table
+
+from voxloss.study import FINISHED, Run, Study
+
+STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}
+
+
+@dataclass
+class RunDisplay:
+    """Follows the runs of a study by their status files.
+
+    The whole grid's bar counts epochs, and one more step per run for prediction and scoring.
+    """
+
+    study: Study
+    runs: Sequence[Run]
+    console: Console
+    bars: Progress
+    overall: TaskID
+    tasks: dict[Run, TaskID] = field(default_factory=dict)
+    ended: int = 0
+
+    def changed(self, run: Run, state: str) -> None:
+        """Say that a run ended."""
+        if state == "pending":  # it was stopped
+            return
+        self.ended += 1
+        status = self.study.status(run)
+        reason = f": {status['reason']}" if status.get("reason") else ""
+        seconds = float(status.get("seconds", 0.0))
+        self.console.print(
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {seconds:.0f} s)",
+            highlight=False,
+        )
+        if reason:
+            self.console.print(f"         {reason[2:]}", markup=False, highlight=False)
+        self.poll()
+
+    def poll(self) -> None:
+        """Read the status files and move the bars."""
+        total = 0
+        for run in self.runs:
+            status = self.study.status(run)
+            epochs = self.study.config.training.epochs
+            state, epoch = status["state"], int(status.get("epoch", 0))
+            total += epochs + 1 if state in (*FINISHED, "failed") else epoch
+            if state == "running":
+                if run not in self.tasks:
+                    self.tasks[run] = self.bars.add_task(str(run), total=epochs)
+                what = f"{run}" if epoch < epochs else f"{run}: predicting"
+                self.bars.update(self.tasks[run], completed=epoch, description=what)
+            elif run in self.tasks:
+                self.bars.remove_task(self.tasks.pop(run))
+        self.bars.update(self.overall, completed=total)
+
+
+@contextmanager
+def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator[RunDisplay]:
+    """Show the runs while they are executed."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeLeftColumn(), console=console, disable=not console.is_terminal) as bars:
+        total = len(runs) * (study.config.training.epochs + 1)
+        overall = bars.add_task(f"{len(runs)} runs, in epochs", total=total)
+        display = RunDisplay(study, runs, console, bars, overall)
+        display.poll()
+        yield display
+
+
+@contextmanager
+def preparation_bar(console: Console) -> Iterator["PreparationBar"]:
+    """Show the preparation of cases."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeftColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        yield PreparationBar(bars, bars.add_task("reading", total=None))
+
+
+@dataclass
+class PreparationBar:
+    """Called with (finished, of, what)."""
+
+    bars: Progress
+    task: TaskID
+
+    def __call__(self, finished: int, of: int, what: str) -> None:
+        self.bars.update(self.task, completed=finished, total=of, description=what)
+
+
+def status_table(study: Study) -> Table:
+    """The grid of runs: a row per loss, a column per fold and seed, each cell the state and how far it is."""
+    config = study.config
+    at_work = study.is_locked()
+    table = Table(title=f"{config.name}: {study.folder}", title_justify="left")
+    table.add_column("loss")
+    several = len(config.comparison.seeds) > 1
+    places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
+    for seed, fold in places:
+        table.add_column(f"fold {fold}" + (f"\nseed {seed}" if several else ""))
+    rows: dict[str, dict[tuple[int, int], str]] = {}
+    for run in study.runs():
+        status = study.status(run)
+        state, epoch = status["state"], int(status.get("epoch", 0))
+        if state == "running" and not at_work:
+            state = "pending"  # its process is gone; the next `voxloss run` takes it up
+        text = f"{state} {epoch}/{config.training.epochs}" if state in ("running", "pending") and epoch else state
+        rows.setdefault(run.loss.key, {})[run.seed, run.fold] = f"[{STYLES[state]}]{text}[/]"
+    for loss, cells in rows.items():
+        table.add_row(loss, *(cells[place] for place in places))
+    return table

@@ -1,0 +1,122 @@
+"""Random patches: the batch of a step is a function of (seed, fold, step) alone.
+
+No generator state lives between steps, so that every loss sees the same batches and an interrupted run goes on with
+the batches it would have had.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+# Streams of random numbers that must not coincide, as last words of a seed sequence.
+_ORDER, _PLACE, _VALIDATION = 0, 1, 2
+
+
+class PatchSource(Protocol):
+    """A prepared case, as far as patches need it."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def image(self) -> np.ndarray: ...
+    @property
+    def label(self) -> np.ndarray: ...
+    @property
+    def foreground(self) -> dict[int, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class PatchSetting:
+    """Size in voxels per stored axis, patches per batch, and the probability of centring one on the foreground."""
+
+    size: tuple[int, int, int]
+    batch_size: int
+    foreground_share: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which case a patch is cut from, its first voxel (negative where the volume is smaller than the patch)."""
+
+    case: int
+    origin: tuple[int, int, int]
+
+
+def training_places(
+    cases: Sequence[PatchSource], setting: PatchSetting, seed: int, fold: int, step: int
+) -> list[Place]:
+    """Where the patches of a training step lie. Cases come in a new random order in every pass through them."""
+    places = []
+    for position in range(step * setting.batch_size, (step + 1) * setting.batch_size):
+        turn, index = divmod(position, len(cases))
+        order = _generator(seed, fold, turn, _ORDER).permutation(len(cases))
+        case = int(order[index])
+        places.append(Place(case, _origin(cases[case], setting, _generator(seed, fold, position, _PLACE))))
+    return places
+
+
+def validation_places(cases: Sequence[PatchSource], setting: PatchSetting, fold: int, step: int) -> list[Place]:
+    """Where the patches of a validation batch lie: the same after every epoch, for every loss and every seed."""
+    places = []
+    for position in range(step * setting.batch_size, (step + 1) * setting.batch_size):
+        case = position % len(cases)
+        places.append(Place(case, _origin(cases[case], setting, _generator(0, fold, position, _VALIDATION))))
+    return places
+
+
+def read_batch(
+    cases: Sequence[PatchSource], places: Sequence[Place], size: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the patches out: images float32 (B, channels, *size), labels uint8 (B, *size).
+
+    Voxels outside a volume smaller than the patch get each channel's minimum over the part read (air, or the clipped
+    lower end) and the label background.
+    """
+    patches = [_read_patch(cases[place.case], place.origin, size) for place in places]
+    return np.stack([image for image, _ in patches]), np.stack([label for _, label in patches])
+
+
+def _generator(*words: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Generator) -> tuple[int, int, int]:
+    low = [min(0, (extent - size) // 2) for extent, size in zip(case.shape, setting.size, strict=True)]
+    high = [max(extent - size, first) for extent, size, first in zip(case.shape, setting.size, low, strict=True)]
+    # Both are drawn whatever is used, so that the share changes which patches are centred and not the others' places.
+    anywhere = [int(generator.integers(first, last + 1)) for first, last in zip(low, high, strict=True)]
+    if generator.random() >= setting.foreground_share:
+        return anywhere[0], anywhere[1], anywhere[2]
+    present = [voxels for _, voxels in sorted(case.foreground.items()) if len(voxels)]
+    if not present:
+        return anywhere[0], anywhere[1], anywhere[2]
+    voxels = present[int(generator.integers(len(present)))]
+    centre = voxels[int(generator.integers(len(voxels)))]
+    origin = [
+        int(np.clip(int(middle) - size // 2, first, last))
+        for middle, size, first, last in zip(centre, setting.size, low, high, strict=True)
+    ]
+    return origin[0], origin[1], origin[2]
+
+
+def _read_patch(
+    case: PatchSource, origin: tuple[int, int, int], size: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    inside = tuple(
+        slice(max(0, first), min(first + length, extent))
+        for first, length, extent in zip(origin, size, case.shape, strict=True)
+    )
+    image = np.array(case.image[(slice(None), *inside)], dtype=np.float32)
+    label = np.array(case.label[inside], dtype=np.uint8)
+    if label.shape == tuple(size):
+        return image, label
+    before = [max(0, -first) for first in origin]
+    into = tuple(slice(start, start + length) for start, length in zip(before, label.shape, strict=True))
+    padded_image = np.empty((len(image), *size), dtype=np.float32)
+    padded_image[:] = image.reshape(len(image), -1).min(axis=1)[:, None, None, None]
+    padded_image[(slice(None), *into)] = image
+    padded_label = np.zeros(size, dtype=np.uint8)
+    padded_label[into] = label
+    return padded_image, padded_label

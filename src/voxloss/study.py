@@ -1,0 +1,255 @@
+"""A study's folder: its configuration, data set, folds and runs, as files that every stage reads.
+
+The layout is described in docs/study-folder.md.
+"""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from voxloss.config import LossChoice, StudyConfig, load_config, loss_choices, to_plain
+from voxloss.data import Case, Dataset
+from voxloss.data.folds import Split, split_of
+from voxloss.errors import InputError
+from voxloss.files import write_json, write_text
+
+STATES = ("pending", "running", "done", "failed", "diverged")
+FINISHED = ("done", "diverged")  # a failed run is tried again
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a loss, the fold that is scored, and the seed of weights and patches."""
+
+    loss: LossChoice
+    fold: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.loss.key}, fold {self.fold}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open study: what study.yaml, dataset.json and folds.json say."""
+
+    folder: Path
+    config: StudyConfig
+    dataset: Dataset
+    folds: Sequence[Sequence[str]]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Study":
+        """Read a study's folder.
+
+        Raises:
+            InputError: it is no study, or one of its files is damaged.
+        """
+        if not (folder / "study.yaml").is_file():
+            raise InputError(f"{folder} is not a study: it has no study.yaml.")
+        try:
+            config = _config_of(folder)
+            content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            folds = json.loads((folder / "folds.json").read_text(encoding="utf-8"))["folds"]
+            return cls(folder, config, _dataset_from(content), folds)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder} is a damaged study: {error}") from error
+
+    def runs(self, losses: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> list[Run]:
+        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished.
+
+        Args:
+            losses: keys of the losses to take; None: all.
+            folds: numbers of the folds to take; None: all.
+        """
+        choices = loss_choices(self.config)
+        _refuse_unknown("loss", losses, [choice.key for choice in choices])
+        _refuse_unknown("fold", folds, list(range(len(self.folds))))
+        return [
+            Run(choice, fold, seed)
+            for seed in self.config.comparison.seeds
+            for fold in range(len(self.folds))
+            if folds is None or fold in folds
+            for choice in choices
+            if losses is None or choice.key in losses
+        ]
+
+    def run_folder(self, run: Run) -> Path:
+        return self.folder / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}"
+
+    def split(self, fold: int) -> Split:
+        """The cases of a fold; some training cases are set aside where the weights are selected on them."""
+        setting = self.config.splits
+        inner = setting.inner_share if self.config.training.selection == "inner" else 0.0
+        return split_of(self.folds, fold, setting.seed, inner)
+
+    def case(self, case_id: str) -> Case:
+        return next(case for case in self.dataset.cases if case.case_id == case_id)
+
+    def prepared_folder(self, case_id: str) -> Path:
+        index = json.loads((self.folder / "prepared" / "index.json").read_text(encoding="utf-8"))
+        return self.folder / "prepared" / index[case_id]
+
+    def status(self, run: Run) -> dict[str, Any]:
+        """What the run's status.json says; a run without one is pending."""
+        try:
+            return json.loads((self.run_folder(run) / "status.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return {"state": "pending", "epoch": 0}
+        except ValueError as error:
+            raise InputError(f"{self.run_folder(run) / 'status.json'} is damaged: {error}") from error
+
+    def write_status(self, run: Run, state: str, **details: Any) -> None:
+        """Write status.json: state, what identifies the run, and details over those written before."""
+        assert state in STATES
+        status = {"reason": None, **self.status(run), "state": state}
+        status |= {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
+        status |= {"epochs": self.config.training.epochs, **details}
+        write_json(self.run_folder(run) / "status.json", status)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study for this process.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with (self.folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"Another process is at work on {self.folder}; wait for it or stop it.") from error
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether some process is at work on the study."""
+        try:
+            with self.locked():
+                return False
+        except InputError:
+            return True
+
+
+def write_study(folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]]) -> Study:
+    """Write a new study's files; study.yaml comes last and makes the folder a study."""
+    write_json(folder / "dataset.json", _dataset_to(dataset))
+    write_json(folder / "folds.json", {"seed": config.splits.seed, "folds": [list(ids) for ids in folds]})
+    _write_config(folder, config)
+    return Study.open(folder)
+
+
+def extend_study(study: Study, config: StudyConfig) -> Study:
+    """Add the losses and seeds of `config` that the study lacks, and take over how it is executed.
+
+    Raises:
+        InputError: `config` differs from the study's in what decides its numbers; the message names the first key.
+    """
+    for key, old, new in _differences(to_plain(study.config), to_plain(config)):
+        automatic = (key == "patches.size" and new is None) or (key == "preparation.spacing_mm" and new == "median")
+        if not automatic:
+            raise InputError(
+                f"{study.folder} was made with {key} = {old!r}, not {new!r}; give that value or another --study folder."
+            )
+    comparison = study.config.comparison
+    losses = [*comparison.losses, *(loss for loss in config.comparison.losses if loss not in comparison.losses)]
+    seeds = [*comparison.seeds, *(seed for seed in config.comparison.seeds if seed not in comparison.seeds)]
+    comparison = replace(comparison, losses=tuple(losses), seeds=tuple(seeds))
+    extended = replace(study.config, comparison=comparison, execution=config.execution)
+    loss_choices(extended)
+    if extended != study.config:
+        _write_config(study.folder, extended)
+    return replace(study, config=extended)
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    free = ("name", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
+    if key in free:
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and key != "data.options":
+        for name in old:
+            yield from _differences(old[name], new.get(name), f"{key}.{name}".strip("."))
+    elif old != new:
+        yield key, old, new
+
+
+def _write_config(folder: Path, config: StudyConfig) -> None:
+    content = {"config": to_plain(config), "environment": environment(config)}
+    write_text(folder / "study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _config_of(folder: Path) -> StudyConfig:
+    content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))["config"]
+    arguments: list[str] = []
+    for name, value in content.items():
+        arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return load_config(None, arguments)
+
+
+def _dataset_to(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "label_values": {str(value): index for value, index in dataset.label_values.items()},
+        "value_hints": {str(value): hint for value, hint in dataset.value_hints.items()},
+        "dropped": [list(pair) for pair in dataset.dropped],
+        "cases": [
+            {"id": case.case_id, "images": [str(path) for path in case.images], "label": str(case.label)}
+            for case in dataset.cases
+        ],
+    }
+
+
+def _dataset_from(content: dict[str, Any]) -> Dataset:
+    return Dataset(
+        name=content["name"],
+        cases=tuple(
+            Case(case["id"], tuple(Path(path) for path in case["images"]), Path(case["label"]))
+            for case in content["cases"]
+        ),
+        classes=tuple(content["classes"]),
+        label_values={int(value): index for value, index in content["label_values"].items()},
+        dropped=tuple((case_id, reason) for case_id, reason in content["dropped"]),
+        value_hints={int(value): hint for value, hint in content["value_hints"].items()},
+    )
+
+
+def environment(config: StudyConfig) -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    import torch
+
+    packages = ("voxloss", "torch", "monai", "batchgeneratorsv2", "nibabel", "numpy", "scipy", "statsmodels")
+    details: dict[str, Any] = {"python": platform.python_version()}
+    details |= {name: metadata.version(name) for name in packages}
+    details |= {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+    if torch.cuda.is_available():
+        details["gpu"] = torch.cuda.get_device_name()
+    return details
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or "unknown"
+
+
+def _refuse_unknown(kind: str, wanted: Sequence[Any] | None, known: Sequence[Any]) -> None:
+    for value in wanted or ():
+        if value not in known:
+            raise InputError(f"The study has no {kind} {value!r}; it has {', '.join(map(str, known))}.")

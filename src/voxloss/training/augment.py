@@ -1,0 +1,115 @@
+"""Random changes of a training patch by batchgeneratorsv2, seeded per step and leaving no trace in global generators."""
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxloss.config import AugmentationConfig
+
+
+class Augmenter:
+    """The paper's augmentations for patches of one size.
+
+    Kinds and order are MIScnn's: spatial (elastic deformation, rotation, scaling), mirroring, brightness, contrast,
+    gamma, Gaussian noise. Outside the patch, spatial transforms see intensity 0 (the mean, after the z-score) and
+    background.
+
+    Args:
+        size: of the patch, voxels per axis.
+        setting: ranges and probabilities.
+    """
+
+    def __init__(self, size: tuple[int, int, int], setting: AugmentationConfig) -> None:
+        self._transforms = list(_transforms(size, setting))
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, seeds: list[int]) -> None:
+        """Change `images` (B, channels, *size) and `labels` (B, *size) in place; patch b is a function of `seeds[b]`."""
+        for image, label, seed in zip(images, labels, seeds, strict=True):
+            sample: dict[str, Any] = {"image": image.clone(), "segmentation": label[None].to(torch.int16)}
+            with _seeded(seed):
+                for transform in self._transforms:
+                    sample = transform(**sample)
+            image.copy_(sample["image"])
+            label.copy_(sample["segmentation"][0])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """batchgeneratorsv2 draws from torch's, numpy's and Python's global generators: seed all, then put them back."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+
+def _transforms(size: tuple[int, int, int], setting: AugmentationConfig) -> Iterator[Any]:
+    from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+    from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
+    from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+    def sometimes(transform: Any) -> Any:
+        return RandomTransform(transform, apply_probability=setting.probability)
+
+    rotation, scaling, alpha = setting.rotation_degrees, setting.scaling, setting.elastic_alpha
+    if rotation or scaling or alpha:
+        yield SpatialTransform(
+            patch_size=size,
+            patch_center_dist_from_border=0,
+            random_crop=False,
+            p_rotation=setting.probability if rotation else 0,
+            rotation=tuple(math.radians(angle) for angle in rotation or (0, 0)),
+            p_scaling=setting.probability if scaling else 0,
+            scaling=scaling or (1, 1),
+            p_elastic_deform=setting.probability if alpha else 0,
+            elastic_deform_scale=lambda image, dim, patch_size: (
+                np.random.uniform(*setting.elastic_sigma) / patch_size[dim]  # noqa: NPY002
+            ),
+            elastic_deform_magnitude=lambda image, dim, patch_size, deformation_scale: elastic_magnitude(
+                np.random.uniform(*(alpha or (0, 0))),  # noqa: NPY002
+                deformation_scale * patch_size[dim],
+                patch_size,
+            ),
+        )
+    if setting.mirror_axes:
+        yield MirrorTransform(allowed_axes=tuple(setting.mirror_axes))
+    if setting.brightness:
+        yield sometimes(MultiplicativeBrightnessTransform(setting.brightness, synchronize_channels=False))
+    if setting.contrast:
+        yield sometimes(ContrastTransform(setting.contrast, preserve_range=True, synchronize_channels=False))
+    if setting.gamma:
+        yield sometimes(
+            GammaTransform(
+                setting.gamma, p_invert_image=0, synchronize_channels=False, p_per_channel=1, p_retain_stats=0
+            )
+        )
+    if setting.noise_sd:
+        # named variance there, used as the standard deviation
+        yield sometimes(GaussianNoiseTransform(setting.noise_sd))
+
+
+def elastic_magnitude(alpha: float, sigma: float, size: tuple[int, ...]) -> float:
+    """Largest displacement, in voxels, of batchgenerators' elastic deformation of strength `alpha` and width `sigma`.
+
+    batchgenerators (used by MIScnn) multiplies uniform noise on [-1, 1], smoothed by a Gaussian of `sigma` voxels, by
+    `alpha`; batchgeneratorsv2 scales a smoothed field to a given largest displacement. The smoothed noise has standard
+    deviation `3^(-1/2) (2 √π σ)^(-3/2)`, and the largest of about `n = V / (2 √π σ)^3` independent values of a normal
+    variable is close to `√(2 ln 2n)` standard deviations.
+    """
+    width = 2 * math.sqrt(math.pi) * sigma
+    cells = max(1.0, math.prod(max(1.0, extent / width) for extent in size))
+    return alpha / math.sqrt(3) * width**-1.5 * math.sqrt(2 * math.log(2 * cells))

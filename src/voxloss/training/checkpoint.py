@@ -1,0 +1,29 @@
+"""Training state on disk: tensors and plain numbers only, so that reading one can run no code."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from voxloss.errors import InputError
+from voxloss.files import atomic_path
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists and mappings of them) to `path`, whole or not at all."""
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        InputError: the file is missing, truncated, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no checkpoint {path}.") from error
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
+        raise InputError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error

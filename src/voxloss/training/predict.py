@@ -1,0 +1,52 @@
+"""Prediction of whole volumes by overlapping windows, averaged as probabilities."""
+
+import numpy as np
+import torch
+
+from voxloss.config import PatchesConfig
+
+
+@torch.no_grad()
+def predict_probabilities(
+    network: torch.nn.Module, image: np.ndarray, setting: PatchesConfig, precision: str = "float32"
+) -> np.ndarray:
+    """Class probabilities of a prepared volume.
+
+    Args:
+        network: logits of patches of `setting.size`; its device is used for the windows.
+        image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
+        setting: patch size, overlap (part of a patch) and the windows' weights.
+        precision: of the network's arithmetic, "float32" or "bfloat16".
+
+    Returns:
+        float32 (classes, *spatial); they sum to one over the classes.
+    """
+    from monai.inferers import sliding_window_inference
+
+    if setting.size is None:
+        raise ValueError("the patch size is not set")
+    network.eval()
+    device = next(network.parameters()).device
+    missing = [max(0, size - extent) for size, extent in zip(setting.size, image.shape[1:], strict=True)]
+    before = [(count + 1) // 2 for count in missing]  # as the origin of a training patch, rounded down
+    padding = [(start, count - start) for start, count in zip(before, missing, strict=True)]
+    padded = np.stack([np.pad(channel, padding, constant_values=channel.min()) for channel in image])
+
+    def probabilities(windows: torch.Tensor) -> torch.Tensor:
+        windows = windows.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = network(windows)
+        return torch.softmax(logits.float(), dim=1)
+
+    result = sliding_window_inference(
+        torch.from_numpy(padded)[None],
+        roi_size=setting.size,
+        sw_batch_size=setting.batch_size,
+        predictor=probabilities,
+        overlap=setting.overlap,
+        mode=setting.window,
+        sw_device=device,
+        device=torch.device("cpu"),
+    )
+    inside = tuple(slice(start, start + extent) for start, extent in zip(before, image.shape[1:], strict=True))
+    return result[0].numpy()[(slice(None), *inside)]

@@ -1,0 +1,16 @@
+"""Shared fixtures: where the real test images are, if they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images; tests that ask for it are skipped where it is not."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real test images at {DATA} (name their folder in VOXLOSS_TEST_DATA)")
+    return DATA

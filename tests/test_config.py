@@ -1,0 +1,120 @@
+"""Configurations: presets, overrides, and mistakes that get one sentence."""
+
+import pytest
+
+from voxloss.config import LossChoice, load_config, loss_choices, preset_names, to_plain
+from voxloss.errors import InputError
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_its_losses_exist(name):
+    config = load_config(name)
+    assert config.name == name
+    assert loss_choices(config)
+
+
+def test_kits19_is_the_papers_protocol():
+    config = load_config("kits19")
+    assert len(config.data.exclude) == 6
+    assert config.preparation.clip == (-79, 304)
+    assert config.preparation.spacing_mm == (3.22, 1.62, 1.62)
+    assert config.patches.size == (80, 160, 160)
+    assert (config.patches.batch_size, config.patches.overlap, config.patches.foreground_share) == (2, 0.5, 0)
+    assert (config.training.epochs, config.training.iterations) == (500, 100)
+    assert (config.training.learning_rate, config.training.minimum_learning_rate) == (3e-4, 1e-6)
+    assert (config.training.schedule, config.training.selection) == ("plateau", "fold")
+    assert [choice.name for choice in loss_choices(config)] == [
+        "focal",
+        "dice",
+        "tversky",
+        "cosine_tversky",
+        "focal_tversky",
+        "combo",
+        "mixed_focal",
+    ]
+
+
+def test_brats20_differs_where_the_paper_does():
+    config = load_config("brats20")
+    assert config.patches.size == (96, 96, 96)
+    assert (config.training.epochs, config.training.iterations) == (400, 150)
+    assert config.data.options["modalities"] == ["t1ce"]
+    assert config.preparation.clip is None
+
+
+def test_overrides_go_over_the_file_and_the_file_over_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {epochs: 3, iterations: 4}\n")
+    config = load_config(path, ["--training.iterations", "9", "--patches.size", "[8,16,16]"])
+    assert (config.training.epochs, config.training.iterations) == (3, 9)
+    assert config.training.learning_rate == 3e-4
+    assert config.patches.size == (8, 16, 16)
+
+
+def test_a_configuration_comes_back_from_its_plain_form():
+    config = load_config("brats20", ["--comparison.losses", "[dice, {name: focal, gamma: 3}]"])
+    import yaml
+
+    from voxloss.config import StudyConfig
+
+    arguments = []
+    for name, value in yaml.safe_load(yaml.safe_dump(to_plain(config))).items():
+        arguments += [f"--{name}", yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()]
+    again = load_config(None, arguments)
+    assert isinstance(again, StudyConfig)
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("training: {epoch: 3}", "epoch"),
+        ("train: {epochs: 3}", "train"),
+        ("training: {epochs: three}", "training.epochs"),
+        ("training: {schedule: cosine}", "training.schedule"),
+        ("training: {epochs: 0}", "training.epochs must be at least 1; received 0"),
+        ("patches: {size: [8, 8]}", "patches.size"),
+        ("patches: {size: [8, 8, 0]}", "patches.size"),
+        ("patches: {overlap: 1.0}", "patches.overlap"),
+        ("preparation: {clip: [5, -5]}", "preparation.clip"),
+        ("preparation: {spacing_mm: [0, 1, 1]}", "preparation.spacing_mm"),
+        ("comparison: {seeds: [1, 1]}", "comparison.seeds"),
+        ("comparison: {losses: []}", "comparison.losses"),
+        ("splits: {folds: 1}", "splits.folds"),
+        ("- a\n- b", "is not a configuration"),
+        ("a: [", "not readable as YAML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence_that_names_it(tmp_path, content, named):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content + "\n")
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert named in message
+    assert "\n" not in message
+
+
+def test_an_unknown_preset_names_those_that_exist():
+    with pytest.raises(InputError, match=r"'kits20' is neither a file nor a preset; the presets are .*kits19"):
+        load_config("kits20")
+
+
+@pytest.mark.parametrize(
+    ("losses", "named"),
+    [
+        ("[dise]", "dise"),
+        ("[{name: focal, gama: 2}]", "gama"),
+        ("[{gamma: 2}]", "gamma"),
+        ("[dice, dice]", "twice"),
+        ("[{name: focal, gamma: -1}]", "-1"),
+    ],
+)
+def test_an_unusable_loss_is_named(losses, named):
+    with pytest.raises(InputError, match=named):
+        loss_choices(load_config(None, ["--comparison.losses", losses]))
+
+
+def test_a_loss_with_other_parameters_has_them_in_its_key():
+    assert LossChoice("focal", {}).key == "focal"
+    assert LossChoice("focal", {"gamma": 3.0, "alpha": [0.1, 0.9]}).key == "focal-alpha=0.1+0.9-gamma=3"
