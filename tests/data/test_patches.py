@@ -55,7 +55,7 @@ def test_a_patch_is_the_volumes_part_at_its_place():
 def test_a_step_needs_no_steps_before_it_and_no_place_depends_on_the_process_state():
     setting = PatchSetting((4, 4, 4), 2, 0.5)
     forward = [training_places(CASES, setting, 7, 2, step) for step in range(10)]
-    np.random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
     backward = [training_places(CASES, setting, 7, 2, step) for step in reversed(range(10))]
     assert forward == backward[::-1]
     assert forward != [training_places(CASES, setting, 8, 2, step) for step in range(10)]

@@ -1,0 +1,225 @@
+"""A case: its files, read onto and written from the stored grid, never reoriented."""
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from voxloss.data.nifti import (
+    Geometry,
+    check_same_geometry,
+    count_label_values,
+    geometry_of,
+    grey_values,
+    open_nifti,
+    read_geometry,
+    volume_shape,
+    whole_values,
+)
+from voxloss.errors import InputError
+from voxloss.files import atomic_path
+
+__all__ = [
+    "Case",
+    "Dataset",
+    "Geometry",
+    "count_label_values",
+    "read_geometry",
+    "read_image",
+    "read_label",
+    "require_complete",
+    "without_excluded",
+    "write_label",
+]
+
+MAX_LABEL_VALUE = 65535
+UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient or scan: an id that is safe as a folder's name, one NIfTI file per channel, and its mask.
+
+    A single four-dimensional file holds several channels along its last axis. The files need not exist yet.
+    Raises InputError for an id that is empty, ".", "..", or has a path separator or a control character.
+    """
+
+    case_id: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+    def __post_init__(self) -> None:
+        name = self.case_id
+        if name in ("", ".", "..") or any(sign in "/\\" or not sign.isprintable() for sign in name):
+            raise InputError(f"{name!r} cannot be a case's id, since results are kept in a folder of that name")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases that share classes.
+
+    classes: names by class index; the first is "background". label_values: value in a mask file -> class index; any
+    other value in a mask is an error. dropped: (case id, reason) of what is on disk but not used.
+    value_hints: undeclared value -> what probably went wrong, for the error message.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+    label_values: dict[int, int]
+    dropped: tuple[tuple[str, str], ...] = ()
+    value_hints: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.classes or self.classes[0] != "background":
+            raise InputError(f"the first class of {self.name} should be background, but the classes are {self.classes}")
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) >= UNDECLARED:
+            raise InputError(f"the classes of {self.name} should differ and be fewer than 255, but are {self.classes}")
+        if wrong := set(self.label_values.values()) - set(range(len(self.classes))):
+            raise InputError(f"label_values of {self.name} names class {min(wrong)}, of {len(self.classes)} classes")
+        ids = [case.case_id for case in self.cases]
+        if len(set(ids)) < len(ids):
+            twice = next(case_id for case_id in ids if ids.count(case_id) > 1)
+            raise InputError(f"{self.name} has more than one case called {twice}")
+
+
+def without_excluded(
+    cases: Iterable[Case], exclude: Collection[str]
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    """Split cases into those to use and the (id, reason) of those excluded.
+
+    An id that no case has is no mistake: a preset's exclusions also serve a part of its data set.
+    """
+    if isinstance(exclude, str):
+        raise InputError(f"exclude should be a list of case ids, but is the text {exclude!r}")
+    cases = tuple(cases)
+    kept = tuple(case for case in cases if case.case_id not in exclude)
+    return kept, tuple((case.case_id, "excluded by the settings") for case in cases if case.case_id in exclude)
+
+
+def require_complete(dataset: Dataset) -> None:
+    """Raise InputError naming the first missing file, and how many are missing, unless all of a data set's exist."""
+    unlabelled = [case.case_id for case in dataset.cases if case.label is None]
+    if unlabelled:
+        raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
+    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
+
+
+def read_image(case: Case) -> tuple[np.ndarray, Geometry]:
+    """Read a case's channels as float32 (channel, *shape), in the stored axis order, with the header's scaling.
+
+    Each channel keeps the file's memory order (first axis fastest). Raises InputError naming the file: absent,
+    damaged, not a volume, a channel on another grid than the first (affines within 1e-3), or values not finite.
+    """
+    if not case.images:
+        raise InputError(f"case {case.case_id} has no image")
+    opened = [(path, open_nifti(path)) for path in case.images]
+    geometry = geometry_of(*opened[0])
+    channels = 0
+    for path, file in opened:
+        check_same_geometry(path, geometry_of(path, file), case.images[0], geometry)
+        channels += volume_shape(path, file)[1]
+    voxels = math.prod(geometry.shape)
+    values = np.empty(channels * voxels, dtype=np.float32)
+    start = 0
+    for path, file in opened:
+        not_finite = 0
+        for piece in grey_values(path, file):
+            values[start : start + piece.size] = piece
+            start += piece.size
+            not_finite += piece.size - int(np.count_nonzero(np.isfinite(piece)))
+        if not_finite:
+            raise InputError(f"{path} has {not_finite:,} values that are not finite")
+    return values.reshape(channels, *geometry.shape[::-1]).transpose(0, 3, 2, 1), geometry
+
+
+def read_label(
+    case: Case, label_values: dict[int, int], value_hints: dict[int, str] | None = None
+) -> tuple[np.ndarray, Geometry]:
+    """Read a case's mask as uint8 class indices (*shape), in the stored axis order.
+
+    label_values: value in the file -> class index. Floating masks are rounded when within 1e-3 of whole values.
+    Raises InputError naming the file: absent, damaged, a value that is not whole or not in label_values (with the
+    sentence of value_hints for that value), or a grid other than that of the case's first image, if that exists.
+    """
+    if case.label is None:
+        raise InputError(f"case {case.case_id} has no mask")
+    path = case.label
+    file = open_nifti(path)
+    geometry = geometry_of(path, file)
+    if volume_shape(path, file)[1] != 1:
+        raise InputError(f"{path} has shape {tuple(file.shape)} where a mask has three axes")
+    if case.images and case.images[0].is_file():
+        check_same_geometry(path, geometry, case.images[0], read_geometry(case.images[0]))
+    table = _class_table(label_values)
+    mapped = np.empty(math.prod(geometry.shape), dtype=np.uint8)
+    start = 0
+    for values in whole_values(path, file):
+        piece = mapped[start : start + values.size]
+        _map_values(values, table, piece)
+        if (piece == UNDECLARED).any():
+            wrong = int(values[piece == UNDECLARED][0])
+            raise InputError(undeclared_value(path, wrong, label_values, value_hints))
+        start += values.size
+    return mapped.reshape(geometry.shape, order="F"), geometry
+
+
+def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints: dict[int, str] | None) -> str:
+    """The sentence about a mask's value that no class has."""
+    declared = ", ".join(str(known) for known in sorted(label_values))
+    hint = (hints or {}).get(value)
+    return f"{path} holds the value {value}, but the declared values are {declared}" + (f": {hint}" if hint else "")
+
+
+def _class_table(label_values: dict[int, int]) -> np.ndarray:
+    if wrong := [value for value in label_values if not 0 <= value <= MAX_LABEL_VALUE]:
+        raise InputError(
+            f"label_values holds {wrong[0]}, but the values of a mask should lie in 0 to {MAX_LABEL_VALUE}"
+        )
+    table = np.full(MAX_LABEL_VALUE + 1, UNDECLARED, dtype=np.uint8)
+    for value, index in label_values.items():
+        table[value] = index
+    return table
+
+
+def _map_values(values: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    if values.dtype in (np.uint8, np.uint16):
+        np.take(table, values, out=out)
+        return
+    inside = (values >= 0) & (values <= MAX_LABEL_VALUE)
+    np.take(table, np.where(inside, values, 0), out=out)
+    out[~inside] = UNDECLARED
+
+
+def write_label(path: Path, label: np.ndarray, like: Path) -> None:
+    """Write class indices (*shape) as a uint8 NIfTI on the grid of the NIfTI file `like`, whole or not at all.
+
+    Voxel sizes, both matrices (qform and sform), both codes and the units are copied as stored, so that a viewer
+    places the label exactly on the image; nothing else is (scaling, window, names). Raises InputError when the shape
+    is not that of `like` or an index does not fit.
+    """
+    source = open_nifti(like)
+    shape, _ = volume_shape(like, source)
+    if label.shape != shape:
+        raise InputError(f"a label of shape {label.shape} cannot lie on {like}, whose shape is {shape}")
+    if label.dtype.kind not in "iub" or (label.size and not 0 <= int(label.min()) <= int(label.max()) <= 255):
+        raise InputError(f"a label of {label.dtype} values cannot be written to {path}: class indices are 0 to 255")
+    header = type(source.header)()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["pixdim"][:4] = source.header["pixdim"][:4]
+    for name in ("qform_code", "sform_code", "xyzt_units"):
+        header[name] = source.header[name]
+    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        header[name] = source.header[name]
+    for name in ("srow_x", "srow_y", "srow_z"):
+        header[name] = source.header[name]
+    image = type(source)(label.astype(np.uint8, copy=False), None, header)
+    with atomic_path(Path(path)) as partial:
+        image.to_filename(partial)

@@ -1,0 +1,124 @@
+"""Linear resampling between grids over the same field of view, in slabs so that large volumes fit in memory."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+SLAB_VOXELS = 2**24  # of the finer grid at a time: 64 MB of float32
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float] | None
+) -> tuple[int, int, int]:
+    """max(1, round(size · spacing / target)) along each axis; the same shape without a target."""
+    target = spacing_mm if target_mm is None else target_mm
+    first, second, third = (
+        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_mm, target, strict=True)
+    )
+    return first, second, third
+
+
+def _slabs(shape: Sequence[int], target: Sequence[int]) -> Iterator[slice]:
+    """Ranges of the target's first axis whose work on the larger of both planes stays within SLAB_VOXELS."""
+    plane = max(math.prod(shape[1:]), math.prod(target[1:]))
+    rows = max(1, SLAB_VOXELS // plane)
+    for start in range(0, target[0], rows):
+        yield slice(start, min(start + rows, target[0]))
+
+
+def _resample_slab(
+    volume: np.ndarray, target: Sequence[int], rows: slice, values: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Rows of `volume` resampled to shape `target`, float32; `values` turns slices as stored into float32.
+
+    Voxel k of n along an axis has its centre at (k + 1/2) / n of the field of view, so the target's voxel lies at
+    source index (k + 1/2) · n_source / n_target - 1/2, held within the outermost centres. This is
+    torch.nn.functional.interpolate(mode="trilinear", align_corners=False), of which the first axis is done by hand
+    because torch would need the whole volume in float32.
+    """
+    import torch
+
+    source = volume.shape[0]
+    position = (np.arange(rows.start, rows.stop) + 0.5) * (source / target[0]) - 0.5
+    position = np.maximum(position, 0)
+    lower = position.astype(np.int64)
+    upper = np.minimum(lower + 1, source - 1)
+    weight = (position - lower).astype(np.float32)[:, None, None]
+    slab = values(volume[lower])
+    if weight.any():
+        slab = slab + weight * (values(volume[upper]) - slab)
+    if tuple(volume.shape[1:]) == tuple(target[1:]):
+        return slab
+    planes = torch.from_numpy(np.ascontiguousarray(slab))[:, None]
+    planes = torch.nn.functional.interpolate(planes, size=tuple(target[1:]), mode="bilinear", align_corners=False)
+    return planes[:, 0].numpy()
+
+
+def resample_image(volume: np.ndarray, out: np.ndarray, clip: tuple[float, float] | None = None) -> None:
+    """Clip a volume and resample it linearly onto the grid of `out` (float32), which has the same field of view."""
+
+    def values(part: np.ndarray) -> np.ndarray:
+        part = part.astype(np.float32, copy=False)
+        return part if clip is None else np.clip(part, np.float32(clip[0]), np.float32(clip[1]))
+
+    if volume.flags.f_contiguous:  # as read from a file: its slowest axis first makes slabs that lie together
+        volume, out = volume.T, out.T
+    for rows in _slabs(volume.shape, out.shape):
+        out[rows] = _resample_slab(volume, out.shape, rows, values)
+
+
+def resample_classes(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resample class indices: each class's indicator linearly, then the class with the largest share of the voxel.
+
+    A class index cannot be interpolated itself (between background and tumour would lie kidney). Taking the nearest
+    voxel's class moves borders by up to half a voxel; here a border lies where the interpolated share crosses 1/2, so
+    a structure keeps its volume to a few per cent while it is several voxels thick. One much thinner than the new
+    spacing can vanish. Of equal shares the lower class wins.
+    A label whose shape does not change is copied exactly.
+    """
+    if tuple(label.shape) == tuple(shape):
+        return np.ascontiguousarray(label)
+    resampled = np.empty(tuple(shape), dtype=np.uint8)
+    present = _classes_in(label)
+    source, out = (label.T, resampled.T) if label.flags.f_contiguous else (label, resampled)
+    for rows in _slabs(source.shape, out.shape):
+        out[rows] = _largest(
+            (index, _resample_slab(source, out.shape, rows, partial(_indicator, index=index))) for index in present
+        )
+    return resampled
+
+
+def _classes_in(label: np.ndarray) -> list[int]:
+    flat = label.reshape(-1, order="A")
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, flat.size, SLAB_VOXELS // 4):  # bincount makes an int64 copy of what it counts
+        counts += np.bincount(flat[start : start + SLAB_VOXELS // 4], minlength=256)
+    return [int(index) for index in np.flatnonzero(counts)]
+
+
+def _indicator(part: np.ndarray, index: int) -> np.ndarray:
+    return (part == index).astype(np.float32)
+
+
+def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Class indices uint8 (*shape): each class's map (n_classes, ...) resampled linearly, then the largest's class."""
+    label = np.empty(tuple(shape), dtype=np.uint8)
+    for rows in _slabs(probabilities.shape[1:], shape):
+        label[rows] = _largest(
+            (index, _resample_slab(volume, shape, rows, lambda part: part.astype(np.float32, copy=False)))
+            for index, volume in enumerate(probabilities)
+        )
+    return label
+
+
+def _largest(maps: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The index of the largest map per voxel, the lower of equals. Maps come one at a time, by rising index."""
+    first, best = next(maps)
+    winner = np.full(best.shape, first, dtype=np.uint8)
+    for index, values in maps:
+        larger = values > best
+        winner[larger] = index
+        best = np.where(larger, values, best)
+    return winner
