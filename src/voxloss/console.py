@@ -26,7 +26,7 @@ class RunDisplay:
     console: Console
     bars: Progress
     overall: TaskID
-    tasks: dict[Run, TaskID] = field(default_factory=dict)
+    tasks: dict[str, TaskID] = field(default_factory=dict)
     ended: int = 0
 
     def changed(self, run: Run, state: str) -> None:
@@ -50,16 +50,16 @@ class RunDisplay:
         total = 0
         for run in self.runs:
             status = self.study.status(run)
-            epochs = self.study.config.training.epochs
+            name, epochs = str(run), self.study.config.training.epochs
             state, epoch = status["state"], int(status.get("epoch", 0))
             total += epochs + 1 if state in (*FINISHED, "failed") else epoch
             if state == "running":
-                if run not in self.tasks:
-                    self.tasks[run] = self.bars.add_task(str(run), total=epochs)
-                what = f"{run}" if epoch < epochs else f"{run}: predicting"
-                self.bars.update(self.tasks[run], completed=epoch, description=what)
-            elif run in self.tasks:
-                self.bars.remove_task(self.tasks.pop(run))
+                if name not in self.tasks:
+                    self.tasks[name] = self.bars.add_task(name, total=epochs)
+                what = name if epoch < epochs else f"{name}: predicting"
+                self.bars.update(self.tasks[name], completed=epoch, description=what)
+            elif name in self.tasks:
+                self.bars.remove_task(self.tasks.pop(name))
         self.bars.update(self.overall, completed=total)
 
 

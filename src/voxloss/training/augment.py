@@ -1,4 +1,4 @@
-"""Random changes of a training patch by batchgeneratorsv2, seeded per step and leaving no trace in global generators."""
+"""Random changes of a training patch by batchgeneratorsv2, seeded per patch, without a trace in global generators."""
 
 import math
 import random
@@ -28,7 +28,7 @@ class Augmenter:
         self._transforms = list(_transforms(size, setting))
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, seeds: list[int]) -> None:
-        """Change `images` (B, channels, *size) and `labels` (B, *size) in place; patch b is a function of `seeds[b]`."""
+        """Change `images` (B, channels, *size) and `labels` (B, *size) in place; `seeds[b]` decides about patch b."""
         for image, label, seed in zip(images, labels, seeds, strict=True):
             sample: dict[str, Any] = {"image": image.clone(), "segmentation": label[None].to(torch.int16)}
             with _seeded(seed):

@@ -1,0 +1,258 @@
+"""A whole study through the command line: from images to scores and report, stopped, killed, extended, refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from study_helpers import command, tiny_run, voxloss
+
+from voxloss.data.phantom import write_phantom
+from voxloss.evaluation.scores import read_scores
+from voxloss.study import Study
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(folder, cases=4, seed=0, setting="small")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "tiny"
+    result = command(*tiny_run(data, folder))
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def statuses(folder: Path) -> dict[tuple, dict]:
+    opened = Study.open(folder)
+    return {(run.loss.key, run.fold, run.seed): opened.status(run) for run in opened.runs()}
+
+
+def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
+    assert {status["state"] for status in statuses(study).values()} == {"done"}
+    scores = read_scores(study / "scores.csv")
+    assert len(scores) == 2 * 4 * 2 * 3  # losses, cases, classes, metrics
+    assert set(scores["class"]) == {"kidney", "tumour"}
+    folds = json.loads((study / "folds.json").read_text())["folds"]
+    for _, row in scores.iterrows():
+        assert row["case"] in folds[row["fold"]]
+
+
+def test_losses_saw_equal_batches_and_folds_did_not(study):
+    digests = {key: status["batch_digest"] for key, status in statuses(study).items()}
+    assert digests["dice", 0, 0] == digests["mixed_focal", 0, 0]
+    assert digests["dice", 1, 0] == digests["mixed_focal", 1, 0]
+    assert digests["dice", 0, 0] != digests["dice", 1, 0]
+
+
+def test_predictions_lie_on_the_images_grid_and_their_scores_are_in_the_table(study, data):
+    scores = read_scores(study / "scores.csv")
+    dice = scores[(scores.metric == "dice") & (scores.loss == "dice")].set_index(["case", "class"])["value"]
+    predictions = sorted(study.glob("runs/dice/fold-*/seed-0/predictions/*.nii.gz"))
+    assert len(predictions) == 4
+    for path in predictions:
+        case = path.name.removesuffix(".nii.gz")
+        prediction, image = nibabel.load(path), nibabel.load(data / case / "imaging.nii.gz")
+        assert prediction.shape == image.shape
+        np.testing.assert_array_equal(prediction.affine, image.affine)
+        label = np.asarray(prediction.dataobj)
+        reference = np.asarray(nibabel.load(data / case / "segmentation.nii.gz").dataobj)
+        for index, name in ((1, "kidney"), (2, "tumour")):
+            both = ((label == index) & (reference == index)).sum()
+            expected = 2 * both / ((label == index).sum() + (reference == index).sum())
+            assert dice[case, name] == pytest.approx(expected)
+
+
+def test_the_report_and_the_record_are_there(study):
+    for name in ("index.html", "tables", "figures"):
+        assert (study / "report" / name).exists()
+    assert len(list((study / "report" / "tables").glob("*.tex"))) >= 3
+    record = yaml.safe_load((study / "study.yaml").read_text())
+    assert record["environment"]["torch"]
+    assert record["config"]["patches"]["size"] == [8, 16, 16]
+    assert Path(record["config"]["data"]["root"]).is_absolute()
+
+
+def test_the_same_command_again_trains_nothing_and_changes_no_score(study, data):
+    before = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")}
+    result = command(*tiny_run(data, study))
+    assert result.returncode == 0, result.stderr
+    assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")} == before
+
+
+def test_status_shows_the_grid(study):
+    result = command("status", study)
+    assert result.returncode == 0
+    assert result.stdout.count("done") == 4
+    assert "mixed_focal" in result.stdout
+
+
+def test_predict_gives_what_the_run_gave_its_own_case(study, data, tmp_path):
+    run = study / "runs" / "dice" / "fold-0" / "seed-0"
+    own = sorted((run / "predictions").iterdir())[0]
+    image = data / own.name.removesuffix(".nii.gz") / "imaging.nii.gz"
+    result = command("predict", run, image, "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    again = nibabel.load(tmp_path / "imaging.nii.gz")
+    np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(nibabel.load(own).dataobj))
+    np.testing.assert_array_equal(again.affine, nibabel.load(image).affine)
+
+
+def comparable(folder: Path) -> pd.DataFrame:
+    return read_scores(folder / "scores.csv").sort_values(["loss", "case", "class", "metric"], ignore_index=True)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "kill"])
+def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(study, data, tmp_path, how):
+    folder = tmp_path / "stopped"
+    more = ["--training.epochs", "30"]
+    process = subprocess.Popen(
+        voxloss(*tiny_run(data, folder, *more)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: list(folder.glob("runs/*/fold-0/seed-0/checkpoint.pt")), process)
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert "goes on from here" in errors
+        assert {status["state"] for status in statuses(folder).values()} <= {"pending", "done"}
+    else:
+        process.kill()  # the parent alone: its workers must notice by themselves
+        process.communicate()
+    result = command(*tiny_run(data, folder, *more))
+    assert result.returncode == 0, result.stderr
+    whole = tmp_path / "whole"
+    assert command(*tiny_run(data, whole, *more)).returncode == 0
+    pd.testing.assert_frame_equal(comparable(folder), comparable(whole), check_exact=True)
+
+
+def test_losses_and_seeds_can_be_added_and_nothing_else_changed(study, data, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(study, folder)
+    result = command(*tiny_run(data, folder, "--losses", "{}", "--training.epochs", "3"))
+    assert result.returncode == 2
+    arguments = [word if word != "dice,mixed_focal" else "dice,focal" for word in tiny_run(data, folder)]
+    result = command(*arguments, "--training.epochs", "3")
+    assert result.returncode == 2
+    assert "training.epochs = 2, not 3" in result.stderr
+    result = command(*arguments, "--folds", "1")
+    assert result.returncode == 0, result.stderr
+    states = {key: status["state"] for key, status in statuses(folder).items()}
+    assert states["focal", 1, 0] == "done"
+    assert states["focal", 0, 0] == "pending"
+    assert states["mixed_focal", 0, 0] == "done"
+
+
+def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
+    folder = tmp_path / "study"
+    result = command(*tiny_run(data, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
+                               "--training.iterations", "6"))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    states = {key: status for key, status in statuses(folder).items()}
+    diverged = [status for status in states.values() if status["state"] == "diverged"]
+    assert diverged
+    assert "the loss became" in diverged[0]["reason"]
+    scores = read_scores(folder / "scores.csv")
+    assert (scores[scores.status == "failed"]["value"].isna()).all()
+    assert len(scores) == 2 * 4 * 2 * 3
+    assert "diverged" in command("status", folder).stdout
+
+
+def test_a_second_process_on_the_same_study_is_turned_away(study, data):
+    with Study.open(study).locked():
+        result = command(*tiny_run(data, study))
+    assert result.returncode == 2
+    assert "Another process is at work" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda data: (data / "case_00001" / "segmentation.nii.gz").unlink(), "segmentation.nii.gz"),
+        (lambda data: (data / "case_00001" / "imaging.nii.gz").write_bytes(b"not nifti"), "imaging.nii.gz"),
+        (lambda data: relabel(data / "case_00002" / "segmentation.nii.gz", 7), "7"),
+        (lambda data: crop(data / "case_00002" / "segmentation.nii.gz"), "segmentation.nii.gz"),
+    ],
+)
+def test_spoilt_data_get_one_sentence_and_leave_nothing(data, tmp_path, spoil, named):
+    spoilt, folder = tmp_path / "data", tmp_path / "study"
+    shutil.copytree(data, spoilt)
+    spoil(spoilt)
+    result = command(*tiny_run(spoilt, folder))
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not folder.exists()
+
+
+def relabel(path: Path, value: int) -> None:
+    image = nibabel.load(path)
+    label = np.array(image.dataobj)
+    label[0, 0, 0] = value
+    nibabel.save(nibabel.Nifti1Image(label, image.affine, image.header), path)
+
+
+def crop(path: Path) -> None:
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.array(image.dataobj)[1:], image.affine), path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "nope"], "'nope'"),
+        (["run", "kits19"], "data.root"),
+        (["run", "kits19", "--data", "/does/not/exist"], "/does/not/exist"),
+        (["run", "demo", "--data", ".", "--losses", "dise"], "dise"),
+        (["run", "demo", "--data", ".", "--seeds", "x"], "--seeds"),
+        (["run", "demo", "--data", ".", "--training.epoch", "3"], "training.epoch"),
+        (["status", "/does/not/exist"], "/does/not/exist"),
+        (["report", "/does/not/exist"], "/does/not/exist"),
+        (["predict", "/does/not/exist", "a.nii", "--output", "x"], "/does/not/exist"),
+        (["losses", "focl"], "focal"),
+        (["check", "/does/not/exist"], "/does/not/exist"),
+        (["config", "nope"], "nope"),
+        (["demo", "--study", "/proc/nothing/here"], "/proc"),
+    ],
+)
+def test_a_wrong_argument_gets_one_sentence_that_names_it(arguments, named, tmp_path):
+    result = command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_other_content_is_left_alone(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for arguments in (tiny_run(data, tmp_path), ["demo", "--study", tmp_path]):
+        result = command(*arguments)
+        assert result.returncode == 2
+        assert "not empty" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

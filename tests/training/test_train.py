@@ -1,0 +1,178 @@
+"""Training: the same for every loss, resumable, and honest about what went wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import voxloss
+from voxloss.config import load_config
+from voxloss.training.checkpoint import load_state
+from voxloss.training.train import DivergedError, InterruptedRunError, Training, train
+
+CPU = torch.device("cpu")
+
+
+class Volume:
+    """A prepared case in memory: a bright ball (class 1) and a small brighter one (class 2) in noise."""
+
+    def __init__(self, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        z, y, x = np.indices((8, 16, 16))
+        centre = generator.integers(5, 11, 2)
+        self.label = np.zeros((8, 16, 16), dtype=np.uint8)
+        self.label[(z - 4) ** 2 + (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= 9] = 1
+        self.label[4, centre[0], centre[1]] = 2
+        self.image = (self.label * 1.5 + generator.normal(0, 0.3, self.label.shape)).astype(np.float32)[None]
+        self.shape = (8, 16, 16)
+        self.foreground = {c: np.argwhere(self.label == c).astype(np.int32) for c in (1, 2)}
+
+
+CASES = [Volume(seed) for seed in range(4)]
+FROZEN = ["--training.learning_rate", "1e-30", "--training.minimum_learning_rate", "1e-30"]
+SMALL = [
+    "--patches.size", "[8,16,16]", "--patches.foreground_share", "0.5",
+    "--network.filters", "4", "--network.depth", "2",
+    "--training.epochs", "4", "--training.iterations", "3", "--training.validation_batches", "1",
+    "--training.learning_rate", "1e-2",
+]  # fmt: skip
+
+
+def run(folder: Path, *overrides: str, loss: str = "mixed_focal", fold: int = 0, seed: int = 0, **parameters) -> Training:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = load_config(None, [*SMALL, *overrides])
+    return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], classes=3)
+
+
+def history(folder: Path) -> list[dict]:
+    return load_state(folder / "checkpoint.pt")["history"]
+
+
+def digests(folder: Path) -> list[str]:
+    return [row["batch_digest"] for row in history(folder)]
+
+
+def test_every_loss_sees_the_same_batches_from_the_same_initial_weights(tmp_path):
+    for loss in ("dice", "focal"):
+        train(run(tmp_path / loss, *FROZEN, loss=loss), CPU)
+    assert digests(tmp_path / "dice") == digests(tmp_path / "focal")
+    assert len(set(digests(tmp_path / "dice"))) == 4
+    weights = [load_state(tmp_path / loss / "checkpoint.pt")["network"] for loss in ("dice", "focal")]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-20)
+    train(run(tmp_path / "other", seed=1), CPU)
+    assert not set(digests(tmp_path / "other")) & set(digests(tmp_path / "dice"))
+
+
+def test_a_run_that_is_stopped_ends_with_the_same_weights_and_history(tmp_path):
+    whole = train(run(tmp_path / "whole"), CPU)
+    for steps in (2, 5, 4, 1):  # stopped in the middle of an epoch, then again and again
+        asked = iter(range(1000))
+        with pytest.raises(InterruptedRunError):
+            train(run(tmp_path / "parts"), CPU, stop=lambda asked=asked, steps=steps: next(asked) >= steps)
+    parts = train(run(tmp_path / "parts"), CPU)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+    for first, second in zip(history(tmp_path / "whole"), history(tmp_path / "parts"), strict=True):
+        assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in second.items() if k != "seconds"}
+
+
+def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
+    torch.manual_seed(1)
+    first = train(run(tmp_path / "a"), CPU).state_dict()
+    torch.manual_seed(2)
+    torch.rand(10)
+    np.random.default_rng(3)
+    second = train(run(tmp_path / "b"), CPU).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("loss", voxloss.list_losses())
+def test_every_loss_lowers_itself_and_finds_the_ball(tmp_path, loss):
+    train(run(tmp_path, "--training.epochs", "10", "--training.iterations", "4", loss=loss), CPU)
+    rows = history(tmp_path)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["validation_dice"] > max(0.15, rows[0]["validation_dice"])
+
+
+def test_the_polynomial_schedule_is_the_same_for_every_loss(tmp_path):
+    for loss in ("combo", "focal"):
+        train(run(tmp_path / loss, loss=loss), CPU)
+        rates = [row["learning_rate"] for row in history(tmp_path / loss)]
+        assert rates == pytest.approx([1e-2 * (1 - epoch / 4) ** 0.9 for epoch in range(4)])
+
+
+def test_the_plateau_schedule_lowers_after_patience_and_cooldown_whatever_the_sign_of_the_loss(tmp_path):
+    """With weights that cannot move nothing falls: 1 best epoch, 20 of patience, then the rate drops tenfold."""
+    settings = ["--training.schedule", "plateau", "--training.epochs", "24", "--training.iterations", "1"]
+    for loss in ("combo", "dice"):
+        train(run(tmp_path / loss, *settings, "--training.learning_rate", "1e-5", "--augmentation.probability", "0",
+                  "--augmentation.mirror_axes", "[]", loss=loss), CPU)  # fmt: skip
+        rates = [row["learning_rate"] for row in history(tmp_path / loss)]
+        assert rates[0] == 1e-5
+        assert set(rates) <= {1e-5, 1e-6}
+
+
+@pytest.mark.parametrize("selection", ["inner", "fold"])
+def test_the_selected_weights_are_those_of_the_best_epoch(tmp_path, selection):
+    network = train(run(tmp_path, "--training.selection", selection), CPU)
+    best = load_state(tmp_path / "best.pt")
+    rows = history(tmp_path)
+    if selection == "fold":
+        expected = min(rows, key=lambda row: row["validation_loss"])["epoch"]
+    else:
+        expected = max(rows, key=lambda row: row["validation_dice"])["epoch"]
+    assert best["epoch"] == expected
+    assert all(torch.equal(value, best["network"][name]) for name, value in network.state_dict().items())
+
+
+def test_divergence_names_epoch_and_step(tmp_path):
+    with pytest.raises(DivergedError, match=r"the loss became nan in epoch \d, step \d"):
+        train(run(tmp_path, "--training.learning_rate", "1e30", "--training.epochs", "8", loss="cross_entropy"), CPU)
+
+
+def test_validation_dice_is_the_mean_over_foreground_classes(tmp_path, monkeypatch):
+    """A network that always says class 1: Dice of class 1 by hand, and 0 for class 2."""
+    from voxloss.training import train as module
+
+    class Always(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image):
+            logits = torch.zeros(len(image), 3, *image.shape[2:])
+            logits[:, 1] = 5
+            return logits + self.weight
+
+    monkeypatch.setattr(module, "make_network", lambda *_: Always())
+    train(run(tmp_path, "--training.epochs", "1", *FROZEN), CPU)
+    label = CASES[3].label
+    expected = 2 * (label == 1).sum() / (label.size + (label == 1).sum())
+    assert history(tmp_path)[0]["validation_dice"] == pytest.approx(expected / 2)
+
+
+def test_a_damaged_checkpoint_is_named_and_code_in_one_is_not_run(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(voxloss.errors.InputError, match=r"checkpoint\.pt is not a readable checkpoint"):
+        load_state(tmp_path / "checkpoint.pt")
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"epoch": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(voxloss.errors.InputError, match="not a readable checkpoint"):
+        load_state(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bfloat16_trains_too(tmp_path):
+    train(run(tmp_path, "--training.precision", "bfloat16"), CPU)
+    assert np.isfinite([row["train_loss"] for row in history(tmp_path)]).all()
+
+
+def test_batches_by_worker_processes_are_the_same(tmp_path):
+    train(run(tmp_path / "own"), CPU)
+    train(run(tmp_path / "workers", "--execution.workers", "1"), CPU)
+    assert digests(tmp_path / "own") == digests(tmp_path / "workers")
