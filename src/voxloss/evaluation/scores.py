@@ -1,0 +1,223 @@
+"""The long table of scores: one row per loss, fold, seed, case, class and metric. All tables and tests come from it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from voxloss.errors import InputError
+from voxloss.evaluation.metrics import METRICS, Score
+from voxloss.files import atomic_path
+
+COLUMNS = ("dataset", "fold", "seed", "loss", "case", "class", "metric", "value", "status")
+STATUSES = ("ok", "undefined", "failed")
+
+# What one row stands for. The fold is not part of it: a case is held out in one fold only.
+KEY = ["dataset", "seed", "loss", "case", "class", "metric"]
+
+
+def score_rows(
+    scores: Iterable[Score], *, dataset: str, fold: int, seed: int, loss: str, case: str
+) -> list[dict[str, Any]]:
+    """Rows of the long table for the scores of one case."""
+    origin = {"dataset": dataset, "fold": fold, "seed": seed, "loss": loss, "case": case}
+    return [
+        {**origin, "class": score.class_name, "metric": score.metric, "value": score.value, "status": score.status}
+        for score in scores
+    ]
+
+
+def failed_rows(
+    *, dataset: str, fold: int, seed: int, loss: str, cases: Iterable[str], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows of a run that failed or diverged: every held-out case, foreground class and metric as NaN and "failed".
+
+    Args:
+        cases: the ids that the run would have scored.
+        classes: all class names, background first, as in `case_scores`.
+    """
+    scores = [Score(name, metric, math.nan, "failed") for name in classes[1:] for metric in METRICS]
+    rows = []
+    for case in cases:
+        rows += score_rows(scores, dataset=dataset, fold=fold, seed=seed, loss=loss, case=case)
+    return rows
+
+
+def score_table(rows: Iterable[dict[str, Any]] | pd.DataFrame, source: str = "the scores") -> pd.DataFrame:
+    """Check rows and give them as a table with exactly `COLUMNS`, in the order received.
+
+    Args:
+        rows: dictionaries with the keys `COLUMNS`, or a table that has them as columns.
+        source: what to call the rows in an error, for example the file's name.
+
+    Raises:
+        InputError: a column is missing or unknown, a value has the wrong type, a metric or status is unknown, a value
+            contradicts its status, or two rows stand for the same score. The message names the row, counted from 1.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if table.empty and len(table.columns) == 0:
+        table = pd.DataFrame(columns=list(COLUMNS))
+    _check_columns(table, source)
+    table = table[list(COLUMNS)].reset_index(drop=True)
+    for column in ("fold", "seed"):
+        table[column] = [_whole(value, column, row, source) for row, value in _numbered(table[column])]
+        table[column] = table[column].astype("int64")
+    for column in ("dataset", "loss", "case", "class", "metric", "status"):
+        table[column] = table[column].astype(object)
+        for row, value in _numbered(table[column]):
+            if not isinstance(value, str) or not value:
+                raise InputError(f"{source}, row {row}: {column} must be a name, got {value!r}")
+    table["value"] = pd.Series([_real(value, row, source) for row, value in _numbered(table["value"])], dtype="float64")
+    _check_values(table, source)
+    _check_duplicates(table, source)
+    return table
+
+
+def _numbered(column: pd.Series) -> Iterable[tuple[int, Any]]:
+    return enumerate(column.tolist(), start=1)
+
+
+def _check_columns(table: pd.DataFrame, source: str) -> None:
+    missing = [column for column in COLUMNS if column not in table.columns]
+    unknown = [str(column) for column in table.columns if column not in COLUMNS]
+    if missing or unknown:
+        complaint = f"lacks {', '.join(missing)}" if missing else f"has the unknown {', '.join(unknown)}"
+        raise InputError(f"{source} {complaint}; the columns are {', '.join(COLUMNS)}")
+
+
+def _whole(value: Any, column: str, row: int, source: str) -> int:
+    try:
+        if not isinstance(value, str) and value != int(value):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{source}, row {row}: {column} must be a whole number, got {value!r}") from None
+
+
+def _real(value: Any, row: int, source: str) -> float:
+    if value is None or value == "":
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{source}, row {row}: value must be a number or empty, got {value!r}") from None
+
+
+def _check_values(table: pd.DataFrame, source: str) -> None:
+    rows = zip(table["metric"], table["value"], table["status"], strict=True)
+    for row, (metric, value, status) in enumerate(rows, start=1):
+        if metric not in METRICS:
+            raise InputError(f"{source}, row {row}: unknown metric {metric!r}; there are {', '.join(METRICS)}")
+        if status not in STATUSES:
+            raise InputError(f"{source}, row {row}: unknown status {status!r}; there are {', '.join(STATUSES)}")
+        if status == "ok" and not 0 <= value <= 1:
+            raise InputError(f"{source}, row {row}: {metric} lies between 0 and 1, got {value}")
+        if status != "ok" and not math.isnan(value):
+            raise InputError(f"{source}, row {row}: a score with status {status!r} has no value, got {value}")
+
+
+def _check_duplicates(table: pd.DataFrame, source: str) -> None:
+    repeated = table.duplicated(KEY)
+    if repeated.any():
+        row = int(repeated.to_numpy().argmax())
+        twice = table.loc[row]
+        raise InputError(
+            f"{source}, row {row + 1}: {twice['metric']} of {twice['class']} in case {twice['case']} is given twice "
+            f"for loss {twice['loss']}, seed {twice['seed']} (here in fold {twice['fold']})"
+        )
+
+
+def write_scores(path: Path, rows: Iterable[dict[str, Any]] | pd.DataFrame) -> None:
+    """Check rows and write them as CSV, whole or not at all; values keep every digit, NaN is an empty field."""
+    table = score_table(rows, source=str(path))
+    with atomic_path(path) as partial:
+        table.to_csv(partial, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read and check a file that `write_scores` wrote; every value comes back bit by bit.
+
+    Raises:
+        InputError: there is no such file, it is no CSV, or `score_table` refuses it.
+    """
+    try:
+        # Everything as text first: a case may be called "007" or "NA", and pandas' own parser rounds the last digit.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no score table {path}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a score table: {error}") from None
+    return score_table(table, source=str(path))
+
+
+def merge_scores(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read several score files into one table; a score that two of them hold is refused."""
+    tables = [read_scores(path) for path in paths]
+    if not tables:
+        return score_table([])
+    return score_table(pd.concat(tables, ignore_index=True), source="the merged scores")
+
+
+def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
+    """A copy for rankings and tests, in which a loss gains nothing from a value that could not be computed.
+
+    These become the worst value, 0: the undefined precision of an empty prediction where there is a structure, and
+    every score of a failed run. These stay NaN, because no prediction could change them or none is wrong: all scores
+    of a class that is neither in the reference nor in the prediction, and the recall of a class that is not in the
+    reference. The status column keeps telling what happened.
+    """
+    filled = scores.copy()
+    unit = ["dataset", "seed", "loss", "case", "class"]
+    # Dice is defined as soon as one of the two masks has the class; with precision undefined that is the reference.
+    dice_defined = pd.MultiIndex.from_frame(filled.loc[(filled["metric"] == "dice") & (filled["status"] == "ok"), unit])
+    structure_present = pd.MultiIndex.from_frame(filled[unit]).isin(dice_defined)
+    empty_prediction = (filled["metric"] == "precision") & (filled["status"] == "undefined") & structure_present
+
+    undefined_recall = (filled["metric"] == "recall") & (filled["status"] == "undefined")
+    structure = ["dataset", "case", "class"]
+    no_structure = pd.MultiIndex.from_frame(filled[structure]).isin(
+        pd.MultiIndex.from_frame(filled.loc[undefined_recall, structure])
+    )
+    failed = (filled["status"] == "failed") & ~((filled["metric"] == "recall") & no_structure)
+    filled.loc[empty_prediction | failed, "value"] = 0.0
+    return filled
+
+
+def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average every case's value over the seeds of its loss: tables and tests over cases count a case once.
+
+    Seeds without a value are left out of the average; a case without a value in any seed stays NaN.
+
+    Returns:
+        A table with the columns dataset, fold, loss, case, class, metric, value, in the order of first appearance.
+    """
+    unit = ["dataset", "fold", "loss", "case", "class", "metric"]
+    return scores.groupby(unit, sort=False, as_index=False)["value"].mean()
+
+
+def complete_check(scores: pd.DataFrame) -> None:
+    """Refuse a table in which a loss lacks a score that another loss has, so that none is compared on other cases.
+
+    Raises:
+        InputError: naming the loss and the case of the first missing score.
+    """
+    unit = ["dataset", "seed", "case", "class", "metric"]
+    wanted = scores[unit].drop_duplicates()
+    for loss in scores["loss"].unique():
+        had = pd.MultiIndex.from_frame(scores.loc[scores["loss"] == loss, unit])
+        missing = wanted[~pd.MultiIndex.from_frame(wanted).isin(had)]
+        if len(missing):
+            first = missing.iloc[0]
+            raise InputError(
+                f"loss {loss} has no {first['metric']} of {first['class']} for case {first['case']}, seed "
+                f"{first['seed']}, which another loss has ({len(missing)} scores missing)"
+            )
+
+
+def common_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of those cases and seeds that every loss in the table has: what a study in progress can compare."""
+    n_losses = scores["loss"].nunique()
+    had_by = scores.groupby(["dataset", "seed", "case", "class", "metric"], sort=False)["loss"].transform("nunique")
+    return scores[had_by == n_losses].reset_index(drop=True)

@@ -1,0 +1,191 @@
+"""Confidence intervals and pairwise tests over the long table of scores."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from voxloss.evaluation.scores import seed_means, worst_filled
+
+# Below this no test is made: with two pairs the signed-rank test cannot give less than p = 0.5.
+MINIMUM_SCORES = 3
+
+CONFIDENCE = 0.95
+
+# Pairs up to which the signed-rank test's p is exact; beyond, its distribution is normal for all purposes.
+EXACT_PAIRS = 500
+
+INTERVAL_COLUMNS = (
+    "loss", "class", "metric", "mean", "half_width", "n", "n_cases", "n_undefined", "n_failed", "ranking_mean",
+)  # fmt: skip
+PAIR_COLUMNS = ("class", "metric", "row", "column", "statistic", "p", "p_holm", "n")
+
+
+def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> pd.DataFrame:
+    """Mean and 95 % confidence interval of every loss, class and metric.
+
+    A case's value is first averaged over the seeds. Then, with x the n fold means (`over="fold"`) or the n cases
+    (`over="case"`),
+
+        mean = x̄,    half_width = t(0.975, n - 1) · s / √n,
+
+    s being the standard deviation with n - 1. Over folds the interval tells how the mean varies between models trained
+    on different cases; over cases, how it varies between patients for the models at hand. Undefined and failed scores
+    have no value and are left out of the mean; they are counted.
+
+    Args:
+        scores: the long table.
+        over: what the interval runs over.
+
+    Returns:
+        A row per loss, class and metric in order of first appearance: mean and half_width (NaN where n is 0, or below
+        2), n (folds or cases), n_cases (cases with a value), n_undefined and n_failed (scores, counted per seed), and
+        ranking_mean, the mean over the same units after `worst_filled`, which is what losses are ranked by.
+    """
+    from scipy import stats
+
+    unit = ["loss", "class", "metric"]
+    shown, ranked = seed_means(scores), seed_means(worst_filled(scores))
+    statuses = scores.groupby(unit, sort=False)["status"]
+    ranked_groups = dict(list(ranked.groupby(unit, sort=False)))
+    status_groups = dict(list(statuses))
+    rows = []
+    for key, group in shown.groupby(unit, sort=False):
+        values = _unit_values(group, over)
+        n = len(values)
+        half_width = np.nan
+        if n >= 2:
+            half_width = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        ranking = _unit_values(ranked_groups[key], over)
+        rows.append(
+            (
+                *key,
+                values.mean() if n else np.nan,
+                half_width,
+                n,
+                int(group["value"].notna().sum()),
+                int((status_groups[key] == "undefined").sum()),
+                int((status_groups[key] == "failed").sum()),
+                ranking.mean() if len(ranking) else np.nan,
+            )
+        )
+    return pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
+
+
+def _unit_values(group: pd.DataFrame, over: str) -> np.ndarray:
+    values = group["value"] if over == "case" else group.groupby("fold", sort=False)["value"].mean()
+    return values.dropna().to_numpy(dtype=float)
+
+
+def case_values(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
+    """One row per case, one column per loss: values for ranking (`worst_filled`), averaged over the seeds.
+
+    NaN is left only where no prediction could be wrong or right: see `worst_filled`.
+    """
+    chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
+    means = seed_means(worst_filled(chosen))
+    means = means[means["metric"] == metric]
+    wide = means.pivot(index=["dataset", "case"], columns="loss", values="value")
+    return wide[list(dict.fromkeys(scores["loss"]))] if len(wide) else wide
+
+
+def pairwise_rank_sum(
+    scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The paper's test: two-sided Wilcoxon rank-sum between every two losses, Holm-adjusted.
+
+    The statistic is scipy's `ranksums` z (normal approximation, no correction for ties), positive where the row's
+    scores are the larger ones. It treats the two losses' scores as independent, though they are of the same cases;
+    `pairwise_signed_rank` does not.
+
+    Args:
+        scores: the long table.
+        metrics: the metrics to test.
+        losses: the order of the losses; None: as they appear. A row's loss comes later in it than the column's.
+
+    Returns:
+        Columns class, metric, row, column, statistic, p, p_holm, n (cases with a value for both). Holm's family is
+        all pairs of one class and metric, that is one table. Statistic and p are NaN with fewer than 3 cases; such a
+        pair still counts in its family, which was fixed beforehand.
+    """
+    return _pairwise(scores, _rank_sum, metrics, losses)
+
+
+def pairwise_signed_rank(
+    scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Two-sided Wilcoxon signed-rank test on the paired case scores of every two losses, Holm-adjusted.
+
+    The statistic is W⁺ - W⁻, the rank sums of the positive and negative differences row - column, equal ones left out.
+    p is exact, ties included, up to 500 unequal pairs, and scipy's normal approximation beyond. All differences zero
+    gives statistic 0 and p = 1. Arguments and columns as in `pairwise_rank_sum`.
+    """
+    return _pairwise(scores, _signed_rank, metrics, losses)
+
+
+def _rank_sum(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    result = stats.ranksums(row, column)
+    return float(result.statistic), float(result.pvalue)
+
+
+def _signed_rank(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
+    difference = np.round(row - column, 12)
+    difference = difference[difference != 0]
+    if len(difference) == 0:
+        return 0.0, 1.0
+    ranks = stats.rankdata(np.abs(difference))
+    statistic = float(np.sum(np.sign(difference) * ranks))
+    if len(difference) > EXACT_PAIRS:
+        return statistic, float(stats.wilcoxon(difference, method="asymptotic").pvalue)
+    return statistic, _exact_signed_rank_p(ranks, statistic)
+
+
+def _exact_signed_rank_p(ranks: np.ndarray, statistic: float) -> float:
+    """P(|W⁺ - W⁻| ≥ |statistic|) when every difference is as likely positive as negative.
+
+    The distribution of W⁺ is built up rank by rank. scipy goes through all sign patterns where there are ties, which
+    takes seconds for a dozen pairs.
+    """
+    doubled = np.rint(2 * ranks).astype(int)  # tied ranks are halves
+    probability = np.zeros(doubled.sum() + 1)
+    probability[0] = 1.0
+    for rank in doubled:
+        probability *= 0.5
+        probability[rank:] += probability[:-rank].copy()
+    signed = np.arange(len(probability)) - doubled.sum() / 2  # W⁺ - W⁻ of every doubled W⁺
+    return min(1.0, float(probability[np.abs(signed) >= abs(statistic) - 1e-6].sum()))
+
+
+def _pairwise(scores: pd.DataFrame, test, metrics: Sequence[str], losses: Sequence[str] | None) -> pd.DataFrame:
+    order = list(losses) if losses is not None else list(dict.fromkeys(scores["loss"]))
+    rows = []
+    for class_name, metric in itertools.product(dict.fromkeys(scores["class"]), metrics):
+        wide = case_values(scores, class_name, metric)
+        family = []
+        for column, row in itertools.combinations(order, 2):
+            both = wide[[row, column]].dropna().to_numpy(dtype=float)
+            result = (np.nan, np.nan)
+            if len(both) >= MINIMUM_SCORES:
+                result = test(both[:, 0], both[:, 1])
+            family.append((class_name, metric, row, column, *result, len(both)))
+        adjusted = _holm([entry[5] for entry in family])
+        rows += [(*entry[:6], p_holm, entry[6]) for entry, p_holm in zip(family, adjusted, strict=True)]
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+
+
+def _holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjustment; NaN takes a place in the family, as the least significant, and stays NaN."""
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(p_values, dtype=float)
+    if len(p) == 0:
+        return p
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
+    return np.where(np.isnan(p), np.nan, adjusted)

@@ -1,0 +1,95 @@
+"""Everything that is computed for a report, once: tables, figures and the headline are all drawn from it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from voxloss.errors import InputError
+from voxloss.report.record import StudyRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Reference masks that are counted to find the rarest class: enough to tell, and quick on volumes of any size.
+COUNTED_CASES = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results over the cases that every loss with a finished run has.
+
+    losses and classes are in the study's order, the background left out. intervals, rank_sum and signed_rank are the
+    tables of `voxloss.evaluation.significance`; the tests are on the primary metric.
+    """
+
+    scores: "pd.DataFrame"
+    losses: tuple[str, ...]
+    classes: tuple[str, ...]
+    primary_class: str
+    primary_metric: str
+    over: str
+    intervals: "pd.DataFrame"
+    rank_sum: "pd.DataFrame"
+    signed_rank: "pd.DataFrame"
+    n_cases: int
+    n_folds: int
+    n_seeds: int
+
+
+def compare(record: StudyRecord) -> Comparison:
+    """Compute intervals and tests of a study, which may be in progress.
+
+    Raises:
+        InputError: no run is finished, or the losses have no case in common yet.
+    """
+    from voxloss.evaluation.scores import common_scores, complete_check
+    from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
+
+    if record.scores.empty:
+        raise InputError(f"{record.folder} has no finished run yet, so there is nothing to report")
+    scores = common_scores(record.scores)
+    if scores.empty:
+        raise InputError(f"{record.folder} has no case yet that is scored for all of its losses with a finished run")
+    complete_check(scores)
+    present = list(dict.fromkeys(scores["loss"]))
+    losses = [loss for loss in record.losses if loss in present]
+    losses += [loss for loss in present if loss not in losses]
+    scored = set(scores["class"])
+    metric = record.setting("comparison", "primary_metric", "dice")
+    over = record.setting("comparison", "interval", "fold")
+    return Comparison(
+        scores=scores,
+        losses=tuple(losses),
+        classes=tuple(name for name in record.dataset.classes[1:] if name in scored),
+        primary_class=record.setting("comparison", "primary_class") or rarest_class(record, scores["case"].unique()),
+        primary_metric=metric,
+        over=over,
+        intervals=intervals(scores, over=over),
+        rank_sum=pairwise_rank_sum(scores, [metric], losses),
+        signed_rank=pairwise_signed_rank(scores, [metric], losses),
+        n_cases=scores["case"].nunique(),
+        n_folds=scores["fold"].nunique(),
+        n_seeds=scores["seed"].nunique(),
+    )
+
+
+def rarest_class(record: StudyRecord, case_ids) -> str:
+    """The foreground class with the fewest voxels in the first few of the cases' reference masks.
+
+    Where the masks are no longer readable it is the last class, by the custom that a lesion comes after its organ.
+    """
+    from voxloss.data.case import count_label_values
+
+    dataset = record.dataset
+    voxels = dict.fromkeys(dataset.classes[1:], 0)
+    wanted = set(list(case_ids)[:COUNTED_CASES])
+    try:
+        for case in dataset.cases:
+            if case.case_id in wanted and case.label is not None:
+                for value, number in count_label_values(case.label).items():
+                    index = dataset.label_values.get(value, 0)
+                    if index:
+                        voxels[dataset.classes[index]] += number
+    except InputError:
+        return dataset.classes[-1]
+    present = {name: number for name, number in voxels.items() if number}
+    return min(present, key=lambda name: present[name]) if present else dataset.classes[-1]

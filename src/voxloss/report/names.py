@@ -1,0 +1,55 @@
+"""Names as people read them, and file names made from them."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+LOSS_NAMES = {
+    "cross_entropy": "Cross entropy",
+    "focal": "Focal loss",
+    "dice": "Dice loss",
+    "tversky": "Tversky loss",
+    "focal_tversky": "Focal Tversky loss",
+    "cosine_tversky": "Cosine Tversky loss",
+    "combo": "Combo loss",
+    "modified_combo": "Modified Combo loss",
+    "mixed_focal": "Mixed Focal loss",
+    "dice_cross_entropy": "Dice + cross entropy",
+}
+
+METRIC_NAMES = {"dice": "DSC", "precision": "Precision", "recall": "Recall"}
+
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "weight": "λ"}
+
+# A parameter's value ends where the next "-name=" begins, so that a negative value keeps its sign.
+PARAMETER = re.compile(r"-([A-Za-z_]\w*)=(.*?)(?=-[A-Za-z_]\w*=|$)", re.DOTALL)
+
+
+def loss_name(key: str) -> str:
+    """The display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; an unknown key stays as it is."""
+    name, dash, rest = key.partition("-")
+    parameters = PARAMETER.findall(dash + rest)
+    if name not in LOSS_NAMES or "".join(f"-{p}={v}" for p, v in parameters) != dash + rest:
+        return key
+    if not parameters:
+        return LOSS_NAMES[name]
+    settings = ", ".join(f"{SYMBOLS.get(parameter, parameter)} = {value}" for parameter, value in parameters)
+    return f"{LOSS_NAMES[name]} ({settings})"
+
+
+def metric_name(metric: str) -> str:
+    """The display name of a metric; an unknown one stays as it is."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """A file name's part for every name: lower-case ASCII letters, digits and hyphens, different for each."""
+    result: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        slug = base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60] or "class"
+        number = 2
+        while slug in result.values():
+            slug, number = f"{base}-{number}", number + 1
+        result[name] = slug
+    return result

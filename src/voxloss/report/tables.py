@@ -1,0 +1,200 @@
+"""What stands in the tables: mean ± interval of every loss, and matrices of adjusted p-values."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from voxloss.report.formats import Cell, Shade, Table
+from voxloss.report.names import loss_name, metric_name
+from voxloss.report.paper_numbers import METRICS as PAPER_METRICS
+from voxloss.report.paper_numbers import PAPER_RESULTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STARS = ((0.001, "‡"), (0.01, "**"), (0.05, "*"))
+STARS_KEY = "* p < 0.05, ** p < 0.01, ‡ p < 0.001"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+TEST_NAMES = {"rank_sum": "Wilcoxon rank-sum test", "signed_rank": "Wilcoxon signed-rank test"}
+TEST_NOTES = {
+    "rank_sum": "The test is the paper's; it treats the losses' scores as independent, though the cases are the same.",
+    "signed_rank": "The test is paired by case.",
+}
+
+
+def count_of(number: int, noun: str) -> str:
+    """ "1 fold", "5 folds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def interval_text(mean: float, half_width: float) -> str:
+    """ "0.940 ± 0.020"; without an interval the mean alone; "n/a" without a value."""
+    if math.isnan(mean):
+        return "n/a"
+    return f"{mean:.3f}" if math.isnan(half_width) else f"{mean:.3f} ± {half_width:.3f}"
+
+
+def p_text(p: float) -> str:
+    """Three significant digits as in the paper: "1.00", "0.0962", "2.52 × 10⁻⁵"; "n/a" without a value."""
+    if math.isnan(p):
+        return "n/a"
+    digits = f"{p:.2e}"
+    if float(digits) >= 0.001 or p == 0:
+        return f"{p:#.3g}"
+    mantissa, exponent = digits.split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def short_p_text(p: float) -> str:
+    """p to three decimals for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
+    if math.isnan(p):
+        return "n/a"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def stars(p: float) -> str:
+    """The mark of a p-value, from the value itself and not from its rounding."""
+    return next((mark for limit, mark in STARS if p < limit), "")
+
+
+def scores_table(
+    intervals: "pd.DataFrame",
+    losses: Sequence[str],
+    classes: Sequence[str],
+    metrics: Sequence[str],
+    title: str,
+    caption: str,
+) -> Table:
+    """Rows are losses, columns are metrics per class; the best of each column is bold.
+
+    Best is by `ranking_mean`, to the three decimals printed, so that a failed run or an empty prediction cannot
+    make a loss the best. † marks means that leave scores out; the notes say how many.
+    """
+    by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
+    columns = [(class_name, metric) for class_name in classes for metric in metrics]
+    best = {column: _best(by_key[(loss, *column)]["ranking_mean"] for loss in losses) for column in columns}
+    rows = []
+    for loss in losses:
+        cells = [Cell(loss_name(loss))]
+        for column in columns:
+            entry = by_key[(loss, *column)]
+            left_out = entry["n_undefined"] + entry["n_failed"] > 0
+            text = interval_text(entry["mean"], entry["half_width"]) + ("†" if left_out else "")
+            is_best = round(entry["ranking_mean"], 3) == best[column] if len(losses) > 1 else False
+            cells.append(Cell(text, bold=is_best and text[:3] != "n/a"))
+        rows.append(tuple(cells))
+    return Table(
+        title=title,
+        caption=caption,
+        groups=tuple((class_name, len(metrics)) for class_name in classes),
+        header=("Loss", *(metric_name(metric) for _, metric in columns)),
+        rows=tuple(rows),
+        notes=tuple(_left_out_notes(by_key, losses, columns)),
+    )
+
+
+def _best(values: Iterable[float]) -> float:
+    return max((round(value, 3) for value in values if not math.isnan(value)), default=math.nan)
+
+
+def _left_out_notes(
+    by_key: dict[tuple[str, str, str], dict[str, Any]], losses: Sequence[str], columns: Sequence[tuple[str, str]]
+) -> Iterable[str]:
+    parts = []
+    for loss in losses:
+        counts = []
+        for kind in ("undefined", "failed"):
+            numbers = {column: by_key[(loss, *column)][f"n_{kind}"] for column in columns}
+            if len(columns) > 1 and len(set(numbers.values())) == 1 and any(numbers.values()):
+                counts.append(f"{next(iter(numbers.values()))} {kind} in every column")
+            else:
+                counts += [
+                    f"{number} {kind} in {metric_name(metric)} of {class_name}"
+                    for (class_name, metric), number in numbers.items()
+                    if number
+                ]
+        if counts:
+            parts.append(f"{loss_name(loss)}: {', '.join(counts)}")
+    if parts:
+        yield f"† Scores without a value, left out of the mean. {'; '.join(parts)}."
+
+
+def significance_matrix(
+    pairs: "pd.DataFrame",
+    class_name: str,
+    metric: str,
+    losses: Sequence[str],
+    test: str,
+    numbered: bool = False,
+    p_format: Callable[[float], str] = p_text,
+) -> Table:
+    """Lower triangle of Holm-adjusted p-values, row compared with column.
+
+    Args:
+        pairs: what `pairwise_rank_sum` or `pairwise_signed_rank` gave for the same order of losses.
+        test: which of them, "rank_sum" or "signed_rank".
+        numbered: head the columns with the losses' numbers, to save width in print and on the console.
+        p_format: how a p-value is written.
+    """
+    chosen = pairs[(pairs["class"] == class_name) & (pairs["metric"] == metric)]
+    by_pair = {(row["row"], row["column"]): row for row in chosen.to_dict("records")}
+    rows = []
+    for place, loss in enumerate(losses):
+        cells = [Cell(f"{place + 1} {loss_name(loss)}" if numbered else loss_name(loss))]
+        cells += [_p_cell(by_pair[loss, other], p_format) for other in losses[:place]]
+        cells += [Cell("–"), *[Cell("")] * (len(losses) - place - 1)]
+        rows.append(tuple(cells))
+    numbers = [entry["n"] for entry in by_pair.values()] or [0]
+    cases = f"{min(numbers)} to {max(numbers)} cases" if len(set(numbers)) > 1 else count_of(numbers[0], "case")
+    caption = (
+        f"Holm-adjusted p-values of the two-sided {TEST_NAMES[test]} between every two losses on {cases} (one family: "
+        f"the {count_of(len(by_pair), 'pair')} of this table). A row is compared with a column; the colour is the sign "
+        f"of the statistic: green, the row's scores are higher; red, lower. {STARS_KEY}. {TEST_NOTES[test]}"
+    )
+    header = [str(place + 1) if numbered else loss_name(loss) for place, loss in enumerate(losses)]
+    title = f"{metric_name(metric)} of {class_name}: {TEST_NAMES[test]}"
+    return Table(title=title, caption=caption, header=("", *header), rows=tuple(rows))
+
+
+def _p_cell(entry: dict[str, Any], p_format: Callable[[float], str]) -> Cell:
+    p, statistic = entry["p_holm"], entry["statistic"]
+    mark = stars(p)
+    shade: Shade = "positive" if statistic > 0 else "negative" if statistic < 0 else ""
+    return Cell(p_format(p) + mark, shade=shade, strong=bool(mark))
+
+
+def beside_paper(
+    intervals: "pd.DataFrame", losses: Sequence[str], classes: Sequence[str], preset: str
+) -> "pd.DataFrame":
+    """Means of a reproduction and the paper's, for the losses that both have: loss, class, metric, mean, paper."""
+    import pandas as pd
+
+    published = pd.DataFrame(
+        [
+            (loss, class_name, metric, value)
+            for loss in losses
+            for class_name, values in zip(classes, PAPER_RESULTS[preset].get(loss, ()), strict=False)
+            for metric, value in zip(PAPER_METRICS, values, strict=True)
+        ],
+        columns=["loss", "class", "metric", "paper"],
+    )
+    key = ["loss", "class", "metric"]
+    return published.merge(intervals[[*key, "mean"]], on=key, how="left")[[*key, "mean", "paper"]]
+
+
+def paper_table(beside: "pd.DataFrame", classes: Sequence[str]) -> Table:
+    """What `beside_paper` gave, as "ours (paper's)"."""
+    rows = []
+    for loss, entries in beside.groupby("loss", sort=False):
+        cells = [Cell(loss_name(str(loss)))]
+        for entry in entries.to_dict("records"):
+            cells.append(Cell(f"{interval_text(entry['mean'], math.nan)} ({entry['paper']:.3f})"))
+        rows.append(tuple(cells))
+    return Table(
+        title="Beside the paper",
+        caption="Means of this study, and in brackets those of Yeung et al. 2021 (Tables 1 and 3).",
+        groups=tuple((class_name, len(PAPER_METRICS)) for class_name in classes),
+        header=("Loss", *(metric_name(metric) for _ in classes for metric in PAPER_METRICS)),
+        rows=tuple(rows),
+    )

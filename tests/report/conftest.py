@@ -1,0 +1,17 @@
+"""A study with a report, built once for all tests that only look at it."""
+
+from pathlib import Path
+
+import pytest
+from study_files import StudyFiles
+
+from voxloss.report import build_report
+
+
+@pytest.fixture(scope="session")
+def reported_study(tmp_path_factory) -> Path:
+    """Four losses, two classes, nine cases in three folds, one seed; the report is in its report/ folder."""
+    losses = ("focal", "dice", "focal_tversky", "mixed_focal")
+    study = StudyFiles(losses=losses, cases=9, demonstration=True).write(tmp_path_factory.mktemp("studies") / "toy")
+    build_report(study)
+    return study

@@ -1,0 +1,166 @@
+"""Write a small study folder as an experiment leaves it, without training anything."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import yaml
+
+from voxloss.evaluation.metrics import case_scores
+from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
+
+LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
+SHAPE = (10, 40, 36)
+
+# KiTS19's: slices towards the feet, rows towards the back, columns towards the patient's left.
+AFFINE = np.array([[0, 0, -1.6, 0], [0, -1.6, 0, 0], [-3.2, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+
+
+@dataclass
+class StudyFiles:
+    """What to write. `skip`: runs (loss, fold, seed) without files; `states`: state and reason of others than done."""
+
+    losses: tuple = LOSSES
+    classes: tuple = ("background", "kidney", "tumour")
+    cases: int = 12
+    folds: int = 3
+    seeds: tuple = (0,)
+    name: str = "toy"
+    dataset: str = "toy"
+    case_prefix: str = "case_"
+    interval: str = "fold"
+    primary_class: str | None = "tumour"
+    demonstration: bool = False
+    clip: tuple | None = (-79, 304)
+    skip: set = field(default_factory=set)
+    states: dict = field(default_factory=dict)
+    digest_of: dict = field(default_factory=dict)
+    random_seed: int = 0
+
+    @property
+    def ids(self):
+        return [f"{self.case_prefix}{number:03d}" for number in range(self.cases)]
+
+    def write(self, study: Path) -> Path:
+        random = np.random.default_rng(self.random_seed)
+        study.mkdir(parents=True, exist_ok=True)
+        folds = [self.ids[fold :: self.folds] for fold in range(self.folds)]
+        references = {case_id: _reference(random, len(self.classes)) for case_id in self.ids}
+        self._write_descriptions(study, folds)
+        for case_id, label in references.items():
+            folder = study / "images" / case_id
+            folder.mkdir(parents=True)
+            _save(folder / "label.nii.gz", label)
+            grey = np.array([-60, 180, 90, 120, 60, 150])[label] + random.normal(0, 18, SHAPE)
+            _save(folder / "image.nii.gz", np.where(_body(), grey, -500).astype(np.int16))
+        merged = []
+        for place, loss in enumerate(self.losses):
+            for fold, held_out in enumerate(folds):
+                for seed in self.seeds:
+                    if (loss, fold, seed) not in self.skip:
+                        quality = 0.10 + 0.05 * (len(self.losses) - place)
+                        merged.append(self._write_run(study, loss, fold, seed, held_out, references, quality, random))
+        written = [path for path in merged if path is not None]
+        if written:
+            write_scores(study / "scores.csv", merge_scores(written))
+        return study
+
+    def _write_descriptions(self, study, folds):
+        config = {
+            "name": self.name,
+            "data": {"layout": "folder", "root": "images"},
+            "preparation": {"clip": list(self.clip) if self.clip else None, "spacing_mm": None},
+            "splits": {"folds": self.folds, "seed": 0},
+            "training": {"epochs": 8, "iterations": 12, "selection": "last"},
+            "comparison": {
+                "losses": list(self.losses), "seeds": list(self.seeds), "primary_class": self.primary_class,
+                "primary_metric": "dice", "interval": self.interval, "demonstration": self.demonstration,
+            },
+        }  # fmt: skip
+        environment = {
+            "python": "3.11.5",
+            "torch": "2.13.0",
+            "voxloss": "0.1.0",
+            "processor": "a processor",
+            "cores": 2,
+        }
+        text = yaml.safe_dump({"config": config, "environment": environment}, sort_keys=False, allow_unicode=True)
+        (study / "study.yaml").write_text(text, encoding="utf-8")
+        cases = [
+            {
+                "id": case_id,
+                "images": [str(study / "images" / case_id / "image.nii.gz")],
+                "label": str(study / "images" / case_id / "label.nii.gz"),
+            }
+            for case_id in self.ids
+        ]
+        values = {str(value): value for value in range(len(self.classes))}
+        dataset = {"name": self.dataset, "classes": list(self.classes), "label_values": values, "cases": cases}
+        (study / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+        (study / "folds.json").write_text(json.dumps({"seed": 0, "folds": folds}), encoding="utf-8")
+
+    def _write_run(self, study, loss, fold, seed, held_out, references, error, random):
+        state, reason = self.states.get((loss, fold, seed), ("done", None))
+        folder = study / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        digest = self.digest_of.get((loss, fold, seed), f"digest-{fold}-{seed}")
+        status = {
+            "state": state, "loss": loss, "fold": fold, "seed": seed, "epoch": 8 if state == "done" else 3, "epochs": 8,
+            "reason": reason, "seconds": 41.5, "batch_digest": digest,
+        }  # fmt: skip
+        (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+        lines = ["epoch,train_loss,validation_loss,validation_dice,learning_rate,seconds,batch_digest"]
+        for epoch in range(1, 9):
+            dice = (1 - error) * (1 - np.exp(-epoch / 3)) + random.normal(0, 0.02)
+            lines.append(f"{epoch},{1 / epoch},{1.1 / epoch},{dice},0.0003,1.2,x")
+        (folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if state in ("pending", "running"):
+            return None
+        origin = {"dataset": self.dataset, "fold": fold, "seed": seed, "loss": loss}
+        rows = []
+        if state in ("failed", "diverged"):
+            rows = failed_rows(**origin, cases=held_out, classes=self.classes)
+        else:
+            (folder / "predictions").mkdir()
+            for case_id in held_out:
+                prediction = _prediction(references[case_id], error, random)
+                _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
+                rows += score_rows(case_scores(references[case_id], prediction, self.classes), **origin, case=case_id)
+        write_scores(folder / "scores.csv", rows)
+        return folder / "scores.csv"
+
+
+def _body():
+    _, row, column = np.indices(SHAPE)
+    return ((row - 20) / 17) ** 2 + ((column - 18) / 17) ** 2 < 1
+
+
+def _ball(centre, radius_mm):
+    spacing = np.array([3.2, 1.6, 1.6])
+    distance = (np.indices(SHAPE) - np.array(centre)[:, None, None, None]) * spacing[:, None, None, None]
+    return np.sqrt((distance**2).sum(axis=0)) < radius_mm
+
+
+def _reference(random, n_classes):
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[_ball((5, 22, 9), 9)] = 1
+    label[_ball((5, 22, 27), 9)] = 1
+    for index in range(2, n_classes):
+        label[_ball((5 + random.integers(-1, 2), 17 + random.integers(0, 4), 10 + 6 * (index - 2)), 5)] = index
+    return label
+
+
+def _prediction(reference, error, random):
+    """The reference, moved a little where the loss is bad, with some voxels wrong at random."""
+    prediction = np.roll(reference, random.integers(0, 2), axis=int(random.integers(1, 3)))
+    wrong = random.random(SHAPE) < error * random.uniform(0.2, 1.2)
+    return np.where(wrong & (prediction > 0), 0, prediction).astype(np.uint8)
+
+
+def _save(path, array):
+    image = nibabel.Nifti1Image(array, AFFINE)
+    image.set_qform(AFFINE, 1)
+    image.set_sform(AFFINE, 1)
+    nibabel.save(image, path)

@@ -1,0 +1,264 @@
+"""A whole report from a study's folder: finished, in progress, failed, hostile and damaged ones."""
+
+import html.parser
+import io
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from study_files import StudyFiles
+
+from voxloss.errors import InputError
+from voxloss.evaluation.scores import read_scores
+from voxloss.evaluation.significance import intervals, pairwise_rank_sum
+from voxloss.report import build_report, figures, print_tables
+from voxloss.report.comparison import compare
+from voxloss.report.record import open_record
+from voxloss.report.summary import summarise
+
+HOSTILE = '"><script>alert(1)</script>$x$'
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch, reported_study):
+    """Reports that a test builds itself get small pictures, which take half the time."""
+    monkeypatch.setattr(figures, "DPI", 40)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and visible text of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags, self.links, self.text, self.ids, self._skip = [], [], "", [], 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._skip = tag in ("style", "script")
+        for name, value in attributes:
+            assert not name.startswith("on"), (tag, name)
+            if name in ("href", "src"):
+                self.links.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_data(self, data):
+        if not self._skip:
+            self.text += data
+
+
+def small(**changes):
+    return StudyFiles(**{"losses": ("dice", "focal", "mixed_focal"), "cases": 6, "folds": 2, **changes})
+
+
+def headline(study):
+    record = open_record(study)
+    return summarise(record, compare(record))
+
+
+def test_the_report_is_whole_and_offline(reported_study):
+    report = reported_study / "report"
+    page = Page(report / "index.html")
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base", "form"} == set()
+    for link in page.links:
+        assert not urlparse(link).scheme and not link.startswith("/")
+        target = link[1:] if link.startswith("#") else (report / link).resolve()
+        assert target in page.ids if link.startswith("#") else target.is_file(), link
+    for _, attributes in (entry for entry in page.tags if entry[0] == "img"):
+        assert attributes["alt"] and attributes["width"] and attributes["height"]
+    assert not re.search(r"https?://|url\(", (report / "index.html").read_text(encoding="utf-8"))
+    assert len(page.ids) == len(set(page.ids))
+    assert not list(reported_study.glob(".partial-*"))
+
+
+def test_the_page_says_what_the_tables_say(reported_study):
+    text = Page(reported_study / "report" / "index.html").text
+    expected = intervals(read_scores(reported_study / "scores.csv"))
+    for row in expected.to_dict("records"):
+        assert f"{row['mean']:.3f} ± {row['half_width']:.3f}" in text
+    assert "Demonstration on a phantom, not evidence." in text
+    assert "One seed: differences may be the training's own noise." in text
+    assert "over 3 folds" in text and "9 cases, 1 seed" in text
+    assert "identical for all losses in each of 3 fold-and-seed pairs" in text
+
+
+def test_tables_on_disk_are_the_numbers(reported_study):
+    folder = reported_study / "report" / "tables"
+    expected = pairwise_rank_sum(read_scores(reported_study / "scores.csv"))
+    expected = expected[expected["class"] == "tumour"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "table2_tumour_rank_sum.csv"), expected)
+    names = {path.name for path in folder.iterdir()}
+    stems = {"table1_scores"} | {f"table2_{c}_{t}" for c in ("kidney", "tumour") for t in ("rank_sum", "signed_rank")}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")}
+
+
+def test_building_again_gives_the_same_report(reported_study, monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 300)
+
+    def content():
+        files = sorted((reported_study / "report").rglob("*.*"))
+        return {path.name: path.read_bytes() for path in files if path.suffix != ".png"}
+
+    before = content()
+    build_report(reported_study)
+    assert content() == before
+
+
+def test_hostile_names_are_only_text(tmp_path):
+    classes = ("background", HOSTILE, "a|b_{c}")
+    files = small(
+        losses=("dice", "<script>alert(1)<_script>"), classes=classes, primary_class=HOSTILE, name=HOSTILE,
+        dataset=HOSTILE, case_prefix='<script>alert(1)<&"', cases=6,
+    )  # fmt: skip
+    files.states = {("dice", 0, 0): ("failed", HOSTILE)}
+    study = files.write(tmp_path / "study")
+    page = Page(build_report(study))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count(HOSTILE) >= 5
+    for path in (study / "report").rglob("*"):
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+", path.name)
+    for path in (study / "report" / "tables").glob("*.md"):
+        assert "<script" not in path.read_text(encoding="utf-8")
+
+
+def test_a_study_in_progress_says_so(tmp_path):
+    files = small(skip={("mixed_focal", 0, 0), ("mixed_focal", 1, 0), ("focal", 1, 0)})
+    study = files.write(tmp_path / "study")
+    summary = headline(study)
+    assert (
+        "In progress: 3 of 6 runs finished; compared on the 3 cases that all compared losses have. "
+        "Not compared yet: Mixed Focal loss."
+    ) in summary.limits
+    text = Page(build_report(study)).text
+    assert "3 of 6" in text and "pending" in text
+    table = pd.read_csv(study / "report" / "tables" / "table1_scores.csv")
+    assert set(table["loss"]) == {"dice", "focal"} and set(table["n_cases"]) == {3}
+
+
+def test_nothing_finished_is_an_input_error(tmp_path):
+    files = small(losses=("dice",), skip={("dice", 0, 0), ("dice", 1, 0)})
+    study = files.write(tmp_path / "study")
+    with pytest.raises(InputError, match="no finished run"):
+        build_report(study)
+    assert not (study / "report").exists()
+
+
+def test_losses_without_a_common_case_are_an_input_error(tmp_path):
+    study = small(losses=("dice", "focal"), skip={("dice", 0, 0), ("focal", 1, 0)}).write(tmp_path / "study")
+    with pytest.raises(InputError, match="no case yet"):
+        build_report(study)
+
+
+def test_scores_are_taken_from_the_runs_while_there_is_no_merged_table(tmp_path):
+    study = small().write(tmp_path / "study")
+    before = intervals(read_scores(study / "scores.csv"))
+    (study / "scores.csv").unlink()
+    after = compare(open_record(study)).intervals
+    assert after["mean"].tolist() == before["mean"].tolist()
+
+
+def test_a_failed_loss_is_last_and_explained(tmp_path):
+    files = small()
+    files.states = {("mixed_focal", fold, 0): ("diverged", "loss was nan in epoch 3") for fold in range(2)}
+    study = files.write(tmp_path / "study")
+    summary = headline(study)
+    assert summary.headline.startswith(("Dice loss has", "Focal loss has"))
+    assert any(limit.startswith("2 runs failed or diverged") for limit in summary.limits)
+    text = Page(build_report(study)).text
+    assert "loss was nan in epoch 3" in text and "n/a†" in text
+
+
+def test_different_batches_are_warned_about(tmp_path):
+    study = small(digest_of={("focal", 1, 0): "another"}).write(tmp_path / "study")
+    assert "The batches differ between losses in fold 1, seed 0" in Page(build_report(study)).text
+
+
+def test_one_loss_and_one_class(tmp_path):
+    study = small(losses=("dice",), classes=("background", "organ"), primary_class=None).write(tmp_path / "study")
+    assert "there is no other loss to compare it with" in headline(study).headline
+    build_report(study)
+    assert [path.stem for path in (study / "report" / "tables").glob("*.csv")] == ["table1_scores"]
+    print_tables(study, Console(file=io.StringIO()))
+
+
+def test_images_that_moved_away_do_not_stop_the_report(tmp_path):
+    study = small(primary_class=None).write(tmp_path / "study")
+    for path in (study / "images").rglob("*.nii.gz"):
+        path.unlink()
+    assert "could not be drawn" in Page(build_report(study)).text
+
+
+def test_several_seeds(tmp_path):
+    study = small(seeds=(0, 1), interval="case").write(tmp_path / "study")
+    summary = headline(study)
+    assert not any("One seed" in limit for limit in summary.limits)
+    text = Page(build_report(study)).text
+    assert "over 6 cases" in text and "averaged over the seeds first" in text
+
+
+def test_the_headline_counts_significant_pairs(tmp_path):
+    study = small(losses=("dice", "focal"), cases=12).write(tmp_path / "study")
+    scores = pd.read_csv(study / "scores.csv")
+    dice = (scores["metric"] == "dice") & (scores["class"] == "tumour")
+    order = scores.loc[dice, "case"].str[-3:].astype(int) / 1000
+    scores.loc[dice, "value"] = 0.5 + order + 0.2 * (scores.loc[dice, "loss"] == "focal")
+    scores.to_csv(study / "scores.csv", index=False)
+    assert headline(study).headline == (
+        "Focal loss has the highest mean DSC of tumour, 0.706, 0.200 above Dice loss; the difference is significant at "
+        "0.05 (Holm-adjusted signed-rank test)."
+    )
+    scores.loc[dice, "value"] = 0.5
+    scores.to_csv(study / "scores.csv", index=False)
+    assert headline(study).headline == (
+        "Dice loss and Focal loss have the same highest mean DSC of tumour, 0.500; the difference is not significant "
+        "at 0.05 (Holm-adjusted signed-rank test)."
+    )
+
+
+def test_the_paper_stands_beside_its_preset_only(tmp_path):
+    preset = small(name="kits19", dataset="kits19").write(tmp_path / "preset")
+    assert "0.500 (0.695)" not in Page(build_report(preset)).text
+    assert "(0.695)" in Page(preset / "report" / "index.html").text
+    assert (preset / "report" / "tables" / "beside_paper.csv").is_file()
+    other = small(name="demo", dataset="kits19").write(tmp_path / "other")
+    assert "(0.695)" not in Page(build_report(other)).text
+
+
+def test_print_tables_in_80_columns(reported_study):
+    stream = io.StringIO()
+    print_tables(reported_study, Console(file=stream, width=80))
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Scores of tumour" in text and "Mixed Focal loss" in text and "±" in text
+    assert "DSC of kidney: Wilcoxon rank-sum test" in text
+    first_row = next(line for line in text.splitlines() if line.strip().startswith("2 Dice loss"))
+    assert re.fullmatch(r"\s*2 Dice loss\s+(<0\.001‡|[01]\.\d{3}\*{0,2})\s+–\s*", first_row)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("study.yaml", "a: [", "study.yaml cannot be read"),
+        ("study.yaml", "- 1", "should hold a mapping"),
+        ("dataset.json", "{", "dataset.json cannot be read"),
+        ("dataset.json", "{}", "dataset.json is not a data set's description"),
+        ("scores.csv", "a,b\n", "scores.csv lacks"),
+        ("runs/dice/fold-0/seed-0/status.json", "[]", "status.json should hold"),
+        ("runs/dice/fold-0/seed-0/history.csv", "epoch\nx\n", "history.csv is not"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, message):
+    study = small(losses=("dice",), cases=2).write(tmp_path / "study")
+    (study / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        build_report(study)
+    assert not (study / "report").exists()
+
+
+def test_no_study(tmp_path):
+    with pytest.raises(InputError, match=r"no study\.yaml"):
+        build_report(tmp_path)
