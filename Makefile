@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/voxloss demo --study $(DEMO)
 
 lint: install
-	$(BIN)/ruff check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test: lint

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from study_helpers import command, tiny_run, voxloss
 
+from study_helpers import command, tiny_run, voxloss
 from voxloss.data.phantom import write_phantom
 from voxloss.evaluation.scores import read_scores
 from voxloss.study import Study
@@ -122,12 +122,22 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
+LONGER = ["--training.epochs", "20"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("studies") / "whole"
+    result = command(*tiny_run(data, folder, *LONGER))
+    assert result.returncode == 0, result.stderr
+    return comparable(folder)
+
+
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])
-def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(study, data, tmp_path, how):
+def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(data, uninterrupted, tmp_path, how):
     folder = tmp_path / "stopped"
-    more = ["--training.epochs", "30"]
     process = subprocess.Popen(
-        voxloss(*tiny_run(data, folder, *more)),
+        voxloss(*tiny_run(data, folder, *LONGER)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,11 +154,10 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
     else:
         process.kill()  # the parent alone: its workers must notice by themselves
         process.communicate()
-    result = command(*tiny_run(data, folder, *more))
+    assert {status["state"] for status in statuses(folder).values()} != {"done"}
+    result = command(*tiny_run(data, folder, *LONGER))
     assert result.returncode == 0, result.stderr
-    whole = tmp_path / "whole"
-    assert command(*tiny_run(data, whole, *more)).returncode == 0
-    pd.testing.assert_frame_equal(comparable(folder), comparable(whole), check_exact=True)
+    pd.testing.assert_frame_equal(comparable(folder), uninterrupted, check_exact=True)
 
 
 def test_losses_and_seeds_can_be_added_and_nothing_else_changed(study, data, tmp_path):
@@ -173,7 +182,7 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
     result = command(*tiny_run(data, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
                                "--training.iterations", "6"))  # fmt: skip
     assert result.returncode == 0, result.stderr
-    states = {key: status for key, status in statuses(folder).items()}
+    states = statuses(folder)
     diverged = [status for status in states.values() if status["state"] == "diverged"]
     assert diverged
     assert "the loss became" in diverged[0]["reason"]
@@ -212,14 +221,14 @@ def test_spoilt_data_get_one_sentence_and_leave_nothing(data, tmp_path, spoil, n
 
 def relabel(path: Path, value: int) -> None:
     image = nibabel.load(path)
-    label = np.array(image.dataobj)
+    label = np.asarray(image.dataobj).copy()
     label[0, 0, 0] = value
     nibabel.save(nibabel.Nifti1Image(label, image.affine, image.header), path)
 
 
 def crop(path: Path) -> None:
     image = nibabel.load(path)
-    nibabel.save(nibabel.Nifti1Image(np.array(image.dataobj)[1:], image.affine), path)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[1:], image.affine), path)
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,14 @@ def segment_files(run_folder: Path, cases: Sequence[Sequence[Path]], output: Pat
             raise InputError(f"The mask {target} would overwrite its image; name another --output folder.")
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
-    network = make_network(config, _prepared_channels(study), len(study.dataset.classes))
-    device = resolve_device(config.execution.device)
-    network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    weights = folder / ("checkpoint.pt" if config.training.selection == "last" else "best.pt")
-    state = load_state(weights, device)
-    if load_state(folder / "checkpoint.pt")["epoch"] < config.training.epochs:
+    state = load_state(folder / "checkpoint.pt")
+    if state["epoch"] < config.training.epochs:
         raise InputError(f"{run_folder} is not trained to its end; finish it with voxloss run.")
+    if config.training.selection != "last":
+        state = load_state(folder / "best.pt")
+    network = make_network(config, state["network"]["encoder.0.0.weight"].shape[1], len(study.dataset.classes))
     network.load_state_dict(state["network"])
+    network.to(resolve_device(config.execution.device), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     setting = config.preparation
     assert not isinstance(setting.spacing_mm, str)
     preparation = Preparation(setting.clip, setting.spacing_mm, setting.normalisation)
@@ -62,12 +62,6 @@ def segment_files(run_folder: Path, cases: Sequence[Sequence[Path]], output: Pat
         label = restore_label(probabilities, geometry.shape)
         write_label(target, to_file_values(label, study.dataset), like=files[0])
     return targets
-
-
-def _prepared_channels(study: Study) -> int:
-    from voxloss.data.preprocess import open_prepared
-
-    return open_prepared(study.prepared_folder(study.dataset.cases[0].case_id)).image.shape[0]
 
 
 def _stem(path: Path) -> str:

@@ -212,7 +212,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         prediction = restore_label(probabilities, prepared[case_id].original.shape)
         path = folder / "predictions" / f"{case_id}.nii.gz"
         write_label(path, to_file_values(prediction, study.dataset), like=case.images[0])
-        reference, _ = read_label(case, study.dataset.label_values)
+        reference, _ = read_label(case, study.dataset.label_values, study.dataset.value_hints)
         scores = case_scores(reference, prediction, study.dataset.classes)
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
@@ -251,9 +251,9 @@ def _batch_digest(folder: Path) -> str:
 
 
 def merge_study_scores(study: Study) -> Path | None:
-    """Merge the finished runs' scores into the study's scores.csv; None while there is none."""
-    parts = [study.run_folder(run) / "scores.csv" for run in study.runs()]
-    parts = [path for path in parts if path.exists()]
+    """Merge the ended runs' scores into the study's scores.csv; None while there is none."""
+    ended = [run for run in study.runs() if study.status(run)["state"] in (*FINISHED, "failed")]
+    parts = [study.run_folder(run) / "scores.csv" for run in ended]
     if not parts:
         return None
     write_scores(study.folder / "scores.csv", merge_scores(parts))

@@ -39,7 +39,9 @@ SMALL = [
 ]  # fmt: skip
 
 
-def run(folder: Path, *overrides: str, loss: str = "mixed_focal", fold: int = 0, seed: int = 0, **parameters) -> Training:
+def run(
+    folder: Path, *overrides: str, loss: str = "mixed_focal", fold: int = 0, seed: int = 0, **parameters
+) -> Training:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [*SMALL, *overrides])
     return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], classes=3)
