@@ -1,0 +1,142 @@
+"""A slow plain twin of the losses, written from the definitions: float64, one-hot, autograd, a loop per class.
+
+It shares no code with the package, and takes its options by the names that the package uses.
+"""
+
+import math
+
+import torch
+
+
+def one_hot(labels, classes):
+    """(B, C, *spatial) from labels (B, *spatial)."""
+    return torch.stack([(labels == c).double() for c in range(classes)], dim=1)
+
+
+def probabilities(logits, activation):
+    """p and log p and log(1-p)."""
+    logits = logits.double()
+    if activation == "sigmoid":
+        return torch.sigmoid(logits), torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
+    log_p = torch.log_softmax(logits, dim=1)
+    return log_p.exp(), log_p, None
+
+
+def sums(p, t, w, pool):
+    """TP, FP, FN of shape (B or 1, C)."""
+    spatial = tuple(range(2, p.ndim))
+    parts = [(p * t * w).sum(spatial), (p * (1 - t) * w).sum(spatial), ((1 - p) * t * w).sum(spatial)]
+    return [part.sum(0, keepdim=True) for part in parts] if pool == "batch" else parts
+
+
+def region(
+    logits,
+    target,
+    keep,
+    weight,
+    value,
+    *,
+    activation="softmax",
+    delta=0.5,
+    smooth=1e-6,
+    pool="sample",
+    class_reduction="sum",
+    include_background=True,
+    absent_class="keep",
+):
+    """mean over the batch of the reduction over classes of value(index)."""
+    p, _, _ = probabilities(logits, activation)
+    w = keep[:, None].double() * weight[:, None]
+    tp, fp, fn = sums(p, target, w, pool)
+    size = (target * w).sum(tuple(range(2, p.ndim)))
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        size, counted = size.sum(0, keepdim=True), counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(tp.shape[0]):
+        if counted[b] == 0:
+            continue
+        values = []
+        for c in range(0 if include_background else 1, tp.shape[1]):
+            if absent_class == "skip" and size[b, c] == 0:
+                continue
+            index = (tp[b, c] + smooth) / (tp[b, c] + delta * fn[b, c] + (1 - delta) * fp[b, c] + smooth)
+            values.append(value(index))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / tp.shape[0]
+
+
+def pixelwise(logits, target, keep, weight, *, activation="softmax", alpha=1.0, gamma=0.0, beta=None):
+    """Weighted focal terms over the number of counted voxels."""
+    p, log_p, log_q = probabilities(logits, activation)
+    w = keep[:, None].double() * weight[:, None]
+    classes = p.shape[1]
+    total = torch.zeros((), dtype=torch.float64)
+    for c in range(classes):
+        a = alpha[c] if isinstance(alpha, list | tuple) else alpha
+        g = gamma[c] if isinstance(gamma, list | tuple) else gamma
+        if activation == "sigmoid":
+            inside, outside = (1.0, 1.0) if beta is None else (beta, 1 - beta)
+            side = outside * (1 - target[:, c]) * p[:, c] ** g * -log_q[:, c] * w[:, 0]
+            total = total + a * side.sum()
+        else:
+            inside = 1.0 if beta is None else (1 - beta if c == 0 else beta)
+        total = total + a * inside * (target[:, c] * (1 - p[:, c]) ** g * -log_p[:, c] * w[:, 0]).sum()
+    return total / max(1, int(keep.sum()))
+
+
+def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
+    """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
+    parameters, options = parameters or {}, dict(options or {})
+    shape = (logits.shape[0], *logits.shape[2:])
+    keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
+    weight = torch.ones(shape, dtype=torch.float64) if weight is None else weight.double()
+    target = torch.where(keep[:, None], target.double(), 0.0)
+    logits = torch.where(keep[:, None], logits.double(), 0.0)
+
+    def pixel(**chosen):
+        return pixelwise(logits, target, keep, weight, activation=activation, **chosen)
+
+    def area(value, delta, **defaults):
+        chosen = {**defaults, **options}
+        return region(logits, target, keep, weight, value, activation=activation, delta=delta, **chosen)
+
+    get = parameters.get
+    if name == "cross_entropy":
+        return pixel(beta=get("beta"))
+    if name == "focal":
+        return pixel(alpha=get("alpha", 0.25), gamma=get("gamma", 2), beta=get("beta"))
+    if name == "dice":
+        return area(lambda index: 1 - index, 0.5)
+    if name == "tversky":
+        return area(lambda index: 1 - index, get("delta", 0.7))
+    if name == "focal_tversky":
+        return area(lambda index: (1 - index) ** (1 / get("gamma", 4 / 3)), get("delta", 0.7))
+    if name == "cosine_tversky":
+        return area(lambda index: torch.cos(math.pi / 2 * index) ** get("gamma", 1), get("delta", 0.7))
+    if name == "combo":
+        dice = area(lambda index: index, 0.5, class_reduction="mean")
+        entropy = pixel(beta=get("beta"))
+        alpha = get("alpha")
+        return entropy - dice if alpha is None else alpha * entropy - (1 - alpha) * dice
+    if name == "modified_combo":
+        alpha = get("alpha", 0.5)
+        overlap = area(lambda index: 1 - index, get("delta", 0.7))
+        return alpha * pixel(beta=get("beta", 0.5)) + (1 - alpha) * overlap
+    if name == "mixed_focal":
+        focal = pixel(alpha=get("alpha", 0.25), gamma=get("gamma_focal", 2), beta=get("beta"))
+        overlap = area(lambda index: (1 - index) ** (1 / get("gamma_tversky", 4 / 3)), get("delta", 0.7))
+        weight_focal = get("weight")
+        return focal + overlap if weight_focal is None else weight_focal * focal + (1 - weight_focal) * overlap
+    raise AssertionError(name)
+
+
+def nnunet(logits, labels, *, smooth=1e-5):
+    """nnU-Net v2's DC_and_CE_loss with its defaults, rewritten from its definition: batch Dice, no background."""
+    p = torch.softmax(logits.double(), dim=1)[:, 1:]
+    t = one_hot(labels, logits.shape[1])[:, 1:]
+    axes = (0, *range(2, logits.ndim))
+    intersection, predicted, reference = (p * t).sum(axes), p.sum(axes), t.sum(axes)
+    dice = (2 * intersection + smooth) / torch.clip(predicted + reference + smooth, 1e-8)
+    return torch.nn.functional.cross_entropy(logits.double(), labels.long()) - dice.mean()

@@ -1,0 +1,174 @@
+"""Names, parameters and their defaults; modules as objects; what the package imports."""
+
+import copy
+import inspect
+import io
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import voxloss
+from voxloss.losses import CATALOGUE, describe
+from voxloss.losses.options import Options
+
+PUBLISHED = {
+    "cross_entropy": {"beta": None},
+    "focal": {"alpha": 0.25, "gamma": 2, "beta": None},
+    "dice": {},
+    "tversky": {"delta": 0.7},
+    "focal_tversky": {"delta": 0.7, "gamma": 4 / 3},
+    "cosine_tversky": {"delta": 0.7, "gamma": 1},
+    "combo": {"alpha": None, "beta": None},
+    "modified_combo": {"alpha": 0.5, "beta": 0.5, "delta": 0.7},
+    "mixed_focal": {
+        "weight": None, "alpha": 0.25, "beta": None, "delta": 0.7, "gamma_focal": 2, "gamma_tversky": 4 / 3,
+    },
+    "dice_cross_entropy": {},
+}  # fmt: skip
+OPTIONS = {
+    "activation": "softmax", "include_background": True, "ignore_index": None, "class_reduction": "sum",
+    "pool": "sample", "absent_class": "keep", "smooth": 1e-6, "validate": None,
+}  # fmt: skip
+OTHER = {
+    "combo": {"class_reduction": "mean"},
+    "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+}
+NAMES = list(PUBLISHED)
+
+
+def test_names():
+    assert voxloss.list_losses() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_has_the_published_parameters(name):
+    expected = PUBLISHED[name] | OPTIONS | OTHER.get(name, {})
+    entry = CATALOGUE[name]
+    assert entry.parameters == PUBLISHED[name] and entry.accepted == expected
+    assert entry.function is getattr(voxloss.functional, f"{name}_loss")
+    assert entry.module is getattr(voxloss, name.title().replace("_", "") + "Loss")
+    shown = inspect.signature(entry.function).parameters
+    assert list(shown)[:2] == ["logits", "labels"]
+    assert {k: v.default for k, v in list(shown.items())[2:] if k != "voxel_weight"} == expected
+    module = voxloss.get_loss(name)
+    assert {key: getattr(module, key) for key in expected} == expected
+    assert "ignore_index" in entry.function.__doc__ and "ignore_index" in entry.module.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_module_survives_copies(name):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, generator=generator), torch.randint(0, 3, (2, 4), generator=generator)
+    loss = voxloss.get_loss(name, ignore_index=1)
+    file = io.BytesIO()
+    torch.save(loss, file)
+    file.seek(0)
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), torch.load(file, weights_only=False)):
+        assert torch.equal(copied(logits, labels), loss(logits, labels))
+        assert repr(copied) == repr(loss)
+    assert not loss.state_dict() and not list(loss.parameters())
+
+
+def test_repr_shows_own_parameters_and_changed_options():
+    loss = voxloss.get_loss("mixed_focal", weight=0.5, pool="batch", smooth=1e-6)
+    assert repr(loss) == (
+        "MixedFocalLoss(weight=0.5, alpha=0.25, beta=None, delta=0.7, gamma_focal=2.0, "
+        "gamma_tversky=1.3333333333333333, pool='batch')"
+    )
+
+
+@pytest.mark.parametrize("alpha", [[0.1, 0.2, 0.7], (0.1, 0.2, 0.7), torch.tensor([0.1, 0.2, 0.7]).double()])
+def test_class_weights_as_any_sequence(alpha):
+    logits, labels = torch.zeros(1, 3, 3), torch.tensor([[0, 1, 2]])
+    value = voxloss.get_loss("focal", alpha=alpha, gamma=0)(logits, labels)
+    assert value.item() == pytest.approx(torch.tensor(3.0).log().item() / 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_tells_the_conventions(name):
+    card = describe(name)
+    entry = CATALOGUE[name]
+    assert name in card and entry.equation in card and entry.equations in card and entry.source in card
+    assert all(note in card for note in entry.notes) and all(f"`{key}`" in card for key in entry.parameters)
+    assert all(option in card for option in Options.__annotations__)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"unknown loss 'mixed-focal', did you mean 'mixed_focal'\?.*cosine_tversky"):
+        voxloss.get_loss("mixed-focal")
+    with pytest.raises(ValueError, match="unknown loss 'zzz'; the losses are cross_entropy"):
+        describe("zzz")
+
+
+def test_unknown_parameter():
+    with pytest.raises(
+        ValueError, match=r"'tversky' has no parameter 'detla', did you mean 'delta'\?; it accepts delta"
+    ):
+        voxloss.get_loss("tversky", detla=0.3)
+    with pytest.raises(ValueError, match="'dice' has no parameter 'gamma'"):
+        voxloss.get_loss("dice", gamma=2)
+    with pytest.raises(TypeError, match="detla"):
+        voxloss.TverskyLoss(detla=0.3)
+    with pytest.raises(TypeError, match="detla"):
+        voxloss.functional.tversky_loss(torch.zeros(1, 2, 3), torch.zeros(1, 3), detla=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("cross_entropy", "beta", 1.5),
+        ("cross_entropy", "beta", "0.5"),
+        ("focal", "alpha", -0.25),
+        ("focal", "alpha", [0.5, float("nan")]),
+        ("focal", "alpha", []),
+        ("focal", "gamma", float("inf")),
+        ("focal", "gamma", "2"),
+        ("focal", "gamma", True),
+        ("tversky", "delta", 1.1),
+        ("tversky", "delta", None),
+        ("tversky", "delta", float("nan")),
+        ("focal_tversky", "gamma", 0),
+        ("cosine_tversky", "gamma", -1),
+        ("combo", "alpha", 2),
+        ("modified_combo", "alpha", None),
+        ("mixed_focal", "weight", -0.1),
+        ("mixed_focal", "gamma_tversky", 0),
+        ("mixed_focal", "gamma_focal", -2),
+        ("dice", "smooth", -1e-6),
+        ("dice_cross_entropy", "smooth", float("nan")),
+        ("cross_entropy", "smooth", -1),
+        ("dice", "pool", "volume"),
+        ("dice", "class_reduction", None),
+        ("dice", "absent_class", "drop"),
+        ("dice", "activation", "softplus"),
+        ("dice", "ignore_index", 2.5),
+        ("dice", "include_background", 2),
+    ],
+)
+def test_values_are_checked_at_construction(name, parameter, value):
+    with pytest.raises(ValueError, match=rf"{parameter}.*received"):
+        voxloss.get_loss(name, **{parameter: value})
+    with pytest.raises(ValueError, match=rf"{parameter}.*received"):
+        CATALOGUE[name].function(torch.zeros(1, 2, 3), torch.zeros(1, 3), **{parameter: value})
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'get_los'"):
+        voxloss.get_los  # noqa: B018
+    assert "get_loss" in dir(voxloss)
+
+
+def test_imports_nothing_but_torch():
+    """`import voxloss` is free, and using a loss costs torch alone, whatever else is installed."""
+    script = (
+        "import sys, voxloss; assert 'torch' not in sys.modules; import torch; before = set(sys.modules);"
+        "voxloss.get_loss('mixed_focal'); voxloss.functional.dice_loss;"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names);"
+        "assert new <= {'voxloss'}, new; ours = [m for m in sys.modules if m.startswith('voxloss.')];"
+        "assert all(m.startswith('voxloss.losses') for m in ours), ours"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,235 @@
+"""What may be given: types, shapes, memory layouts, subclasses; and what is refused, with which words."""
+
+import pytest
+import torch
+
+from voxloss import get_loss
+from voxloss.losses import functional, voxel_statistics
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
+
+
+def problem(shape=(2, 3, 4, 5, 6), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+    return torch.randn(shape, generator=generator).requires_grad_(), labels
+
+
+def outcome(logits, labels, **options):
+    logits.grad = None
+    value = get_loss("mixed_focal", **options)(logits, labels)
+    value.backward()
+    return value.item(), logits.grad
+
+
+@pytest.mark.parametrize("channel_axis", [False, True])
+@pytest.mark.parametrize("dtype", [*INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_label_types(dtype, channel_axis):
+    logits, labels = problem()
+    expected = outcome(logits, labels)
+    given = labels.to(dtype)
+    value, gradient = outcome(logits, given[:, None] if channel_axis else given)
+    assert value == expected[0] and torch.equal(gradient, expected[1])
+
+
+def test_boolean_labels():
+    logits, labels = problem((2, 2, 4, 5))
+    assert outcome(logits, labels.bool())[0] == outcome(logits, labels)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("channel_axis", [False, True])
+def test_single_channel_takes_a_mask(dtype, channel_axis):
+    logits, _ = problem((2, 1, 4, 5))
+    mask = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.5
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, mask.float())
+    given = mask.to(dtype)
+    value = functional.cross_entropy_loss(logits, given if channel_axis else given[:, 0], activation="sigmoid")
+    torch.testing.assert_close(value, expected)
+
+
+def test_soft_targets_of_one_hot_labels_are_the_labels():
+    logits, labels = problem()
+    one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
+    for target in (one_hot, one_hot.bool(), one_hot.float(), one_hot.half()):
+        value, gradient = outcome(logits, target)
+        expected = outcome(logits, labels)
+        assert value == pytest.approx(expected[0], rel=1e-6)
+        torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-8)
+
+
+def layouts():
+    logits, _ = problem()
+    logits = logits.detach()
+    return {
+        "channels last": logits.to(memory_format=torch.channels_last_3d),
+        "axes swapped": logits.transpose(2, 4).contiguous().transpose(2, 4),
+        "batch last": logits.movedim(0, -1).contiguous().movedim(-1, 0),
+        "cut out": torch.nn.functional.pad(logits, (1, 1, 2, 0))[..., 2:, 1:-1],
+        "every other": logits.repeat_interleave(2, -1)[..., ::2],
+    }
+
+
+@pytest.mark.parametrize("layout", list(layouts()))
+def test_memory_layouts(layout):
+    plain, labels = problem()
+    expected = outcome(plain, labels)
+    given = layouts()[layout].requires_grad_()
+    assert layout == "channels last" or not given.is_contiguous()
+    swapped_labels = labels.transpose(1, 2).contiguous().transpose(1, 2)
+    value, gradient = outcome(given, swapped_labels)
+    assert value == pytest.approx(expected[0], rel=1e-6)
+    torch.testing.assert_close(gradient, expected[1])
+
+
+def test_channels_last_gradient_is_channels_last():
+    logits, labels = problem()
+    logits = logits.detach().to(memory_format=torch.channels_last_3d).requires_grad_()
+    (gradient,) = torch.autograd.grad(get_loss("focal")(logits, labels), logits)
+    assert gradient.stride() == logits.stride()
+
+
+def test_expanded_inputs():
+    row, labels = torch.randn(1, 3, 1, 5, requires_grad=True), torch.tensor([[[0, 1, 2, 1, 0]]])
+    expanded = row.expand(2, 3, 4, 5)
+    value = get_loss("mixed_focal")(expanded, labels.expand(2, 4, 5))
+    value.backward()
+    copied = row.detach().clone().requires_grad_()
+    expected = get_loss("mixed_focal")(copied.expand(2, 3, 4, 5).contiguous(), labels.expand(2, 4, 5).contiguous())
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(row.grad, copied.grad)
+
+
+def test_inputs_are_left_as_they_were():
+    logits, labels = problem()
+    soft, weight = torch.rand(2, 3, 4, 5, 6), torch.rand(2, 4, 5, 6)
+    before = [tensor.detach().clone() for tensor in (logits, labels, soft, weight)]
+    for activation in ("softmax", "sigmoid"):
+        for target in (labels, soft):
+            get_loss("mixed_focal", activation=activation, ignore_index=255)(logits, target, weight).backward()
+    assert all(torch.equal(a, b) for a, b in zip(before, (logits, labels, soft, weight), strict=True))
+
+
+def test_without_gradient():
+    logits, labels = problem()
+    loss = get_loss("mixed_focal")
+    expected = loss(logits, labels)
+    with torch.no_grad():
+        assert torch.equal(loss(logits, labels), expected)
+    detached = loss(logits.detach(), labels)
+    assert not detached.requires_grad and torch.equal(detached, expected)
+    with torch.inference_mode():
+        assert torch.equal(loss(logits, labels), expected)
+
+
+def test_gradient_reaches_what_made_the_logits():
+    network = torch.nn.Conv3d(1, 3, 1)
+    _, labels = problem()
+    get_loss("mixed_focal")(network(torch.randn(2, 1, 4, 5, 6)), labels).backward()
+    assert network.weight.grad.abs().sum() > 0
+
+
+def test_empty_volume():
+    logits = torch.zeros(2, 3, 0, 4, requires_grad=True)
+    value = get_loss("mixed_focal")(logits, torch.zeros(2, 0, 4, dtype=torch.long))
+    value.backward()
+    assert value.item() == 0 and logits.grad.shape == logits.shape
+
+
+def test_monai_meta_tensors():
+    data = pytest.importorskip("monai.data")
+    logits, labels = problem()
+    expected = outcome(logits, labels)
+    for as_logits in (logits.detach(), data.MetaTensor(logits.detach())):
+        as_logits.requires_grad_()
+        given = data.MetaTensor(labels[:, None].float())
+        value = get_loss("mixed_focal")(as_logits, given, data.MetaTensor(torch.ones(2, 4, 5, 6)))
+        assert type(value) is torch.Tensor
+        value.backward()
+        assert value.item() == pytest.approx(expected[0], rel=1e-6)
+        torch.testing.assert_close(torch.as_tensor(as_logits.grad).as_subclass(torch.Tensor), expected[1])
+
+
+@pytest.mark.parametrize("bad", [3, 200, -1, -(10**12)])
+@pytest.mark.parametrize("ignore_index", [None, 255])
+def test_label_out_of_range(bad, ignore_index):
+    logits, labels = problem()
+    labels[1, 2, 3, 4] = bad
+    with pytest.raises(ValueError, match=rf"label {bad} is outside the allowed range 0 to 2"):
+        get_loss("focal", ignore_index=ignore_index)(logits, labels)
+
+
+def test_unchecked_bad_labels_count_as_ignored():
+    logits, labels = problem()
+    bad, ignored = labels.clone(), labels.clone()
+    bad[0, 0], bad[1, 2], ignored[0, 0], ignored[1, 2] = 10**12, -7, 255, 255
+    value, gradient = outcome(logits, bad, validate=False)
+    expected = outcome(logits, ignored, ignore_index=255)
+    assert value == expected[0] and torch.equal(gradient, expected[1])
+
+
+@pytest.mark.parametrize("bad", [0.5, float("nan"), float("inf"), 1e-3])
+def test_label_not_whole(bad):
+    logits, labels = problem()
+    labels = labels.float()
+    labels[0, 0, 0, 0] = bad
+    with pytest.raises(ValueError, match=f"labels must be whole numbers, received {bad:g}"):
+        get_loss("focal")(logits, labels)
+
+
+@pytest.mark.parametrize("bad", [-0.25, 1.5, float("nan")])
+def test_soft_target_out_of_range(bad):
+    logits, _ = problem((1, 2, 3, 3))
+    target = torch.full((1, 2, 3, 3), 0.5)
+    target[0, 1, 1, 1] = bad
+    with pytest.raises(ValueError, match=f"target {bad:g} is outside the allowed range 0 to 1"):
+        get_loss("dice")(logits, target)
+
+
+def test_mask_of_a_single_channel_out_of_range():
+    logits, _ = problem((1, 1, 3, 3))
+    with pytest.raises(ValueError, match="target 2 is outside the allowed range 0 to 1"):
+        get_loss("dice", activation="sigmoid")(logits, torch.full((1, 3, 3), 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 3, 4, 5), (2, 2, 4, 5, 6), (1, 4, 5, 6), (4, 5, 6), (2, 1, 4, 5)])
+def test_label_shape(shape):
+    logits, _ = problem()
+    with pytest.raises(ValueError, match=rf"\({', '.join(map(str, shape))}\) do not fit .*\(2, 3, 4, 5, 6\)"):
+        get_loss("focal")(logits, torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "options", "words"),
+    [
+        (torch.zeros(2, 1, 4), torch.zeros(2, 4), {}, r"softmax needs two channels.*\(2, 1, 4\)"),
+        (torch.zeros(2, 3), torch.zeros(2), {}, r"\(B, C, \*spatial\), received \(2, 3\)"),
+        (torch.zeros(2, 3, 4).long(), torch.zeros(2, 4), {}, "floating type, received torch.int64"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.cfloat), {}, "received torch.complex64"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4, requires_grad=True), {}, "labels requires a gradient"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), {"ignore_index": 0}, "ignore_index=0 is also a value of soft"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4), {"voxel_weight": torch.zeros(2, 3)}, r"\(2, 3\).*\(2, 3, 4\)"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4), {"voxel_weight": -torch.ones(2, 4)}, "not negative, received -1"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4), {"focal_exponents": [(1, 2)]}, "2 focal exponents .* for 3 classes"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4), {"focal_exponents": [-1]}, "not below 0, .*received -1"),
+        (torch.zeros(2, 3, 4), torch.zeros(2, 4), {"activation": "tanh"}, "received 'tanh'"),
+        (torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 4), {}, "labels on cpu but logits on meta"),
+    ],
+)
+def test_what_is_refused(logits, labels, options, words):
+    with pytest.raises(ValueError, match=words):
+        voxel_statistics(logits, labels, **options)
+
+
+def test_weights_of_another_number_of_classes():
+    logits, labels = problem()
+    with pytest.raises(ValueError, match=r"alpha has 2 values .* for 3 classes"):
+        get_loss("focal", alpha=[0.5, 0.5])(logits, labels)
+    with pytest.raises(ValueError, match=r"2 focal exponents .* for 3 classes"):
+        get_loss("focal", gamma=[0.5, 0.5])(logits, labels)
+
+
+def test_single_channel_without_background():
+    with pytest.raises(ValueError, match="leaves nothing"):
+        get_loss("dice", activation="sigmoid", include_background=False)(torch.zeros(1, 1, 4), torch.zeros(1, 4))
