@@ -2,7 +2,8 @@
 
 import pytest
 
-from voxloss.config import LossChoice, load_config, loss_choices, preset_names, to_plain
+from voxloss.config import LossChoice, loss_choices
+from voxloss.config_files import load_config, preset_names, to_plain
 from voxloss.errors import InputError
 
 
@@ -81,6 +82,10 @@ def test_a_configuration_comes_back_from_its_plain_form():
         ("comparison: {seeds: [1, 1]}", "comparison.seeds"),
         ("comparison: {losses: []}", "comparison.losses"),
         ("splits: {folds: 1}", "splits.folds"),
+        ("splits: {seed: -1}", "splits.seed"),
+        ("augmentation: {mirror_axes: [1, 2, 3]}", "augmentation.mirror_axes"),
+        ("augmentation: {gamma: [2, 1]}", "augmentation.gamma"),
+        ("augmentation: {probability: 2}", "augmentation.probability"),
         ("- a\n- b", "is not a configuration"),
         ("a: [", "not readable as YAML"),
     ],

@@ -17,7 +17,7 @@ import yaml
 from study_helpers import command, tiny_run, voxloss
 from voxloss.data.phantom import write_phantom
 from voxloss.evaluation.scores import read_scores
-from voxloss.study import Study
+from voxloss.study import Study, locked
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
     scores = read_scores(study / "scores.csv")
     assert len(scores) == 2 * 4 * 2 * 3  # losses, cases, classes, metrics
     assert set(scores["class"]) == {"kidney", "tumour"}
+    assert set(scores["dataset"]) == {"phantom"}
     folds = json.loads((study / "folds.json").read_text())["folds"]
     for _, row in scores.iterrows():
         assert row["case"] in folds[row["fold"]]
@@ -80,6 +81,8 @@ def test_the_report_and_the_record_are_there(study):
         assert (study / "report" / name).exists()
     assert len(list((study / "report" / "tables").glob("*.tex"))) >= 3
     record = yaml.safe_load((study / "study.yaml").read_text())
+    assert record["config"]["comparison"]["primary_class"] == "tumour"
+    assert record["config"]["comparison"]["demonstration"] is True  # known to be a phantom
     assert record["environment"]["torch"]
     assert record["config"]["patches"]["size"] == [8, 16, 16]
     assert Path(record["config"]["data"]["root"]).is_absolute()
@@ -87,7 +90,7 @@ def test_the_report_and_the_record_are_there(study):
 
 def test_the_same_command_again_trains_nothing_and_changes_no_score(study, data):
     before = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")}
-    result = command(*tiny_run(data, study))
+    result = command(*tiny_run(Path(data.name), study), cwd=data.parent)  # the folder may be named in another way
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")} == before
 
@@ -192,8 +195,52 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
     assert "diverged" in command("status", folder).stdout
 
 
+def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
+    """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
+    folder = tmp_path / "study"
+    process = subprocess.Popen(
+        voxloss(*tiny_run(data, folder, *LONGER, "--execution.parallel", "2")), stdout=subprocess.PIPE, text=True
+    )
+    victim = folder / "runs" / "mixed_focal" / "fold-0" / "seed-0"
+    for _ in range(2):
+        before = (victim / "checkpoint.pt").stat().st_mtime_ns if (victim / "checkpoint.pt").exists() else 0
+        wait_for(
+            lambda before=before: (
+                (victim / "checkpoint.pt").exists() and (victim / "checkpoint.pt").stat().st_mtime_ns > before
+            ),
+            process,
+        )
+        for worker in workers_at(process.pid):
+            os.kill(worker, signal.SIGKILL)
+    process.communicate(timeout=300)
+    states = statuses(folder)
+    failed = states.pop(("mixed_focal", 0, 0))
+    if failed["state"] == "failed":  # it may have been done before the second kill
+        assert "killed" in failed["reason"]
+        assert process.returncode == 2
+        scores = read_scores(folder / "scores.csv")
+        assert set(scores[scores.status == "failed"]["loss"]) == {"mixed_focal"}
+    assert {status["state"] for status in states.values()} == {"done"}
+    assert (folder / "report" / "index.html").exists()
+
+
+def workers_at(parent: int) -> list[int]:
+    """Process ids of the pool's workers, by /proc."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                line = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and "spawn_main" in line:
+                found.append(int(entry.name))
+    return found
+
+
 def test_a_second_process_on_the_same_study_is_turned_away(study, data):
-    with Study.open(study).locked():
+    with locked(study):
         result = command(*tiny_run(data, study))
     assert result.returncode == 2
     assert "Another process is at work" in result.stderr
@@ -256,6 +303,63 @@ def test_a_wrong_argument_gets_one_sentence_that_names_it(arguments, named, tmp_
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_wrong_is_found_before_hours_of_preparation(data, tmp_path):
+    mistakes = {
+        "patches.size": ["--patches.size", "[9,16,16]"],
+        "no fold 5": ["--folds", "5"],
+        "'cuda:99'": ["--execution.device", "cuda:99"],
+        "liver": ["--comparison.primary_class", "liver"],
+        "data.exclude": ["--data.options", "{exclude: [a]}"],
+        "5 folds need": ["--splits.folds", "5"],
+    }
+    for named, arguments in mistakes.items():
+        result = command(*tiny_run(data, tmp_path / "new" / "study", *arguments))
+        assert result.returncode == 2
+        assert named in result.stderr
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_users_prepared_folder_survives_a_mistake(tmp_path):
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "mine.nii").write_text("mine")
+    assert command(*tiny_run(tmp_path / "no-data", tmp_path)).returncode == 2
+    assert (tmp_path / "prepared" / "mine.nii").exists()
+
+
+def test_what_a_killed_process_left_is_taken_up(data, study, tmp_path):
+    """Killed after preparation and before study.yaml, in the middle of a write."""
+    folder = tmp_path / "left"
+    folder.mkdir()
+    shutil.copytree(study / "prepared", folder / "prepared")
+    shutil.copy(study / "dataset.json", folder)
+    (folder / ".partial-x-study.yaml").write_text("half")
+    before = (folder / "prepared" / "index.json").stat().st_mtime_ns
+    entry = next(path for path in (folder / "prepared").iterdir() if path.is_dir())
+    made = (entry / "image.npy").stat().st_mtime_ns
+    result = command(*tiny_run(data, folder, "--losses", "dice", "--folds", "0"))
+    assert result.returncode == 0, result.stderr
+    assert not list(folder.rglob(".partial-*"))
+    assert (entry / "image.npy").stat().st_mtime_ns == made
+    assert (folder / "prepared" / "index.json").stat().st_mtime_ns > before
+
+
+def test_predict_looks_at_all_images_before_it_writes_a_mask(study, data, tmp_path):
+    run, image = study / "runs" / "dice" / "fold-0" / "seed-0", data / "case_00000" / "imaging.nii.gz"
+    (tmp_path / "bad.nii.gz").write_bytes(b"no image")
+    for images, named in (
+        ([image, tmp_path / "absent.nii.gz"], "absent.nii.gz"),
+        ([image, tmp_path / "bad.nii.gz"], "bad.nii.gz"),
+        ([f"{image},{image}"], "1 channels per case; received 2"),
+        ([image, data / "case_00001" / "imaging.nii.gz"], "Two images"),
+    ):
+        result = command("predict", run, *images, "--output", tmp_path / "out")
+        assert result.returncode == 2
+        assert named in result.stderr
+        assert not (tmp_path / "out").exists()
+    result = command("predict", run, image, "--output", image.parent)
+    assert "would overwrite its image" in result.stderr
 
 
 def test_a_folder_with_other_content_is_left_alone(data, tmp_path):

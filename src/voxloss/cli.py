@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -87,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
     run.add_argument("--data", type=Path, help="folder of the images (data.root)")
     run.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
-    run.add_argument("--losses", help="losses to compare, separated by commas (comparison.losses)")
-    run.add_argument("--seeds", help="seeds, separated by commas (comparison.seeds)")
+    run.add_argument("--losses", help="train only these, separated by commas (comparison.losses)")
+    run.add_argument("--seeds", help="run only these, separated by commas (comparison.seeds)")
     run.add_argument("--folds", help="run only the folds of these numbers, separated by commas")
 
     show = command("config", _config, "print a configuration with all its keys, or list the presets", _OVERRIDES)
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="NIfTI file; the channels of a case by commas")
     predict.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="gets one mask per image")
+    predict.add_argument("--device", help="default: the study's")
 
     losses = command("losses", _losses, "list the losses, or explain one: equation, conventions, parameters")
     losses.add_argument("name", nargs="?", metavar="NAME")
@@ -115,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from voxloss.config import load_config
+    from voxloss.config_files import load_config
     from voxloss.data.phantom import write_phantom
 
     config = load_config("demo", ["--data.root", str(arguments.study / "phantom")])
@@ -140,7 +142,7 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _load(arguments: argparse.Namespace, overrides: list[str]) -> "StudyConfig":
     import json
 
-    from voxloss.config import load_config
+    from voxloss.config_files import load_config
 
     extra = list(overrides)
     if arguments.data is not None:
@@ -163,23 +165,33 @@ def _numbers(option: str, text: str) -> list[int]:
 def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> int:
     from rich.console import Console
 
+    from voxloss.config import loss_choices
     from voxloss.console import preparation_bar, run_display
-    from voxloss.experiment import merge_study_scores, open_study
+    from voxloss.experiment import open_study
+    from voxloss.runs import merge_study_scores
     from voxloss.study import FINISHED
 
+    for fold in folds or ():
+        if fold not in range(config.splits.folds):
+            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
     console = Console()
-    with preparation_bar(console) as bar:
-        study = open_study(config, folder, bar)
-    for case_id, reason in study.dataset.dropped:
-        console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-    runs = study.runs(folds=folds)
-    with study.locked():
+    with ExitStack() as held:
+        with preparation_bar(console) as bar:
+            study = held.enter_context(open_study(config, folder, bar))
+        for case_id, reason in study.dataset.dropped:
+            console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
+        keys = [choice.key for choice in loss_choices(config)]
+        runs = [
+            run
+            for run in study.runs()
+            if run.loss.key in keys and run.seed in config.comparison.seeds and (folds is None or run.fold in folds)
+        ]
         waiting = [run for run in runs if study.status(run)["state"] not in FINISHED]
         if waiting:
             from voxloss.executors import execute_locally
 
-            cases, losses = len(study.dataset.cases), len(study.config.comparison.losses)
-            console.print(f"{folder}: {cases} cases, {losses} losses, {len(waiting)} of {len(runs)} runs to do")
+            count = f"{len(study.dataset.cases)} cases, {len(keys)} losses"
+            console.print(f"{folder}: {count}, {len(waiting)} of {len(runs)} runs to do", highlight=False)
             with run_display(study, waiting, console) as display:
                 execute_locally(study, waiting, display.changed, display.poll)
         merge_study_scores(study)
@@ -204,7 +216,7 @@ def _show_report(study: Path, console: "Console") -> None:
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> int:
     import yaml
 
-    from voxloss.config import load_config, preset_names, to_plain
+    from voxloss.config_files import load_config, preset_names, to_plain
 
     if arguments.config is None:
         if overrides:
@@ -236,7 +248,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from voxloss.experiment import merge_study_scores
+    from voxloss.runs import merge_study_scores
     from voxloss.study import Study
 
     merge_study_scores(Study.open(arguments.study))
@@ -248,7 +260,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from voxloss.apply import segment_files
 
     cases = [[Path(part) for part in image.split(",")] for image in arguments.images]
-    for path in segment_files(arguments.run, cases, arguments.output):
+    for path in segment_files(arguments.run, cases, arguments.output, arguments.device):
         print(path)
     return 0
 

@@ -1,18 +1,11 @@
-"""A study's configuration: typed, validated once at the door, one YAML file per study.
+"""A study's configuration: what decides its numbers, typed and checked. `config_files` reads it.
 
-A preset (a YAML file in `voxloss/configs`) or a user's file is read over the defaults below; `--section.key value`
-arguments are read over both. Nothing here imports torch, so that commands answer at once.
+Nothing here imports torch before a loss is asked for, so that commands answer at once.
 """
 
 import dataclasses
-import re
-from argparse import ArgumentError
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from voxloss.errors import InputError
 
@@ -263,72 +256,13 @@ def loss_choices(config: StudyConfig) -> list[LossChoice]:
     return choices
 
 
-def preset_names() -> list[str]:
-    """The presets shipped with the package."""
-    folder = resources.files("voxloss") / "configs"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def load_config(source: str | Path | None, overrides: list[str] | None = None) -> StudyConfig:
-    """Read a preset or a YAML file over the defaults, and `--section.key value` arguments over both.
-
-    Raises:
-        InputError: no such preset or file, not YAML, an unknown key or a value of the wrong type; the message names it.
-    """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config")
-    parser.add_class_arguments(StudyConfig, None)
-    arguments = list(overrides or [])
-    if source is not None:
-        arguments = ["--config", str(_config_path(source)), *arguments]
-    try:
-        values = parser.instantiate(parser.parse_args(arguments))
-    except ArgumentError as error:
-        where = f"{source}: " if source is not None else ""
-        raise InputError(where + _one_sentence(str(error))) from error
-    return StudyConfig(**{item.name: getattr(values, item.name) for item in dataclasses.fields(StudyConfig)})
-
-
-def _config_path(source: str | Path) -> Path:
-    if str(source) in preset_names():
-        return Path(str(resources.files("voxloss") / "configs" / f"{source}.yaml"))
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(
-            f"{str(source)!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
-    return path
-
-
-def _one_sentence(message: str) -> str:
-    """jsonargparse's explanation of several lines, shortened to the key, what was expected and what was received."""
-    text = " ".join(message.split()).replace("typing.", "").rstrip(".")
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    key = re.match(r'Parser key "([^"]+)": (.*)', text)
-    if key is None:
-        return text + "."
-    reason = key[2]
-    union = re.search(r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)", reason)
-    if union:
-        kinds = union[1].replace("NoneType", "null")
-        reason = f"Expected one of {kinds}. Got value: {union[2]}"
-    return f"{key[1]}: {reason[0].lower()}{reason[1:].replace('. Got value:', '; received')}."
-
-
 def _check_values(config: StudyConfig) -> None:
     """Refuse values that have the right type and make no sense."""
     patches, training, comparison = config.patches, config.training, config.comparison
     checks = [
         ("name", bool(config.name) and "/" not in config.name, config.name, "a name without a slash"),
         ("splits.folds", config.splits.folds >= 2, config.splits.folds, "at least 2"),
+        ("splits.seed", config.splits.seed >= 0, config.splits.seed, "not negative"),
         ("splits.inner_share", 0 < config.splits.inner_share < 1, config.splits.inner_share, "between 0 and 1"),
         ("patches.size", patches.size is None or min(patches.size) >= 1, patches.size, "positive"),
         ("patches.batch_size", patches.batch_size >= 1, patches.batch_size, "at least 1"),
@@ -352,21 +286,14 @@ def _check_values(config: StudyConfig) -> None:
     checks.append(("preparation.clip", clip is None or clip[0] < clip[1], clip, "a lower and a higher value"))
     positive = not isinstance(spacing, tuple) or min(spacing) > 0
     checks.append(("preparation.spacing_mm", positive, spacing, "positive"))
+    augmentation = config.augmentation
+    axes, probability = augmentation.mirror_axes, augmentation.probability
+    checks.append(("augmentation.mirror_axes", set(axes) <= {0, 1, 2}, axes, "among the axes 0, 1 and 2"))
+    checks.append(("augmentation.probability", 0 <= probability <= 1, probability, "from 0 to 1"))
+    for item in dataclasses.fields(augmentation):
+        limits = getattr(augmentation, item.name)
+        if isinstance(limits, tuple) and item.name != "mirror_axes":
+            checks.append((f"augmentation.{item.name}", limits[0] <= limits[1], limits, "a lower and a higher value"))
     for key, good, value, wanted in checks:
         if not good:
             raise InputError(f"{key} must be {wanted}; received {value!r}.")
-
-
-def to_plain(config: StudyConfig) -> dict[str, Any]:
-    """The configuration as plain mappings, lists and scalars, for YAML."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return value
-
-    return plain(config)

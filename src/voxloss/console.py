@@ -11,6 +11,7 @@ from rich.table import Table
 
 from voxloss.study import FINISHED, Run, Study
 
+SPEED_PERIOD = 6 * 3600  # seconds that the time left is estimated from; an epoch may take minutes
 STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}
 
 
@@ -67,7 +68,9 @@ class RunDisplay:
 def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator[RunDisplay]:
     """Show the runs while they are executed."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeLeftColumn(), console=console, disable=not console.is_terminal) as bars:
+    with Progress(
+        *columns, TimeLeftColumn(), console=console, disable=not console.is_terminal, speed_estimate_period=SPEED_PERIOD
+    ) as bars:
         total = len(runs) * (study.config.training.epochs + 1)
         overall = bars.add_task(f"{len(runs)} runs, in epochs", total=total)
         display = RunDisplay(study, runs, console, bars, overall)
@@ -79,7 +82,9 @@ def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator
 def preparation_bar(console: Console) -> Iterator["PreparationBar"]:
     """Show the preparation of cases."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeftColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=SPEED_PERIOD
+    ) as bars:
         yield PreparationBar(bars, bars.add_task("reading", total=None))
 
 

@@ -1,20 +1,19 @@
-"""Where runs are run: processes of this machine.
-
-Every run has a process of its own from a pool, so that a run that the system kills (out of memory) is one failed run.
-"""
+"""Where runs are run: processes of this machine, so that a run that the system kills is one failed run."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from voxloss.experiment import execute_run
+from voxloss.errors import InputError
+from voxloss.runs import execute_run, record_failure
 from voxloss.study import Run, Study
 
 _stop: Event | None = None  # set in each worker process
@@ -28,18 +27,38 @@ def execute_locally(
 ) -> None:
     """Execute `runs` on this machine, `execution.parallel` at a time, and come back when all have ended.
 
+    The study must be held (`open_study`). A run whose process is killed is tried once more, alone.
+
     Args:
         changed: called with a run and its state when it ends.
         poll: called about twice a second in between, to show progress.
 
     Raises:
+        InputError: processes die before they take up a run.
         KeyboardInterrupt: the user pressed Ctrl-C; the runs at work have stopped and can go on later.
     """
+    for run in runs:
+        if study.status(run)["state"] == "running":  # of a process that was killed
+            study.write_status(run, "pending")
     execution = study.config.execution
     threads = execution.threads or max(1, (os.cpu_count() or 1) // execution.parallel)
-    remaining = list(runs)
-    while remaining:
-        remaining = _one_pool(study, remaining, execution.parallel, threads, changed, poll)
+    remaining, suspects = list(runs), list[Run]()
+    while remaining or suspects:
+        # When one process of a pool is killed the others end with it, so each run at work then is tried alone.
+        batch = remaining or [suspects.pop(0)]
+        alone = not remaining
+        lost = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll)
+        at_work = [run for run in lost if study.status(run)["state"] == "running"]
+        if lost and not at_work and len(lost) == len(batch):
+            raise InputError("The processes that execute runs die as they start, perhaps for want of memory.")
+        remaining = [run for run in lost if run not in at_work]
+        if alone:
+            for run in at_work:
+                record_failure(study, run)
+                study.write_status(run, "failed", reason="its process was killed, perhaps for want of memory")
+                changed(run, "failed")
+        else:
+            suspects += at_work
 
 
 def _one_pool(
@@ -50,15 +69,19 @@ def _one_pool(
     changed: Callable[[Run, str], None],
     poll: Callable[[], None],
 ) -> list[Run]:
-    """Execute runs in one pool; return those that it did not come to because a process of it was killed."""
+    """Execute runs in one pool; return those that have not ended because a process of it was killed."""
     context = multiprocessing.get_context("spawn")  # a forked process inherits torch's threads in an unknown state
     stop = context.Event()
     pool = ProcessPoolExecutor(
-        min(parallel, len(runs)), mp_context=context, initializer=_start_worker, initargs=(stop, threads)
+        min(parallel, len(runs)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(stop, threads, os.getpid()),
     )
-    pending: dict[Future[str], Run] = {pool.submit(_work, study.folder, run): run for run in runs}
-    killed: list[Run] = []
+    lost: list[Run] = []
     try:
+        with _interrupts_ignored():  # inherited by the workers: Ctrl-C reaches this process, which sets `stop`
+            pending: dict[Future[str], Run] = {pool.submit(_work, study.folder, run): run for run in runs}
         while pending:
             finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -66,35 +89,37 @@ def _one_pool(
                 try:
                     changed(run, future.result())
                 except BrokenProcessPool:
-                    killed.append(run)
+                    lost.append(run)
             poll()
     except BaseException:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
-    for run in killed:
-        # Only a run at work can have brought its process down; those that still waited are tried again.
-        if study.status(run)["state"] == "running":
-            study.write_status(run, "failed", reason="its process was killed, perhaps for want of memory")
-            changed(run, "failed")
-    return [run for run in killed if study.status(run)["state"] != "failed"]
+    return lost
 
 
-def _start_worker(stop: Event, threads: int) -> None:
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start_worker(stop: Event, threads: int, parent: int) -> None:
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """A worker whose parent was killed would wait for work forever, or go on beside a new parent's workers."""
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from voxloss.config import LossChoice, StudyConfig, load_config, loss_choices, to_plain
+from voxloss.config import LossChoice, StudyConfig, loss_choices
+from voxloss.config_files import load_config, to_plain
 from voxloss.data import Case, Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.errors import InputError
@@ -24,6 +25,15 @@ from voxloss.files import write_json, write_text
 
 STATES = ("pending", "running", "done", "failed", "diverged")
 FINISHED = ("done", "diverged")  # a failed run is tried again
+
+# Values that stand for what is settled from the data when a study is made.
+SETTLED_WHEN_MADE = (
+    ("data.root", ""),
+    ("patches.size", None),
+    ("preparation.spacing_mm", "median"),
+    ("comparison.primary_class", None),
+    ("comparison.demonstration", False),
+)
 
 
 @dataclass(frozen=True)
@@ -64,23 +74,13 @@ class Study:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder} is a damaged study: {error}") from error
 
-    def runs(self, losses: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> list[Run]:
-        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished.
-
-        Args:
-            losses: keys of the losses to take; None: all.
-            folds: numbers of the folds to take; None: all.
-        """
-        choices = loss_choices(self.config)
-        _refuse_unknown("loss", losses, [choice.key for choice in choices])
-        _refuse_unknown("fold", folds, list(range(len(self.folds))))
+    def runs(self) -> list[Run]:
+        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished."""
         return [
             Run(choice, fold, seed)
             for seed in self.config.comparison.seeds
             for fold in range(len(self.folds))
-            if folds is None or fold in folds
-            for choice in choices
-            if losses is None or choice.key in losses
+            for choice in loss_choices(self.config)
         ]
 
     def run_folder(self, run: Run) -> Path:
@@ -116,27 +116,28 @@ class Study:
         status |= {"epochs": self.config.training.epochs, **details}
         write_json(self.run_folder(run) / "status.json", status)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the study for this process.
-
-        Raises:
-            InputError: another process holds it.
-        """
-        with (self.folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"Another process is at work on {self.folder}; wait for it or stop it.") from error
-            yield
-
     def is_locked(self) -> bool:
         """Whether some process is at work on the study."""
         try:
-            with self.locked():
+            with locked(self.folder):
                 return False
         except InputError:
             return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a study's folder for this process.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"Another process is at work on {folder}; wait for it or stop it.") from error
+        yield
 
 
 def write_study(folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]]) -> Study:
@@ -154,17 +155,18 @@ def extend_study(study: Study, config: StudyConfig) -> Study:
         InputError: `config` differs from the study's in what decides its numbers; the message names the first key.
     """
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
-        automatic = (key == "patches.size" and new is None) or (key == "preparation.spacing_mm" and new == "median")
-        if not automatic:
+        if (key, new) not in SETTLED_WHEN_MADE:
             raise InputError(
                 f"{study.folder} was made with {key} = {old!r}, not {new!r}; give that value or another --study folder."
             )
     comparison = study.config.comparison
-    losses = [*comparison.losses, *(loss for loss in config.comparison.losses if loss not in comparison.losses)]
+    known = [choice.key for choice in loss_choices(study.config)]
+    asked = zip(config.comparison.losses, loss_choices(config), strict=True)
+    losses = [*comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]
     seeds = [*comparison.seeds, *(seed for seed in config.comparison.seeds if seed not in comparison.seeds)]
-    comparison = replace(comparison, losses=tuple(losses), seeds=tuple(seeds))
+    interval = config.comparison.interval
+    comparison = replace(comparison, losses=tuple(losses), seeds=tuple(seeds), interval=interval)
     extended = replace(study.config, comparison=comparison, execution=config.execution)
-    loss_choices(extended)
     if extended != study.config:
         _write_config(study.folder, extended)
     return replace(study, config=extended)
@@ -247,9 +249,3 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or "unknown"
-
-
-def _refuse_unknown(kind: str, wanted: Sequence[Any] | None, known: Sequence[Any]) -> None:
-    for value in wanted or ():
-        if value not in known:
-            raise InputError(f"The study has no {kind} {value!r}; it has {', '.join(map(str, known))}.")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import voxloss
-from voxloss.config import load_config
+from voxloss.config_files import load_config
 from voxloss.training.checkpoint import load_state
-from voxloss.training.train import DivergedError, InterruptedRunError, Training, train
+from voxloss.training.train import DivergedError, InterruptedRunError, Training, _Schedule, train
 
 CPU = torch.device("cpu")
 
@@ -104,15 +104,19 @@ def test_the_polynomial_schedule_is_the_same_for_every_loss(tmp_path):
         assert rates == pytest.approx([1e-2 * (1 - epoch / 4) ** 0.9 for epoch in range(4)])
 
 
-def test_the_plateau_schedule_lowers_after_patience_and_cooldown_whatever_the_sign_of_the_loss(tmp_path):
-    """With weights that cannot move nothing falls: 1 best epoch, 20 of patience, then the rate drops tenfold."""
-    settings = ["--training.schedule", "plateau", "--training.epochs", "24", "--training.iterations", "1"]
-    for loss in ("combo", "dice"):
-        train(run(tmp_path / loss, *settings, "--training.learning_rate", "1e-5", "--augmentation.probability", "0",
-                  "--augmentation.mirror_axes", "[]", loss=loss), CPU)  # fmt: skip
-        rates = [row["learning_rate"] for row in history(tmp_path / loss)]
-        assert rates[0] == 1e-5
-        assert set(rates) <= {1e-5, 1e-6}
+@pytest.mark.parametrize("constant", [3.0, -1.0])
+def test_the_plateau_schedule_lowers_every_20_epochs_without_improvement_whatever_the_sign(constant):
+    config = load_config(None, ["--training.schedule", "plateau", "--training.learning_rate", "3e-4"])
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=config.training.learning_rate)
+    schedule = _Schedule(config, optimizer)
+    rates = []
+    for epoch in range(70):
+        rates.append(schedule.start(epoch))
+        # falling by more than the threshold of 1e-4 for 5 epochs, and by less from then on
+        schedule.finish(constant - 2e-4 * min(epoch, 4) - 1e-7 * epoch)
+    drops = [epoch for epoch in range(1, 70) if rates[epoch] < rates[epoch - 1]]
+    assert drops == [25, 45, 65]
+    assert [rates[epoch] for epoch in drops] == pytest.approx([3e-5, 3e-6, 1e-6])
 
 
 @pytest.mark.parametrize("selection", ["inner", "fold"])

@@ -1,4 +1,4 @@
-"""Random changes of a training patch by batchgeneratorsv2, seeded per patch, without a trace in global generators."""
+"""Random changes of a training patch by batchgeneratorsv2, seeded per patch, without a trace in CPU generators."""
 
 import math
 import random

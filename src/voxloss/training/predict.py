@@ -1,5 +1,7 @@
 """Prediction of whole volumes by overlapping windows, averaged as probabilities."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -8,7 +10,11 @@ from voxloss.config import PatchesConfig
 
 @torch.no_grad()
 def predict_probabilities(
-    network: torch.nn.Module, image: np.ndarray, setting: PatchesConfig, precision: str = "float32"
+    network: torch.nn.Module,
+    image: np.ndarray,
+    setting: PatchesConfig,
+    precision: str = "float32",
+    before_windows: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Class probabilities of a prepared volume.
 
@@ -17,6 +23,7 @@ def predict_probabilities(
         image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
         setting: patch size, overlap (part of a patch) and the windows' weights.
         precision: of the network's arithmetic, "float32" or "bfloat16".
+        before_windows: called before every few windows; what it raises ends the prediction.
 
     Returns:
         float32 (classes, *spatial); they sum to one over the classes.
@@ -33,6 +40,7 @@ def predict_probabilities(
     padded = np.stack([np.pad(channel, padding, constant_values=channel.min()) for channel in image])
 
     def probabilities(windows: torch.Tensor) -> torch.Tensor:
+        before_windows()
         windows = windows.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = network(windows)

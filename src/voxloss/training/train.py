@@ -128,10 +128,12 @@ class _Schedule:
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer,
             factor=0.1,
-            patience=20,
+            # Keras's patience 20 and cooldown 1: it lowers at the 20th epoch without improvement and every 20 after.
+            # torch waits for one more than its patience, and its cooldown would add another epoch.
+            patience=19,
+            cooldown=0,
             threshold=1e-4,
             threshold_mode="abs",  # torch's relative one never sees a plateau of a negative loss
-            cooldown=1,
             min_lr=config.training.minimum_learning_rate,
         )
 

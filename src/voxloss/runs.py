@@ -1,0 +1,139 @@
+"""Execute the runs of a study: train, predict on the original grid, score, and record how it ended."""
+
+import csv
+import hashlib
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxloss.data import Dataset
+from voxloss.data.case import read_label, write_label
+from voxloss.data.preprocess import open_prepared, restore_label
+from voxloss.evaluation.metrics import case_scores
+from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
+from voxloss.experiment import file_values, resolve_device
+from voxloss.files import write_text
+from voxloss.study import FINISHED, Run, Study
+
+
+def execute_run(
+    study: Study,
+    run: Run,
+    stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Train, predict and score one run, going on from its checkpoint, and return its state.
+
+    A run that diverges or fails is recorded with its reason and with failed scores, and is no error here.
+    """
+    import torch
+
+    from voxloss.training.train import DivergedError, InterruptedRunError
+
+    status = study.status(run)
+    if status["state"] in FINISHED:
+        return status["state"]
+    before, start = float(status.get("seconds", 0.0)), time.perf_counter()
+
+    def write(state: str, **details: object) -> None:
+        seconds = round(before + time.perf_counter() - start, 1)
+        study.write_status(run, state, seconds=seconds, **details)
+
+    write("running", reason=None)
+    try:
+        _train_and_score(study, run, stop, lambda epoch: write("running", epoch=epoch))
+    except InterruptedRunError:
+        write("pending")
+    except DivergedError as error:
+        record_failure(study, run)
+        write("diverged", reason=str(error))
+    except torch.OutOfMemoryError:
+        record_failure(study, run)
+        write("failed", reason="out of memory on the device: lower patches.size, patches.batch_size or network.filters")
+    except Exception as error:  # whatever it is, the other runs go on and the reason is kept
+        write_text(study.run_folder(run) / "error.txt", traceback.format_exc())
+        record_failure(study, run)
+        write("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+    else:
+        write("done", batch_digest=_batch_digest(study.run_folder(run)))
+    return study.status(run)["state"]
+
+
+def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> None:
+    import torch
+
+    from voxloss.training.predict import predict_probabilities
+    from voxloss.training.train import InterruptedRunError, Training, train
+
+    config, folder, split = study.config, study.run_folder(run), study.split(run.fold)
+    prepared = {case.case_id: open_prepared(study.prepared_folder(case.case_id)) for case in study.dataset.cases}
+    training = Training(
+        folder=folder,
+        config=config,
+        loss=run.loss.name,
+        parameters=run.loss.parameters,
+        fold=run.fold,
+        seed=run.seed,
+        training=[prepared[case_id] for case_id in split.training],
+        validation=[prepared[case_id] for case_id in split.inner or split.validation],
+        classes=len(study.dataset.classes),
+    )
+    network = train(training, torch.device(resolve_device(config.execution.device)), stop, report)
+    rows: list[dict[str, Any]] = []
+
+    def check() -> None:
+        if stop():
+            raise InterruptedRunError
+
+    for case_id in split.validation:
+        case = study.case(case_id)
+        probabilities = predict_probabilities(
+            network, prepared[case_id].image, config.patches, config.training.precision, check
+        )
+        prediction = restore_label(probabilities, prepared[case_id].original.shape)
+        path = folder / "predictions" / f"{case_id}.nii.gz"
+        write_label(path, to_file_values(prediction, study.dataset), like=case.images[0])
+        reference, _ = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+        scores = case_scores(reference, prediction, study.dataset.classes)
+        rows += score_rows(
+            scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
+        )
+    write_scores(folder / "scores.csv", rows)
+
+
+def to_file_values(label: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Class indices as the values that the data set's own masks use (BraTS20 writes enhancing tumour as 4)."""
+    return np.array(file_values(dataset), dtype=np.uint8)[label]
+
+
+def record_failure(study: Study, run: Run) -> None:
+    """Write failed scores for all cases that the run would have scored."""
+    rows = failed_rows(
+        dataset=study.dataset.name,
+        fold=run.fold,
+        seed=run.seed,
+        loss=run.loss.key,
+        cases=study.split(run.fold).validation,
+        classes=study.dataset.classes,
+    )
+    write_scores(study.run_folder(run) / "scores.csv", rows)
+
+
+def _batch_digest(folder: Path) -> str:
+    """One digest of all batches of a run, from those of its epochs."""
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        digests = [row["batch_digest"] for row in csv.DictReader(file)]
+    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
+
+def merge_study_scores(study: Study) -> Path | None:
+    """Merge the ended runs' scores into the study's scores.csv; None while there is none."""
+    ended = [run for run in study.runs() if study.status(run)["state"] in (*FINISHED, "failed")]
+    parts = [study.run_folder(run) / "scores.csv" for run in ended]
+    if not parts:
+        return None
+    write_scores(study.folder / "scores.csv", merge_scores(parts))
+    return study.folder / "scores.csv"
