@@ -97,7 +97,9 @@ def test_card_tells_the_conventions(name):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"unknown loss 'mixed-focal', did you mean 'mixed_focal'\?.*cosine_tversky"):
+    with pytest.raises(
+        ValueError, match=r"unknown loss 'mixed-focal' \(did you mean 'mixed_focal'\?\).*cosine_tversky"
+    ):
         voxloss.get_loss("mixed-focal")
     with pytest.raises(ValueError, match="unknown loss 'zzz'; the losses are cross_entropy"):
         describe("zzz")
@@ -105,7 +107,7 @@ def test_unknown_name():
 
 def test_unknown_parameter():
     with pytest.raises(
-        ValueError, match=r"'tversky' has no parameter 'detla', did you mean 'delta'\?; it accepts delta"
+        ValueError, match=r"'tversky' has no parameter 'detla' \(did you mean 'delta'\?\); it accepts delta"
     ):
         voxloss.get_loss("tversky", detla=0.3)
     with pytest.raises(ValueError, match="'dice' has no parameter 'gamma'"):

@@ -248,7 +248,7 @@ def get_loss(name: str, **parameters: Any) -> VoxelLoss:
 
 def _closest(word: str, words: Any) -> str:
     matches = difflib.get_close_matches(str(word), list(words), n=1)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def describe(name: str) -> str:
