@@ -2,7 +2,7 @@
 
 import pytest
 
-from voxloss.config import LossChoice, loss_choices
+from voxloss.config import LossChoice, loss_choices, warnings_about
 from voxloss.config_files import load_config, preset_names, to_plain
 from voxloss.errors import InputError
 
@@ -123,3 +123,12 @@ def test_an_unusable_loss_is_named(losses, named):
 def test_a_loss_with_other_parameters_has_them_in_its_key():
     assert LossChoice("focal", {}).key == "focal"
     assert LossChoice("focal", {"gamma": 3.0, "alpha": [0.1, 0.9]}).key == "focal-alpha=0.1+0.9-gamma=3"
+
+
+def test_batch_normalisation_in_a_short_training_is_warned_about():
+    short = ["--training.epochs", "6", "--training.iterations", "10"]
+    [warning] = warnings_about(load_config("brats20", short))
+    assert "after 60 steps" in warning
+    assert "55%" in warning  # 0.99^60
+    assert not warnings_about(load_config("brats20"))
+    assert not warnings_about(load_config("brats20", [*short, "--network.norm", "instance"]))

@@ -165,7 +165,7 @@ def _numbers(option: str, text: str) -> list[int]:
 def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> int:
     from rich.console import Console
 
-    from voxloss.config import loss_choices
+    from voxloss.config import loss_choices, warnings_about
     from voxloss.console import preparation_bar, run_display
     from voxloss.experiment import open_study
     from voxloss.runs import merge_study_scores
@@ -180,6 +180,8 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
             study = held.enter_context(open_study(config, folder, bar))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
+        for warning in warnings_about(study.config):
+            console.print(f"[yellow]note[/]: {warning}", highlight=False)
         keys = [choice.key for choice in loss_choices(config)]
         runs = [
             run

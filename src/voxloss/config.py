@@ -297,3 +297,15 @@ def _check_values(config: StudyConfig) -> None:
     for key, good, value, wanted in checks:
         if not good:
             raise InputError(f"{key} must be {wanted}; received {value!r}.")
+
+
+def warnings_about(config: StudyConfig) -> list[str]:
+    """Settings that are allowed and will disappoint."""
+    steps = config.training.epochs * config.training.iterations
+    initial = 0.99**steps  # what is left in the running averages of what they began with
+    if config.network.norm == "batch" and initial > 0.05:
+        return [
+            f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their initial "
+            "values, so predictions will be poor; train longer or take --network.norm instance"
+        ]
+    return []
