@@ -195,7 +195,7 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
             count = f"{len(study.dataset.cases)} cases, {len(keys)} losses"
             console.print(f"{folder}: {count}, {len(waiting)} of {len(runs)} runs to do", highlight=False)
             with run_display(study, waiting, console) as display:
-                execute_locally(study, waiting, display.changed, display.poll)
+                execute_locally(study, waiting, display.changed, display.poll, display.stopping)
         merge_study_scores(study)
     _show_report(folder, console)
     failed = [run for run in runs if study.status(run)["state"] == "failed"]

@@ -46,6 +46,10 @@ class RunDisplay:
             self.console.print(f"         {reason[2:]}", markup=False, highlight=False)
         self.poll()
 
+    def stopping(self) -> None:
+        """Say that it may take a moment."""
+        self.console.print("Stopping at the next step.", highlight=False)
+
     def poll(self) -> None:
         """Read the status files and move the bars."""
         total = 0

@@ -24,6 +24,7 @@ def execute_locally(
     runs: Sequence[Run],
     changed: Callable[[Run, str], None] = lambda run, state: None,
     poll: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> None:
     """Execute `runs` on this machine, `execution.parallel` at a time, and come back when all have ended.
 
@@ -32,6 +33,7 @@ def execute_locally(
     Args:
         changed: called with a run and its state when it ends.
         poll: called about twice a second in between, to show progress.
+        stopping: called when Ctrl-C was pressed, before the runs at work come to their next step and stop.
 
     Raises:
         InputError: processes die before they take up a run.
@@ -47,7 +49,7 @@ def execute_locally(
         # When one process of a pool is killed the others end with it, so each run at work then is tried alone.
         batch = remaining or [suspects.pop(0)]
         alone = not remaining
-        lost = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll)
+        lost = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll, stopping)
         at_work = [run for run in lost if study.status(run)["state"] == "running"]
         if lost and not at_work and len(lost) == len(batch):
             raise InputError("The processes that execute runs die as they start, perhaps for want of memory.")
@@ -68,6 +70,7 @@ def _one_pool(
     threads: int,
     changed: Callable[[Run, str], None],
     poll: Callable[[], None],
+    stopping: Callable[[], None],
 ) -> list[Run]:
     """Execute runs in one pool; return those that have not ended because a process of it was killed."""
     context = multiprocessing.get_context("spawn")  # a forked process inherits torch's threads in an unknown state
@@ -93,6 +96,7 @@ def _one_pool(
             poll()
     except BaseException:
         stop.set()
+        stopping()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()

@@ -60,6 +60,8 @@ def test_a_step_needs_no_steps_before_it_and_no_place_depends_on_the_process_sta
     assert forward == backward[::-1]
     assert forward != [training_places(CASES, setting, 8, 2, step) for step in range(10)]
     assert forward != [training_places(CASES, setting, 7, 3, step) for step in range(10)]
+    one = [[training_places(CASES[:1], setting, 7, fold, step) for step in range(10)] for fold in (2, 3)]
+    assert one[0] != one[1]  # the places differ too, not only the order of the cases
 
 
 def test_every_pass_takes_every_case_once_in_a_new_order():

@@ -91,10 +91,12 @@ def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
 
 @pytest.mark.parametrize("loss", voxloss.list_losses())
 def test_every_loss_lowers_itself_and_finds_the_ball(tmp_path, loss):
-    train(run(tmp_path, "--training.epochs", "10", "--training.iterations", "4", loss=loss), CPU)
+    settings = ["--augmentation.probability", "0", "--training.learning_rate", "3e-2", "--training.iterations", "6"]
+    train(run(tmp_path, *settings, "--training.epochs", "8", loss=loss), CPU)
     rows = history(tmp_path)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert rows[-1]["validation_dice"] > max(0.15, rows[0]["validation_dice"])
+    assert rows[0]["validation_dice"] < 0.3
+    assert rows[-1]["validation_dice"] > 0.35  # 0.45 and more: the ball, not yet the single voxel
 
 
 def test_the_polynomial_schedule_is_the_same_for_every_loss(tmp_path):
