@@ -260,7 +260,7 @@ def test_decathlon_without_description(tmp_path):
     assert dataset.dropped == (("z", "no mask"),)
     with pytest.raises(InputError, match=r"imagesTr/w\.nii\.gz does not exist"):
         require_complete(dataset)
-    named = decathlon.load(tmp_path, class_names={"big": 7, "small": 3}, exclude=["w"])
+    named = decathlon.load(tmp_path, classes={"big": 7, "small": 3}, exclude=["w"])
     assert named.classes == ("background", "big", "small")
     assert named.label_values == {0: 0, 7: 1, 3: 2}
     assert ids(named) == ["x", "y"]

@@ -11,12 +11,12 @@ from voxloss.data.nifti import is_nifti_name, stem
 from voxloss.errors import InputError
 
 
-def load(root: Path, exclude: Collection[str] = (), class_names: Mapping[str, int] | None = None) -> Dataset:
+def load(root: Path, exclude: Collection[str] = (), classes: Mapping[str, int] | None = None) -> Dataset:
     """List the training cases of ROOT/imagesTr and ROOT/labelsTr.
 
     With ROOT/dataset.json, its "training" list gives the cases and its "labels" the classes (value -> name as the
     Decathlon writes, or name -> value as nnU-Net does). Without a list the files are paired by name, channels as
-    NAME_0000; without labels the classes are those found in the masks. class_names: name -> value, instead of both.
+    NAME_0000; without labels the classes are those found in the masks. classes: name -> value, instead of both.
     Images without a mask are dropped. Raises InputError for a folder without the layout or a dataset.json at fault.
     """
     root = Path(root)
@@ -36,8 +36,8 @@ def load(root: Path, exclude: Collection[str] = (), class_names: Mapping[str, in
     if not cases:
         raise InputError(f"{root} holds no image with a mask in imagesTr and labelsTr")
     cases, dropped = without_excluded(cases, exclude)
-    if class_names:
-        names, label_values = declared_classes(class_names)
+    if classes:
+        names, label_values = declared_classes(classes)
     elif "labels" in description:
         names, label_values = declared_classes(_label_names(root / "dataset.json", description["labels"]))
     else:
