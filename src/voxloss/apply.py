@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from voxloss.data.case import Case, read_geometry, read_image, write_label
-from voxloss.data.preprocess import Preparation, prepare_image, restore_label
+from voxloss.data.preprocess import prepare_image, restore_label
 from voxloss.errors import InputError
-from voxloss.experiment import resolve_device
+from voxloss.experiment import preparation_of, resolve_device
 from voxloss.runs import to_file_values
 from voxloss.study import Study
 from voxloss.training.checkpoint import load_state
@@ -50,9 +50,7 @@ def segment_files(
     network.load_state_dict(state["network"])
     place = resolve_device(device or config.execution.device)
     network.to(place, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    setting = config.preparation
-    assert not isinstance(setting.spacing_mm, str)
-    preparation = Preparation(setting.clip, setting.spacing_mm, setting.normalisation)
+    preparation = preparation_of(config)
     for files, target in zip(cases, targets, strict=True):
         image, geometry = read_image(Case(_stem(files[0]), tuple(files), None))
         if len(image) != channels:

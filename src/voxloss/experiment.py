@@ -80,9 +80,7 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     folds = assign_folds([case.case_id for case in dataset.cases], config.splits.folds, config.splits.seed)
     if config.training.selection == "inner":
         split_of(folds, 0, config.splits.seed, config.splits.inner_share)
-    setting = config.preparation
-    assert not isinstance(setting.spacing_mm, str)
-    preparation = Preparation(setting.clip, setting.spacing_mm, setting.normalisation)
+    preparation = preparation_of(config)
     prepared = []
     for number, case in enumerate(dataset.cases):
         progress(number, len(dataset.cases), f"preparing {case.case_id}")
@@ -93,6 +91,13 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     config = _settle_patch_size(config, prepared)
     _check_patch_size(config)
     return write_study(folder, config, dataset, folds)
+
+
+def preparation_of(config: StudyConfig) -> Preparation:
+    """The preparation of a study whose spacing is settled."""
+    setting = config.preparation
+    assert not isinstance(setting.spacing_mm, str)
+    return Preparation(setting.clip, setting.spacing_mm, setting.normalisation)
 
 
 def _load(config: StudyConfig) -> Dataset:
@@ -156,10 +161,7 @@ def _check_patch_size(config: StudyConfig) -> None:
     from voxloss.training.unet3d import pooling_strides
 
     assert config.patches.size is not None
-    try:
-        pooling_strides(config.patches.size, config.network.depth)
-    except ValueError as error:
-        raise InputError(f"patches.size: {error}") from error
+    pooling_strides(config.patches.size, config.network.depth)
 
 
 def resolve_device(name: str) -> str:

@@ -66,6 +66,11 @@ def validation_places(cases: Sequence[PatchSource], setting: PatchSetting, fold:
     return places
 
 
+def padding_before(extent: int, size: int) -> int:
+    """Voxels that are put before an axis shorter than the patch, so that the volume is in the patch's middle."""
+    return max(0, (size - extent + 1) // 2)
+
+
 def read_batch(
     cases: Sequence[PatchSource], places: Sequence[Place], size: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +88,7 @@ def _generator(*words: int) -> np.random.Generator:
 
 
 def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Generator) -> tuple[int, int, int]:
-    low = [min(0, (extent - size) // 2) for extent, size in zip(case.shape, setting.size, strict=True)]
+    low = [-padding_before(extent, size) for extent, size in zip(case.shape, setting.size, strict=True)]
     high = [max(extent - size, first) for extent, size, first in zip(case.shape, setting.size, low, strict=True)]
     # Both are drawn whatever is used, so that the share changes which patches are centred and not the others' places.
     anywhere = [int(generator.integers(first, last + 1)) for first, last in zip(low, high, strict=True)]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from voxloss.config import PatchesConfig
+from voxloss.data.patches import padding_before
 
 
 @torch.no_grad()
@@ -34,9 +35,9 @@ def predict_probabilities(
         raise ValueError("the patch size is not set")
     network.eval()
     device = next(network.parameters()).device
-    missing = [max(0, size - extent) for size, extent in zip(setting.size, image.shape[1:], strict=True)]
-    before = [(count + 1) // 2 for count in missing]  # as the origin of a training patch, rounded down
-    padding = [(start, count - start) for start, count in zip(before, missing, strict=True)]
+    axes = list(zip(image.shape[1:], setting.size, strict=True))
+    before = [padding_before(extent, size) for extent, size in axes]
+    padding = [(start, max(0, size - extent - start)) for start, (extent, size) in zip(before, axes, strict=True)]
     padded = np.stack([np.pad(channel, padding, constant_values=channel.min()) for channel in image])
 
     def probabilities(windows: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 import voxloss
 from voxloss.config import StudyConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
-from voxloss.errors import InputError
 from voxloss.files import write_text
 from voxloss.training.augment import Augmenter
 from voxloss.training.checkpoint import load_state, save_state
@@ -59,20 +58,15 @@ class Training:
     @property
     def patches(self) -> PatchSetting:
         setting = self.config.patches
-        if setting.size is None:
-            raise InputError("patches.size is not set; a study settles it when it is made.")
+        assert setting.size is not None, "settled when the study was made"
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 
 def make_network(config: StudyConfig, channels: int, classes: int) -> UNet3D:
     """The study's network, with weights from torch's global generator."""
     setting = config.network
-    if config.patches.size is None:
-        raise InputError("patches.size is not set; a study settles it when it is made.")
-    try:
-        return UNet3D(channels, classes, config.patches.size, setting.filters, setting.depth, setting.norm)
-    except ValueError as error:
-        raise InputError(f"patches.size: {error}") from error
+    assert config.patches.size is not None, "settled when the study was made"
+    return UNet3D(channels, classes, config.patches.size, setting.filters, setting.depth, setting.norm)
 
 
 def train(

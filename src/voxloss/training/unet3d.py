@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from voxloss.errors import InputError
+
 
 def _convolutions(inputs: int, outputs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
@@ -30,8 +32,8 @@ class UNet3D(nn.Module):
         depth: number of poolings.
         norm: "batch" (momentum 0.99 in Keras's sense) or "instance".
 
-    Shapes: (B, channels, *spatial) to logits (B, classes, *spatial); every axis of `spatial` must be a multiple of
-    `divisor` on that axis.
+    Shapes: (B, channels, *spatial) to logits (B, classes, *spatial); every axis of `spatial` must be
+    a multiple of the product of its poolings, as `patch_size` is.
     """
 
     def __init__(
@@ -45,7 +47,6 @@ class UNet3D(nn.Module):
     ) -> None:
         super().__init__()
         strides = pooling_strides(patch_size, depth)
-        self.divisor = [int(torch.tensor([stride[axis] for stride in strides]).prod()) for axis in range(3)]
         widths = [filters * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
             _convolutions(inputs, outputs, norm)
@@ -77,7 +78,7 @@ def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[
     """The pooling of each level: 2 on every axis that stays even and at least 4 voxels long, else 1.
 
     Raises:
-        ValueError: an axis could not be halved even once at the top, because it is odd or shorter than 4.
+        InputError: an axis could not be halved even once at the top, because it is odd or shorter than 4.
     """
     extents = list(patch_size)
     strides = []
@@ -86,5 +87,5 @@ def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[
         extents = [extent // step for extent, step in zip(extents, stride, strict=True)]
         strides.append((stride[0], stride[1], stride[2]))
     if strides and 1 in strides[0]:
-        raise ValueError(f"Every axis of the patch must be even and at least 4 voxels long; received {patch_size}.")
+        raise InputError(f"patches.size: every axis must be even and at least 4 voxels long; received {patch_size}.")
     return strides
