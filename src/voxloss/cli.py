@@ -269,7 +269,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _losses(arguments: argparse.Namespace) -> int:
     import voxloss
-    from voxloss.losses.catalogue import describe
+    from voxloss.losses.card import describe
 
     if arguments.name is None:
         print("\n".join(voxloss.list_losses()))

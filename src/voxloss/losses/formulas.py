@@ -1,23 +1,19 @@
 """A loss as a pure function of the sums: a pixelwise term, a region term, or both.
 
-One kernel each: the weighted mean of (1-p)^γ (-log p), and a curve over the region index. Every named loss is a choice
-of their numbers. As the formulas take `VoxelStatistics`, several of them can share one pass over the voxels:
-
-    formulas = [formula_a, formula_b]
-    exponents = [exponent for formula in formulas for exponent in formula.exponents]
-    statistics = voxel_statistics(logits, labels, focal_exponents=exponents)
-    values = [formula(statistics) for formula in formulas]
+Every named loss is a choice of their numbers (`builders`). As the formulas take `VoxelStatistics`, several of them can
+share one pass over the voxels; `Compound` does.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from voxloss.losses.parameters import PerClass, check_fraction, check_positive, per_class
+from voxloss.losses import kernels
+from voxloss.losses.parameters import PerClass, check_fraction
 from voxloss.losses.statistics import VoxelStatistics
 
 # Twice a denominator below this is lifted to it, as in nnU-Net; it matters only where smooth < 1e-8.
@@ -34,36 +30,50 @@ class Pixelwise:
 
     w is 1-β for the background (channel 0) and β for the other classes; with sigmoid β for the positive and 1-β for
     the negative side of every channel, while α_c goes with both sides of channel c. β = None: w = 1.
+    Where `foreground_gamma` is given it is the exponent of all but the background, with sigmoid of the positive sides.
+    With sigmoid the channels are summed, or with `channel_mean` averaged.
     """
 
     gamma: PerClass = 0.0
     alpha: PerClass = 1.0
     beta: float | None = None
     scale: float = 1.0
+    foreground_gamma: PerClass | None = None
+    channel_mean: bool = False
 
     def __post_init__(self) -> None:
         check_fraction("beta", self.beta, optional=True)
 
+    @property
+    def exponents(self) -> tuple[PerClass, ...]:
+        """The focal exponents that the statistics must have."""
+        return (self.gamma,) if self.foreground_gamma is None else (self.gamma, self.foreground_gamma)
+
     def __call__(self, statistics: VoxelStatistics) -> Tensor:
         positive, negative = statistics.focal_sums(self.gamma)
+        if self.foreground_gamma is not None:
+            foreground, _ = statistics.focal_sums(self.foreground_gamma)
+            positive = foreground if negative is not None else torch.cat([positive[:, :1], foreground[:, 1:]], 1)
         classes = positive.shape[1]
         if isinstance(self.alpha, tuple) and len(self.alpha) != classes:
             raise ValueError(f"alpha has {len(self.alpha)} values {self.alpha} for {classes} classes")
         if self.beta is None:
             total = positive if negative is None else positive + negative
         elif negative is None:
-            weights = [1 - self.beta] + [self.beta] * (classes - 1)
-            total = positive * positive.new_tensor(weights)
+            total = torch.cat([(1 - self.beta) * positive[:, :1], self.beta * positive[:, 1:]], 1)
         else:
             total = self.beta * positive + (1 - self.beta) * negative
-        alpha = positive.new_tensor(self.alpha)
-        return self.scale * (alpha * total).sum() / statistics.voxels.sum().clamp_min(1)
+        # A number stays a number: making a tensor of it would copy to the device, and wait there.
+        alpha = positive.new_tensor(self.alpha) if isinstance(self.alpha, tuple) else self.alpha
+        scale = self.scale / classes if self.channel_mean and negative is not None else self.scale
+        return scale * (alpha * total).sum() / statistics.voxels.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
 class Region:
     """scale · mean_b reduce_c curve(1 - index_c, index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
 
+    `background_exponent`, where given, is the curve's exponent for channel 0 under softmax.
     A sample without any counted voxel, and with absent_class="skip" one without any of the classes, adds 0.
     include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
     """
@@ -72,26 +82,24 @@ class Region:
     curve: Curve
     exponent: float = 1.0
     scale: float = 1.0
+    background_exponent: float | None = None
     smooth: float = 1e-6
     include_background: bool | None = True
     class_reduction: Literal["sum", "mean"] = "sum"
-    pool: Literal["sample", "batch"] = "sample"
     absent_class: Literal["keep", "skip"] = "keep"
 
     def __post_init__(self) -> None:
         check_fraction("delta", self.delta)
 
     def __call__(self, statistics: VoxelStatistics) -> Tensor:
-        sums = torch.stack([statistics.true_positive, statistics.false_positive, statistics.false_negative])
-        present, counted = statistics.present, statistics.voxels[:, None] > 0
-        background = statistics.activation == "sigmoid" if self.include_background is None else self.include_background
-        if not background:
-            if sums.shape[2] == 1:
-                raise ValueError("include_background=False leaves nothing of logits with a single channel")
-            sums, present = sums[:, :, 1:], present[:, 1:]
-        if self.pool == "batch":
-            sums, present, counted = sums.sum(1, keepdim=True), present.any(0, keepdim=True), counted.any(0)[None]
-        values = self.curve(*region_error(sums, self.delta, self.smooth), self.exponent)
+        first = _first_channel(statistics, self.include_background)
+        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
+        error, index = region_error(sums, self.delta, self.smooth)
+        values = self.curve(error, index, self.exponent)
+        if self.background_exponent is not None and first == 0 and statistics.activation == "softmax":
+            background = self.curve(error[:, :1], index[:, :1], self.background_exponent)
+            values = torch.cat([background, values[:, 1:]], 1)
+        counted = statistics.voxels[:, None] > 0
         kept = counted & present if self.absent_class == "skip" else counted.expand_as(present)
         values = torch.where(kept, values, 0)
         per_sample = values.sum(1)
@@ -101,18 +109,63 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Formula:
-    """The sum of its terms. `exponents` are the focal exponents that its statistics must have."""
+class GeneralisedDice:
+    """mean_b (1 - index), one index of all classes: Σ w TP + s over Σ w (TP + (FN + FP) / 2) + s.
+
+    w_c = (V_min / V_c)^power with V_c = TP_c + FN_c, the volume of class c in the target, and V_min the smallest of
+    them that is not 0: Sudre's 1 / V² up to a factor, which makes the weighted sums voxels of the rarest class, so that
+    s is as small beside them as in the other losses. An absent class has the largest weight, 1, or is skipped.
+    """
+
+    power: float
+    smooth: float = 1e-6
+    include_background: bool | None = True
+    absent_class: Literal["keep", "skip"] = "keep"
+
+    def __call__(self, statistics: VoxelStatistics) -> Tensor:
+        first = _first_channel(statistics, self.include_background)
+        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
+        volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
+        smallest = torch.where(present, volume, torch.inf).amin(1, keepdim=True)
+        weight = torch.where(present, (smallest / volume) ** self.power, 0.0 if self.absent_class == "skip" else 1.0)
+        error, _ = region_error((sums * weight[:, None]).sum(2), 0.5, self.smooth)
+        kept = statistics.voxels > 0
+        if self.absent_class == "skip":
+            kept = kept & present.any(1)
+        return torch.where(kept, error, 0).sum() / max(1, len(error))
+
+
+class Formula(Protocol):
+    """A loss of `VoxelStatistics`; `exponents` are the focal exponents that these must have."""
+
+    @property
+    def exponents(self) -> tuple[PerClass, ...]: ...
+
+    def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
+        """The parts of the loss by name, scaled as they enter its sum."""
+
+    def __call__(self, statistics: VoxelStatistics) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A pixelwise term, a region term, or both added, of the sums pooled as `pool` says.
+
+    Pixelwise terms are a mean over all counted voxels in any case, those of all ranks with "world".
+    """
 
     pixelwise: Pixelwise | None = None
-    region: Region | None = None
+    region: Region | GeneralisedDice | None = None
+    pool: Literal["sample", "batch", "world"] = "sample"
 
     @property
     def exponents(self) -> tuple[PerClass, ...]:
-        return () if self.pixelwise is None else (self.pixelwise.gamma,)
+        return () if self.pixelwise is None else self.pixelwise.exponents
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
-        """Each term's part of the loss by name, "pixelwise" or "region", scaled as it enters the sum."""
+        """Each term's part of the loss by name, "pixelwise" or "region"."""
+        if self.pool != "sample":
+            statistics = statistics.pooled(world=self.pool == "world")
         terms = {"pixelwise": self.pixelwise, "region": self.region}
         return {name: term(statistics) for name, term in terms.items() if term is not None}
 
@@ -120,9 +173,21 @@ class Formula:
         return torch.stack(list(self.terms(statistics).values())).sum()
 
 
+def _first_channel(statistics: VoxelStatistics, include_background: bool | None) -> int:
+    """0, or 1 where the background is left out."""
+    if include_background is None:
+        include_background = statistics.activation == "sigmoid"
+    if not include_background and statistics.sums.shape[2] == 1:
+        raise ValueError("include_background=False leaves nothing of logits with a single channel")
+    return 0 if include_background else 1
+
+
 def region_error(sums: Tensor, delta: float, smooth: float) -> tuple[Tensor, Tensor]:
-    """(1 - index, index) of Eq. 9, δ on the false negatives; the first from the errors, so exact where it is small."""
-    true_positive, false_positive, false_negative = sums
+    """(1 - index, index) of Eq. 9 for `sums` (B, 3, ...), δ on the false negatives.
+
+    The first is computed from the errors, so that it is exact where it is small.
+    """
+    true_positive, false_positive, false_negative = sums.unbind(1)
     errors = delta * false_negative + (1 - delta) * false_positive
     denominator = (true_positive + errors + smooth).clamp_min(SMALLEST_DENOMINATOR / 2)
     return errors / denominator, (true_positive + smooth) / denominator
@@ -135,7 +200,7 @@ def _power(x: Tensor, exponent: float) -> Tensor:
     follows in the softmax is NaN. Below SMALLEST_ERROR the power is therefore continued by the chord to 0, whose
     slope is finite; the value is off by less than SMALLEST_ERROR^e there, and x = 0 still gives 0.
     """
-    chord = x * SMALLEST_ERROR ** (exponent - 1)
+    chord = x * torch.pow(SMALLEST_ERROR, x.new_full((), exponent - 1))  # a tensor's power is also a symbol's
     return torch.where(x < SMALLEST_ERROR, chord, x.clamp_min(SMALLEST_ERROR) ** exponent)
 
 
@@ -154,86 +219,6 @@ def negative_index(error: Tensor, index: Tensor, exponent: float) -> Tensor:
     return -index
 
 
-# One formula per loss of the catalogue, by its name there. `region` are the options of `Region`.
-
-
-def cross_entropy(*, beta: float | None, **region: Any) -> Formula:
-    return Formula(Pixelwise(beta=beta))
-
-
-def focal(
-    *, alpha: float | Sequence[float], gamma: float | Sequence[float], beta: float | None, **region: Any
-) -> Formula:
-    return Formula(Pixelwise(per_class("gamma", gamma), per_class("alpha", alpha), beta))
-
-
-def dice(**region: Any) -> Formula:
-    return tversky(delta=0.5, **region)
-
-
-def tversky(*, delta: float, **region: Any) -> Formula:
-    return Formula(region=Region(delta, error_power, **region))
-
-
-def focal_tversky(*, delta: float, gamma: float, **region: Any) -> Formula:
-    check_positive("gamma", gamma)
-    return Formula(region=Region(delta, error_power, 1 / gamma, **region))
-
-
-def cosine_tversky(*, delta: float, gamma: float, **region: Any) -> Formula:
-    check_positive("gamma", gamma)
-    return Formula(region=Region(delta, cosine_power, gamma, **region))
-
-
-def combo(
-    *, alpha: float | None, beta: float | None, class_reduction: Literal["sum", "mean"] = "mean", **region: Any
-) -> Formula:
-    check_fraction("alpha", alpha, optional=True)
-    entropy, overlap = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
-    index = Region(0.5, negative_index, scale=overlap, class_reduction=class_reduction, **region)
-    return Formula(Pixelwise(beta=beta, scale=entropy), index)
-
-
-def modified_combo(*, alpha: float, beta: float | None, delta: float, **region: Any) -> Formula:
-    check_fraction("alpha", alpha)
-    return Formula(Pixelwise(beta=beta, scale=alpha), Region(delta, error_power, scale=1 - alpha, **region))
-
-
-def mixed_focal(
-    *,
-    weight: float | None,
-    alpha: float | Sequence[float],
-    beta: float | None,
-    delta: float,
-    gamma_focal: float | Sequence[float],
-    gamma_tversky: float,
-    **region: Any,
-) -> Formula:
-    check_fraction("weight", weight, optional=True)
-    check_positive("gamma_tversky", gamma_tversky)
-    pixelwise, overlap = (1.0, 1.0) if weight is None else (weight, 1 - weight)
-    return Formula(
-        Pixelwise(per_class("gamma_focal", gamma_focal), per_class("alpha", alpha), beta, pixelwise),
-        Region(delta, error_power, 1 / gamma_tversky, overlap, **region),
-    )
-
-
-def dice_cross_entropy(
-    *,
-    include_background: bool | None = None,
-    class_reduction: Literal["sum", "mean"] = "mean",
-    pool: Literal["sample", "batch"] = "batch",
-    smooth: float = 1e-5,
-    **region: Any,
-) -> Formula:
-    # nnU-Net adds its smoothing to 2·TP and to 2·TP + FP + FN, which are twice the parts of the index.
-    index = Region(
-        0.5,
-        negative_index,
-        smooth=smooth / 2,
-        include_background=include_background,
-        class_reduction=class_reduction,
-        pool=pool,
-        **region,
-    )
-    return Formula(Pixelwise(), index)
+def log_cosh(error: Tensor, index: Tensor, exponent: float) -> Tensor:
+    """log cosh(1 - index), as log1p(2 sinh²(x/2)), which is exact where it is small."""
+    return torch.log1p(2 * torch.sinh(error / 2) ** 2)

@@ -16,6 +16,11 @@ Exponent = float | Tensor  # one for all classes, or one per class
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
 
 
+def rows(activation: str, exponents: int) -> int:
+    """S, the number of sums, for this number of focal exponents."""
+    return FOCAL + exponents * (2 if activation == "sigmoid" else 1)
+
+
 def _focal(surprise: Tensor, miss: Tensor, exponent: Exponent) -> Tensor:
     """(1-p)^γ (-log p) from `surprise` = -log p and `miss` = 1-p."""
     if isinstance(exponent, float) and exponent == 0:

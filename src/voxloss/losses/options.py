@@ -15,7 +15,7 @@ class Options(TypedDict, total=False):
     include_background: bool | None
     ignore_index: int | None
     class_reduction: Literal["sum", "mean"]
-    pool: Literal["sample", "batch"]
+    pool: Literal["sample", "batch", "world"]
     absent_class: Literal["keep", "skip"]
     smooth: float
     validate: bool | None
@@ -40,7 +40,9 @@ Shared options:
         under softmax only.
     ignore_index: a label whose voxels are left out of everything and not counted.
     class_reduction: "sum" or "mean" over the classes of the region terms.
-    pool: region sums per "sample", then averaged, or over the "batch".
+    pool: region sums per "sample", then averaged, over the "batch", or over the "world": the batches of all ranks of
+        torch.distributed as one, pixelwise terms too. Every rank must then call the loss; the value is the same on all,
+        and the gradients averaged over the ranks (DistributedDataParallel does it) are those of the whole batch.
     absent_class: "keep", or "skip" the region terms of classes that the target does not have (per sample, or in the
         batch, as pooled); the mean is then over the others.
     smooth: added to numerator and denominator of the index.
@@ -51,7 +53,7 @@ Shown = TypeVar("Shown", bound=Callable[..., Any])
 
 
 def split(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Check the options given and part them into those of the region term and those of the pass over the voxels.
+    """Check the options given and part them into those of the formula and those of the pass over the voxels.
 
     Raises:
         TypeError: an option that does not exist.
@@ -65,7 +67,7 @@ def split(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     check_choice("activation", merged["activation"], ("softmax", "sigmoid"))
     check_choice("include_background", merged["include_background"], (True, False, None))
     check_choice("class_reduction", merged["class_reduction"], ("sum", "mean"))
-    check_choice("pool", merged["pool"], ("sample", "batch"))
+    check_choice("pool", merged["pool"], ("sample", "batch", "world"))
     check_choice("absent_class", merged["absent_class"], ("keep", "skip"))
     check_choice("validate", merged["validate"], (True, False, None))
     check_positive("smooth", merged["smooth"], or_zero=True)

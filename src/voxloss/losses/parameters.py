@@ -9,7 +9,7 @@ PerClass = float | tuple[float, ...]  # one number for all classes, or one per c
 
 def per_class(name: str, value: Any) -> PerClass:
     """A finite number not below 0 as float, or several (sequence, array or tensor; one per class) as tuple."""
-    plain = value.tolist() if hasattr(value, "tolist") else value
+    plain = value if isinstance(value, Real) or not hasattr(value, "tolist") else value.tolist()
     several = isinstance(plain, list | tuple)
     numbers = tuple(plain) if several else (plain,)
     if not numbers or not all(_is_number(number) and 0 <= number < math.inf for number in numbers):
@@ -17,12 +17,13 @@ def per_class(name: str, value: Any) -> PerClass:
     return tuple(map(float, numbers)) if several else float(plain)
 
 
-def check_fraction(name: str, value: Any, *, optional: bool = False) -> None:
-    """Raise ValueError unless `value` is in [0, 1], or None where that is allowed."""
+def check_fraction(name: str, value: Any, *, optional: bool = False, below_one: bool = False) -> None:
+    """Raise ValueError unless `value` is in [0, 1] (with `below_one` in [0, 1)), or None where that is allowed."""
     if optional and value is None:
         return
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be in [0, 1]{' or None' if optional else ''}, received {value!r}")
+    if not _is_number(value) or not 0 <= value <= 1 or (below_one and value == 1):
+        allowed = ("[0, 1)" if below_one else "[0, 1]") + (" or None" if optional else "")
+        raise ValueError(f"{name} must be in {allowed}, received {value!r}")
 
 
 def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:

@@ -1,22 +1,13 @@
-"""Logits and labels to the sums that every loss is made of: the only code that touches voxels."""
+"""Logits and labels to the sums that every loss is made of."""
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from voxloss.losses import kernels, targets
+from voxloss.losses import distributed, kernels, passes, targets
 from voxloss.losses.parameters import PerClass, per_class
-
-# Logits worked on at a time: on a CPU so many that the buffers stay in cache (65,536 voxels of three classes; twice as
-# many are hardly faster and need twice the memory), on other devices so many that starting the kernels costs little
-# beside running them.
-CPU_CHUNK = 3 * 65_536
-DEVICE_CHUNK = 4_194_304
+from voxloss.losses.settings import PassSettings
 
 
 @dataclass(frozen=True)
@@ -26,17 +17,33 @@ class VoxelStatistics:
     true_positive Σ p·t, false_positive Σ p·(1-t), false_negative Σ (1-p)·t, `focal[k]` Σ t (1-p)^γ_k (-log p) for
     γ_k = `focal_exponents[k]`, and with sigmoid `focal_negative[k]` Σ (1-t) p^γ_k (-log(1-p)) (else empty).
     A voxel weight multiplies every voxel's part of these sums. `voxels` (B,) is the number of counted voxels, without
-    weights and without gradient.
+    weights and without gradient. `sums` (B, S, C) holds all of them in this order.
     """
 
-    true_positive: Tensor
-    false_positive: Tensor
-    false_negative: Tensor
-    focal: tuple[Tensor, ...]
-    focal_negative: tuple[Tensor, ...]
-    focal_exponents: tuple[PerClass, ...]
+    sums: Tensor
     voxels: Tensor
+    focal_exponents: tuple[PerClass, ...]
     activation: str
+
+    @property
+    def true_positive(self) -> Tensor:
+        return self.sums[:, kernels.TRUE_POSITIVE]
+
+    @property
+    def false_positive(self) -> Tensor:
+        return self.sums[:, kernels.FALSE_POSITIVE]
+
+    @property
+    def false_negative(self) -> Tensor:
+        return self.sums[:, kernels.FALSE_NEGATIVE]
+
+    @property
+    def focal(self) -> tuple[Tensor, ...]:
+        return self.sums[:, kernels.FOCAL :].unbind(1)[: len(self.focal_exponents)]
+
+    @property
+    def focal_negative(self) -> tuple[Tensor, ...]:
+        return self.sums[:, kernels.FOCAL :].unbind(1)[len(self.focal_exponents) :]
 
     @property
     def present(self) -> Tensor:
@@ -50,16 +57,16 @@ class VoxelStatistics:
         k = self.focal_exponents.index(exponent)
         return self.focal[k], self.focal_negative[k] if self.focal_negative else None
 
+    def pooled(self, *, world: bool = False) -> "VoxelStatistics":
+        """The same of the batch as one sample, (1, C); with `world` of the batches of all ranks of torch.distributed.
 
-@dataclass(frozen=True)
-class _Settings:
-    """What the pass needs besides tensors; `check` is whether forward checks values, which backward then relies on."""
-
-    activation: str
-    dense: bool
-    exponents: tuple[PerClass, ...]
-    ignore_index: int | None
-    check: bool
+        Where the ranks' gradients are then averaged, as DistributedDataParallel does, the result is the gradient of a
+        loss of the sums of all ranks. Every rank must call this.
+        """
+        sums, voxels = self.sums.sum(0, keepdim=True), self.voxels.sum(0, keepdim=True)
+        if world:
+            sums, voxels = distributed.sum_over_ranks(sums, voxels)
+        return replace(self, sums=sums, voxels=voxels)
 
 
 def voxel_statistics(
@@ -101,133 +108,6 @@ def voxel_statistics(
         if isinstance(exponent, tuple) and len(exponent) != logits.shape[1]:
             raise ValueError(f"{len(exponent)} focal exponents {exponent} for {logits.shape[1]} classes")
     check = logits.device.type == "cpu" if validate is None else validate
-    settings = _Settings(activation, target.dense, exponents, ignore_index, check)
-    sums, voxels = _Sums.apply(logits, target.values, weight, settings)
-    rows = sums.unbind(1)
-    after = kernels.FOCAL + len(exponents)
-    return VoxelStatistics(
-        true_positive=rows[kernels.TRUE_POSITIVE],
-        false_positive=rows[kernels.FALSE_POSITIVE],
-        false_negative=rows[kernels.FALSE_NEGATIVE],
-        focal=rows[kernels.FOCAL : after],
-        focal_negative=rows[after:],
-        focal_exponents=exponents,
-        voxels=voxels,
-        activation=activation,
-    )
-
-
-class _Sums(torch.autograd.Function):
-    """(logits, target, weight) -> sums (B, S, C) in the order of `kernels`, counted voxels (B,)."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, settings: _Settings) -> Any:
-        batch, classes = logits.shape[:2]
-        rows = kernels.FOCAL + len(settings.exponents) * (2 if settings.activation == "sigmoid" else 1)
-        # Each chunk's partial sums are in the working type, their total is not (MPS has no float64).
-        total_type = torch.float32 if logits.device.type == "mps" else torch.float64
-        sums = logits.new_zeros((batch, rows, classes), dtype=total_type)
-        voxels = logits.new_zeros(batch, dtype=total_type)
-        with torch.autocast(logits.device.type, enabled=False):
-            for chunk in _chunks(logits, target, weight, settings, check=settings.check):
-                sums[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents, chunk.scratch)
-                voxels[chunk.sample] += chunk.voxels
-                del chunk
-        ctx.save_for_backward(logits, target, weight)
-        ctx.settings = settings
-        ctx.mark_non_differentiable(voxels)
-        return sums, voxels
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> Any:
-        logits, target, weight = ctx.saved_tensors
-        # To the type of the work, not of the logits: a grad scaler's factor is in `upstream`, so that small float16
-        # gradients are multiplied before they are rounded.
-        upstream = upstream.to(_working_type(logits))
-        gradient = _empty_gradient(logits)
-        flat = gradient.view(*logits.shape[:2], math.prod(logits.shape[2:]))
-        with torch.autocast(logits.device.type, enabled=False):
-            for chunk in _chunks(logits, target, weight, ctx.settings, check=False):
-                out = flat[chunk.sample, :, chunk.span]
-                chunk.kernel.gradient(upstream[chunk.sample], chunk.weight, chunk.exponents, chunk.scratch, out)
-                del chunk
-        return gradient, None, None, None
-
-
-def _working_type(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
-
-
-def _empty_gradient(logits: Tensor) -> Tensor:
-    """Memory like that of the logits (channels last stays so) if its voxels can be viewed as one axis, else plain."""
-    gradient = torch.empty_like(logits)
-    try:
-        gradient.view(*logits.shape[:2], math.prod(logits.shape[2:]))
-    except RuntimeError:
-        return torch.empty_like(logits, memory_format=torch.contiguous_format)
-    return gradient
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    sample: int
-    span: slice
-    kernel: kernels.LabelSoftmax | kernels.Dense
-    weight: Tensor | None
-    voxels: int | Tensor
-    exponents: tuple[kernels.Exponent, ...]
-    scratch: Tensor
-
-
-def _chunks(
-    logits: Tensor, target: Tensor, weight: Tensor | None, settings: _Settings, *, check: bool
-) -> Iterator[_Chunk]:
-    """Pieces of one sample each, in a fixed order; every piece overwrites the buffers of the one before."""
-    flat = logits.flatten(2)  # a view wherever the strides allow one
-    batch, classes, voxels = flat.shape
-    flat_target = target.flatten(2 if settings.dense else 1)
-    flat_weight = None if weight is None else weight.flatten(1)
-    size = max(1, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // classes)
-    working = _working_type(logits)
-    x_buffer, scratch_buffer = (logits.new_empty((classes, min(size, voxels)), dtype=working) for _ in range(2))
-    exponents = tuple(
-        logits.new_tensor(value, dtype=working) if isinstance(value, tuple) else value for value in settings.exponents
-    )
-    for sample in range(batch):
-        for start in range(0, voxels, size):
-            span = slice(start, min(start + size, voxels))
-            x, scratch = (buffer[:, : span.stop - start] for buffer in (x_buffer, scratch_buffer))
-            x.copy_(flat[sample, :, span])
-            raw_weight = None if flat_weight is None else flat_weight[sample, span]
-            kernel, factor, counted = _read(x, flat_target[sample, ..., span], raw_weight, scratch, settings, check)
-            yield _Chunk(sample, span, kernel, factor, counted, exponents, scratch)
-            del kernel, factor, counted  # else they stay beside those of the next chunk
-
-
-def _read(
-    x: Tensor, raw: Tensor, raw_weight: Tensor | None, scratch: Tensor, settings: _Settings, check: bool
-) -> tuple[kernels.LabelSoftmax | kernels.Dense, Tensor | None, int | Tensor]:
-    """The kernel of one chunk, the weight of its voxels (None: 1 for all), and how many of them count."""
-    classes, length = x.shape
-    if settings.dense:
-        if check:
-            targets.check_targets(raw, settings.ignore_index)
-        chosen, counted = targets.dense_chunk(raw, settings.ignore_index, scratch)
-    else:
-        if check:
-            targets.check_labels(raw, classes, settings.ignore_index)
-        chosen, counted = targets.label_chunk(raw, classes, settings.ignore_index, settings.check)
-    factor = None if raw_weight is None else raw_weight.to(x.dtype)
-    if check and factor is not None:
-        targets.check_weight(factor)
-    if counted is not None:
-        x.masked_fill_(~counted, 0)  # whatever is in ignored voxels, NaN included, must not get out
-        factor = counted.to(x.dtype) if factor is None else factor.masked_fill(~counted, 0)
-    number = length if counted is None else counted.sum()
-    if not settings.dense and settings.activation == "softmax":
-        return kernels.LabelSoftmax(x, chosen), factor, number
-    if not settings.dense:
-        channels = torch.arange(classes, device=x.device)[:, None]
-        chosen = torch.eq(channels, chosen, out=scratch)
-    return kernels.Dense(x, chosen, settings.activation), factor, number
+    settings = PassSettings(activation, target.dense, exponents, ignore_index, check)
+    sums, voxels = passes.sums(logits, target.values, weight, settings)
+    return VoxelStatistics(sums, voxels.detach(), exponents, activation)

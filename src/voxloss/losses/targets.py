@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxloss.losses.settings import PassSettings
+
 
 @dataclass(frozen=True)
 class Target:
@@ -113,6 +115,19 @@ def check_weight(raw: Tensor) -> None:
         raise ValueError(
             f"voxel_weight must be finite and not negative, received {highest if lowest >= 0 else lowest:g}"
         )
+
+
+def check_values(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
+    """The checks above of whole tensors, sample by sample."""
+    for sample, raw in enumerate(target):
+        if raw.numel() == 0:
+            continue
+        if settings.dense:
+            check_targets(raw, settings.ignore_index)
+        else:
+            check_labels(raw, classes, settings.ignore_index)
+        if weight is not None:
+            check_weight(weight[sample])
 
 
 def label_chunk(raw: Tensor, classes: int, ignore_index: int | None, checked: bool) -> tuple[Tensor, Tensor | None]:
