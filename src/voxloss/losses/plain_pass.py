@@ -10,11 +10,10 @@ from torch import Tensor
 from voxloss.losses import kernels, targets
 from voxloss.losses.settings import PassSettings
 
-# Logits worked on at a time: on a CPU so many that the buffers stay in cache (65,536 voxels of three classes; twice as
-# many are hardly faster and need twice the memory), on other devices so many that starting the kernels costs little
-# beside running them.
-CPU_CHUNK = 3 * 65_536
-DEVICE_CHUNK = 4_194_304
+# Numbers in the buffers of a chunk: on a CPU so many that they about stay in cache (73,728 voxels of three classes), on
+# other devices so many that starting the kernels costs little beside running them.
+CPU_CHUNK = 17 * 73_728
+DEVICE_CHUNK = 24_000_000
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
@@ -84,7 +83,8 @@ def _chunks(
     batch, classes, voxels = flat.shape
     flat_target = target.flatten(2 if settings.dense else 1)
     flat_weight = None if weight is None else weight.flatten(1)
-    size = max(1, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // classes)
+    # Three buffers of all classes and about eight of one number a voxel.
+    size = max(1, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // (3 * classes + 8))
     working = working_type(logits)
     x_buffer, scratch_buffer = (logits.new_empty((classes, min(size, voxels)), dtype=working) for _ in range(2))
     exponents = tuple(

@@ -1,0 +1,248 @@
+"""Time and memory of the losses, ours and others', side by side on the same tensors in one run.
+
+    python benchmarks/losses.py --output rows.csv                 # on the CPU
+    python benchmarks/losses.py --output rows.csv --device cuda   # float32 and bfloat16
+
+One row for each implementation, number of classes, type and pass (forward, or forward and backward). The
+implementations take turns, so that what slows the machine slows them all; `ratio_to_cross_entropy` is the median over
+the rounds of their time over that of torch's cross entropy in the same round. Memory is the peak beyond the inputs.
+The traffic floor is the time to read logits and labels twice and write the gradient once, at the bandwidth of a copy
+measured in the same run. Peers that are not installed are left out, and said to be.
+"""
+
+import argparse
+import csv
+import ctypes
+import datetime
+import gc
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import voxloss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+# The paper's patch for 2 and 3 classes; for more of them on the CPU smaller volumes, on CUDA whole ones.
+SHAPES = {
+    "cpu": {2: (2, 2, 80, 160, 160), 3: (2, 3, 80, 160, 160), 14: (2, 14, 64, 96, 96), 105: (1, 105, 64, 64, 48)},
+    "cuda": {
+        2: (2, 2, 80, 160, 160),
+        3: (2, 3, 80, 160, 160),
+        14: (2, 14, 128, 128, 128),
+        105: (1, 105, 128, 128, 128),
+    },
+}
+REFERENCE = "torch cross_entropy"
+FIELDS = [
+    "date", "device", "threads", "torch", "implementation", "version", "classes", "shape", "dtype", "labels", "pass",
+    "rounds", "ms_p10", "ms_p50", "ms_p90", "ratio_to_cross_entropy", "peak_extra_bytes", "peak_extra_over_logits",
+    "floor_ms",
+]  # fmt: skip
+
+
+def implementations() -> dict[str, tuple[str, Loss]]:
+    """Name -> (version, loss) of everything that can be imported here."""
+    found: dict[str, tuple[str, Loss]] = {REFERENCE: (torch.__version__, torch.nn.functional.cross_entropy)}
+    for name in ("mixed_focal", "dice_cross_entropy", "dice"):
+        found[f"voxloss {name}"] = (voxloss.__version__, voxloss.get_loss(name))
+    for package, make in {"monai": _monai, "exacta": _exacta, "kornia": _kornia, "nnunetv2": _nnunet}.items():
+        try:
+            losses = make()
+        except ImportError as error:
+            print(f"{package} left out: {error}", file=sys.stderr)
+            continue
+        found |= {name: (metadata.version(package), loss) for name, loss in losses.items()}
+    return found
+
+
+def _monai() -> dict[str, Loss]:
+    from monai.losses import DiceCELoss, DiceFocalLoss
+
+    chosen = {"to_onehot_y": True, "softmax": True}
+    losses = {"MONAI DiceFocalLoss": DiceFocalLoss(**chosen), "MONAI DiceCELoss": DiceCELoss(**chosen)}
+    return {name: lambda x, y, loss=loss: loss(x, y[:, None]) for name, loss in losses.items()}
+
+
+def _exacta() -> dict[str, Loss]:
+    from exacta.losses import DiceCELoss
+
+    return {"exacta DiceCELoss": DiceCELoss()}
+
+
+def _kornia() -> dict[str, Loss]:
+    from kornia.losses import dice_loss, focal_loss
+
+    def flat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # its losses take images: one long axis for two
+        return x.flatten(2, -2), y.flatten(1, -2)
+
+    return {
+        "kornia dice_loss + focal_loss": lambda x, y: (
+            dice_loss(*flat(x, y)) + focal_loss(*flat(x, y), alpha=0.25, reduction="mean")
+        )
+    }
+
+
+def _nnunet() -> dict[str, Loss]:
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    options = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    loss = DC_and_CE_loss(options, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    return {"nnU-Net DC_and_CE_loss": lambda x, y: loss(x, y[:, None])}
+
+
+def once(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> None:
+    """One pass; the gradient is freed with the tensor that holds it."""
+    if not backward:
+        with torch.no_grad():
+            loss(logits, labels)
+        return
+    leaf = logits.detach().requires_grad_()
+    loss(leaf, labels).backward()
+
+
+def seconds(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> float:
+    """Wall time of one pass, the device's work included."""
+    if logits.is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    once(loss, logits, labels, backward)
+    if logits.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_extra(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> int | None:
+    """Bytes at the peak of one pass beyond those before it; None where the system does not tell."""
+    gc.collect()
+    if logits.is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        once(loss, logits, labels, backward)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the allocator keeps would hide what the next pass takes
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+    except OSError:
+        return None
+    before = _resident("VmRSS")
+    once(loss, logits, labels, backward)
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second of a copy, read and write counted; the best of ten."""
+    source = torch.ones(64_000_000, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(10):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * source.numel() * source.element_size() / min(times)
+
+
+def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int) -> Iterator[dict[str, object]]:
+    """Rows of all implementations on one pair of tensors."""
+    generator = torch.Generator().manual_seed(0)
+    batch, _, *spatial = SHAPES[device.type][classes]
+    logits = torch.randn(batch, classes, *spatial, generator=generator).to(device, dtype)
+    labels = torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
+    size = logits.numel() * logits.element_size()
+    floor = (3 * size + 2 * labels.numel() * labels.element_size()) / bandwidth(device)
+    losses = implementations()
+    for backward in (False, True):
+        memory = {}
+        for name in list(losses):
+            try:
+                once(losses[name][1], logits, labels, backward)  # warm up, compile
+                memory[name] = peak_extra(losses[name][1], logits, labels, backward)
+            except (RuntimeError, ValueError) as error:  # out of memory, or a peer that does not take this
+                print(f"{name} left out at {classes} classes, {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
+                del losses[name]
+        times: dict[str, list[float]] = {name: [] for name in losses}
+        for _ in range(rounds):
+            for name, (_, loss) in losses.items():
+                times[name].append(seconds(loss, logits, labels, backward))
+        for name, (version, _) in losses.items():
+            ratios = [own / reference for own, reference in zip(times[name], times[REFERENCE], strict=True)]
+            tenths = statistics.quantiles(times[name], n=10, method="inclusive")
+            yield {
+                "date": datetime.date.today().isoformat(),
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "implementation": name,
+                "version": version,
+                "classes": classes,
+                "shape": "x".join(map(str, logits.shape)),
+                "dtype": str(dtype).removeprefix("torch."),
+                "labels": str(labels.dtype).removeprefix("torch."),
+                "pass": "forward+backward" if backward else "forward",
+                "rounds": rounds,
+                "ms_p10": round(1000 * tenths[0], 4),
+                "ms_p50": round(1000 * statistics.median(times[name]), 4),
+                "ms_p90": round(1000 * tenths[-1], 4),
+                "ratio_to_cross_entropy": round(statistics.median(ratios), 4),
+                "peak_extra_bytes": memory[name],
+                "peak_extra_over_logits": None if memory[name] is None else round(memory[name] / size, 4),
+                "floor_ms": round(1000 * floor, 4) if backward else None,
+            }
+
+
+def cpu_name() -> str:
+    """The processor's name and number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--classes", type=int, nargs="+", default=[2, 3, 14, 105], choices=[2, 3, 14, 105])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="threads of the CPU; torch's own choice where not given")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    types = [torch.float32, torch.bfloat16] if device.type == "cuda" else [torch.float32]
+    rows = []
+    for classes in arguments.classes:
+        for dtype in types:
+            for row in measure(classes, dtype, device, arguments.rounds):
+                rows.append(row)
+                print({key: row[key] for key in FIELDS[4:]}, flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
