@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Triton's kernels are tested through its interpreter, which must be chosen before anything imports Triton.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 torch.set_num_threads(1)  # the tests' tensors are tiny: threads would only wait for each other
 
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -36,6 +36,7 @@ def region(
     weight,
     value,
     *,
+    background=None,
     activation="softmax",
     delta=0.5,
     smooth=1e-6,
@@ -44,7 +45,9 @@ def region(
     include_background=True,
     absent_class="keep",
 ):
-    """mean over the batch of the reduction over classes of value(index)."""
+    """mean over the batch of the reduction over classes of value(index), for the background of `background`(index)."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
     p, _, _ = probabilities(logits, activation)
     w = keep[:, None].double() * weight[:, None]
     tp, fp, fn = sums(p, target, w, pool)
@@ -61,14 +64,16 @@ def region(
             if absent_class == "skip" and size[b, c] == 0:
                 continue
             index = (tp[b, c] + smooth) / (tp[b, c] + delta * fn[b, c] + (1 - delta) * fp[b, c] + smooth)
-            values.append(value(index))
+            values.append((value if c > 0 or background is None or activation == "sigmoid" else background)(index))
         if values:
             total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
     return total / tp.shape[0]
 
 
-def pixelwise(logits, target, keep, weight, *, activation="softmax", alpha=1.0, gamma=0.0, beta=None):
-    """Weighted focal terms over the number of counted voxels."""
+def pixelwise(
+    logits, target, keep, weight, *, activation="softmax", alpha=1.0, gamma=0.0, beta=None, foreground_gamma=None
+):
+    """Weighted focal terms over the number of counted voxels; `foreground_gamma` where it is not the background's."""
     p, log_p, log_q = probabilities(logits, activation)
     w = keep[:, None].double() * weight[:, None]
     classes = p.shape[1]
@@ -82,8 +87,48 @@ def pixelwise(logits, target, keep, weight, *, activation="softmax", alpha=1.0, 
             total = total + a * side.sum()
         else:
             inside = 1.0 if beta is None else (1 - beta if c == 0 else beta)
+        if foreground_gamma is not None and (activation == "sigmoid" or c > 0):
+            g = foreground_gamma
         total = total + a * inside * (target[:, c] * (1 - p[:, c]) ** g * -log_p[:, c] * w[:, 0]).sum()
     return total / max(1, int(keep.sum()))
+
+
+def generalised_dice(
+    logits,
+    target,
+    keep,
+    weight,
+    power,
+    *,
+    activation="softmax",
+    smooth=1e-6,
+    pool="sample",
+    include_background=True,
+    absent_class="keep",
+    class_reduction=None,
+):
+    """mean over the batch of 1 - Σ w TP / Σ w (TP + (FN + FP) / 2), w = (V_min / V)^power."""
+    p, _, _ = probabilities(logits, activation)
+    tp, fp, fn = sums(p, target, keep[:, None].double() * weight[:, None], pool)
+    size = (target * keep[:, None] * weight[:, None]).sum(tuple(range(2, p.ndim)))
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        size, counted = size.sum(0, keepdim=True), counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(tp.shape[0]):
+        classes = range(0 if include_background else 1, tp.shape[1])
+        present = [float(size[b, c]) for c in classes if size[b, c] > 0]
+        if counted[b] == 0 or (not present and absent_class == "skip"):
+            continue
+        above, below = smooth, smooth
+        for c in classes:
+            w = 1.0 if absent_class == "keep" else 0.0
+            if size[b, c] > 0:
+                w = (min(present) / float(size[b, c])) ** power
+            above = above + w * tp[b, c]
+            below = below + w * (tp[b, c] + (fn[b, c] + fp[b, c]) / 2)
+        total = total + 1 - above / below
+    return total / tp.shape[0]
 
 
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
@@ -127,9 +172,36 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
     if name == "mixed_focal":
         focal = pixel(alpha=get("alpha", 0.25), gamma=get("gamma_focal", 2), beta=get("beta"))
         overlap = area(lambda index: (1 - index) ** (1 / get("gamma_tversky", 4 / 3)), get("delta", 0.7))
-        weight_focal = get("weight")
-        return focal + overlap if weight_focal is None else weight_focal * focal + (1 - weight_focal) * overlap
-    raise AssertionError(name)
+        return mixed(get("weight"), focal, overlap)
+    if name == "asymmetric_focal_tversky":
+        gamma = get("gamma", 0.75)
+        return area(lambda index: (1 - index) ** (1 - gamma), get("delta", 0.7), background=lambda index: 1 - index)
+    if name == "generalised_dice":
+        return generalised_dice(logits, target, keep, weight, get("power", 2), activation=activation, **options)
+    if name == "log_cosh_dice":
+        return area(lambda index: torch.log(torch.cosh(1 - index)), 0.5)
+    if name == "unified_focal":
+        delta, gamma = get("delta", 0.6), get("gamma", 0.5)
+        overlap = area(lambda index: (1 - index) ** (1 - gamma), delta)
+        return mixed(get("weight", 0.5), pixel(gamma=gamma, beta=delta), overlap)
+    if name == "asymmetric_unified_focal":
+        delta, gamma = get("delta", 0.6), get("gamma", 0.5)
+        overlap = area(lambda index: (1 - index) ** (1 - gamma), delta, background=lambda index: 1 - index)
+        return mixed(get("weight", 0.5), pixel(gamma=gamma, beta=delta, foreground_gamma=0), overlap)
+    if name == "dice_focal":
+        focal = pixel(alpha=get("alpha", 1), gamma=get("gamma", 2), beta=get("beta"))
+        return mixed(get("weight"), focal, area(lambda index: 1 - index, 0.5, class_reduction="mean"))
+    if name == "dice_cross_entropy":
+        nnunets = {"class_reduction": "mean", "pool": "batch", "include_background": None}
+        chosen = {**options, "smooth": options.get("smooth", 1e-5) / 2}  # on TP instead of 2·TP
+        dice = region(logits, target, keep, weight, lambda index: index, activation=activation, **{**nnunets, **chosen})
+        return pixel() / (logits.shape[1] if activation == "sigmoid" else 1) - dice
+    raise AssertionError(f"no twin of {name}")
+
+
+def mixed(share, first, second):
+    """λ·first + (1-λ)·second, or their sum."""
+    return first + second if share is None else share * first + (1 - share) * second
 
 
 def nnunet(logits, labels, *, smooth=1e-5):

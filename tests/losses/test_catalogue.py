@@ -26,6 +26,12 @@ PUBLISHED = {
     "mixed_focal": {
         "weight": None, "alpha": 0.25, "beta": None, "delta": 0.7, "gamma_focal": 2, "gamma_tversky": 4 / 3,
     },
+    "asymmetric_focal_tversky": {"delta": 0.7, "gamma": 0.75},
+    "generalised_dice": {"power": 2},
+    "log_cosh_dice": {},
+    "unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
+    "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
+    "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
     "dice_cross_entropy": {},
 }  # fmt: skip
 OPTIONS = {
@@ -34,6 +40,7 @@ OPTIONS = {
 }  # fmt: skip
 OTHER = {
     "combo": {"class_reduction": "mean"},
+    "dice_focal": {"class_reduction": "mean"},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
 }
 NAMES = list(PUBLISHED)
@@ -139,6 +146,12 @@ def test_unknown_parameter():
         ("mixed_focal", "weight", -0.1),
         ("mixed_focal", "gamma_tversky", 0),
         ("mixed_focal", "gamma_focal", -2),
+        ("asymmetric_focal_tversky", "gamma", 1),
+        ("unified_focal", "gamma", 1.0),
+        ("unified_focal", "delta", 1.2),
+        ("asymmetric_unified_focal", "weight", 3),
+        ("generalised_dice", "power", -2),
+        ("dice_focal", "weight", -1),
         ("dice", "smooth", -1e-6),
         ("dice_cross_entropy", "smooth", float("nan")),
         ("cross_entropy", "smooth", -1),

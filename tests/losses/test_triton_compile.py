@@ -1,0 +1,51 @@
+"""Triton's own compiler accepts the kernels, down to the machine code of a GPU, on a machine that has none."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+SCRIPT = """
+import itertools
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from voxloss.losses import triton_kernels
+
+def build(kernel, classes, floats, labels, activation, dense, exponents):
+    double = floats == "fp64"
+    channels = triton.next_power_of_2(classes)
+    constants = dict(
+        SIGMOID=activation == "sigmoid", DENSE=dense, WEIGHTED=dense, IGNORES=True, EXPONENTS=exponents,
+        CHANNELS=channels, BLOCK=max(32, 1024 // channels), WORK=tl.float64 if double else tl.float32,
+        LARGEST=1e38, TINY=1e-38,
+    )
+    pointers = {"logits": floats, "gradient": floats, "weight": "fp32", "target": floats if dense else labels}
+    pointers |= dict.fromkeys(("exponents", "upstream"), "fp64" if double else "fp32")
+    pointers |= dict.fromkeys(("partial", "counted_voxels"), "fp64")
+    signature = {name: "*" + pointers[name] if name in pointers else "i32" for name in kernel.arg_names}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    assert len(triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]) > 1000
+
+for kernel in (triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
+    for variant in [
+        (3, "fp32", "i64", "softmax", False, 1), (105, "bf16", "u8", "softmax", False, 2),
+        (2, "fp16", "i32", "sigmoid", False, 1), (3, "fp32", "fp32", "softmax", True, 1),
+        (1, "fp32", "fp32", "sigmoid", True, 2), (3, "fp64", "i16", "softmax", False, 0),
+    ]:
+        build(kernel, *variant)
+print("all built")
+"""
+
+
+def test_kernels_compile_for_a_gpu(monkeypatch, tmp_path):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == "all built", done.stderr[-3000:]
