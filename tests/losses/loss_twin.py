@@ -108,6 +108,8 @@ def generalised_dice(
     class_reduction=None,
 ):
     """mean over the batch of 1 - Σ w TP / Σ w (TP + (FN + FP) / 2), w = (V_min / V)^power."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
     p, _, _ = probabilities(logits, activation)
     tp, fp, fn = sums(p, target, keep[:, None].double() * weight[:, None], pool)
     size = (target * keep[:, None] * weight[:, None]).sum(tuple(range(2, p.ndim)))

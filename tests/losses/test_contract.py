@@ -1,0 +1,233 @@
+"""What every loss of the catalogue must satisfy; a new loss is tested here by being listed, and needs a twin."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from loss_twin import one_hot, twin
+
+from voxloss import get_loss, list_losses
+from voxloss.losses import CATALOGUE
+
+LOSSES = list_losses()
+OPTIONS = [
+    {},
+    {"class_reduction": "sum"},
+    {"class_reduction": "mean"},
+    {"pool": "sample"},
+    {"pool": "batch"},
+    {"absent_class": "keep"},
+    {"absent_class": "skip"},
+    {"include_background": True},
+    {"include_background": False},
+    {"include_background": None},
+    {"smooth": 1.0},
+    {"pool": "batch", "absent_class": "skip", "class_reduction": "mean", "include_background": False},
+]
+KINDS = ["labels", "soft", "multi-hot"]
+SHAPES = [(2, 3, 7), (2, 3, 3, 4), (2, 3, 2, 2, 3)]  # 1D, 2D and 3D
+
+
+def problem(shape, kind, seed=0):
+    """Logits, what is given as labels, and the same as targets (B, C, *spatial). Class 2 is absent from sample 1."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+    labels[1:] = labels[1:].clamp_max(1)
+    if kind == "labels":
+        return logits, labels, one_hot(labels, shape[1])
+    target = torch.rand(shape, generator=generator, dtype=torch.float64)
+    target[1:, 2] = 0
+    return (logits, target, target) if kind == "soft" else (logits, target.round(), target.round())
+
+
+def outcome(compute, logits, *others):
+    """Value and gradient of compute(logits, *others)."""
+    leaf = logits.detach().clone().requires_grad_()
+    value = compute(leaf, *others)
+    if not value.requires_grad:
+        return value.detach(), torch.zeros_like(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_option_agrees_with_the_twin(name, options):
+    for turn, kind in enumerate(KINDS):
+        for activation in ("softmax", "sigmoid"):
+            for ignoring, weighted in ((False, False), (True, True)):
+                logits, labels, target = problem(SHAPES[turn], kind, seed=turn)
+                generator = torch.Generator().manual_seed(9)
+                keep = torch.rand(target[:, 0].shape, generator=generator) > 0.3 if ignoring else None
+                weight = torch.rand(target[:, 0].shape, generator=generator) if weighted else None
+                if ignoring:
+                    labels = torch.where(keep if kind == "labels" else keep[:, None], labels, 255)
+                loss = get_loss(name, activation=activation, ignore_index=255 if ignoring else None, **options)
+                slow = partial(twin, name, activation=activation, options=options)
+                expected, gradient = outcome(slow, logits, target, keep, weight)
+                value, ours = outcome(loss, logits, labels, weight)
+                torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close(ours, gradient, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_channel_agrees_with_the_twin(name):
+    logits = torch.randn(2, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = (torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(1)) > 0.7).double()
+    expected = outcome(partial(twin, name, activation="sigmoid"), logits, mask)
+    for given in (mask, mask.bool(), mask[:, 0].to(torch.uint8)):
+        value = outcome(get_loss(name, activation="sigmoid"), logits, given)
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_stay_in_the_stated_range(name, kind):
+    low, high = CATALOGUE[name].value_range.strip("[])").split(", ")
+    high = math.inf if high == "∞" else eval(high.replace("·", "*"), {"C": 3})
+    logits, labels, target = problem((2, 3, 40), kind)
+    right = 60 * (target - 0.5)
+    for x in (logits, right, -right, torch.zeros_like(logits), 1e4 * logits):
+        value = get_loss(name)(x, labels).item()
+        assert float(low) - 1e-9 <= value <= high + 1e-3
+
+
+@pytest.mark.parametrize("labels", [0, 1, 2])
+@pytest.mark.parametrize("absent_class", ["keep", "skip"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_single_voxel_of_a_single_class(name, absent_class, labels):
+    logits = torch.randn(1, 3, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(labels))
+    given = torch.full((1, 1, 1), labels)
+    options = {"absent_class": absent_class}
+    ours = outcome(get_loss(name, **options), logits, given)
+    expected = outcome(partial(twin, name, options=options), logits, one_hot(given, 3))
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+    assert ours[1].isfinite().all()
+
+
+@pytest.mark.parametrize("pool", ["sample", "batch"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_invariances(name, activation, pool):
+    """Order of the samples, of the voxels and of the foreground classes, and copies of a sample, change nothing."""
+    logits, labels, _ = problem((3, 4, 5, 6), "labels")
+    loss = get_loss(name, activation=activation, pool=pool, smooth=0 if pool == "batch" else 1e-6)
+    value, gradient = outcome(loss, logits, labels)
+
+    samples = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(outcome(loss, logits[samples], labels[samples]), (value, gradient[samples]))
+
+    voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    shuffled = outcome(loss, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
+    torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
+
+    classes = torch.tensor([0, 3, 1, 2])
+    renamed = outcome(loss, logits[:, classes], classes.argsort()[labels])
+    torch.testing.assert_close(renamed, (value, gradient[:, classes]))
+
+    one = outcome(loss, logits[:1], labels[:1])
+    copies = outcome(loss, logits[:1].expand(3, -1, -1, -1), labels[:1].expand(3, -1, -1))
+    torch.testing.assert_close(copies, (one[0], (one[1] / 3).expand(3, -1, -1, -1)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_compiles_whole(name):
+    """Without a break of the graph, forward and backward; a label out of range is found in it, too."""
+    torch._dynamo.reset()
+    logits, labels, _ = problem((2, 3, 3, 4), "labels")
+    loss = get_loss(name)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        outcome(lambda x: compiled(x, labels), logits), outcome(lambda x: loss(x, labels), logits)
+    )
+    with pytest.raises(ValueError, match="label 3 is outside the allowed range 0 to 2"):
+        compiled(logits, labels + 1)
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiles_whole_training_steps(dynamic):
+    """With a network in front, under autocast, by torch's default compiler, for shapes that change."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(1, 3, 3, padding=1).to(memory_format=torch.channels_last)
+    loss = get_loss("mixed_focal", ignore_index=9)
+
+    def step(images, labels):
+        with torch.autocast("cpu", torch.bfloat16):
+            return loss(network(images), labels)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    for rows in (4, 6):
+        images = torch.randn(2, 1, rows, 8).to(memory_format=torch.channels_last)
+        labels = torch.randint(0, 3, (2, 1, rows, 8), dtype=torch.uint8)
+        results = []
+        for run in (compiled, step):
+            network.zero_grad()
+            value = run(images, labels)
+            value.backward()
+            results.append((value.detach(), network.weight.grad.clone()))
+        torch.testing.assert_close(*results, rtol=1e-2, atol=1e-4)
+
+
+def test_asymmetric_by_hand():
+    """Labels 0 0 1 1, p_1 = 1/4 1/4 3/4 1/4: TP_0 = 3/2, FN_0 = 1/2, FP_0 = 1; TP_1 = 1, FN_1 = 1, FP_1 = 1/2."""
+    p = torch.tensor([0.25, 0.25, 0.75, 0.25], dtype=torch.float64)
+    logits, labels = torch.stack([1 - p, p]).log()[None], torch.tensor([[0, 0, 1, 1]])
+    error_0 = 1 - 1.5 / (1.5 + 0.7 * 0.5 + 0.3 * 1)
+    error_1 = 1 - 1 / (1 + 0.7 * 1 + 0.3 * 0.5)
+    value = get_loss("asymmetric_focal_tversky", smooth=0)(logits, labels)
+    assert value.item() == pytest.approx(error_0 + error_1**0.25)
+    mean = get_loss("asymmetric_focal_tversky", smooth=0, class_reduction="mean", include_background=False)
+    assert mean(logits, labels).item() == pytest.approx(error_1**0.25)
+
+    background = -0.4 * 2 * 0.25**0.5 * math.log(0.75)  # 1-δ = 0.4, (1-p_0)^γ with γ = 1/2
+    foreground = -0.6 * (math.log(0.75) + math.log(0.25))
+    unified = get_loss("asymmetric_unified_focal", weight=1)
+    assert unified(logits, labels).item() == pytest.approx((background + foreground) / 4)
+    foreground = -0.6 * (0.25**0.5 * math.log(0.75) + 0.75**0.5 * math.log(0.25))
+    assert get_loss("unified_focal", weight=1)(logits, labels).item() == pytest.approx((background + foreground) / 4)
+
+
+def test_generalised_dice_by_hand():
+    """Three voxels of class 0 and one of class 1, p = 1/3 each: weights (1/3)² and 1; class 2 is absent."""
+    logits, labels = torch.zeros(1, 3, 4, dtype=torch.float64), torch.tensor([[0, 0, 0, 1]])
+    # TP 1, 1/3, 0; FN 2, 2/3, 0; FP 1/3, 1, 4/3
+    above = 1 / 9 * 1 + 1 / 3
+    below = 1 / 9 * (1 + (2 + 1 / 3) / 2) + (1 / 3 + (2 / 3 + 1) / 2)
+    keep = get_loss("generalised_dice", smooth=0)(logits, labels)
+    assert keep.item() == pytest.approx(1 - above / (below + 4 / 3 / 2))
+    skip = get_loss("generalised_dice", smooth=0, absent_class="skip")(logits, labels)
+    assert skip.item() == pytest.approx(1 - above / below)
+
+
+def test_log_cosh_dice_by_hand():
+    """p = 1/2 everywhere, labels half and half: each class has index 1/2, and log cosh(1/2) = 0.120."""
+    logits, labels = torch.zeros(1, 2, 4, dtype=torch.float64), torch.tensor([[0, 0, 1, 1]])
+    value = get_loss("log_cosh_dice", smooth=0)(logits, labels).item()
+    assert value == pytest.approx(2 * math.log(math.cosh(0.5))) == pytest.approx(0.2402, abs=1e-4)
+
+
+def test_identities_of_the_family():
+    logits, labels, _ = problem((2, 3, 5, 4), "labels")
+
+    def value(name, **parameters):
+        return get_loss(name, **parameters)(logits, labels).item()
+
+    for weight in (0.3, None):
+        shared = {"weight": weight, "delta": 0.7}
+        assert value("asymmetric_unified_focal", gamma=0, **shared) == pytest.approx(
+            value("unified_focal", gamma=0, **shared)
+        )
+    assert value("unified_focal", weight=1, delta=0.5, gamma=0) == pytest.approx(value("cross_entropy") / 2)
+    assert value("unified_focal", weight=0, delta=0.5, gamma=0) == pytest.approx(value("dice"))
+    assert value("unified_focal", weight=0, delta=0.7, gamma=0.25) == pytest.approx(value("focal_tversky"))
+    assert value("asymmetric_unified_focal", weight=0, delta=0.7, gamma=0.75) == pytest.approx(
+        value("asymmetric_focal_tversky")
+    )
+    assert value("asymmetric_focal_tversky", gamma=0) == pytest.approx(value("tversky"))
+    assert value("dice_focal", alpha=0.25, class_reduction="sum", weight=0.2) == pytest.approx(
+        value("mixed_focal", weight=0.2, delta=0.5, gamma_tversky=1)
+    )
+    assert value("dice_focal", gamma=0) == pytest.approx(value("combo") + 1)
+    assert value("dice_focal", weight=1) == pytest.approx(value("focal", alpha=1))
