@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-peers lint clean
 
 install: $(VENV)/.installed
 
@@ -24,5 +24,16 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest
 
+# Other libraries' losses, in an environment of their own: what they require does not go beside the study's packages.
+PEERS := .venv-peers
+$(PEERS)/.installed: constraints.txt tests/peers/requirements.txt tests/peers/requirements-alone.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement tests/peers/requirements-alone.txt --editable .
+	touch $@
+
+test-peers: $(PEERS)/.installed
+	$(PEERS)/bin/python -m pytest tests/peers
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

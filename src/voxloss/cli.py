@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     losses = command("losses", _losses, "list the losses, or explain one: equation, conventions, parameters")
     losses.add_argument("name", nargs="?", metavar="NAME")
+    losses.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
 
     check = command("check", _check, "say what is wrong with a data set, and how rare its structures are")
     check.add_argument("data", type=Path, metavar="DATA")
@@ -269,8 +270,11 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _losses(arguments: argparse.Namespace) -> int:
     import voxloss
-    from voxloss.losses.card import describe
+    from voxloss.losses.card import describe, write_cards
 
+    if arguments.write is not None:
+        write_cards(arguments.write)
+        return 0
     if arguments.name is None:
         print("\n".join(voxloss.list_losses()))
         return 0

@@ -7,11 +7,13 @@ import io
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import voxloss
+from voxloss.cli import main
 from voxloss.losses import CATALOGUE, describe
 from voxloss.losses.options import Options
 
@@ -102,6 +104,18 @@ def test_card_tells_the_conventions(name):
     assert name in card and entry.equation in card and entry.equations in card and entry.source in card
     assert all(note in card for note in entry.notes) and all(f"`{key}`" in card for key in entry.parameters)
     assert all(option in card for option in Options.__annotations__)
+
+
+def test_committed_cards_are_those_of_the_catalogue(tmp_path):
+    """Written again by `voxloss losses --write docs/losses`."""
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["losses", "--write", str(tmp_path)])
+    committed = Path(__file__).parents[2] / "docs" / "losses"
+    names = sorted(path.name for path in committed.iterdir())
+    assert (
+        names == sorted(path.name for path in tmp_path.iterdir()) == sorted(["README.md", *(f"{n}.md" for n in NAMES)])
+    )
+    assert all((committed / name).read_text() == (tmp_path / name).read_text() for name in names)
 
 
 def test_unknown_name():

@@ -1,8 +1,9 @@
 """The convention card of a loss, as Markdown."""
 
+from pathlib import Path
 from typing import Any
 
-from voxloss.losses.catalogue import get_entry
+from voxloss.losses.catalogue import CATALOGUE, get_entry
 from voxloss.losses.entries import Entry
 from voxloss.losses.options import Options
 from voxloss.losses.peers import PEERS, Peer
@@ -28,6 +29,29 @@ def describe(name: str) -> str:
     for title, content in sections.items():
         lines += ["", f"## {title}", "", *content]
     return "\n".join(lines) + "\n"
+
+
+def write_cards(folder: Path) -> None:
+    """All cards as NAME.md in `folder`, and a README.md that lists them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CATALOGUE:
+        (folder / f"{name}.md").write_text(describe(name), encoding="utf-8")
+    rows = [
+        f"| [`{entry.name}`]({entry.name}.md) | {entry.title} | {entry.family} | `{entry.equation}` |"
+        for entry in CATALOGUE.values()
+    ]
+    (folder / "README.md").write_text("\n".join([_INDEX, *rows]) + "\n", encoding="utf-8")
+
+
+_INDEX = """# The losses
+
+One card each: equation, parameters, conventions, and where other libraries' loss of that name differs. Written by
+`voxloss losses --write docs/losses`; `voxloss losses NAME` prints one. In the equations p is the probability of a
+voxel, y its label, C the number of classes, and per sample and class TP = Σ p·t, FP = Σ p·(1-t), FN = Σ (1-p)·t with
+t = 1 where the label is the class.
+
+| name | loss | family | equation |
+|---|---|---|---|"""
 
 
 def _reductions(entry: Entry) -> list[str]:
@@ -64,12 +88,17 @@ def _reductions(entry: Entry) -> list[str]:
 
 
 def _peer(peer: Peer) -> list[str]:
-    same = "No setting of ours reproduces it."
+    same = "No settings of ours give the same."
     if peer.ours is not None:
         settings = ", ".join(f"{key}={_number(value)}" for key, value in peer.ours.items())
-        same = f"Ours with `{settings}` gives the same." if settings else "Ours gives the same with its defaults."
+        same = f"Ours with `{settings}`" if settings else "Ours with its defaults"
+        same += f", times {peer.scale:g}" if peer.scale != 1 else ""
+        same += f", plus {peer.offset:g}" if peer.offset > 0 else f", less {-peer.offset:g}" if peer.offset else ""
+        same += " gives the same."
     return [f"- **{peer.library}**, `{peer.function}`: {peer.difference} {same}"]
 
 
 def _number(value: Any) -> str:
-    return "4/3" if value == 4 / 3 else repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_number, value))}]"
+    return {4 / 3: "4/3", 1 / 3: "1/3", 0.25 / 3: "1/12"}.get(value, repr(value))
