@@ -108,7 +108,7 @@ def test_card_tells_the_conventions(name):
 
 def test_committed_cards_are_those_of_the_catalogue(tmp_path):
     """Written again by `voxloss losses --write docs/losses`."""
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["losses", "--write", str(tmp_path)])
     committed = Path(__file__).parents[2] / "docs" / "losses"
     names = sorted(path.name for path in committed.iterdir())
