@@ -1,5 +1,7 @@
 """The fused path against the slow twin and the plain path, natively on CUDA, elsewhere through Triton's interpreter."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -160,6 +162,33 @@ def test_ignored_and_bad_voxels_do_nothing(activation, monkeypatch):
     assert s.voxels.tolist() == [14, 14]
     s.sums.sum().backward()
     assert logits.grad[..., :6].count_nonzero() == 0 and logits.grad.isfinite().all()
+
+
+def test_a_class_may_be_ignored():
+    """ignore_index may be a label that the logits have a channel for."""
+    logits = torch.randn(1, 3, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.randint(0, 3, (1, 20), generator=torch.Generator().manual_seed(1))
+    kept = labels[0] != 1
+    expected = twin("mixed_focal", logits[..., kept], one_hot(labels[:, kept], 3))
+    value = get_loss("mixed_focal", ignore_index=1)(logits.to(DEVICE), labels.to(DEVICE))
+    torch.testing.assert_close(value.cpu(), expected)
+
+
+@pytest.mark.parametrize("kind", ["labels", "soft", "sigmoid"])
+def test_small_errors_are_not_lost_beside_large_sums(kind):
+    """A confident and right prediction: 1-p is 1e-8, which float32 cannot tell from 0 beside 1."""
+    logits = torch.zeros(1, 2, 100)
+    logits[:, 1] = -math.log(1e8)
+    labels = torch.zeros(1, 100, dtype=torch.long)
+    if kind == "soft":
+        labels = torch.stack([1 - labels, labels], 1)
+    if kind == "sigmoid":
+        logits[:, 0] = math.log(1e8)
+    activation = "sigmoid" if kind == "sigmoid" else "softmax"
+    s = voxel_statistics(logits.to(DEVICE), labels.to(DEVICE), focal_exponents=(0, 1), activation=activation)
+    for value in (s.false_positive[0, 1], s.false_negative[0, 0], s.focal[0][0, 0]):
+        assert value.item() == pytest.approx(1e-6, rel=1e-5)
+    assert s.focal[1][0, 0].item() == pytest.approx(1e-14, rel=1e-5)
 
 
 def test_bad_labels_are_refused_where_checked():
