@@ -4,10 +4,11 @@
     python benchmarks/losses.py --output rows.csv --device cuda   # float32 and bfloat16
 
 One row for each implementation, number of classes, type and pass (forward, or forward and backward). The
-implementations take turns, so that what slows the machine slows them all; `ratio_to_cross_entropy` is the median over
-the rounds of their time over that of torch's cross entropy in the same round. Memory is the peak beyond the inputs.
-The traffic floor is the time to read logits and labels twice and write the gradient once, at the bandwidth of a copy
-measured in the same run. Peers that are not installed are left out, and said to be.
+implementations take turns, in an order that rotates, so that what slows the machine slows them all;
+`ratio_to_cross_entropy` is the median over the rounds of their time over that of torch's cross entropy in the same
+round. Memory is the peak beyond the inputs. The traffic floor is the time to read logits and labels twice and write the
+gradient once, at the bandwidth of a copy measured in the same run. Peers that are not installed are left out, and said
+to be; `make test-peers` makes an environment with all of them.
 """
 
 import argparse
@@ -180,9 +181,13 @@ def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int)
                 print(f"{name} left out at {classes} classes, {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
                 del losses[name]
         times: dict[str, list[float]] = {name: [] for name in losses}
-        for _ in range(rounds):
-            for name, (_, loss) in losses.items():
-                times[name].append(seconds(loss, logits, labels, backward))
+        for turn in range(rounds):
+            names = list(losses)
+            first = turn % len(
+                names
+            )  # whoever comes after a loss that frees much memory pays for it: not always the same
+            for name in names[first:] + names[:first]:
+                times[name].append(seconds(losses[name][1], logits, labels, backward))
         for name, (version, _) in losses.items():
             ratios = [own / reference for own, reference in zip(times[name], times[REFERENCE], strict=True)]
             tenths = statistics.quantiles(times[name], n=10, method="inclusive")
@@ -224,7 +229,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 3, 14, 105], choices=[2, 3, 14, 105])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, help="threads of the CPU; torch's own choice where not given")
     arguments = parser.parse_args()
     if arguments.threads:

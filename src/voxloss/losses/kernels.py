@@ -7,6 +7,8 @@ sigmoid, one per exponent Σ (1-t) p^γ (-log(1-p)). `x` is a buffer that may be
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,26 +24,30 @@ def rows(activation: str, exponents: int) -> int:
     return FOCAL + exponents * (2 if activation == "sigmoid" else 1)
 
 
-def _focal(surprise: Tensor, miss: Tensor, exponent: Exponent) -> Tensor:
-    """(1-p)^γ (-log p) from `surprise` = -log p and `miss` = 1-p."""
+def _focal(surprise: Tensor, miss: Tensor, exponent: Exponent, out: Tensor) -> Tensor:
+    """(1-p)^γ (-log p) from `surprise` = -log p and `miss` = 1-p, in `out` unless γ is 0."""
     if isinstance(exponent, float) and exponent == 0:
         return surprise
-    return torch.pow(miss, exponent).mul_(surprise)
+    return torch.pow(miss, exponent, out=out).mul_(surprise)
 
 
-def _focal_slope(surprise: Tensor, miss: Tensor, hit: Tensor, exponent: Exponent) -> Tensor:
-    """-p · d/dp [(1-p)^γ (-log p)] = (1-p)^γ (γ p (-log p)/(1-p) + 1), with `hit` = p.
+def _focal_slope(
+    surprise: Tensor, miss: Tensor, hit: Tensor, exponent: Exponent, quotient: Tensor, out: Tensor
+) -> Tensor:
+    """-p · d/dp [(1-p)^γ (-log p)] = (1-p)^γ (γ p (-log p)/(1-p) + 1), with `hit` = p, in `out`.
 
     The quotient (-log p)/(1-p) tends to 1 as p tends to 1, where d/dp (1-p)^γ alone is infinite for γ < 1. At p = 1
     it is computed as 0/tiny = 0 instead of 1, which changes nothing: for γ > 0 the factor (1-p)^γ is 0 there.
+    `quotient` is a buffer.
     """
     if isinstance(exponent, float) and exponent == 0:
-        return torch.ones_like(miss)
-    quotient = miss.clamp_min(torch.finfo(miss.dtype).tiny).reciprocal_().mul_(surprise).mul_(hit)
-    power = torch.pow(miss, exponent)
+        return out.fill_(1)
+    tiny = torch.finfo(miss.dtype).tiny
+    torch.clamp_min(miss, tiny, out=quotient).reciprocal_().mul_(surprise).mul_(hit)
+    torch.pow(miss, exponent, out=out)
     if isinstance(exponent, float):
-        return power.addcmul_(power, quotient, value=exponent)
-    return power.addcmul_(power, quotient.mul_(exponent))
+        return out.addcmul_(out, quotient, value=exponent)
+    return out.addcmul_(out, quotient.mul_(exponent))
 
 
 def _take(exponent: Exponent, labels: Tensor) -> Exponent:
@@ -62,6 +68,21 @@ def _most_surprise(x: Tensor) -> float:
     return torch.finfo(x.dtype).max / 2
 
 
+@dataclass(frozen=True)
+class Buffers:
+    """Memory for one chunk, used again for the next: allocating it anew costs as much as the work in it.
+
+    `x` holds the logits, `mask` and `scratch` are like it, (C, n); `rows` are vectors (n,).
+    """
+
+    x: Tensor
+    mask: Tensor
+    scratch: Tensor
+    rows: tuple[Tensor, ...]
+
+    ROWS: ClassVar[int] = 6
+
+
 class LabelSoftmax:
     """Softmax against hard labels: per voxel only the label's channel is looked at.
 
@@ -71,59 +92,63 @@ class LabelSoftmax:
     sums along rows are pairwise and in a fixed order, which adding up by index is not.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor) -> None:
-        self.labels = labels
-        x.sub_(x.amax(0))
-        chosen = x.gather(0, labels[None])[0]
-        own = _exp_(chosen.clone())
-        self.mask = torch.empty_like(x)
+    def __init__(self, buffers: Buffers, labels: Tensor) -> None:
+        self.labels, self.mask, self.scratch = labels, buffers.mask, buffers.scratch
+        self.surprise, self.miss, self.hit, self.first, self.second, self.third = buffers.rows
+        x, chosen, rest, own = buffers.x, self.first, self.miss, self.hit
+        x.sub_(torch.amax(x, 0, out=self.second))
+        torch.gather(x, 0, labels[None], out=chosen[None])
+        _exp_(own.copy_(chosen))
         channels = torch.arange(len(x), device=x.device, dtype=x.dtype)
-        torch.eq(channels[:, None], labels.to(x.dtype), out=self.mask)
-        rest = _exp_(x).addcmul_(x, self.mask, value=-1).sum(0)
+        torch.eq(channels[:, None], self.second.copy_(labels), out=self.mask)
+        torch.sum(_exp_(x).addcmul_(x, self.mask, value=-1), 0, out=rest)
         # -log p = log(Σ exp without the largest term, which is 1, plus 1) minus the label's logit less the largest:
         # exact where p is close to 1, as the label is then the largest and `own` is 1.
-        self.surprise = (own - 1).add_(rest).log1p_().sub_(chosen).clamp_max_(_most_surprise(x))
-        scale = (rest + own).reciprocal_()
-        self.others, self.miss, self.hit = x.mul_(scale), rest.mul_(scale), own.mul_(scale)
+        torch.sub(own, 1, out=self.surprise).add_(rest).log1p_().sub_(chosen).clamp_max_(_most_surprise(x))
+        scale = torch.add(rest, own, out=self.second).reciprocal_()
+        self.others = x.mul_(scale)
+        rest.mul_(scale)
+        own.mul_(scale)
 
-    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent], scratch: Tensor) -> Tensor:
-        """The sums (S, C) over this chunk; `scratch` (C, n) is overwritten."""
+    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
+        """The sums (S, C) over this chunk."""
         if weight is not None:
             self.others.mul_(weight)
             self.mask.mul_(weight)
 
         def by_label(values: Tensor) -> Tensor:
-            return torch.mul(self.mask, values, out=scratch).sum(1)
+            return torch.mul(self.mask, values, out=self.scratch).sum(1)
 
         rows = [by_label(self.hit), self.others.sum(1), by_label(self.miss)]
-        rows += [by_label(_focal(self.surprise, self.miss, _take(exponent, self.labels))) for exponent in exponents]
+        for exponent in exponents:
+            rows.append(by_label(_focal(self.surprise, self.miss, _take(exponent, self.labels), self.first)))
         return torch.stack(rows)
 
-    def gradient(
-        self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], scratch: Tensor, out: Tensor
-    ) -> None:
+    def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
         """Write d(Σ upstream·sums)/d(logits) to `out`.
 
-        With a = dL/dp of the other classes, b that of the label's, h the focal slope p·dL/dp and R = Σ_{c≠y} p_c a_c,
-        the softmax gives p_c (a_c - R - p_y b - h) for c ≠ y and p_y ((1-p_y) b - R) + (1-p_y) h for c = y.
+        With a = dL/dp of the other classes, b that of the label's, h = p·dL/dp of the focal sums and
+        R = Σ_{c≠y} p_c a_c, the softmax gives p_c (a_c - R - p_y b - h) for c ≠ y and
+        p_y ((1-p_y) b - R) + (1-p_y) h for c = y.
         """
-        other = upstream[FALSE_POSITIVE]
-        own = (upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE]).index_select(0, self.labels).mul_(self.hit)
+        other, labels = upstream[FALSE_POSITIVE], self.labels
+        own = torch.index_select(upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], 0, labels, out=self.first)
+        own.mul_(self.hit)
         for row, exponent in zip(upstream[FOCAL:], exponents, strict=True):
-            slope = _focal_slope(self.surprise, self.miss, self.hit, _take(exponent, self.labels))
-            own.addcmul_(slope, row.index_select(0, self.labels), value=-1)  # now p_y b + h
-        mean_other = other @ self.others
-        mean = own + mean_other
+            taken = _take(exponent, labels)
+            slope = _focal_slope(self.surprise, self.miss, self.hit, taken, self.second, self.third)
+            own.addcmul_(slope, torch.index_select(row, 0, labels, out=self.second), value=-1)  # now p_y b + h
+        mean_other = torch.mv(self.others.T, other, out=self.second)
+        mean = torch.add(own, mean_other, out=self.third)
         at_label = own.mul_(self.miss).addcmul_(self.hit, mean_other, value=-1)
-        if out.dtype == scratch.dtype:
-            scratch = out
-        torch.sub(other[:, None], mean, out=scratch).mul_(self.others)
+        result = out if out.dtype == self.scratch.dtype else self.scratch
+        torch.sub(other[:, None], mean, out=result).mul_(self.others)
         if weight is not None:
             at_label.mul_(weight)
-            scratch.mul_(weight)
-        scratch.addcmul_(self.mask, at_label)
-        if out is not scratch:
-            out.copy_(scratch)
+            result.mul_(weight)
+        result.addcmul_(self.mask, at_label)
+        if result is not out:
+            out.copy_(result)
 
 
 class Dense:
@@ -146,34 +171,33 @@ class Dense:
             minus = -self.surprise
             self.hit, self.miss = minus.exp(), minus.expm1().neg_()
 
-    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent], scratch: Tensor) -> Tensor:
-        """The sums (S, C) over this chunk; `scratch` is not used."""
+    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
+        """The sums (S, C) over this chunk."""
         inside, outside = self.target, 1 - self.target
         if weight is not None:
             inside, outside = inside * weight, outside.mul_(weight)
         columns = [_column(exponent) for exponent in exponents]
         rows = [(self.hit * inside).sum(1), (self.hit * outside).sum(1), (self.miss * inside).sum(1)]
-        rows += [(_focal(self.surprise, self.miss, column) * inside).sum(1) for column in columns]
+        buffer = torch.empty_like(self.hit)
+        rows += [(_focal(self.surprise, self.miss, column, buffer) * inside).sum(1) for column in columns]
         if self.sigmoid:
-            rows += [(_focal(self.other_surprise, self.hit, column) * outside).sum(1) for column in columns]
+            rows += [(_focal(self.other_surprise, self.hit, column, buffer) * outside).sum(1) for column in columns]
         return torch.stack(rows)
 
-    def gradient(
-        self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], scratch: Tensor, out: Tensor
-    ) -> None:
+    def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
         """Write d(Σ upstream·sums)/d(logits) to `out`, with dL/dp = t·gTP + (1-t)·gFP - t·gFN."""
         inside, outside = self.target, 1 - self.target
         columns = [_column(exponent) for exponent in exponents]
         own, other = upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], upstream[FALSE_POSITIVE]
-        slope = torch.zeros_like(self.hit)
+        slope, *buffers = torch.zeros_like(self.hit), torch.empty_like(self.hit), torch.empty_like(self.hit)
         for row, column in zip(upstream[FOCAL:], columns, strict=False):
-            slope -= _focal_slope(self.surprise, self.miss, self.hit, column) * row[:, None]
+            slope.addcmul_(_focal_slope(self.surprise, self.miss, self.hit, column, *buffers), row[:, None], value=-1)
         region = (inside * own[:, None]).add_(outside * other[:, None])  # dL/dp of the region sums
         slope *= inside  # p · dL/dp of the focal sums
         if self.sigmoid:
             gradient = region.mul_(self.hit).mul_(self.miss).add_(slope.mul_(self.miss))
             for row, column in zip(upstream[FOCAL + len(columns) :], columns, strict=True):
-                other_slope = _focal_slope(self.other_surprise, self.hit, self.miss, column)
+                other_slope = _focal_slope(self.other_surprise, self.hit, self.miss, column, *buffers)
                 gradient += other_slope.mul_(outside).mul_(self.hit) * row[:, None]
         else:
             mean = (self.hit * region).add_(slope).sum(0)

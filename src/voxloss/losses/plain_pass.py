@@ -10,9 +10,10 @@ from torch import Tensor
 from voxloss.losses import kernels, targets
 from voxloss.losses.settings import PassSettings
 
-# Numbers in the buffers of a chunk: on a CPU so many that they about stay in cache (73,728 voxels of three classes), on
-# other devices so many that starting the kernels costs little beside running them.
-CPU_CHUNK = 17 * 73_728
+# Numbers in the buffers of a chunk: on a CPU so many that they about stay in cache and calling the operations costs
+# little beside running them (98,384 voxels of three classes, no multiple of a page), on other devices so many that
+# starting the kernels costs little.
+CPU_CHUNK = 15 * 98_384
 DEVICE_CHUNK = 24_000_000
 
 
@@ -24,7 +25,7 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     totals = logits.new_zeros((batch, rows, classes), dtype=total_type(logits))
     voxels = logits.new_zeros(batch, dtype=total_type(logits))
     for chunk in _chunks(logits, target, weight, settings, check=settings.check):
-        totals[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents, chunk.scratch)
+        totals[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents)
         voxels[chunk.sample] += chunk.voxels
         del chunk
     return totals, voxels
@@ -39,7 +40,7 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
     for chunk in _chunks(logits, target, weight, settings, check=False):
         out = flat[chunk.sample, :, chunk.span]
-        chunk.kernel.gradient(upstream[chunk.sample], chunk.weight, chunk.exponents, chunk.scratch, out)
+        chunk.kernel.gradient(upstream[chunk.sample], chunk.weight, chunk.exponents, out)
         del chunk
     return result
 
@@ -72,7 +73,6 @@ class _Chunk:
     weight: Tensor | None
     voxels: int | Tensor
     exponents: tuple[kernels.Exponent, ...]
-    scratch: Tensor
 
 
 def _chunks(
@@ -83,33 +83,37 @@ def _chunks(
     batch, classes, voxels = flat.shape
     flat_target = target.flatten(2 if settings.dense else 1)
     flat_weight = None if weight is None else weight.flatten(1)
-    # Three buffers of all classes and about eight of one number a voxel.
-    size = max(1, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // (3 * classes + 8))
+    per_voxel = 3 * classes + kernels.Buffers.ROWS
+    size = max(1, min(voxels, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // per_voxel))
     working = working_type(logits)
-    x_buffer, scratch_buffer = (logits.new_empty((classes, min(size, voxels)), dtype=working) for _ in range(2))
+    memory = logits.new_empty((per_voxel, size), dtype=working)
     exponents = tuple(
         logits.new_tensor(value, dtype=working) if isinstance(value, tuple) else value for value in settings.exponents
     )
     for sample in range(batch):
         for start in range(0, voxels, size):
             span = slice(start, min(start + size, voxels))
-            x, scratch = (buffer[:, : span.stop - start] for buffer in (x_buffer, scratch_buffer))
+            x, mask, scratch, rows = memory[:, : span.stop - start].split(
+                (classes, classes, classes, kernels.Buffers.ROWS)
+            )
+            buffers = kernels.Buffers(x, mask, scratch, rows.unbind())
             x.copy_(flat[sample, :, span])
             raw_weight = None if flat_weight is None else flat_weight[sample, span]
-            kernel, factor, counted = _read(x, flat_target[sample, ..., span], raw_weight, scratch, settings, check)
-            yield _Chunk(sample, span, kernel, factor, counted, exponents, scratch)
+            kernel, factor, counted = _read(buffers, flat_target[sample, ..., span], raw_weight, settings, check)
+            yield _Chunk(sample, span, kernel, factor, counted, exponents)
             del kernel, factor, counted  # else they stay beside those of the next chunk
 
 
 def _read(
-    x: Tensor, raw: Tensor, raw_weight: Tensor | None, scratch: Tensor, settings: PassSettings, check: bool
+    buffers: kernels.Buffers, raw: Tensor, raw_weight: Tensor | None, settings: PassSettings, check: bool
 ) -> tuple[kernels.LabelSoftmax | kernels.Dense, Tensor | None, int | Tensor]:
     """The kernel of one chunk, the weight of its voxels (None: 1 for all), and how many of them count."""
+    x = buffers.x
     classes, length = x.shape
     if settings.dense:
         if check:
             targets.check_targets(raw, settings.ignore_index)
-        chosen, counted = targets.dense_chunk(raw, settings.ignore_index, scratch)
+        chosen, counted = targets.dense_chunk(raw, settings.ignore_index, buffers.scratch)
     else:
         if check:
             targets.check_labels(raw, classes, settings.ignore_index)
@@ -122,8 +126,8 @@ def _read(
         factor = counted.to(x.dtype) if factor is None else factor.masked_fill(~counted, 0)
     number = length if counted is None else counted.sum()
     if not settings.dense and settings.activation == "softmax":
-        return kernels.LabelSoftmax(x, chosen), factor, number
+        return kernels.LabelSoftmax(buffers, chosen), factor, number
     if not settings.dense:
         channels = torch.arange(classes, device=x.device)[:, None]
-        chosen = torch.eq(channels, chosen, out=scratch)
+        chosen = torch.eq(channels, chosen, out=buffers.scratch)
     return kernels.Dense(x, chosen, settings.activation), factor, number
