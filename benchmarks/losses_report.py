@@ -61,7 +61,7 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
             axis.set_xlabel(label, fontsize=8)
         floor = group["floor_ms"].iloc[0] / group.loc[group["ratio_to_cross_entropy"] == 1, "ms_p50"].iloc[0]
         time_axis.axvline(floor, color=FLOOR, linewidth=1, label="traffic floor")
-        time_axis.legend(fontsize=7, frameon=False, loc="lower right")
+        time_axis.legend(fontsize=7, frameon=False, loc="upper right")
         time_axis.set_title(f"{classes} classes, {dtype}", fontsize=9, loc="left")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
@@ -93,9 +93,10 @@ Measured by `benchmarks/losses.py` in one run on the same tensors, the losses ta
 `benchmarks/results/`. × cross entropy is the median over the rounds of a loss's time over that of torch's cross entropy
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
-On this shared machine of two cores the same code takes 1 to 1.7 times as long from one minute to the next where two threads
-work on buffers in cache, as ours do; × cross entropy of Mixed Focal at three classes was between 2.0 and 2.9 in most runs, and in
-a process that does nothing else (whose cross entropy waits for fresh memory at every step) between 1.1 and 2.0.
+On this shared machine of two cores, code of which two threads work on buffers in cache, as ours, takes 1 to 1.7 times as
+long from one minute to the next. × cross entropy of Mixed Focal at three classes was between 2.0 and 2.9 in most runs
+(up to 4.5 in such minutes), and between 1.1 and 2.0 in processes that do nothing else, whose cross entropy waits for
+fresh memory at every step.
 
 """
 
