@@ -93,10 +93,10 @@ Measured by `benchmarks/losses.py` in one run on the same tensors, the losses ta
 `benchmarks/results/`. × cross entropy is the median over the rounds of a loss's time over that of torch's cross entropy
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
-On this shared machine of two cores, code of which two threads work on buffers in cache, as ours, takes 1 to 1.7 times as
-long from one minute to the next. × cross entropy of Mixed Focal at three classes was between 2.0 and 2.9 in most runs
-(up to 4.5 in such minutes), and between 1.1 and 2.0 in processes that do nothing else, whose cross entropy waits for
-fresh memory at every step.
+On this shared machine of two cores, code of which two threads work on buffers in cache, as ours, takes 1 to 1.7 times
+as long from one minute to the next. × cross entropy of Mixed Focal at three classes was between 2.0 and 2.9 in most
+runs (up to 4.5 in such minutes), and between 1.1 and 2.0 in processes that do nothing else, whose cross entropy waits
+for fresh memory at every step.
 
 """
 
