@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_twin import nnunet, one_hot, twin
 
-from voxloss import get_loss
+from voxloss import get_loss, list_losses
 from voxloss.losses import plain_pass, statistics
 
 OWN = {
@@ -158,6 +158,10 @@ def test_statistics_pass_gradcheck(activation, soft, exponents):
         return s.true_positive, s.false_positive, s.false_negative, *s.focal, *s.focal_negative
 
     assert torch.autograd.gradcheck(sums, logits.requires_grad_())
+
+
+def test_every_loss_has_parameters_to_draw_from():
+    assert list(OWN) == list_losses()
 
 
 @pytest.mark.parametrize("name", OWN)
