@@ -79,7 +79,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         seed=run.seed,
         training=[prepared[case_id] for case_id in split.training],
         validation=[prepared[case_id] for case_id in split.inner or split.validation],
-        classes=len(study.dataset.classes),
+        classes=study.dataset.classes,
     )
     network = train(training, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Training: the same for every loss, resumable, and honest about what went wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import voxloss
 from voxloss.config_files import load_config
 from voxloss.training.checkpoint import load_state
+from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.train import DivergedError, InterruptedRunError, Training, _Schedule, train
 
 CPU = torch.device("cpu")
@@ -44,7 +46,7 @@ def run(
 ) -> Training:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [*SMALL, *overrides])
-    return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], classes=3)
+    return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], ("background", "ball", "core"))
 
 
 def history(folder: Path) -> list[dict]:
@@ -134,9 +136,41 @@ def test_the_selected_weights_are_those_of_the_best_epoch(tmp_path, selection):
     assert all(torch.equal(value, best["network"][name]) for name, value in network.state_dict().items())
 
 
-def test_divergence_names_epoch_and_step(tmp_path):
-    with pytest.raises(DivergedError, match=r"the loss became nan in epoch \d, step \d"):
+def test_divergence_names_epoch_step_and_classes(tmp_path):
+    with pytest.raises(
+        DivergedError, match=r"the loss became nan in epoch \d, step \d: the network's logits of .*ball"
+    ):
         train(run(tmp_path, "--training.learning_rate", "1e30", "--training.epochs", "8", loss="cross_entropy"), CPU)
+
+
+def test_what_is_not_finite_is_named():
+    classes, labels = ("background", "ball", "core"), torch.tensor([[0, 1, 2, 1]])
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 2, 1] = torch.inf
+    loss = voxloss.get_loss("mixed_focal")
+    assert what_is_not_finite(loss, logits, labels, classes) == "the network's logits of core are not finite"
+    # A loss of our own whose region term breaks at finite logits: 0/0 in the class that is perfectly predicted.
+    perfect = 1e4 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
+    broken = voxloss.get_loss("mixed_focal")
+    region = replace(broken.formula.region, curve=lambda error, index, exponent: error / error)
+    broken.formula = replace(broken.formula, region=region)
+    assert what_is_not_finite(broken, perfect, labels, classes) == "the region term is not finite"
+
+
+def test_gradient_shares_are_those_of_the_terms_alone(tmp_path):
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1))
+    norms = []
+    for part in ("focal", "focal_tversky"):
+        leaf = logits.clone().requires_grad_()
+        norms.append(torch.autograd.grad(voxloss.get_loss(part)(leaf, labels), leaf)[0].norm().item())
+    shares = gradient_shares(voxloss.get_loss("mixed_focal"), logits, labels)
+    assert shares == pytest.approx({"pixelwise": norms[0] / sum(norms), "region": norms[1] / sum(norms)}, rel=1e-5)
+    assert gradient_shares(voxloss.get_loss("dice"), logits, labels) == {"region": 1.0}
+    train(run(tmp_path, "--training.epochs", "2"), CPU)
+    for row in history(tmp_path):
+        parts = dict(part.split("=") for part in row["gradient_shares"].split())
+        assert list(parts) == ["pixelwise", "region"] and sum(map(float, parts.values())) == pytest.approx(1, abs=1e-3)
 
 
 def test_validation_dice_is_the_mean_over_foreground_classes(tmp_path, monkeypatch):

@@ -18,11 +18,22 @@ import voxloss
 from voxloss.config import StudyConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.files import write_text
+from voxloss.losses import VoxelLoss
 from voxloss.training.augment import Augmenter
 from voxloss.training.checkpoint import load_state, save_state
+from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.unet3d import UNet3D
 
-HISTORY = ("epoch", "train_loss", "validation_loss", "validation_dice", "learning_rate", "seconds", "batch_digest")
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "validation_loss",
+    "validation_dice",
+    "learning_rate",
+    "gradient_shares",
+    "seconds",
+    "batch_digest",
+)
 _AUGMENT, _WEIGHTS = 3, 4  # streams of random numbers; 0 to 2 are the patches'
 
 
@@ -42,7 +53,7 @@ class Training:
         folder: of the run; gets checkpoint.pt, best.pt (where weights are selected) and history.csv.
         loss: catalogue name, and parameters that differ from its defaults.
         training, validation: prepared cases to train on, and those that are looked at after every epoch.
-        classes: number of classes, background included.
+        classes: the name of every class index, background first.
     """
 
     folder: Path
@@ -53,7 +64,7 @@ class Training:
     seed: int
     training: Sequence[PatchSource]
     validation: Sequence[PatchSource]
-    classes: int
+    classes: Sequence[str]
 
     @property
     def patches(self) -> PatchSetting:
@@ -82,13 +93,13 @@ def train(
         report: called with the number of finished epochs after each.
 
     Raises:
-        DivergedError: the loss is no longer finite; the message names epoch and step.
+        DivergedError: the loss is no longer finite; the message names epoch, step, term and class.
         InterruptedRunError: `stop` said so.
     """
     setting = run.config.training
     with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
         torch.manual_seed(_word(run.seed, run.fold, _WEIGHTS))
-        network = make_network(run.config, run.training[0].image.shape[0], run.classes)
+        network = make_network(run.config, run.training[0].image.shape[0], len(run.classes))
     network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=setting.learning_rate)
@@ -99,11 +110,11 @@ def train(
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
         rate = schedule.start(epoch)
-        train_loss, digest = _train_epoch(run, network, loss, optimizer, batches, epoch, stop)
+        train_loss, shares, digest = _train_epoch(run, network, loss, optimizer, batches, epoch, stop)
         validation_loss, validation_dice = _validate(run, network, loss, validation)
         schedule.finish(train_loss)
         seconds = time.perf_counter() - start
-        row = (epoch + 1, train_loss, validation_loss, validation_dice, rate, round(seconds, 3), digest)
+        row = (epoch + 1, train_loss, validation_loss, validation_dice, rate, shares, round(seconds, 3), digest)
         progress.history.append(dict(zip(HISTORY, row, strict=True)))
         progress.epoch = epoch + 1
         _select(run, network, progress, validation_loss, validation_dice)
@@ -242,31 +253,36 @@ def _validation_batches(run: Training, device: torch.device) -> list[tuple[torch
 def _train_epoch(
     run: Training,
     network: UNet3D,
-    loss: torch.nn.Module,
+    loss: VoxelLoss,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     epoch: int,
     stop: Callable[[], bool],
-) -> tuple[float, str]:
-    """One epoch: the mean loss over its steps, and a digest of the batches it saw."""
+) -> tuple[float, str, str]:
+    """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches."""
     network.train()
     digest = hashlib.blake2b(digest_size=16)
-    total = 0.0
+    total, shares = 0.0, ""
     for step in range(run.config.training.iterations):
         if stop():
             raise InterruptedRunError
         images, labels = next(batches)
         digest.update(images.numpy().data)
         digest.update(labels.numpy().data)
-        value = loss(*_forward(run, network, images, labels))
+        logits, references = _forward(run, network, images, labels)
+        value = loss(logits, references)
         number = float(value.detach())
         if not math.isfinite(number):
-            raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}")
+            reason = what_is_not_finite(loss, logits, references, run.classes)
+            raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
+        if step == 0:
+            parts = gradient_shares(loss, logits, references)
+            shares = " ".join(f"{name}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
         total += number
-    return total / run.config.training.iterations, digest.hexdigest()
+    return total / run.config.training.iterations, shares, digest.hexdigest()
 
 
 @torch.no_grad()
@@ -279,12 +295,13 @@ def _validate(
     """Mean loss over the validation batches, and the mean over foreground classes of Dice pooled over their voxels."""
     network.eval()
     total = 0.0
-    confusion = torch.zeros(run.classes, run.classes, dtype=torch.int64)
+    count = len(run.classes)
+    confusion = torch.zeros(count, count, dtype=torch.int64)
     for images, labels in batches:
         logits, references = _forward(run, network, images, labels)
         total += float(loss(logits, references))
-        pairs = references.long() * run.classes + logits.argmax(dim=1)
-        confusion += torch.bincount(pairs.flatten(), minlength=run.classes**2).view(run.classes, -1).cpu()
+        pairs = references.long() * count + logits.argmax(dim=1)
+        confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
     sizes = (confusion.sum(0) + confusion.sum(1))[1:]
     dice = 2 * confusion.diagonal()[1:] / sizes  # NaN for a class in neither: left out
     return total / len(batches), float(dice.nanmean())

@@ -1,0 +1,48 @@
+"""A loss's terms on one batch: how much of the gradient each has, and which of them is not finite."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from voxloss.losses import VoxelLoss, VoxelStatistics, voxel_statistics
+
+
+def gradient_shares(loss: VoxelLoss, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Each term's share of the gradient: ‖∂term/∂logits‖ over the sum of these norms, by the term's name.
+
+    Adam hides a loss's scale but not the ratio of its terms. Terms without any gradient have share 0.
+    """
+    leaf = logits.detach().requires_grad_()
+    terms = loss.formula.terms(_statistics(loss, leaf, labels))
+    norms = {
+        name: float(torch.autograd.grad(value, leaf, retain_graph=True)[0].float().norm())
+        for name, value in terms.items()
+    }
+    total = sum(norms.values())
+    return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
+
+
+@torch.no_grad()
+def what_is_not_finite(loss: VoxelLoss, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+    """In words: the classes whose logits are not finite, or else the loss's terms and the classes in their sums."""
+    broken = ~logits.isfinite().transpose(0, 1).flatten(1).all(1)
+    if broken.any():
+        return f"the network's logits of {_names(classes, broken)} are not finite"
+    statistics = _statistics(loss, logits, labels)
+    terms = [name for name, value in loss.formula.terms(statistics).items() if not value.isfinite()]
+    sums = ~statistics.sums.isfinite().all(1).all(0)
+    where = f" by the sums of {_names(classes, sums)}" if sums.any() else ""
+    return (
+        f"the {' and the '.join(terms)} term is not finite{where}"
+        if terms
+        else "its terms are finite, their sum is not"
+    )
+
+
+def _statistics(loss: VoxelLoss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
+    return voxel_statistics(logits, labels, focal_exponents=loss.formula.exponents, **loss.reading)
+
+
+def _names(classes: Sequence[str], chosen: Tensor) -> str:
+    return ", ".join(name for name, is_chosen in zip(classes, chosen.tolist(), strict=True) if is_chosen)
