@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test test-peers lint clean
+.PHONY: install demo test test-faults test-peers lint clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+# A study killed 20 times at random moments (`make test` does it three times).
+test-faults: install
+	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
 
 # Other libraries' losses, in an environment of their own: what they require does not go beside the study's packages.
 PEERS := .venv-peers

@@ -1,0 +1,95 @@
+"""A study that is killed at random moments, as often as VOXLOSS_KILLS says, ends as one that never was.
+
+`make test-faults` kills it 20 times.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from study_helpers import command, tiny_run, voxloss
+from voxloss.data.phantom import write_phantom
+from voxloss.evaluation.scores import read_scores
+from voxloss.training.checkpoint import load_state
+
+KILLS = int(os.environ.get("VOXLOSS_KILLS", "3"))
+LONGER = ["--training.epochs", "8"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(folder, cases=4, seed=0, setting="small")
+    return folder
+
+
+def outcome(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, torch.Tensor]]]:
+    """The scores, and the final weights of every run."""
+    scores = read_scores(study / "scores.csv").sort_values(
+        ["loss", "fold", "case", "class", "metric"], ignore_index=True
+    )
+    checkpoints = sorted(study.glob("runs/*/fold-*/seed-*/checkpoint.pt"))
+    return scores, {str(path.relative_to(study)): load_state(path)["network"] for path in checkpoints}
+
+
+def assert_whole_or_absent(study: Path) -> None:
+    """Whatever the moment, every file that a reader would trust can be read to its end."""
+    for path in study.rglob("*"):
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".yaml":
+            yaml.safe_load(path.read_text())
+        elif path.suffix == ".pt":
+            load_state(path)
+        elif path.name == "scores.csv":
+            read_scores(path)
+
+
+def test_a_study_killed_at_random_moments_ends_as_one_that_never_was(data, tmp_path):
+    start = time.monotonic()
+    result = command(*tiny_run(data, tmp_path / "whole", *LONGER))
+    assert result.returncode == 0, result.stderr
+    whole_seconds = time.monotonic() - start
+    scores, weights = outcome(tmp_path / "whole")
+    assert len(weights) == 4
+
+    chance = random.Random(0)
+    kills, studies, moments = 0, 0, []
+    while kills < KILLS:
+        study, ended = tmp_path / f"killed-{studies}", False
+        while not ended:
+            process = subprocess.Popen(
+                voxloss(*tiny_run(data, study, *LONGER)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                delay = chance.uniform(0, 0.7 * whole_seconds) if kills < KILLS else None
+                _, errors = process.communicate(timeout=delay)
+                assert process.returncode == 0, errors
+                ended = True
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # the workers too: nothing is left to clean up
+                process.communicate()
+                kills += 1
+                moments.append(round(delay, 1))
+                if study.exists():
+                    assert_whole_or_absent(study)
+        studies += 1
+        again, same_weights = outcome(study)
+        pd.testing.assert_frame_equal(again, scores, check_exact=True)
+        assert same_weights.keys() == weights.keys()
+        for run, tensors in weights.items():
+            assert all(torch.equal(tensor, same_weights[run][name]) for name, tensor in tensors.items()), run
+    print(f"{kills} kills in {studies} studies of {whole_seconds:.1f} s, at {moments} s after the start")
