@@ -239,6 +239,22 @@ def workers_at(parent: int) -> list[int]:
     return found
 
 
+def test_another_network_by_its_import_path(data, tmp_path):
+    """From training to a new image's mask; a wrong path leaves nothing behind."""
+    folder = tmp_path / "study"
+    chosen = ["--losses", "dice", "--network.arguments", "{init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}"]
+    wrong = command(*tiny_run(data, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
+    assert wrong.returncode == 2 and "cannot be imported" in wrong.stderr and not folder.exists()
+    result = command(*tiny_run(data, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
+    assert result.returncode == 0, result.stderr
+    assert {status["state"] for status in statuses(folder).values()} == {"done"}
+    image = sorted(data.glob("case_*/imaging.nii.gz"))[0]
+    run = folder / "runs" / "dice" / "fold-0" / "seed-0"
+    result = command("predict", run, image, "--output", tmp_path / "masks")
+    assert result.returncode == 0, result.stderr
+    assert nibabel.load(tmp_path / "masks" / image.name).shape == nibabel.load(image).shape
+
+
 def test_a_second_process_on_the_same_study_is_turned_away(study, data):
     with locked(study):
         result = command(*tiny_run(data, study))

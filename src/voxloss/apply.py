@@ -12,8 +12,8 @@ from voxloss.experiment import preparation_of, resolve_device
 from voxloss.runs import to_file_values
 from voxloss.study import Study
 from voxloss.training.checkpoint import load_state
+from voxloss.training.networks import make_network
 from voxloss.training.predict import predict_probabilities
-from voxloss.training.train import make_network
 
 
 def segment_files(
@@ -42,9 +42,9 @@ def segment_files(
     state = load_state(folder / "checkpoint.pt")
     if state["epoch"] < config.training.epochs:
         raise InputError(f"{run_folder} was trained for {state['epoch']} of {config.training.epochs} epochs only.")
+    channels = state["channels"]
     if config.training.selection != "last":
         state = load_state(folder / "best.pt")
-    channels = state["network"]["encoder.0.0.weight"].shape[1]
     targets = _check_files(cases, output, channels)
     network = make_network(config, channels, len(study.dataset.classes))
     network.load_state_dict(state["network"])

@@ -111,15 +111,20 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The 3D U-Net.
+    """The 3D U-Net, or another network.
 
     Args:
-        filters: channels at the top; doubled at every level.
-        depth: number of poolings.
-        norm: batch normalisation is the paper's; with a batch of two and few steps its running averages are poor,
-            so instance normalisation is the default elsewhere.
+        name: "unet3d", or the import path of a class, such as monai.networks.nets.SegResNet. Where it gives several
+            outputs in training, the loss supervises all of them.
+        arguments: of the other network; in_channels, out_channels, spatial_dims and the like are given by themselves.
+        filters: of unet3d: channels at the top; doubled at every level.
+        depth: of unet3d: number of poolings.
+        norm: of unet3d: batch normalisation is the paper's; with a batch of two and few steps its running averages are
+            poor, so instance normalisation is the default elsewhere.
     """
 
+    name: str = "unet3d"
+    arguments: dict[str, Any] = field(default_factory=dict)
     filters: int = 32
     depth: int = 4
     norm: Literal["batch", "instance"] = "instance"
@@ -268,6 +273,12 @@ def _check_values(config: StudyConfig) -> None:
         ("patches.batch_size", patches.batch_size >= 1, patches.batch_size, "at least 1"),
         ("patches.foreground_share", 0 <= patches.foreground_share <= 1, patches.foreground_share, "from 0 to 1"),
         ("patches.overlap", 0 <= patches.overlap < 1, patches.overlap, "at least 0 and below 1"),
+        (
+            "network.arguments",
+            not config.network.arguments or config.network.name != "unet3d",
+            config.network.arguments,
+            "empty for unet3d, whose settings are network.filters, depth and norm",
+        ),
         ("network.filters", config.network.filters >= 1, config.network.filters, "at least 1"),
         ("network.depth", config.network.depth >= 1, config.network.depth, "at least 1"),
         ("training.epochs", training.epochs >= 1, training.epochs, "at least 1"),
@@ -303,7 +314,7 @@ def warnings_about(config: StudyConfig) -> list[str]:
     """Settings that are allowed and will disappoint."""
     steps = config.training.epochs * config.training.iterations
     initial = 0.99**steps  # what is left in the running averages of what they began with
-    if config.network.norm == "batch" and initial > 0.05:
+    if config.network.name == "unet3d" and config.network.norm == "batch" and initial > 0.05:
         return [
             f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their initial "
             "values, so predictions will be poor; train longer or take --network.norm instance"

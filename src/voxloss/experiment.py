@@ -71,12 +71,14 @@ def _first_missing(folder: Path) -> Path | None:
 
 
 def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
+    from voxloss.training.networks import check_network
+
     dataset = _load(config)
     if dataset.name == "phantom":
         config = replace(config, comparison=replace(config.comparison, demonstration=True))
     config = _settle_spacing(config, dataset)
-    if config.patches.size is not None:
-        _check_patch_size(config)
+    if config.patches.size is not None:  # what can be told before hours of preparation
+        check_network(config, None, len(dataset.classes))
     folds = assign_folds([case.case_id for case in dataset.cases], config.splits.folds, config.splits.seed)
     if config.training.selection == "inner":
         split_of(folds, 0, config.splits.seed, config.splits.inner_share)
@@ -89,7 +91,7 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     write_json(folder / "prepared" / "index.json", {case.case_id: case.folder.name for case in prepared})
     config = _settle_primary_class(config, dataset, prepared)
     config = _settle_patch_size(config, prepared)
-    _check_patch_size(config)
+    check_network(config, prepared[0].image.shape[0], len(dataset.classes))
     return write_study(folder, config, dataset, folds)
 
 
@@ -155,13 +157,6 @@ def _settle_patch_size(config: StudyConfig, prepared: Sequence[PreparedCase]) ->
     unit = 2 ** min(config.network.depth, 3)
     size = [max(unit, int(extent // unit * unit)) for extent in shape]
     return replace(config, patches=replace(config.patches, size=(size[0], size[1], size[2])))
-
-
-def _check_patch_size(config: StudyConfig) -> None:
-    from voxloss.training.unet3d import pooling_strides
-
-    assert config.patches.size is not None
-    pooling_strides(config.patches.size, config.network.depth)
 
 
 def resolve_device(name: str) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from voxloss.config import PatchesConfig
 from voxloss.data.patches import padding_before
+from voxloss.training.networks import outputs
 
 
 @torch.no_grad()
@@ -20,7 +21,8 @@ def predict_probabilities(
     """Class probabilities of a prepared volume.
 
     Args:
-        network: logits of patches of `setting.size`; its device is used for the windows.
+        network: logits of patches of `setting.size`, the first where there are several; its device is used for the
+            windows.
         image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
         setting: patch size, overlap (part of a patch) and the windows' weights.
         precision: of the network's arithmetic, "float32" or "bfloat16".
@@ -44,7 +46,7 @@ def predict_probabilities(
         before_windows()
         windows = windows.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = network(windows)
+            logits = outputs(network(windows))[0]
         return torch.softmax(logits.float(), dim=1)
 
     result = sliding_window_inference(

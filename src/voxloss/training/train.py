@@ -21,8 +21,8 @@ from voxloss.files import write_text
 from voxloss.losses import VoxelLoss
 from voxloss.training.augment import Augmenter
 from voxloss.training.checkpoint import load_state, save_state
+from voxloss.training.networks import make_network, outputs
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.training.unet3d import UNet3D
 
 HISTORY = (
     "epoch",
@@ -73,19 +73,12 @@ class Training:
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 
-def make_network(config: StudyConfig, channels: int, classes: int) -> UNet3D:
-    """The study's network, with weights from torch's global generator."""
-    setting = config.network
-    assert config.patches.size is not None, "settled when the study was made"
-    return UNet3D(channels, classes, config.patches.size, setting.filters, setting.depth, setting.norm)
-
-
 def train(
     run: Training,
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int], None] = lambda epoch: None,
-) -> UNet3D:
+) -> torch.nn.Module:
     """Train to the last epoch, from the run's checkpoint where there is one, and return the selected weights.
 
     Args:
@@ -100,6 +93,7 @@ def train(
     with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
         torch.manual_seed(_word(run.seed, run.fold, _WEIGHTS))
         network = make_network(run.config, run.training[0].image.shape[0], len(run.classes))
+    channels = run.training[0].image.shape[0]
     network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=setting.learning_rate)
@@ -118,7 +112,7 @@ def train(
         progress.history.append(dict(zip(HISTORY, row, strict=True)))
         progress.epoch = epoch + 1
         _select(run, network, progress, validation_loss, validation_dice)
-        progress.save(run.folder, network, optimizer, schedule)
+        progress.save(run.folder, network, optimizer, schedule, channels)
         report(epoch + 1)
     if setting.selection != "last":
         network.load_state_dict(load_state(run.folder / "best.pt", device)["network"])
@@ -166,7 +160,7 @@ class _Progress:
     def resume(
         cls,
         folder: Path,
-        network: UNet3D,
+        network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: _Schedule,
         device: torch.device,
@@ -179,12 +173,20 @@ class _Progress:
         schedule.plateau.load_state_dict(state["plateau"])
         return cls(state["epoch"], state["best"], state["history"])
 
-    def save(self, folder: Path, network: UNet3D, optimizer: torch.optim.Optimizer, schedule: _Schedule) -> None:
+    def save(
+        self,
+        folder: Path,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: _Schedule,
+        channels: int,
+    ) -> None:
         # The checkpoint holds the history too, so that the two cannot disagree; history.csv is for people.
         save_state(
             folder / "checkpoint.pt",
             {
                 "epoch": self.epoch,
+                "channels": channels,
                 "best": self.best,
                 "history": self.history,
                 "network": network.state_dict(),
@@ -199,7 +201,7 @@ class _Progress:
         write_text(folder / "history.csv", text.getvalue())
 
 
-def _select(run: Training, network: UNet3D, progress: _Progress, loss: float, dice: float) -> None:
+def _select(run: Training, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:
     """Keep the weights if they are the best so far by the study's measure; the first epoch's are kept in any case."""
     selection = run.config.training.selection
     if selection == "last":
@@ -252,7 +254,7 @@ def _validation_batches(run: Training, device: torch.device) -> list[tuple[torch
 
 def _train_epoch(
     run: Training,
-    network: UNet3D,
+    network: torch.nn.Module,
     loss: VoxelLoss,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
@@ -261,6 +263,7 @@ def _train_epoch(
 ) -> tuple[float, str, str]:
     """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches."""
     network.train()
+    supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
     digest = hashlib.blake2b(digest_size=16)
     total, shares = 0.0, ""
     for step in range(run.config.training.iterations):
@@ -270,13 +273,13 @@ def _train_epoch(
         digest.update(images.numpy().data)
         digest.update(labels.numpy().data)
         logits, references = _forward(run, network, images, labels)
-        value = loss(logits, references)
+        value = supervised(logits, references)
         number = float(value.detach())
         if not math.isfinite(number):
-            reason = what_is_not_finite(loss, logits, references, run.classes)
+            reason = what_is_not_finite(loss, logits[0], references, run.classes)
             raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
         if step == 0:
-            parts = gradient_shares(loss, logits, references)
+            parts = gradient_shares(loss, logits[0], references)
             shares = " ".join(f"{name}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -288,7 +291,7 @@ def _train_epoch(
 @torch.no_grad()
 def _validate(
     run: Training,
-    network: UNet3D,
+    network: torch.nn.Module,
     loss: torch.nn.Module,
     batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> tuple[float, float]:
@@ -298,7 +301,7 @@ def _validate(
     count = len(run.classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)
     for images, labels in batches:
-        logits, references = _forward(run, network, images, labels)
+        (logits, *_), references = _forward(run, network, images, labels)
         total += float(loss(logits, references))
         pairs = references.long() * count + logits.argmax(dim=1)
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
@@ -308,12 +311,13 @@ def _validate(
 
 
 def _forward(
-    run: Training, network: UNet3D, images: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    run: Training, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Logits, the finest first, and labels, on the network's device."""
     device = next(network.parameters()).device
     images = images.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=run.config.training.precision == "bfloat16"):
-        logits = network(images)
+        logits = outputs(network(images))
     return logits, labels.to(device, non_blocking=True)
 
 

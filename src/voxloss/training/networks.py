@@ -1,0 +1,105 @@
+"""The study's network: the 3D U-Net, or any class that can be imported, and what its output is."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxloss.config import StudyConfig
+from voxloss.errors import InputError
+from voxloss.training.unet3d import UNet3D, pooling_strides
+
+
+def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
+    """The study's network, with weights from torch's global generator.
+
+    `network.name` is "unet3d" or the import path of a class or function, called with `network.arguments` and, where it
+    has parameters of these names that are not among them, in_channels, out_channels or num_classes, spatial_dims = 3
+    and img_size (the patch).
+
+    Raises:
+        InputError: what `network.name` names cannot be imported, or not be called with these arguments.
+    """
+    setting, size = config.network, config.patches.size
+    assert size is not None, "settled when the study was made"
+    if setting.name == "unet3d":
+        return UNet3D(channels, classes, size, setting.filters, setting.depth, setting.norm)
+    make = _imported(setting.name)
+    known = {
+        "in_channels": channels,
+        "out_channels": classes,
+        "num_classes": classes,
+        "spatial_dims": 3,
+        "img_size": size,
+    }
+    try:
+        parameters = set(inspect.signature(make).parameters)
+    except ValueError:  # some builtins have none
+        parameters = set()
+    try:
+        network = make(**{name: value for name, value in known.items() if name in parameters} | setting.arguments)
+    except Exception as error:  # whatever somebody else's constructor raises
+        raise InputError(
+            f"network.name {setting.name} cannot be made with these arguments: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network.name {setting.name} makes a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def outputs(output: Any) -> list[Tensor]:
+    """Logits of a network, the finest first: its one output, or with deep supervision several.
+
+    Several are a list or tuple, or stacked along the axis after the batch, as MONAI's DynUNet returns them.
+    """
+    if isinstance(output, Tensor):
+        return list(output.unbind(1)) if output.ndim == 6 else [output]
+    return list(output)
+
+
+def check_network(config: StudyConfig, channels: int | None, classes: int) -> None:
+    """Try the network on a patch without any data, on torch's meta device; without channels only that it is there.
+
+    Raises:
+        InputError: it cannot be made, takes no such patches, or its output is not one logit per class and voxel.
+    """
+    size = config.patches.size
+    assert size is not None
+    if config.network.name == "unet3d":
+        pooling_strides(size, config.network.depth)
+        return
+    if channels is None:
+        _imported(config.network.name)
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        network = make_network(config, channels, classes).eval()
+        try:
+            logits = outputs(network(torch.empty(1, channels, *size)))[0]
+        except Exception as error:
+            patch = " x ".join(map(str, (channels, *size)))
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"network.name {config.network.name} does not take patches of {patch}: {reason}"
+            ) from error
+    if tuple(logits.shape) != (1, classes, *size):
+        raise InputError(
+            f"network.name {config.network.name} makes {tuple(logits.shape)} of a patch of {(1, channels, *size)}; "
+            f"{(1, classes, *size)} are needed."
+        )
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"network.name must be unet3d or an import path such as monai.networks.nets.SegResNet; "
+            f"{path!r} cannot be imported ({error})."
+        ) from error
+    if not callable(found):
+        raise InputError(f"network.name {path} is a {type(found).__name__}, nothing that makes a network.")
+    return found

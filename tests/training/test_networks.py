@@ -1,0 +1,98 @@
+"""Networks by import path: what they are given, what they return, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import CASES, CPU, SMALL, history
+
+import voxloss
+from voxloss.config_files import load_config
+from voxloss.errors import InputError
+from voxloss.training.checkpoint import load_state
+from voxloss.training.networks import check_network, make_network, outputs
+from voxloss.training.train import Training, train
+
+CLASSES = ("background", "ball", "core")
+SEGRESNET = [
+    "--network.name", "monai.networks.nets.SegResNet",
+    "--network.arguments", "{init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}",
+]  # fmt: skip
+DYNUNET = [
+    "--network.name", "monai.networks.nets.DynUNet",
+    "--network.arguments",
+    "{kernel_size: [3, 3, 3], strides: [1, 2, 2], upsample_kernel_size: [2, 2], filters: [4, 8, 8], "
+    "deep_supervision: true, deep_supr_num: 1}",
+]  # fmt: skip
+
+
+def config(*overrides: str):
+    return load_config(None, [*SMALL, *overrides])
+
+
+def run(folder: Path, *overrides: str) -> Training:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Training(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
+
+
+@pytest.mark.parametrize("chosen", [SEGRESNET, DYNUNET], ids=["SegResNet", "DynUNet"])
+def test_networks_of_monai_train_and_resume(tmp_path, chosen):
+    check_network(config(*chosen), 1, 3)
+    whole = train(run(tmp_path / "whole", *chosen, "--training.epochs", "4"), CPU)
+    assert type(whole).__name__ == chosen[1].split(".")[-1]
+    losses = [row["train_loss"] for row in history(tmp_path / "whole")]
+    assert losses[-1] < losses[0]
+
+    def stop_at_second_epoch() -> bool:
+        return (tmp_path / "part" / "checkpoint.pt").exists()
+
+    with pytest.raises(voxloss.training.train.InterruptedRunError):
+        train(run(tmp_path / "part", *chosen, "--training.epochs", "4"), CPU, stop_at_second_epoch)
+    resumed = train(run(tmp_path / "part", *chosen, "--training.epochs", "4"), CPU)
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    assert load_state(tmp_path / "part" / "checkpoint.pt")["channels"] == 1
+
+
+def test_several_outputs_are_all_supervised(tmp_path):
+    network = make_network(config(*DYNUNET), 1, 3).train()
+    image, labels = torch.randn(1, 1, 8, 16, 16), torch.zeros(1, 8, 16, 16, dtype=torch.long)
+    logits = outputs(network(image))
+    assert [tuple(x.shape) for x in logits] == [(1, 3, 8, 16, 16)] * 2
+    loss = voxloss.get_loss("mixed_focal")
+    expected = (2 * loss(logits[0], labels) + loss(logits[1], labels)) / 3
+    torch.testing.assert_close(voxloss.DeepSupervision(loss)(logits, labels), expected)
+    assert [tuple(x.shape) for x in outputs(network.eval()(image))] == [(1, 3, 8, 16, 16)]
+    assert outputs([1, 2]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "channels", "words"),
+    [
+        (["--network.name", "monai.networks.nets.SegRezNet"], 1, "'monai.networks.nets.SegRezNet' cannot be imported"),
+        (["--network.name", "unet"], 1, "must be unet3d or an import path .* 'unet' cannot be imported"),
+        (["--network.name", "no_such_package.Net"], None, "No module named 'no_such_package'"),
+        (["--network.name", "torch.float32"], 1, "torch.float32 is a dtype, nothing that makes a network"),
+        (["--network.name", "collections.OrderedDict"], 1, "makes a OrderedDict, not a torch.nn.Module"),
+        (["--network.name", "monai.networks.nets.SegResNet", "--network.arguments", "{filters: 4}"], 1,
+         "cannot be made with these arguments: .*unexpected keyword argument 'filters'"),
+        (["--network.name", "torch.nn.ReLU"], 1, r"makes \(1, 1, 8, 16, 16\) of a patch .*\(1, 3, 8, 16, 16\) are"),
+        ([*SEGRESNET[:2], "--network.arguments", "{in_channels: 2, init_filters: 8}"], 1,
+         "does not take patches of 1 x 8 x 16 x 16"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(overrides, channels, words):
+    with pytest.raises(InputError, match=words):
+        check_network(config(*overrides), channels, 3)
+
+
+def test_arguments_belong_to_other_networks():
+    with pytest.raises(InputError, match=r"network\.arguments must be empty for unet3d"):
+        config("--network.arguments", "{filters: 4}")
+
+
+def test_trying_a_network_leaves_the_generator_alone():
+    before = torch.random.get_rng_state()
+    check_network(config(*SEGRESNET), 1, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
