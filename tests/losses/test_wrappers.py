@@ -87,6 +87,12 @@ def test_compound_refuses(losses, weights, error, words):
         Compound(losses, weights)
 
 
+def test_compound_takes_a_default_that_is_spelled_out():
+    logits, labels = problem()
+    compound = Compound([get_loss("dice", activation="softmax", ignore_index=None), get_loss("focal")])
+    torch.testing.assert_close(compound(logits, labels), Compound(["dice", "focal"])(logits, labels))
+
+
 def test_compound_of_losses_that_read_differently():
     with pytest.raises(ValueError, match=r"must agree on activation.*'ignore_index': 3"):
         Compound([get_loss("dice", ignore_index=3), get_loss("focal")])

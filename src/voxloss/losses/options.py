@@ -74,7 +74,7 @@ def split(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     index = merged["ignore_index"]
     if index is not None and (isinstance(index, bool) or not isinstance(index, Integral)):
         raise ValueError(f"ignore_index must be a whole number or None, received {index!r}")
-    in_pass = {name: value for name, value in given.items() if name in _PASS_OPTIONS}
+    in_pass = {name: merged[name] for name in _PASS_OPTIONS}
     return {name: value for name, value in given.items() if name not in _PASS_OPTIONS}, in_pass
 
 
