@@ -24,18 +24,18 @@ Stopped at any moment (Ctrl-C), the same command goes on where it stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: 0 on success, 1 where `check` finds something to mend, 2 on a mistake, 130 when interrupted."""
+    """Entry point: 0 on success, 1 where `check` or `plan` finds what to mend, 2 on a mistake, 130 when interrupted."""
     sys.exit(_run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("run", "config"):
+    if rest and known.command not in ("run", "plan", "config"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if known.command in ("run", "config"):
+        if known.command in ("run", "plan", "config"):
             return known.action(known, rest)
         return known.action(known)
     except InputError as error:
@@ -85,11 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
 
     run = command("run", _study, "run a study: train every loss on every fold, score, test and report", _OVERRIDES)
-    run.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
-    run.add_argument("--data", type=Path, help="folder of the images (data.root)")
+    plan = command("plan", _plan, "say what a study will cost on this machine, before it is begun", _OVERRIDES)
+    for sub in (run, plan):
+        sub.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
+        sub.add_argument("--data", type=Path, help="folder of the images (data.root)")
+        sub.add_argument("--losses", help="train only these, separated by commas (comparison.losses)")
+        sub.add_argument("--seeds", help="run only these, separated by commas (comparison.seeds)")
     run.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
-    run.add_argument("--losses", help="train only these, separated by commas (comparison.losses)")
-    run.add_argument("--seeds", help="run only these, separated by commas (comparison.seeds)")
     run.add_argument("--folds", help="run only the folds of these numbers, separated by commas")
 
     show = command("config", _config, "print a configuration with all its keys, or list the presets", _OVERRIDES)
@@ -138,6 +140,25 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = _load(arguments, overrides)
     folds = _numbers("--folds", arguments.folds) if arguments.folds is not None else None
     return _execute(config, arguments.study or Path("studies") / config.name, folds)
+
+
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from rich.console import Console
+
+    from voxloss.config import warnings_about
+    from voxloss.console import plan_table
+    from voxloss.plan import plan
+
+    console = Console()
+    with console.status("reading the headers") as status:
+        made = plan(_load(arguments, overrides), status.update)
+    console.print(plan_table(made))
+    for warning in warnings_about(made.survey.config):
+        console.print(f"[yellow]note[/]: {warning}", highlight=False)
+    if made.advice is not None:
+        console.print(f"[red]not enough memory[/]: {made.advice}", highlight=False)
+        return 1
+    return 0
 
 
 def _load(arguments: argparse.Namespace, overrides: list[str]) -> "StudyConfig":

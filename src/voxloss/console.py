@@ -3,13 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
 from voxloss.study import FINISHED, Run, Study
+
+if TYPE_CHECKING:
+    from voxloss.plan import Plan
 
 SPEED_PERIOD = 6 * 3600  # seconds that the time left is estimated from; an epoch may take minutes
 STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}
@@ -124,3 +129,42 @@ def status_table(study: Study) -> Table:
     for loss, cells in rows.items():
         table.add_row(loss, *(cells[place] for place in places))
     return table
+
+
+def plan_table(plan: "Plan") -> Table:
+    """What a study will cost, a line for each part."""
+    config, survey = plan.survey.config, plan.survey
+    size = " × ".join(map(str, config.patches.size or ()))
+    measured = "measured" if plan.patch == config.patches.size else f"projected from {' × '.join(map(str, plan.patch))}"
+    losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
+    together = config.execution.parallel
+    channels = "1 channel" if survey.channels == 1 else f"{survey.channels} channels"
+    lines = {
+        "data": f"{len(survey.shapes)} cases, {channels}, {', '.join(survey.dataset.classes[1:])}",
+        "patches": f"{config.patches.batch_size} of {size}, {measured}",
+        "network": f"{config.network.name}, {plan.parameters:,} parameters",
+        "memory": f"{_size(plan.memory)} a run, {together} at a time; {_size(plan.available)} free",
+        "step": f"{_duration(plan.step)}; {plan.steps:,} steps a run",
+        "runs": f"{plan.runs}: {losses} losses × {folds} folds × {seeds} seeds",
+        "training": f"{_duration(plan.training / plan.runs)} a run, {_duration(plan.training)} in all",
+        "prediction": f"{_duration(plan.prediction)} in all",
+        "disk": _size(plan.disk),
+        "total": _duration((plan.training + plan.prediction) / together)
+        + (f", if {together} runs at a time do not slow each other" if together > 1 else ""),
+    }
+    table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
+    for name, text in lines.items():
+        table.add_row(name, escape(text))
+    return table
+
+
+def _size(number: int | None) -> str:
+    return "an unknown amount" if number is None else f"{number / 1e9:.2f} GB"
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are at least two."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{1000 * seconds:.0f} ms"

@@ -1,10 +1,11 @@
 """Make a study from a configuration and images, or open it; `runs` executes what it consists of."""
 
+import math
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from voxloss.config import StudyConfig, loss_choices
 from voxloss.data import Dataset, load_dataset, require_complete
 from voxloss.data.case import read_geometry
 from voxloss.data.folds import assign_folds, split_of
+from voxloss.data.nifti import open_nifti, volume_shape
 from voxloss.data.preprocess import Preparation, PreparedCase, prepare_case
+from voxloss.data.resample import resampled_shape
 from voxloss.errors import InputError
 from voxloss.files import write_json
 from voxloss.study import Study, extend_study, locked, write_study
@@ -70,6 +73,36 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of a data set tell: the configuration settled as far as that goes, shapes after preparation."""
+
+    config: StudyConfig
+    dataset: Dataset
+    shapes: list[tuple[int, int, int]]
+    original_voxels: int
+    channels: int
+
+
+def survey(config: StudyConfig) -> Survey:
+    """Settle spacing and patch size from headers alone, without preparing or writing anything.
+
+    Raises:
+        InputError: as making the study would, as far as headers tell.
+    """
+    dataset = _load(config)
+    config = _settle_spacing(config, dataset)
+    target = config.preparation.spacing_mm
+    assert not isinstance(target, str)
+    shapes, original = [], 0
+    for case in dataset.cases:
+        geometry = read_geometry(case.images[0])
+        original += math.prod(geometry.shape)
+        shapes.append(resampled_shape(geometry.shape, geometry.spacing_mm, target))
+    channels = sum(volume_shape(path, open_nifti(path))[1] for path in dataset.cases[0].images)
+    return Survey(_settle_patch_size(config, shapes), dataset, shapes, original, channels)
+
+
 def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     from voxloss.training.networks import check_network
 
@@ -90,7 +123,7 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     progress(len(dataset.cases), len(dataset.cases), "prepared")
     write_json(folder / "prepared" / "index.json", {case.case_id: case.folder.name for case in prepared})
     config = _settle_primary_class(config, dataset, prepared)
-    config = _settle_patch_size(config, prepared)
+    config = _settle_patch_size(config, [case.shape for case in prepared])
     check_network(config, prepared[0].image.shape[0], len(dataset.classes))
     return write_study(folder, config, dataset, folds)
 
@@ -147,12 +180,12 @@ def _settle_primary_class(config: StudyConfig, dataset: Dataset, prepared: Seque
     return replace(config, comparison=replace(config.comparison, primary_class=rarest))
 
 
-def _settle_patch_size(config: StudyConfig, prepared: Sequence[PreparedCase]) -> StudyConfig:
+def _settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> StudyConfig:
     """The largest patch of the median volume's proportions that the device takes well, even at every level."""
     if config.patches.size is not None:
         return config
     most = 128**3 if resolve_device(config.execution.device).startswith("cuda") else 64**3
-    shape = np.median([case.shape for case in prepared], axis=0)
+    shape = np.median(shapes, axis=0)
     shape = shape * min(1.0, (most / float(np.prod(shape))) ** (1 / 3))
     unit = 2 ** min(config.network.depth, 3)
     size = [max(unit, int(extent // unit * unit)) for extent in shape]

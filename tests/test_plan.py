@@ -1,0 +1,103 @@
+"""What a study will cost: counts by hand, patches that are measured, memory that does not suffice, wrong input."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from study_helpers import TINY, command
+from voxloss import plan as module
+from voxloss.config_files import load_config
+from voxloss.data.phantom import write_phantom
+from voxloss.errors import InputError
+from voxloss.experiment import open_study
+from voxloss.plan import _advice, _growing, _windows, plan
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(folder, cases=4, seed=0, setting="small")
+    return folder
+
+
+def config(data, *overrides):
+    return load_config(
+        "demo", ["--data.root", str(data), *TINY, "--comparison.losses", '["dice", "focal"]', *overrides]
+    )
+
+
+def test_counts_and_shapes_are_those_of_the_study(data, tmp_path):
+    chosen = config(data, "--comparison.seeds", "[0, 1]", "--training.selection", "fold")
+    said = []
+    made = plan(chosen, said.append)
+    assert made.runs == 2 * 2 * 2 and made.steps == 4
+    assert made.patch == (8, 16, 16) and said == ["measuring patches of 8 x 16 x 16"]
+    assert made.step > 0 and made.forward > 0
+    assert made.training == pytest.approx(8 * (4 * made.step + 2 * 1 * 2 * made.forward))
+    with open_study(chosen, tmp_path / "study") as study:
+        prepared = [study.prepared_folder(case.case_id) for case in study.dataset.cases]
+        sizes = [sum(path.stat().st_size for path in folder.glob("*.npy")) for folder in prepared]
+        assert made.survey.config.preparation == study.config.preparation
+    network = made.parameters * 4 * 4 * 8
+    predictions = made.survey.original_voxels * 2 * 2 // 50
+    assert made.disk - network - predictions == pytest.approx(sum(sizes), rel=0.05)
+    assert not list(tmp_path.glob("*/runs/*"))
+
+
+def test_a_step_that_would_take_too_long_is_projected(data, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_STEP", 1e-9)
+    made = plan(config(data, "--patches.size", "[16, 32, 64]"))
+    assert made.patch == (16, 16, 16)
+    assert made.step > 8 * 0.5 * made.forward
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((80, 160, 160), [(16, 32, 32), (32, 80, 80), (80, 160, 160)]),
+        ((32, 48, 32), [(16, 16, 16), (32, 48, 32)]),
+        ((8, 16, 16), [(8, 16, 16)]),
+    ],
+)
+def test_patches_grow_by_sixteens(size, expected):
+    assert _growing(size) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "overlap", "count"),
+    [((8, 16, 16), (8, 16, 16), 0.5, 1), ((9, 16, 16), (8, 16, 16), 0.5, 2), ((16, 32, 16), (8, 16, 16), 0, 4),
+     ((3, 3, 3), (8, 8, 8), 0.5, 1), ((80, 200, 200), (80, 160, 160), 0.5, 4)],
+)  # fmt: skip
+def test_windows_are_those_of_the_prediction(shape, size, overlap, count):
+    from monai.inferers import sliding_window_inference
+
+    assert _windows(shape, size, overlap) == count
+    if math.prod(shape) < 10**5:
+        seen = []
+        image = torch.zeros(1, 1, *(max(a, b) for a, b in zip(shape, size, strict=True)))
+        sliding_window_inference(image, size, 1, lambda x: seen.append(len(x)) or x, overlap=overlap)
+        assert sum(seen) == count
+
+
+def test_advice_where_memory_is_short(data):
+    chosen = config(data, "--patches.size", "[80, 160, 160]")
+    once = replace(chosen, execution=replace(chosen.execution, parallel=1))
+    assert _advice(once, 10**9, 2 * 10**9) is None and _advice(once, None, 1) is None
+    assert _advice(once, 10**9, 6 * 10**8) == "--patches.batch_size 1 would fit"
+    assert _advice(once, 10**9, 3 * 10**8) == '--patches.batch_size 1 --patches.size "[80, 112, 128]" would fit'
+    assert _advice(replace(once, execution=replace(once.execution, parallel=2)), 10**9, 15 * 10**8) is not None
+
+
+def test_the_command(data):
+    result = command("plan", "demo", "--data", data, "--losses", "dice", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "2: 1 losses × 2 folds × 1 seeds" in result.stdout and "4 steps a run" in result.stdout
+    wrong = command("plan", "demo", "--data", data / "nowhere")
+    assert wrong.returncode == 2 and "nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_what_a_run_would_refuse_is_refused(data):
+    with pytest.raises(InputError, match="cannot be imported"):
+        plan(config(data, "--network.name", "no.such.Net"))
