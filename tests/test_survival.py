@@ -54,6 +54,40 @@ def assert_whole_or_absent(study: Path) -> None:
             read_scores(path)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a size that can be changed."""
+
+    def mount(*arguments: object) -> bool:
+        done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False)
+        return done.returncode == 0
+
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=100k", "tmpfs", folder):
+        pytest.skip("mounting a file system needs root")
+    yield folder, lambda size: mount("-o", f"remount,size={size}", folder)
+    subprocess.run(["umount", folder], check=False)
+
+
+def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(data, small_disk, tmp_path):
+    disk, resize = small_disk
+    for size in ("100k", "700k", "1200k"):  # while the cases are prepared, the runs trained, the report drawn
+        assert resize(size)
+        result = command(*tiny_run(data, disk / "study"))
+        assert result.returncode == 2 and "Traceback" not in result.stderr, size
+        assert "the disk is full" in result.stderr or "No space left" in result.stderr, result.stderr
+        assert len(result.stderr.strip().splitlines()) <= 2
+        if (disk / "study").exists():
+            assert_whole_or_absent(disk / "study")
+    assert resize("50m")
+    result = command(*tiny_run(data, disk / "study"))
+    assert result.returncode == 0, result.stderr
+    result = command(*tiny_run(data, tmp_path / "whole"))
+    assert result.returncode == 0, result.stderr
+    pd.testing.assert_frame_equal(outcome(disk / "study")[0], outcome(tmp_path / "whole")[0], check_exact=True)
+
+
 def test_a_study_killed_at_random_moments_ends_as_one_that_never_was(data, tmp_path):
     start = time.monotonic()
     result = command(*tiny_run(data, tmp_path / "whole", *LONGER))

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written aside, flushed to disk, then renamed into place."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,13 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_of_a_full_disk(error: BaseException) -> bool:
+    """Also as NumPy and torch say it, whose errors have no number."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT) or " requested and " in str(error)
+    return isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error)
 
 
 @contextmanager
@@ -38,8 +46,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
         partial.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if _is_of_a_full_disk(error):
+            raise OSError(errno.ENOSPC, "the disk is full", str(path)) from error
         raise
 
 
@@ -62,8 +72,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         partial.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if _is_of_a_full_disk(error):
+            raise OSError(errno.ENOSPC, "the disk is full", str(path)) from error
         raise
 
 
