@@ -6,11 +6,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -52,6 +55,79 @@ def assert_whole_or_absent(study: Path) -> None:
             load_state(path)
         elif path.name == "scores.csv":
             read_scores(path)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    study = tmp_path_factory.mktemp("finished") / "study"
+    result = command(*tiny_run(data, study))
+    assert result.returncode == 0, result.stderr
+    return study
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil"),
+    [
+        ("runs/*/*/*/predictions/*.nii.gz", Path.unlink),
+        ("runs/*/*/*/scores.csv", Path.unlink),
+        ("runs/*/*/*/scores.csv", cut),
+        ("scores.csv", cut),
+        ("prepared/*/image.npy", cut),
+        ("prepared/*/geometry.json", Path.unlink),
+        ("report/index.html", Path.unlink),
+    ],
+)
+def test_what_is_gone_or_damaged_is_made_again(data, finished, tmp_path, place, spoil):
+    study = tmp_path / "study"
+    shutil.copytree(finished, study)
+    path = sorted(study.glob(place))[0]
+    before = path.read_bytes()
+    spoil(path)
+    result = command(*tiny_run(data, study))
+    assert result.returncode == 0, result.stderr
+    if path.name != "index.html":
+        assert path.read_bytes() == before
+    again, weights = outcome(study)
+    expected, same = outcome(finished)
+    pd.testing.assert_frame_equal(again, expected, check_exact=True)
+    assert all(torch.equal(weights[run][name], tensor) for run in same for name, tensor in same[run].items())
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("study.yaml", "is a damaged study"),
+        ("folds.json", "is a damaged study"),
+        ("dataset.json", "is a damaged study"),
+        ("runs/dice/fold-0/seed-0/status.json", "status.json is damaged"),
+    ],
+)
+def test_what_cannot_be_made_again_gets_one_sentence(data, finished, tmp_path, place, words):
+    study = tmp_path / "study"
+    shutil.copytree(finished, study)
+    cut(study / place)
+    result = command(*tiny_run(data, study))
+    assert result.returncode == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_changed_images_are_not_mixed_in(data, finished, tmp_path):
+    """A damaged case whose files are no longer those that the study was made from."""
+    moved = tmp_path / "data"
+    shutil.copytree(data, moved)
+    study = tmp_path / "study"
+    result = command(*tiny_run(moved, study))
+    assert result.returncode == 0, result.stderr
+    entry = sorted(study.glob("prepared/*/image.npy"))[0]
+    cut(entry)
+    case = entry.parent.name.rsplit("-", 1)[0]
+    image = nibabel.load(moved / case / "imaging.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), moved / case / "imaging.nii.gz")
+    result = command(*tiny_run(moved, study))
+    assert result.returncode == 2 and f"the files of {case} are no longer those it was made from" in result.stderr
 
 
 @pytest.fixture

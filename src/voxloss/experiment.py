@@ -15,11 +15,12 @@ from voxloss.data import Dataset, load_dataset, require_complete
 from voxloss.data.case import read_geometry
 from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.nifti import open_nifti, volume_shape
-from voxloss.data.preprocess import Preparation, PreparedCase, prepare_case
+from voxloss.data.preprocess import Preparation, PreparedCase, open_prepared, prepare_case
 from voxloss.data.resample import resampled_shape
 from voxloss.errors import InputError
+from voxloss.evaluation.scores import read_scores
 from voxloss.files import write_json
-from voxloss.study import Study, extend_study, locked, write_study
+from voxloss.study import Run, Study, extend_study, locked, write_study
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
 
@@ -32,7 +33,7 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
     """Hold the study in `folder`, extended by new losses and seeds of `config`, or made if it is not there.
 
     A new study's data are read, checked and prepared first; on a mistake nothing new is left behind. Interrupted
-    preparation is kept, and the same call goes on with it.
+    preparation is kept, and the same call goes on with it. Of an existing study what was damaged is made again.
 
     Raises:
         InputError: see the message; it names the file, key or value. Or another process holds the study.
@@ -51,12 +52,49 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
         try:
             for partial in folder.rglob(".partial-*"):  # of writers that were killed; nobody else writes now
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-            study = extend_study(Study.open(folder), config) if exists else _make_study(config, folder, progress)
+            if exists:
+                study = extend_study(Study.open(folder), config)
+                _repair(study, progress)
+            else:
+                study = _make_study(config, folder, progress)
         except Exception:
             if new is not None:
                 shutil.rmtree(new, ignore_errors=True)
             raise
         yield study
+
+
+def _repair(study: Study, progress: Progress) -> None:
+    """Prepare damaged cases again, and take up finished runs again whose scores or predictions are gone.
+
+    Such a run predicts and scores anew with the weights of its checkpoint; nothing else is trained.
+    """
+    preparation = preparation_of(study.config)
+    for case in study.dataset.cases:
+        folder = study.prepared_folder(case.case_id)
+        try:
+            open_prepared(folder)
+        except InputError as error:
+            progress(0, 1, f"preparing {case.case_id} again")
+            if prepare_case(case, study.dataset, preparation, folder.parent).folder != folder:
+                raise InputError(
+                    f"{error}, and the files of {case.case_id} are no longer those it was made from"
+                ) from error
+    for run in study.runs():
+        if study.status(run)["state"] == "done" and (gone := _first_gone(study, run)) is not None:
+            study.write_status(run, "pending", reason=f"{gone.name} was gone or damaged")
+
+
+def _first_gone(study: Study, run: Run) -> Path | None:
+    folder = study.run_folder(run)
+    for case_id in study.split(run.fold).validation:
+        if not (folder / "predictions" / f"{case_id}.nii.gz").is_file():
+            return folder / "predictions" / f"{case_id}.nii.gz"
+    try:
+        read_scores(folder / "scores.csv")
+    except InputError:
+        return folder / "scores.csv"
+    return None
 
 
 def _refuse_foreign(folder: Path) -> None:

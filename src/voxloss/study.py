@@ -189,9 +189,11 @@ def _write_config(folder: Path, config: StudyConfig) -> None:
 
 
 def _config_of(folder: Path) -> StudyConfig:
-    content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))["config"]
+    content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    if "environment" not in content:  # it is written last: a file that is cut off may still be YAML
+        raise ValueError("study.yaml is not whole")
     arguments: list[str] = []
-    for name, value in content.items():
+    for name, value in content["config"].items():
         arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
     return load_config(None, arguments)
 

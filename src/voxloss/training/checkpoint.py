@@ -26,4 +26,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     except FileNotFoundError as error:
         raise InputError(f"There is no checkpoint {path}.") from error
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
-        raise InputError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(
+            f"{path} is not a readable checkpoint ({reason}); without it the run is trained anew"
+        ) from error
