@@ -4,7 +4,7 @@
     python benchmarks/losses.py --output rows.csv --device cuda   # float32 and bfloat16
 
 One row for each implementation, number of classes, type and pass (forward, or forward and backward). The
-implementations take turns, in an order that rotates, so that what slows the machine slows them all;
+implementations take turns, in an order that is shuffled, so that what slows the machine slows them all;
 `ratio_to_cross_entropy` is the median over the rounds of their time over that of torch's cross entropy in the same
 round. Memory is the peak beyond the inputs. The traffic floor is the time to read logits and labels twice and write the
 gradient once, at the bandwidth of a copy measured in the same run. Peers that are not installed are left out, and said
@@ -18,6 +18,7 @@ import datetime
 import gc
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -162,31 +163,44 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.numel() * source.element_size() / min(times)
 
 
-def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int) -> Iterator[dict[str, object]]:
-    """Rows of all implementations on one pair of tensors."""
+def problem(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random logits and int64 labels."""
     generator = torch.Generator().manual_seed(0)
     batch, _, *spatial = SHAPES[device.type][classes]
     logits = torch.randn(batch, classes, *spatial, generator=generator).to(device, dtype)
-    labels = torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
+    return logits, torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
+
+
+def weigh(rows: list[dict[str, object]], classes: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Fill the memory into the rows of these classes and this type; after all timings, for it trims what is kept."""
+    logits, labels = problem(classes, dtype, device)
+    losses = implementations()
+    for row in rows:
+        if (row["classes"], row["dtype"]) == (classes, str(dtype).removeprefix("torch.")):
+            loss, backward = losses[str(row["implementation"])][1], row["pass"] != "forward"
+            extra = peak_extra(loss, logits, labels, backward)
+            row["peak_extra_bytes"] = extra
+            row["peak_extra_over_logits"] = extra and round(extra / (logits.numel() * logits.element_size()), 4)
+
+
+def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int) -> Iterator[dict[str, object]]:
+    """Rows of all implementations on one pair of tensors."""
+    logits, labels = problem(classes, dtype, device)
     size = logits.numel() * logits.element_size()
     floor = (3 * size + 2 * labels.numel() * labels.element_size()) / bandwidth(device)
     losses = implementations()
     for backward in (False, True):
-        memory = {}
         for name in list(losses):
             try:
                 once(losses[name][1], logits, labels, backward)  # warm up, compile
-                memory[name] = peak_extra(losses[name][1], logits, labels, backward)
             except (RuntimeError, ValueError) as error:  # out of memory, or a peer that does not take this
                 print(f"{name} left out at {classes} classes, {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
                 del losses[name]
         times: dict[str, list[float]] = {name: [] for name in losses}
         for turn in range(rounds):
             names = list(losses)
-            first = turn % len(
-                names
-            )  # whoever comes after a loss that frees much memory pays for it: not always the same
-            for name in names[first:] + names[:first]:
+            random.Random(turn).shuffle(names)  # whoever follows a loss that frees much memory pays for it
+            for name in names:
                 times[name].append(seconds(losses[name][1], logits, labels, backward))
         for name, (version, _) in losses.items():
             ratios = [own / reference for own, reference in zip(times[name], times[REFERENCE], strict=True)]
@@ -208,8 +222,8 @@ def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int)
                 "ms_p50": round(1000 * statistics.median(times[name]), 4),
                 "ms_p90": round(1000 * tenths[-1], 4),
                 "ratio_to_cross_entropy": round(statistics.median(ratios), 4),
-                "peak_extra_bytes": memory[name],
-                "peak_extra_over_logits": None if memory[name] is None else round(memory[name] / size, 4),
+                "peak_extra_bytes": None,
+                "peak_extra_over_logits": None,
                 "floor_ms": round(1000 * floor, 4) if backward else None,
             }
 
@@ -242,6 +256,9 @@ def main() -> None:
             for row in measure(classes, dtype, device, arguments.rounds):
                 rows.append(row)
                 print({key: row[key] for key in FIELDS[4:]}, flush=True)
+    for classes in arguments.classes:
+        for dtype in types:
+            weigh(rows, classes, dtype, device)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with arguments.output.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)

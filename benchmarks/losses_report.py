@@ -93,10 +93,10 @@ Measured by `benchmarks/losses.py` in one run on the same tensors, the losses ta
 `benchmarks/results/`. × cross entropy is the median over the rounds of a loss's time over that of torch's cross entropy
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
-On this shared machine of two cores, code of which two threads work on buffers in cache, as ours, takes 1 to 1.7 times
-as long from one minute to the next. × cross entropy of Mixed Focal at three classes was between 2.0 and 2.9 in most
-runs (up to 4.5 in such minutes), and between 1.1 and 2.0 in processes that do nothing else, whose cross entropy waits
-for fresh memory at every step.
+Half of torch's cross entropy, and of every loss that makes large tensors, is waiting for fresh memory: at three classes
+it takes 21 ms where memory is recycled and up to 60 where it is not, which depends on what ran before; the order is
+therefore shuffled. Where memory is always recycled Mixed Focal takes 2.0 to 2.5 times as long as cross entropy (up to
+4.5 in minutes when a shared machine runs two threads badly), in a process that does nothing else 1.1 to 2.0 times.
 
 """
 

@@ -11,9 +11,9 @@ from voxloss.losses import kernels, targets
 from voxloss.losses.settings import PassSettings
 
 # Numbers in the buffers of a chunk: on a CPU so many that they about stay in cache and calling the operations costs
-# little beside running them (98,384 voxels of three classes, no multiple of a page), on other devices so many that
+# little beside running them (85,008 voxels of three classes, no multiple of a page), on other devices so many that
 # starting the kernels costs little.
-CPU_CHUNK = 15 * 98_384
+CPU_CHUNK = 15 * 85_008
 DEVICE_CHUNK = 24_000_000
 
 
