@@ -21,8 +21,10 @@ lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes by default; the tests' tensors are tiny, so each takes one thread.
+JOBS ?= 2
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A study killed 20 times at random moments (`make test` does it three times).
 test-faults: install

@@ -16,6 +16,7 @@ from voxloss.config import StudyConfig, loss_choices
 from voxloss.experiment import Survey, resolve_device, survey
 from voxloss.training.augment import Augmenter
 from voxloss.training.networks import check_network, make_network, outputs
+from voxloss.training.precision import autocast, place
 
 LONGEST_STEP = 15.0  # seconds: a step expected to take longer is projected from a smaller patch
 ROUNDS = 3
@@ -136,7 +137,7 @@ def _measure(
     before = _peak(device, reset=True)
     with torch.random.fork_rng(devices=[]):
         network = make_network(config, channels, classes)
-    network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    place(network, device, config.training)
     loss = voxloss.DeepSupervision(voxloss.get_loss("mixed_focal"))
     optimizer = torch.optim.Adam(network.parameters())
     images = torch.zeros(batch, channels, *patch, device=device).to(memory_format=torch.channels_last_3d)
@@ -144,7 +145,7 @@ def _measure(
     labels[:, : patch[0] // 4] = 1
 
     def forward(inputs: torch.Tensor) -> list[torch.Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+        with autocast(device, config.training):
             return outputs(network(inputs))
 
     def step() -> None:

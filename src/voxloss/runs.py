@@ -90,9 +90,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
 
     for case_id in split.validation:
         case = study.case(case_id)
-        probabilities = predict_probabilities(
-            network, prepared[case_id].image, config.patches, config.training.precision, check
-        )
+        probabilities = predict_probabilities(network, prepared[case_id].image, config.patches, config.training, check)
         prediction = restore_label(probabilities, prepared[case_id].original.shape)
         path = folder / "predictions" / f"{case_id}.nii.gz"
         write_label(path, to_file_values(prediction, study.dataset), like=case.images[0])

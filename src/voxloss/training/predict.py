@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from voxloss.config import PatchesConfig
+from voxloss.config import PatchesConfig, TrainingConfig
 from voxloss.data.patches import padding_before
 from voxloss.training.networks import outputs
+from voxloss.training.precision import autocast
 
 
 @torch.no_grad()
@@ -15,7 +16,7 @@ def predict_probabilities(
     network: torch.nn.Module,
     image: np.ndarray,
     setting: PatchesConfig,
-    precision: str = "float32",
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008, a frozen value
     before_windows: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Class probabilities of a prepared volume.
@@ -25,7 +26,7 @@ def predict_probabilities(
             windows.
         image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
         setting: patch size, overlap (part of a patch) and the windows' weights.
-        precision: of the network's arithmetic, "float32" or "bfloat16".
+        training: tells the precision of the network's arithmetic.
         before_windows: called before every few windows; what it raises ends the prediction.
 
     Returns:
@@ -45,7 +46,7 @@ def predict_probabilities(
     def probabilities(windows: torch.Tensor) -> torch.Tensor:
         before_windows()
         windows = windows.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(device, training):
             logits = outputs(network(windows))[0]
         return torch.softmax(logits.float(), dim=1)
 

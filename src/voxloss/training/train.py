@@ -22,6 +22,7 @@ from voxloss.losses import VoxelLoss
 from voxloss.training.augment import Augmenter
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.networks import make_network, outputs
+from voxloss.training.precision import autocast, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 
 HISTORY = (
@@ -94,7 +95,7 @@ def train(
         torch.manual_seed(_word(run.seed, run.fold, _WEIGHTS))
         network = make_network(run.config, run.training[0].image.shape[0], len(run.classes))
     channels = run.training[0].image.shape[0]
-    network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    place(network, device, setting)
     loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=setting.learning_rate)
     schedule = _Schedule(run.config, optimizer)
@@ -316,7 +317,7 @@ def _forward(
     """Logits, the finest first, and labels, on the network's device."""
     device = next(network.parameters()).device
     images = images.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.config.training.precision == "bfloat16"):
+    with autocast(device, run.config.training):
         logits = outputs(network(images))
     return logits, labels.to(device, non_blocking=True)
 
