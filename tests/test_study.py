@@ -195,6 +195,21 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
     assert "diverged" in command("status", folder).stdout
 
 
+def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(data, tmp_path):
+    folder = tmp_path / "study"
+    result = command(*tiny_run(data, folder, "--losses", "cross_entropy", "--training.epochs", "12",
+                               "--training.learning_rate", "0.03", "--patches.foreground_share", "0"))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    ended = statuses(folder)["cross_entropy", 0, 0]
+    assert ended["state"] == "done"
+    assert "tumour" in ended["collapsed"]
+    assert "cross_entropy, fold 0, seed 0: tumour is predicted in no case" in command("status", folder).stdout
+    scores = read_scores(folder / "scores.csv")
+    recall = scores[(scores["class"] == "tumour") & (scores.metric == "recall") & (scores.fold == 0)]
+    assert (recall["value"] == 0).all()
+    assert len(recall) == 2
+
+
 def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
     """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
     folder = tmp_path / "study"

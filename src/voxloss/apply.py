@@ -49,14 +49,14 @@ def segment_files(
     targets = _check_files(cases, output, channels)
     network = make_network(config, channels, len(study.dataset.classes))
     network.load_state_dict(state["network"])
-    place(network, torch.device(resolve_device(device or config.execution.device)), config.training)
+    place(network, torch.device(resolve_device(device or config.execution.device)), config)
     preparation = preparation_of(config)
     for files, target in zip(cases, targets, strict=True):
         image, geometry = read_image(Case(_stem(files[0]), tuple(files), None))
         if len(image) != channels:
             raise InputError(f"{files[0]}: the network takes {channels} channels per case; received {len(image)}.")
         prepared = prepare_image(image, geometry.spacing_mm, preparation)
-        probabilities = predict_probabilities(network, prepared, config.patches, config.training)
+        probabilities = predict_probabilities(network, prepared, config)
         label = restore_label(probabilities, geometry.shape)
         write_label(target, to_file_values(label, study.dataset), like=files[0])
     return targets

@@ -266,6 +266,8 @@ def _status(arguments: argparse.Namespace) -> int:
         status = study.status(run)
         if status.get("reason"):
             console.print(f"{run}: {status['state']}: {status['reason']}", markup=False, highlight=False)
+        for name in status.get("collapsed") or ():
+            console.print(f"{run}: {name} is predicted in no case", markup=False, highlight=False)
     return 0
 
 

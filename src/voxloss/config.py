@@ -65,7 +65,8 @@ class PatchesConfig:
     """The patches that the network sees.
 
     Args:
-        size: voxels per stored array axis; null: from the median shape of the prepared cases.
+        size: voxels per stored array axis; null: from the median shape of the prepared cases. One axis of 1 makes the
+            training two-dimensional: slices across that axis, and a 2D network.
         batch_size: patches per step.
         foreground_share: probability that a patch is centred on a voxel of a foreground class (class drawn first);
             0 draws positions uniformly, as the paper does.
@@ -114,8 +115,8 @@ class NetworkConfig:
     """The 3D U-Net, or another network.
 
     Args:
-        name: "unet3d", or the import path of a class, such as monai.networks.nets.SegResNet. Where it gives several
-            outputs in training, the loss supervises all of them.
+        name: "unet3d" (of slices a 2D U-Net), or the import path of a class, such as monai.networks.nets.SegResNet.
+            Where it gives several outputs in training, the loss supervises all of them.
         arguments: of the other network; in_channels, out_channels, spatial_dims and the like are given by themselves.
         filters: of unet3d: channels at the top; doubled at every level.
         depth: of unet3d: number of poolings.
@@ -186,13 +187,22 @@ class ExecutionConfig:
         device: auto takes CUDA where there is one.
         parallel: runs at the same time.
         threads: per run; null: the cores shared among the parallel runs.
-        workers: processes per run that read and augment patches ahead; 0: in the run's own process.
+        workers: processes per run that read patches ahead (and augment them, where that is done on the CPU); 0: in the
+            run's own process; null: on CUDA a run's share of the cores, 8 at most, elsewhere 0.
+        augmentation: where patches are augmented; auto: on the device if it is CUDA.
+        channels_last: memory layout of images and weights, in which convolutions are faster.
+        compile: torch.compile the network for training: half a minute or more per run before the first step.
+        memory_gb: that preparing cases in parallel may take; null: three quarters of what is free.
     """
 
     device: str = "auto"
     parallel: int = 1
     threads: int | None = None
-    workers: int = 0
+    workers: int | None = None
+    augmentation: Literal["auto", "cpu", "device"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -290,7 +300,8 @@ def _check_values(config: StudyConfig) -> None:
         ("comparison.seeds", len(set(comparison.seeds)) == len(comparison.seeds), comparison.seeds, "all different"),
         ("comparison.seeds", min(comparison.seeds, default=0) >= 0, comparison.seeds, "not negative"),
         ("execution.parallel", config.execution.parallel >= 1, config.execution.parallel, "at least 1"),
-        ("execution.workers", config.execution.workers >= 0, config.execution.workers, "at least 0"),
+        ("execution.workers", (config.execution.workers or 0) >= 0, config.execution.workers, "at least 0"),
+        ("execution.memory_gb", (config.execution.memory_gb or 1) > 0, config.execution.memory_gb, "positive"),
         ("execution.threads", (config.execution.threads or 1) >= 1, config.execution.threads, "at least 1"),
     ]
     clip, spacing = config.preparation.clip, config.preparation.spacing_mm

@@ -15,8 +15,9 @@ import voxloss
 from voxloss.config import StudyConfig, loss_choices
 from voxloss.experiment import Survey, resolve_device, survey
 from voxloss.training.augment import Augmenter
+from voxloss.training.batches import augments_on, workers_of
 from voxloss.training.networks import check_network, make_network, outputs
-from voxloss.training.precision import autocast, place
+from voxloss.training.precision import autocast, layout, place
 
 LONGEST_STEP = 15.0  # seconds: a step expected to take longer is projected from a smaller patch
 ROUNDS = 3
@@ -76,7 +77,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
                     break
             report(f"measuring patches of {' x '.join(map(str, patch))}")
             measured = _measure(config, patch, channels, len(dataset.classes), device)
-        augmentation = _augmentation(config, size, channels) if config.execution.workers == 0 else 0.0
+        augmentation = _augmentation(config, size, channels, device)
     finally:
         torch.set_num_threads(threads)
     assert measured is not None
@@ -137,10 +138,10 @@ def _measure(
     before = _peak(device, reset=True)
     with torch.random.fork_rng(devices=[]):
         network = make_network(config, channels, classes)
-    place(network, device, config.training)
+    place(network, device, config)
     loss = voxloss.DeepSupervision(voxloss.get_loss("mixed_focal"))
     optimizer = torch.optim.Adam(network.parameters())
-    images = torch.zeros(batch, channels, *patch, device=device).to(memory_format=torch.channels_last_3d)
+    images = torch.zeros(batch, channels, *patch, device=device).contiguous(memory_format=layout(config))
     labels = torch.zeros(batch, *patch, dtype=torch.uint8, device=device)
     labels[:, : patch[0] // 4] = 1
 
@@ -169,21 +170,30 @@ def _median_seconds(run: Callable[[], object], device: torch.device) -> float:
     for _ in range(ROUNDS + 1):  # the first warms up
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _finish(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
 
-def _augmentation(config: StudyConfig, size: tuple[int, int, int], channels: int) -> float:
-    """Seconds to augment one batch: the mean of several, as each kind is used with some probability."""
-    augment = Augmenter(size, config.augmentation)
-    batch = config.patches.batch_size
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _augmentation(config: StudyConfig, size: tuple[int, int, int], channels: int, device: torch.device) -> float:
+    """Seconds that augmentation adds to a step: the mean of several, as each kind is used with some probability."""
+    on_device = augments_on(config, device)
+    workers = 0 if on_device else workers_of(config, device)
+    augment = Augmenter(size, config.augmentation, on_device)
+    batch, where = config.patches.batch_size, device if on_device else torch.device("cpu")
     start, rounds = time.perf_counter(), 4
     for seed in range(rounds):
-        images, labels = torch.zeros(batch, channels, *size), torch.zeros(batch, *size, dtype=torch.uint8)
+        images = torch.zeros(batch, channels, *size, device=where)
+        labels = torch.zeros(batch, *size, dtype=torch.uint8, device=where)
         augment(images, labels, [seed * batch + n for n in range(batch)])
-    return (time.perf_counter() - start) / rounds
+    _finish(device)
+    seconds = (time.perf_counter() - start) / rounds
+    return seconds if workers == 0 else 0.0  # workers do it beside the steps
 
 
 def _windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:

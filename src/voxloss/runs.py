@@ -44,7 +44,7 @@ def execute_run(
 
     write("running", reason=None)
     try:
-        _train_and_score(study, run, stop, lambda epoch: write("running", epoch=epoch))
+        collapsed = _train_and_score(study, run, stop, lambda epoch: write("running", epoch=epoch))
     except InterruptedRunError:
         write("pending")
     except DivergedError as error:
@@ -58,15 +58,17 @@ def execute_run(
         record_failure(study, run)
         write("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     else:
-        write("done", batch_digest=_batch_digest(study.run_folder(run)))
+        write("done", batch_digest=_batch_digest(study.run_folder(run)), collapsed=collapsed)
     return study.status(run)["state"]
 
 
-def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> None:
+def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:
+    """Write predictions and scores; return the classes that are in scored cases and predicted in none of them."""
     import torch
 
+    from voxloss.training.batches import Training
     from voxloss.training.predict import predict_probabilities
-    from voxloss.training.train import InterruptedRunError, Training, train
+    from voxloss.training.train import InterruptedRunError, train
 
     config, folder, split = study.config, study.run_folder(run), study.split(run.fold)
     prepared = {case.case_id: open_prepared(study.prepared_folder(case.case_id)) for case in study.dataset.cases}
@@ -83,6 +85,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     )
     network = train(training, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
+    there, predicted = set[int](), set[int]()
 
     def check() -> None:
         if stop():
@@ -90,16 +93,19 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
 
     for case_id in split.validation:
         case = study.case(case_id)
-        probabilities = predict_probabilities(network, prepared[case_id].image, config.patches, config.training, check)
+        probabilities = predict_probabilities(network, prepared[case_id].image, config, check)
         prediction = restore_label(probabilities, prepared[case_id].original.shape)
         path = folder / "predictions" / f"{case_id}.nii.gz"
         write_label(path, to_file_values(prediction, study.dataset), like=case.images[0])
         reference, _ = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+        there |= set(np.unique(reference).tolist())
+        predicted |= set(np.unique(prediction).tolist())
         scores = case_scores(reference, prediction, study.dataset.classes)
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )
     write_scores(folder / "scores.csv", rows)
+    return [study.dataset.classes[index] for index in sorted(there - predicted)]
 
 
 def to_file_values(label: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -135,3 +135,58 @@ def test_elastic_deformation_is_as_strong_as_batchgenerators():
     mesh = create_zero_centered_coordinate_mesh(size)
     largest = [np.abs(elastic_deform_coordinates(mesh, alpha, sigma) - mesh).max(axis=(1, 2, 3)) for _ in range(3)]
     assert elastic_magnitude(alpha, sigma, size) == pytest.approx(np.mean(largest), rel=0.25)
+
+
+def blobs(size: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth image of two channels, and three classes in large pieces that reach the border."""
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, extent) for extent in size), indexing="ij")
+    image = torch.stack([sum(torch.sin((2 + axis) * x) for axis, x in enumerate(axes)), axes[1]])[None]
+    label = (axes[1] > 0.2).to(torch.uint8) + (axes[2] > 0.4).to(torch.uint8)
+    return image, label[None]
+
+
+@pytest.mark.parametrize("size", [(24, 32, 40), (1, 32, 40), (32, 40, 1)])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"rotation_degrees": (-15.0, 15.0)},
+        {"scaling": (0.85, 1.25)},
+        {"elastic_alpha": (900.0, 900.0)},
+        {"rotation_degrees": (-15.0, 15.0), "scaling": (0.7, 1.4), "elastic_alpha": (0.0, 900.0)},
+    ],
+)
+def test_on_the_device_spatial_transforms_are_batchgeneratorsv2s(size, kinds):
+    """Of the same draws the same patch, so that the distributions are the same whatever draws a device makes."""
+    setting = replace(OFF, **kinds)
+    for seed in range(3):
+        image, label = blobs(size)
+        there, there_label = image.clone(), label.clone()
+        Augmenter(size, setting)(image, label, [seed])
+        Augmenter(size, setting, on_device=True)(there, there_label, [seed])
+        torch.testing.assert_close(there, image, atol=2e-4, rtol=1e-4)
+        # Ties apart, which batchgeneratorsv2 sees in float16 and gives to the nearest voxel.
+        assert (there_label != label).float().mean() < 0.005
+        assert not torch.equal(image, blobs(size)[0])
+
+
+def test_on_the_device_each_kind_comes_as_often():
+    for on_device in (False, True):
+        augment = Augmenter(SIZE, replace(OFF, rotation_degrees=(10.0, 10.0), probability=0.3), on_device)
+        changed = 0
+        for seed in range(200):
+            images, labels = batch()
+            before = images[:1].clone()
+            augment(images[:1], labels[:1], [seed])
+            changed += not torch.equal(images[:1], before)
+        assert 38 < changed < 84  # 60 expected
+
+
+def test_a_slice_stays_in_its_plane():
+    size = (1, 24, 24)
+    images = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
+    labels = torch.ones(1, *size, dtype=torch.uint8)
+    Augmenter(size, replace(OFF, rotation_degrees=(15.0, 15.0)))(images, labels, [0])
+    assert labels[0, 0, 6:-6, 6:-6].all()
+    before = images.clone()
+    Augmenter(size, replace(OFF, mirror_axes=(0,)))(images, labels, [0])
+    assert torch.equal(images, before)

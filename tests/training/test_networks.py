@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_train import CASES, CPU, SMALL, history
@@ -9,9 +10,11 @@ from test_train import CASES, CPU, SMALL, history
 import voxloss
 from voxloss.config_files import load_config
 from voxloss.errors import InputError
+from voxloss.training.batches import Training
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import check_network, make_network, outputs
-from voxloss.training.train import Training, train
+from voxloss.training.predict import predict_probabilities
+from voxloss.training.train import train
 
 CLASSES = ("background", "ball", "core")
 SEGRESNET = [
@@ -96,3 +99,39 @@ def test_trying_a_network_leaves_the_generator_alone():
     before = torch.random.get_rng_state()
     check_network(config(*SEGRESNET), 1, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+SLICES = ["--patches.size", "[1,16,16]"]
+PLANAR = {
+    "unet3d": [],
+    "SegResNet": SEGRESNET,
+    "DynUNet": [
+        *DYNUNET[:3],
+        "{kernel_size: [3, 3, 3], strides: [1, 2, 2], upsample_kernel_size: [2, 2], filters: [4, 8, 8], "
+        "norm_name: instance, deep_supervision: true, deep_supr_num: 1}",
+    ],
+}
+
+
+@pytest.mark.parametrize("chosen", PLANAR.values(), ids=PLANAR)
+def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
+    check_network(config(*chosen, *SLICES), 1, 3)
+    network = train(run(tmp_path, *chosen, *SLICES, "--augmentation.probability", "0.5"), CPU)
+    weights = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
+    assert weights
+    assert all(weight.ndim == 4 or weight.shape[2] == 1 for weight in weights)
+    losses = [row["train_loss"] for row in history(tmp_path)]
+    assert losses[-1] < losses[0]
+    volume = np.random.default_rng(0).normal(size=(1, 5, 20, 18)).astype(np.float32)
+    probabilities = predict_probabilities(network, volume, config(*SLICES))
+    assert probabilities.shape == (3, 5, 20, 18)
+    single = predict_probabilities(network, volume[:, 2:3], config(*SLICES))
+    np.testing.assert_allclose(probabilities[:, 2:3], single, atol=1e-5)
+
+
+def test_a_2d_network_along_the_last_axis_sees_the_other_two():
+    size = config(*SEGRESNET, "--patches.size", "[16,16,1]")
+    check_network(size, 1, 3)
+    network = make_network(size, 1, 3).eval()
+    image = torch.randn(2, 1, 16, 16, 1)
+    torch.testing.assert_close(outputs(network(image))[0][..., 0], network.network(image[..., 0]))

@@ -14,7 +14,7 @@ import torch
 assert torch.empty(1000).isnan().all()
 torch.set_num_threads(1)
 from torch import nn
-from voxloss.config import TrainingConfig
+from voxloss.config import StudyConfig, TrainingConfig
 from voxloss.training.precision import autocast, place
 
 cpu, setting = torch.device("cpu"), TrainingConfig(precision="bfloat16")
@@ -35,7 +35,7 @@ for make in (nn.Conv3d, nn.ConvTranspose3d):
             image = torch.randn(2, 6, *size)
             exact = make(6, 8, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False)
             exact.load_state_dict(layer.state_dict())
-            place(layer, cpu, setting)
+            place(layer, cpu, StudyConfig(training=setting))
             ours, upstream = gradient(layer, image.to(memory_format=torch.channels_last_3d))
             truth, _ = gradient(exact, image, upstream)
             error = float((ours - truth).norm() / truth.norm())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxloss.config import PatchesConfig
+from voxloss.config import PatchesConfig, StudyConfig
 from voxloss.training.predict import predict_probabilities
 
 
@@ -26,7 +26,9 @@ class Threshold(torch.nn.Module):
 def test_every_voxel_is_predicted_at_its_own_place(shape, overlap):
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     network = Threshold()
-    probabilities = predict_probabilities(network, image, PatchesConfig(size=(8, 16, 16), overlap=overlap))
+    probabilities = predict_probabilities(
+        network, image, StudyConfig(patches=PatchesConfig(size=(8, 16, 16), overlap=overlap))
+    )
     assert probabilities.shape == (2, *shape)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
@@ -44,7 +46,9 @@ def test_overlapping_windows_are_averaged_as_probabilities():
 
     image = np.zeros((1, 12, 16, 16), dtype=np.float32)
     image[:, :4], image[:, 4:8], image[:, 8:] = 0.2, 0.4, 0.8
-    probabilities = predict_probabilities(Mean(), image, PatchesConfig(size=(8, 16, 16), overlap=0.5))
+    probabilities = predict_probabilities(
+        Mean(), image, StudyConfig(patches=PatchesConfig(size=(8, 16, 16), overlap=0.5))
+    )
     np.testing.assert_allclose(probabilities[1, :4], 0.3, atol=1e-5)
     np.testing.assert_allclose(probabilities[1, 4:8], (0.3 + 0.6) / 2, atol=1e-5)
     np.testing.assert_allclose(probabilities[1, 8:], 0.6, atol=1e-5)

@@ -9,9 +9,10 @@ import torch
 
 import voxloss
 from voxloss.config_files import load_config
+from voxloss.training.batches import Training
 from voxloss.training.checkpoint import load_state
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.training.train import DivergedError, InterruptedRunError, Training, _Schedule, train
+from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
 
 CPU = torch.device("cpu")
 
@@ -78,7 +79,8 @@ def test_a_run_that_is_stopped_ends_with_the_same_weights_and_history(tmp_path):
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     for first, second in zip(history(tmp_path / "whole"), history(tmp_path / "parts"), strict=True):
-        assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in second.items() if k != "seconds"}
+        assert {**first, "seconds": 0, "waiting": 0} == {**second, "seconds": 0, "waiting": 0}
+        assert 0 < first["waiting"] < 1
 
 
 def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
@@ -218,3 +220,44 @@ def test_batches_by_worker_processes_are_the_same(tmp_path):
     train(run(tmp_path / "own"), CPU)
     train(run(tmp_path / "workers", "--execution.workers", "1"), CPU)
     assert digests(tmp_path / "own") == digests(tmp_path / "workers")
+
+
+def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp_path):
+    """On a CPU the draws are the same too, so the losses agree; the digest is then of the patches as read."""
+    often = ["--augmentation.probability", "1"]
+    train(run(tmp_path / "cpu", *often), CPU)
+    train(run(tmp_path / "device", *often, "--execution.augmentation", "device"), CPU)
+    train(run(tmp_path / "none", "--augmentation.probability", "0", "--augmentation.mirror_axes", "[]"), CPU)
+    losses = {name: [row["train_loss"] for row in history(tmp_path / name)] for name in ("cpu", "device", "none")}
+    assert losses["cpu"] == pytest.approx(losses["device"], rel=0.002)
+    assert losses["cpu"] != pytest.approx(losses["none"], rel=0.002)
+    assert digests(tmp_path / "device") == digests(tmp_path / "none") != digests(tmp_path / "cpu")
+
+
+@pytest.mark.parametrize("option", ["--execution.compile=true", "--execution.channels_last=false"])
+def test_compiling_the_network_or_its_layout_changes_last_bits_only(tmp_path, option):
+    size = ["--network.filters", "2", "--network.depth", "1", "--training.epochs", "1"]
+    plain = train(run(tmp_path / "plain", *size), CPU)
+    other = train(run(tmp_path / "other", *size, option), CPU)
+    assert other.state_dict().keys() == plain.state_dict().keys()
+    for name in ("train_loss", "validation_loss"):
+        assert history(tmp_path / "other")[0][name] == pytest.approx(history(tmp_path / "plain")[0][name], rel=1e-4)
+
+
+def test_a_class_that_is_predicted_nowhere_is_recorded_and_training_goes_on(tmp_path, monkeypatch):
+    import voxloss.training.train as module
+
+    class OnlyBackground(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image):
+            logits = torch.zeros(len(image), 3, *image.shape[2:])
+            logits[:, 0] = 9
+            return logits + self.weight
+
+    monkeypatch.setattr(module, "make_network", lambda *_: OnlyBackground())
+    train(run(tmp_path), CPU)
+    assert [row["not_predicted"] for row in history(tmp_path)] == ["ball; core"] * 4
+    assert (tmp_path / "history.csv").read_text().splitlines()[1].split(",")[4] == "ball; core"

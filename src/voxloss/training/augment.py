@@ -4,12 +4,14 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from voxloss.config import AugmentationConfig
+from voxloss.training.planar import slice_axis
 
 
 class Augmenter:
@@ -19,19 +21,29 @@ class Augmenter:
     gamma, Gaussian noise. Outside the patch, spatial transforms see intensity 0 (the mean, after the z-score) and
     background.
 
+    A patch of one slice is changed within its plane.
+
     Args:
         size: of the patch, voxels per axis.
         setting: ranges and probabilities.
+        on_device: compute spatial transforms where the patches are; the distribution is the same, and on a CPU the
+            draws are too.
     """
 
-    def __init__(self, size: tuple[int, int, int], setting: AugmentationConfig) -> None:
-        self._transforms = list(_transforms(size, setting))
+    def __init__(self, size: tuple[int, int, int], setting: AugmentationConfig, on_device: bool = False) -> None:
+        self._slice_axis = slice_axis(size)
+        axes = [axis for axis in range(3) if axis != self._slice_axis]
+        mirrored = tuple(axes.index(axis) for axis in setting.mirror_axes if axis in axes)
+        plane = tuple(size[axis] for axis in axes)
+        self._transforms = list(_transforms(plane, replace(setting, mirror_axes=mirrored), on_device))
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, seeds: list[int]) -> None:
         """Change `images` (B, channels, *size) and `labels` (B, *size) in place; `seeds[b]` decides about patch b."""
+        if self._slice_axis is not None:
+            images, labels = images.squeeze(2 + self._slice_axis), labels.squeeze(1 + self._slice_axis)
         for image, label, seed in zip(images, labels, seeds, strict=True):
             sample: dict[str, Any] = {"image": image.clone(), "segmentation": label[None].to(torch.int16)}
-            with _seeded(seed):
+            with _seeded(seed, image.device):
                 for transform in self._transforms:
                     sample = transform(**sample)
             image.copy_(sample["image"])
@@ -39,10 +51,10 @@ class Augmenter:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """batchgeneratorsv2 draws from torch's, numpy's and Python's global generators: seed all, then put them back."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
@@ -53,7 +65,7 @@ def _seeded(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def _transforms(size: tuple[int, int, int], setting: AugmentationConfig) -> Iterator[Any]:
+def _transforms(size: tuple[int, ...], setting: AugmentationConfig, on_device: bool) -> Iterator[Any]:
     from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
     from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
     from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
@@ -62,12 +74,14 @@ def _transforms(size: tuple[int, int, int], setting: AugmentationConfig) -> Iter
     from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
     from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
+    from voxloss.training.device_spatial import DeviceSpatialTransform
+
     def sometimes(transform: Any) -> Any:
         return RandomTransform(transform, apply_probability=setting.probability)
 
     rotation, scaling, alpha = setting.rotation_degrees, setting.scaling, setting.elastic_alpha
     if rotation or scaling or alpha:
-        yield SpatialTransform(
+        yield (DeviceSpatialTransform if on_device else SpatialTransform)(
             patch_size=size,
             patch_center_dist_from_border=0,
             random_crop=False,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from voxloss.config import StudyConfig
 from voxloss.errors import InputError
+from voxloss.training.planar import Planar, slice_axis
 from voxloss.training.unet3d import UNet3D, pooling_strides
 
 
@@ -17,8 +18,8 @@ def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
     """The study's network, with weights from torch's global generator.
 
     `network.name` is "unet3d" or the import path of a class or function, called with `network.arguments` and, where it
-    has parameters of these names that are not among them, in_channels, out_channels or num_classes, spatial_dims = 3
-    and img_size (the patch).
+    has parameters of these names that are not among them, in_channels, out_channels or num_classes, spatial_dims (3, or
+    2 for patches of one slice) and img_size (the patch, or its plane).
 
     Raises:
         InputError: what `network.name` names cannot be imported, or not be called with these arguments.
@@ -28,12 +29,13 @@ def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
     if setting.name == "unet3d":
         return UNet3D(channels, classes, size, setting.filters, setting.depth, setting.norm)
     make = _imported(setting.name)
+    axis = slice_axis(size)
     known = {
         "in_channels": channels,
         "out_channels": classes,
         "num_classes": classes,
-        "spatial_dims": 3,
-        "img_size": size,
+        "spatial_dims": 3 if axis is None else 2,
+        "img_size": tuple(extent for place, extent in enumerate(size) if place != axis),
     }
     try:
         parameters = set(inspect.signature(make).parameters)
@@ -47,7 +49,7 @@ def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"network.name {setting.name} makes a {type(network).__name__}, not a torch.nn.Module.")
-    return network
+    return network if axis is None else Planar(network, axis)
 
 
 def outputs(output: Any) -> list[Tensor]:

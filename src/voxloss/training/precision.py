@@ -1,4 +1,4 @@
-"""The network's arithmetic: autocast, and a way round convolutions whose gradient is wrong in bfloat16 on a CPU."""
+"""The network's memory layout and precision, and a way round convolutions whose gradients are wrong in bfloat16."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,18 +6,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from voxloss.config import TrainingConfig
+from voxloss.config import StudyConfig, TrainingConfig
 
 
-def place(network: nn.Module, device: torch.device, setting: TrainingConfig) -> None:
-    """Move a network to its device in the channels-last layout, and make its training in bfloat16 safe there.
+def layout(config: StudyConfig) -> torch.memory_format:
+    """The memory layout of images and weights: channels last, in which convolutions are faster, or plain."""
+    return torch.channels_last_3d if config.execution.channels_last else torch.contiguous_format
 
-    oneDNN's bfloat16 convolution in this layout reads memory that nobody wrote when it computes the weights' gradient
-    and the kernel is longer than the image along an axis (seen in torch 2.13 with 3×3×3 kernels on two slices): the
-    gradient is NaN or wrong, now and then. Such convolutions, at the bottom of the network, are done in float32.
+
+def place(network: nn.Module, device: torch.device, config: StudyConfig) -> None:
+    """Move a network to its device in the study's layout, and make its training in bfloat16 safe there.
+
+    Where the kernel is longer than the image along an axis, oneDNN's bfloat16 convolution in the channels-last layout
+    reads memory that nobody wrote when it computes the weights' gradient (torch 2.13, 3×3×3 kernels on two slices):
+    that is NaN or wrong, now and then. Such convolutions, at the bottom of the network, are done in float32.
     """
-    network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    if device.type == "cpu" and setting.precision == "bfloat16":
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim == 5:  # a 2D network's weights have four axes
+            parameter.data = parameter.data.contiguous(memory_format=layout(config))
+    if device.type == "cpu" and config.training.precision == "bfloat16":
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 module.forward = partial(_float32_where_small, module, module.forward)  # type: ignore[method-assign]

@@ -5,28 +5,26 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from voxloss.config import PatchesConfig, TrainingConfig
+from voxloss.config import StudyConfig
 from voxloss.data.patches import padding_before
 from voxloss.training.networks import outputs
-from voxloss.training.precision import autocast
+from voxloss.training.precision import autocast, layout
 
 
 @torch.no_grad()
 def predict_probabilities(
     network: torch.nn.Module,
     image: np.ndarray,
-    setting: PatchesConfig,
-    training: TrainingConfig = TrainingConfig(),  # noqa: B008, a frozen value
+    config: StudyConfig,
     before_windows: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Class probabilities of a prepared volume.
 
     Args:
-        network: logits of patches of `setting.size`, the first where there are several; its device is used for the
-            windows.
+        network: logits of patches of `config.patches.size`, the first where there are several; its device is used for
+            the windows.
         image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
-        setting: patch size, overlap (part of a patch) and the windows' weights.
-        training: tells the precision of the network's arithmetic.
+        config: tells patch size, overlap (part of a patch), the windows' weights, precision and memory layout.
         before_windows: called before every few windows; what it raises ends the prediction.
 
     Returns:
@@ -34,6 +32,7 @@ def predict_probabilities(
     """
     from monai.inferers import sliding_window_inference
 
+    setting = config.patches
     if setting.size is None:
         raise ValueError("the patch size is not set")
     network.eval()
@@ -45,8 +44,8 @@ def predict_probabilities(
 
     def probabilities(windows: torch.Tensor) -> torch.Tensor:
         before_windows()
-        windows = windows.contiguous(memory_format=torch.channels_last_3d)
-        with autocast(device, training):
+        windows = windows.contiguous(memory_format=layout(config))
+        with autocast(device, config.training):
             logits = outputs(network(windows))[0]
         return torch.softmax(logits.float(), dim=1)
 

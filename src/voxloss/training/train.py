@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 import voxloss
 from voxloss.config import StudyConfig
-from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.files import write_text
 from voxloss.losses import VoxelLoss
-from voxloss.training.augment import Augmenter
+from voxloss.training.batches import (
+    Training,
+    augmentation_seeds,
+    device_augmenter,
+    seed_of,
+    training_batches,
+    validation_batches,
+)
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.networks import make_network, outputs
-from voxloss.training.precision import autocast, place
+from voxloss.training.precision import autocast, layout, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 
 HISTORY = (
@@ -30,12 +34,14 @@ HISTORY = (
     "train_loss",
     "validation_loss",
     "validation_dice",
+    "not_predicted",
     "learning_rate",
     "gradient_shares",
     "seconds",
+    "waiting",
     "batch_digest",
 )
-_AUGMENT, _WEIGHTS = 3, 4  # streams of random numbers; 0 to 2 are the patches'
+_WEIGHTS = 4  # a stream of random numbers; the batches have others
 
 
 class InterruptedRunError(Exception):
@@ -44,34 +50,6 @@ class InterruptedRunError(Exception):
 
 class DivergedError(Exception):
     """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """What one training needs.
-
-    Args:
-        folder: of the run; gets checkpoint.pt, best.pt (where weights are selected) and history.csv.
-        loss: catalogue name, and parameters that differ from its defaults.
-        training, validation: prepared cases to train on, and those that are looked at after every epoch.
-        classes: the name of every class index, background first.
-    """
-
-    folder: Path
-    config: StudyConfig
-    loss: str
-    parameters: dict[str, Any]
-    fold: int
-    seed: int
-    training: Sequence[PatchSource]
-    validation: Sequence[PatchSource]
-    classes: Sequence[str]
-
-    @property
-    def patches(self) -> PatchSetting:
-        setting = self.config.patches
-        assert setting.size is not None, "settled when the study was made"
-        return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 
 def train(
@@ -90,34 +68,64 @@ def train(
         DivergedError: the loss is no longer finite; the message names epoch, step, term and class.
         InterruptedRunError: `stop` said so.
     """
-    setting = run.config.training
-    with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
-        torch.manual_seed(_word(run.seed, run.fold, _WEIGHTS))
-        network = make_network(run.config, run.training[0].image.shape[0], len(run.classes))
-    channels = run.training[0].image.shape[0]
-    place(network, device, setting)
-    loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=setting.learning_rate)
+    setting, channels = run.config.training, run.training[0].image.shape[0]
+    trainee = _Trainee.make(run, channels, device)
+    network, optimizer = trainee.network, trainee.optimizer
     schedule = _Schedule(run.config, optimizer)
     progress = _Progress.resume(run.folder, network, optimizer, schedule, device)
-    batches = iter(_batches(run, progress.epoch, device))
-    validation = _validation_batches(run, device)
+    batches = training_batches(run, progress.epoch, device)
+    validation = validation_batches(run)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
         rate = schedule.start(epoch)
-        train_loss, shares, digest = _train_epoch(run, network, loss, optimizer, batches, epoch, stop)
-        validation_loss, validation_dice = _validate(run, network, loss, validation)
-        schedule.finish(train_loss)
-        seconds = time.perf_counter() - start
-        row = (epoch + 1, train_loss, validation_loss, validation_dice, rate, shares, round(seconds, 3), digest)
-        progress.history.append(dict(zip(HISTORY, row, strict=True)))
+        row = {"epoch": epoch + 1, "learning_rate": rate}
+        row |= _train_epoch(trainee, batches, epoch, stop)
+        row |= _validate(trainee, validation)
+        row["seconds"] = round(time.perf_counter() - start, 3)
+        schedule.finish(row["train_loss"])
+        progress.history.append({name: row[name] for name in HISTORY})
         progress.epoch = epoch + 1
-        _select(run, network, progress, validation_loss, validation_dice)
+        _select(run, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(run.folder, network, optimizer, schedule, channels)
         report(epoch + 1)
     if setting.selection != "last":
         network.load_state_dict(load_state(run.folder / "best.pt", device)["network"])
     return network
+
+
+@dataclass(frozen=True)
+class _Trainee:
+    """What a training step needs: the network, its loss, and how it is called.
+
+    Args:
+        call: the network, compiled where the study says so; its weights are `network`'s.
+    """
+
+    run: Training
+    device: torch.device
+    network: torch.nn.Module
+    call: Callable[[torch.Tensor], Any]
+    loss: VoxelLoss
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def make(cls, run: Training, channels: int, device: torch.device) -> "_Trainee":
+        with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
+            torch.manual_seed(seed_of(run.seed, run.fold, _WEIGHTS))
+            network = make_network(run.config, channels, len(run.classes))
+        place(network, device, run.config)
+        call = torch.compile(network) if run.config.execution.compile else network
+        loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=run.config.training.learning_rate)
+        return cls(run, device, network, call, loss, optimizer)
+
+    def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def logits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The network's outputs, the finest first."""
+        with autocast(self.device, self.run.config.training):
+            return outputs(self.call(images.contiguous(memory_format=layout(self.run.config))))
 
 
 class _Schedule:
@@ -213,115 +221,72 @@ def _select(run: Training, network: torch.nn.Module, progress: _Progress, loss: 
         save_state(run.folder / "best.pt", {"epoch": progress.epoch, "network": network.state_dict()})
 
 
-class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The augmented batches of a run, by step."""
-
-    def __init__(self, run: Training, first: int, steps: int) -> None:
-        self.run, self.first, self.steps = run, first, steps
-        self.augment = Augmenter(run.patches.size, run.config.augmentation)
-
-    def __len__(self) -> int:
-        return self.steps - self.first
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        run, step = self.run, self.first + index
-        places = training_places(run.training, run.patches, run.seed, run.fold, step)
-        images, labels = map(torch.from_numpy, read_batch(run.training, places, run.patches.size))
-        first = step * run.patches.batch_size
-        self.augment(images, labels, [_word(run.seed, run.fold, first + n, _AUGMENT) for n in range(len(places))])
-        return images, labels
-
-
-def _batches(run: Training, epoch: int, device: torch.device) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    iterations = run.config.training.iterations
-    dataset = _TrainingBatches(run, epoch * iterations, run.config.training.epochs * iterations)
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=run.config.execution.workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),
-    )
-
-
-def _validation_batches(run: Training, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    batches = []
-    for step in range(run.config.training.validation_batches):
-        places = validation_places(run.validation, run.patches, run.fold, step)
-        images, labels = read_batch(run.validation, places, run.patches.size)
-        batches.append((torch.from_numpy(images), torch.from_numpy(labels)))
-    return batches
-
-
 def _train_epoch(
-    run: Training,
-    network: torch.nn.Module,
-    loss: VoxelLoss,
-    optimizer: torch.optim.Optimizer,
+    trainee: _Trainee,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     epoch: int,
     stop: Callable[[], bool],
-) -> tuple[float, str, str]:
-    """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches."""
-    network.train()
+) -> dict[str, Any]:
+    """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches, and
+    the share of its time spent waiting for them."""
+    run, loss, optimizer = trainee.run, trainee.loss, trainee.optimizer
+    augment = device_augmenter(run, trainee.device)
+    trainee.network.train()
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
     digest = hashlib.blake2b(digest_size=16)
-    total, shares = 0.0, ""
+    total, waiting, shares = 0.0, 0.0, ""
+    begin = time.perf_counter()
     for step in range(run.config.training.iterations):
         if stop():
             raise InterruptedRunError
+        asked = time.perf_counter()
         images, labels = next(batches)
+        waiting += time.perf_counter() - asked
         digest.update(images.numpy().data)
         digest.update(labels.numpy().data)
-        logits, references = _forward(run, network, images, labels)
-        value = supervised(logits, references)
+        images, labels = trainee.to_device(images, labels)
+        if augment is not None:
+            augment(images, labels, augmentation_seeds(run, epoch * run.config.training.iterations + step))
+        logits = trainee.logits(images)
+        value = supervised(logits, labels)
         number = float(value.detach())
         if not math.isfinite(number):
-            reason = what_is_not_finite(loss, logits[0], references, run.classes)
+            reason = what_is_not_finite(loss, logits[0], labels, run.classes)
             raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
         if step == 0:
-            parts = gradient_shares(loss, logits[0], references)
+            parts = gradient_shares(loss, logits[0], labels)
             shares = " ".join(f"{name}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
         total += number
-    return total / run.config.training.iterations, shares, digest.hexdigest()
+    return {
+        "train_loss": total / run.config.training.iterations,
+        "gradient_shares": shares,
+        "waiting": round(waiting / (time.perf_counter() - begin), 4),
+        "batch_digest": digest.hexdigest(),
+    }
 
 
 @torch.no_grad()
-def _validate(
-    run: Training,
-    network: torch.nn.Module,
-    loss: torch.nn.Module,
-    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
-) -> tuple[float, float]:
-    """Mean loss over the validation batches, and the mean over foreground classes of Dice pooled over their voxels."""
-    network.eval()
-    total = 0.0
-    count = len(run.classes)
+def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+    """Mean loss over the validation batches, the mean over foreground classes of Dice pooled over their voxels, and
+    the classes that are in them and predicted nowhere."""
+    trainee.network.eval()
+    classes = trainee.run.classes
+    total, count = 0.0, len(classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)
-    for images, labels in batches:
-        (logits, *_), references = _forward(run, network, images, labels)
-        total += float(loss(logits, references))
-        pairs = references.long() * count + logits.argmax(dim=1)
+    for batch in batches:
+        images, labels = trainee.to_device(*batch)
+        logits = trainee.logits(images)[0]
+        total += float(trainee.loss(logits, labels))
+        pairs = labels.long() * count + logits.argmax(dim=1)
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
-    sizes = (confusion.sum(0) + confusion.sum(1))[1:]
-    dice = 2 * confusion.diagonal()[1:] / sizes  # NaN for a class in neither: left out
-    return total / len(batches), float(dice.nanmean())
-
-
-def _forward(
-    run: Training, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits, the finest first, and labels, on the network's device."""
-    device = next(network.parameters()).device
-    images = images.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
-    with autocast(device, run.config.training):
-        logits = outputs(network(images))
-    return logits, labels.to(device, non_blocking=True)
-
-
-def _word(*words: int) -> int:
-    """One 64-bit seed from several numbers."""
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    there, predicted = confusion.sum(1), confusion.sum(0)
+    dice = 2 * confusion.diagonal()[1:] / (there + predicted)[1:]  # NaN for a class in neither: left out
+    lost = [name for name, n, found in zip(classes, there.tolist(), predicted.tolist(), strict=True) if n and not found]
+    return {
+        "validation_loss": total / len(batches),
+        "validation_dice": float(dice.nanmean()),
+        "not_predicted": "; ".join(lost),
+    }

@@ -6,10 +6,11 @@ from torch import nn
 from voxloss.errors import InputError
 
 
-def _convolutions(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+def _convolutions(inputs: int, outputs: int, norm: str, kernel: tuple[int, int, int]) -> nn.Sequential:
     layers: list[nn.Module] = []
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     for channels in (inputs, outputs):
-        layers.append(nn.Conv3d(channels, outputs, kernel_size=3, padding=1))
+        layers.append(nn.Conv3d(channels, outputs, kernel_size=kernel, padding=padding))
         if norm == "batch":
             layers.append(nn.BatchNorm3d(outputs, momentum=0.01))  # Keras counts the other way: 0.99
         else:
@@ -22,7 +23,8 @@ class UNet3D(nn.Module):
     """3D U-Net: two 3×3×3 convolutions (normalised, ReLU) per level, max pooling, transposed convolutions, skips.
 
     An axis is halved at a level only while it stays at least 4 voxels long and even for patches of `patch_size`, so
-    that flat patches keep their slices; with the paper's patches every axis is halved at every level.
+    that flat patches keep their slices; with the paper's patches every axis is halved at every level. Along an axis of
+    one voxel the kernels have size 1, so that patches of one slice make it a 2D U-Net.
 
     Args:
         channels: of the image.
@@ -48,17 +50,19 @@ class UNet3D(nn.Module):
         super().__init__()
         strides = pooling_strides(patch_size, depth)
         widths = [filters * 2**level for level in range(depth + 1)]
+        first, second, third = (1 if extent == 1 else 3 for extent in patch_size)
+        kernel = (first, second, third)
         self.encoder = nn.ModuleList(
-            _convolutions(inputs, outputs, norm)
+            _convolutions(inputs, outputs, norm, kernel)
             for inputs, outputs in zip([channels, *widths[:-2]], widths[:-1], strict=True)
         )
         self.pools = nn.ModuleList(nn.MaxPool3d(stride) for stride in strides)
-        self.bottom = _convolutions(widths[-2], widths[-1], norm)
+        self.bottom = _convolutions(widths[-2], widths[-1], norm, kernel)
         self.upsamplers = nn.ModuleList(
             nn.ConvTranspose3d(2 * width, width, kernel_size=stride, stride=stride)
             for width, stride in zip(reversed(widths[:-1]), reversed(strides), strict=True)
         )
-        self.decoder = nn.ModuleList(_convolutions(2 * width, width, norm) for width in reversed(widths[:-1]))
+        self.decoder = nn.ModuleList(_convolutions(2 * width, width, norm, kernel) for width in reversed(widths[:-1]))
         self.head = nn.Conv3d(filters, classes, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -78,7 +82,8 @@ def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[
     """The pooling of each level: 2 on every axis that stays even and at least 4 voxels long, else 1.
 
     Raises:
-        InputError: an axis could not be halved even once at the top, because it is odd or shorter than 4.
+        InputError: an axis could not be halved even once at the top, because it is odd or shorter than 4, and is not
+            one voxel long.
     """
     extents = list(patch_size)
     strides = []
@@ -86,6 +91,8 @@ def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[
         stride = [2 if extent % 2 == 0 and extent >= 4 else 1 for extent in extents]
         extents = [extent // step for extent, step in zip(extents, stride, strict=True)]
         strides.append((stride[0], stride[1], stride[2]))
-    if strides and 1 in strides[0]:
-        raise InputError(f"patches.size: every axis must be even and at least 4 voxels long; received {patch_size}.")
+    if strides and any(step == 1 < extent for step, extent in zip(strides[0], patch_size, strict=True)):
+        raise InputError(
+            f"patches.size: every axis must be even and at least 4 voxels long, or 1; received {patch_size}."
+        )
     return strides

@@ -1,0 +1,121 @@
+"""What one training needs, and its batches: read ahead by workers, augmented on the CPU or on the device."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from voxloss.config import StudyConfig
+from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
+from voxloss.training.augment import Augmenter
+
+_AUGMENT = 3  # a stream of random numbers; 0 to 2 are the patches', 4 the initial weights'
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training needs.
+
+    Args:
+        folder: of the run; gets checkpoint.pt, best.pt (where weights are selected) and history.csv.
+        loss: catalogue name, and parameters that differ from its defaults.
+        training, validation: prepared cases to train on, and those that are looked at after every epoch.
+        classes: the name of every class index, background first.
+    """
+
+    folder: Path
+    config: StudyConfig
+    loss: str
+    parameters: dict[str, Any]
+    fold: int
+    seed: int
+    training: Sequence[PatchSource]
+    validation: Sequence[PatchSource]
+    classes: Sequence[str]
+
+    @property
+    def patches(self) -> PatchSetting:
+        setting = self.config.patches
+        assert setting.size is not None, "settled when the study was made"
+        return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
+
+
+class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The batches of a run by step, augmented where that is done on the CPU."""
+
+    def __init__(self, run: Training, first: int, augment: Augmenter | None) -> None:
+        setting = run.config.training
+        self.run, self.first, self.augment = run, first, augment
+        self.steps = setting.epochs * setting.iterations
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        run, step = self.run, self.first + index
+        places = training_places(run.training, run.patches, run.seed, run.fold, step)
+        images, labels = map(torch.from_numpy, read_batch(run.training, places, run.patches.size))
+        if self.augment is not None:
+            self.augment(images, labels, augmentation_seeds(run, step))
+        return images, labels
+
+
+def augmentation_seeds(run: Training, step: int) -> list[int]:
+    """What decides about the augmentation of each patch of a step."""
+    size = run.patches.batch_size
+    return [seed_of(run.seed, run.fold, step * size + number, _AUGMENT) for number in range(size)]
+
+
+def training_batches(run: Training, epoch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels of every step from the first of `epoch` on; on the CPU, pinned where the device is CUDA."""
+    on_device = augments_on(run.config, device)
+    augment = None if on_device else Augmenter(run.patches.size, run.config.augmentation)
+    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
+        _TrainingBatches(run, epoch * run.config.training.iterations, augment),
+        batch_size=None,
+        num_workers=workers_of(run.config, device),
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    return iter(loader)
+
+
+def workers_of(config: StudyConfig, device: torch.device) -> int:
+    """Processes that read ahead: `execution.workers`, or a run's share of the cores where the device is CUDA."""
+    execution = config.execution
+    if execution.workers is not None:
+        return execution.workers
+    return min(MOST_WORKERS, (os.cpu_count() or 1) // execution.parallel) if device.type == "cuda" else 0
+
+
+def augments_on(config: StudyConfig, device: torch.device) -> bool:
+    """Whether patches are augmented on the device and not by the CPU that reads them."""
+    place = config.execution.augmentation
+    return place == "device" or (place == "auto" and device.type == "cuda")
+
+
+def device_augmenter(run: Training, device: torch.device) -> Augmenter | None:
+    """What augments batches on the device, if that is where the study augments them."""
+    on_device = augments_on(run.config, device)
+    return Augmenter(run.patches.size, run.config.augmentation, on_device=True) if on_device else None
+
+
+def validation_batches(run: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches that every epoch's validation looks at, not augmented."""
+    batches = []
+    for step in range(run.config.training.validation_batches):
+        places = validation_places(run.validation, run.patches, run.fold, step)
+        images, labels = read_batch(run.validation, places, run.patches.size)
+        batches.append((torch.from_numpy(images), torch.from_numpy(labels)))
+    return batches
+
+
+def seed_of(*words: int) -> int:
+    """One 64-bit seed from several numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,39 @@
+"""Two-dimensional training: patches of one slice, whose axis a 2D network does not see."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def slice_axis(size: Sequence[int]) -> int | None:
+    """The spatial axis along which patches of `size` are a single slice; None for volumes (or more axes of one voxel).
+
+    Patches such as (1, 256, 256) make a training two-dimensional.
+    """
+    single = [axis for axis, extent in enumerate(size) if extent == 1]
+    return single[0] if len(single) == 1 else None
+
+
+class Planar(nn.Module):
+    """A 2D network that takes and gives volumes of one slice.
+
+    Args:
+        network: (B, channels, *plane) to logits (B, classes, *plane), or several with deep supervision: a list, or
+            stacked along the axis after the batch.
+        axis: the spatial axis that has one voxel.
+
+    Shapes: (B, channels, *size) to logits (B, classes, *size), or a list of them.
+    """
+
+    def __init__(self, network: nn.Module, axis: int) -> None:
+        super().__init__()
+        self.network, self.axis = network, 2 + axis
+
+    def forward(self, image: Tensor) -> Any:
+        output = self.network(image.squeeze(self.axis))
+        if isinstance(output, Tensor):
+            if output.ndim == 4:
+                return output.unsqueeze(self.axis)
+            output = output.unbind(1)
+        return [logits.unsqueeze(self.axis) for logits in output]
