@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
     run.add_argument("--folds", help="run only the folds of these numbers, separated by commas")
 
-    show = command("config", _config, "print a configuration with all its keys, or list the presets", _OVERRIDES)
+    show = command(
+        "config", _config, "print a configuration, and where each value comes from, or list the presets", _OVERRIDES
+    )
     show.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
 
     status = command("status", _status, "show the state of every run of a study")
@@ -238,18 +240,16 @@ def _show_report(study: Path, console: "Console") -> None:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    import yaml
-
-    from voxloss.config_files import load_config, preset_names, to_plain
+    from voxloss.config_files import load_config, preset_names
+    from voxloss.origins import annotated_yaml
 
     if arguments.config is None:
         if overrides:
             raise InputError(f"voxloss config takes a preset or a file first; received {' '.join(overrides)}.")
         print("\n".join(preset_names()))
         return 0
-    print(
-        yaml.safe_dump(to_plain(load_config(arguments.config, overrides)), sort_keys=False, allow_unicode=True), end=""
-    )
+    config = load_config(arguments.config, overrides)
+    print(annotated_yaml(config, arguments.config, overrides), end="")
     return 0
 
 

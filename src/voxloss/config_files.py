@@ -32,7 +32,7 @@ def load_config(source: str | Path | None, overrides: list[str] | None = None) -
     parser.add_class_arguments(StudyConfig, None)
     arguments = list(overrides or [])
     if source is not None:
-        arguments = ["--config", str(_config_path(source)), *arguments]
+        arguments = ["--config", str(config_path(source)), *arguments]
     try:
         values = parser.instantiate(parser.parse_args(arguments))
     except ArgumentError as error:
@@ -41,7 +41,8 @@ def load_config(source: str | Path | None, overrides: list[str] | None = None) -
     return StudyConfig(**{item.name: getattr(values, item.name) for item in dataclasses.fields(StudyConfig)})
 
 
-def _config_path(source: str | Path) -> Path:
+def config_path(source: str | Path) -> Path:
+    """The file of a preset or configuration. Raises InputError when there is none or it is not a YAML mapping."""
     if str(source) in preset_names():
         return Path(str(resources.files("voxloss") / "configs" / f"{source}.yaml"))
     path = Path(source)

@@ -1,0 +1,55 @@
+"""Where the values of a configuration come from, beside each of them."""
+
+import re
+
+import pytest
+import yaml
+
+from voxloss.config_files import load_config, preset_names, to_plain
+from voxloss.origins import annotated_yaml
+
+PAPER = ("paper", "MIScnn", "ours")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_it_is_still_the_configuration(preset):
+    config = load_config(preset)
+    assert yaml.safe_load(annotated_yaml(config, preset)) == to_plain(config)
+
+
+@pytest.mark.parametrize("preset", ["kits19", "brats20"])
+def test_every_value_of_the_papers_protocols_says_whether_it_is_the_papers(preset):
+    values = [line for line in annotated_yaml(load_config(preset), preset).splitlines() if not line.endswith(":")]
+    described = [line for line in values if re.search(rf" # ({'|'.join(PAPER)})\b", line)]
+    signatures = [line for line in values if line.startswith("    # ")]
+    assert len(described) + len(signatures) == len(values)
+    assert len(described) > 45
+
+
+def test_the_papers_values_are_named_the_papers():
+    printed = annotated_yaml(load_config("kits19"), "kits19")
+    for text, origin in (
+        ("clip: [-79.0, 304.0]", "paper"),
+        ("size: [80, 160, 160]", "paper"),
+        ("filters: 32", "MIScnn"),
+        ("gamma: [0.7, 1.5]", "paper (the kinds); MIScnn"),
+        ("validation_batches: 20", "ours"),
+        ("inner_share: 0.2", "ours: the default"),
+    ):
+        assert re.search(rf"^  {re.escape(text)} +# {re.escape(origin)}", printed, re.MULTILINE), text
+    assert "    # focal(alpha=0.25, gamma=2.0, beta=None)\n" in printed
+
+
+def test_a_users_values_are_told_apart(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ntraining:\n  epochs: 7  # as last year\n  iterations: 9\n")
+    overrides = ["--patches.batch_size", "3", "--comparison.losses=[{name: focal, gamma: 3}]"]
+    printed = annotated_yaml(load_config(file, overrides), file, overrides)
+    for text, origin in (
+        ("epochs: 7", "as last year"),
+        ("iterations: 9", "mine.yaml"),
+        ("batch_size: 3", "given"),
+        ("learning_rate: 0.0003", "ours: the default"),
+    ):
+        assert re.search(rf"^  {re.escape(text)} +# {re.escape(origin)}$", printed, re.MULTILINE), text
+    assert "    # focal(alpha=0.25, gamma=3, beta=None)\n" in printed
