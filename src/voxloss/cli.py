@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "say what is wrong with a data set, and how rare its structures are")
     check.add_argument("data", type=Path, metavar="DATA")
     check.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
+    check.add_argument("--config", help="take layout, its options, excluded cases, patch, spacing and folds from here")
+    check.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
+    check.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")
     return parser
 
 
@@ -309,10 +312,21 @@ def _losses(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from voxloss.data import detect_layout, load_dataset
-    from voxloss.data.doctor import check, format_report
+    from rich.console import Console
 
-    layout = arguments.layout or detect_layout(arguments.data)
-    report = check(load_dataset(layout, arguments.data))
+    from voxloss.config_files import load_config
+    from voxloss.console import preparation_bar
+    from voxloss.data.doctor import format_report
+    from voxloss.experiment import check_data
+
+    if arguments.config is not None and arguments.layout is not None:
+        raise InputError("--layout is in the configuration; give one of --config and --layout.")
+    config = None if arguments.config is None else load_config(arguments.config)
+    with preparation_bar(Console(stderr=True)) as bar:
+        report = check_data(arguments.data, config, arguments.layout or "auto", arguments.patients, bar)
     print(format_report(report))
+    if arguments.output is not None:
+        from voxloss.report.check_page import write_check
+
+        print(f"The page: {write_check(report, arguments.output)}")
     return 0 if report.ok else 1

@@ -53,11 +53,13 @@ class SplitsConfig:
         folds: number of folds.
         seed: of the assignment.
         inner_share: the part of the training cases that `selection: inner` sets aside.
+        patients: CSV file with the columns `case` and `patient`; scans of one patient then stay in one fold.
     """
 
     folds: int = 5
     seed: int = 0
     inner_share: float = 0.2
+    patients: str | None = None
 
 
 @dataclass(frozen=True)

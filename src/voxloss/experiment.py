@@ -1,6 +1,7 @@
 """Make a study from a configuration and images, or open it; `runs` executes what it consists of."""
 
 import math
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,11 @@ import numpy as np
 from voxloss.config import StudyConfig, loss_choices
 from voxloss.data import Dataset, load_dataset, require_complete
 from voxloss.data.case import read_geometry
+from voxloss.data.doctor import Patch, Report, check
 from voxloss.data.folds import assign_folds, split_of
+from voxloss.data.inspection import USUAL_PATCH
 from voxloss.data.nifti import open_nifti, volume_shape
+from voxloss.data.patients import read_patients, require_known
 from voxloss.data.preprocess import Preparation, PreparedCase, open_prepared, prepare_case
 from voxloss.data.resample import resampled_shape
 from voxloss.errors import InputError
@@ -141,6 +145,38 @@ def survey(config: StudyConfig) -> Survey:
     return Survey(_settle_patch_size(config, shapes), dataset, shapes, original, channels)
 
 
+def check_data(
+    root: Path, config: StudyConfig | None, layout: str, patients: Path | None, progress: Progress = lambda *_: None
+) -> Report:
+    """Check a data set as a study with this configuration would use it, or (None) as it lies there.
+
+    Raises:
+        InputError: the folder or the table of patients is not what it should be.
+    """
+    known = read_patients(patients) if patients is not None else {}
+    if config is None:
+        config, dataset = StudyConfig(), load_dataset(layout, root)
+        patch = USUAL_PATCH
+    else:
+        data, spacing = config.data, config.preparation.spacing_mm
+        dataset = load_dataset(data.layout, root, exclude=tuple(data.exclude), **data.options)
+        if not known and config.splits.patients:
+            known = read_patients(Path(config.splits.patients))
+        size = config.patches.size or USUAL_PATCH.size
+        patch = Patch(size, None if isinstance(spacing, str) else spacing)
+    ids = [case.case_id for case in dataset.cases]
+    kept_together = known if config.splits.patients else {}
+    folds = assign_folds(ids, min(config.splits.folds, len(ids)), config.splits.seed, kept_together)
+    return check(
+        dataset,
+        workers=os.cpu_count() or 1,
+        progress=lambda finished, of: progress(finished, of, "reading"),
+        patch=patch,
+        patients=known,
+        folds=folds,
+    )
+
+
 def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     from voxloss.training.networks import check_network
 
@@ -150,9 +186,12 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     config = _settle_spacing(config, dataset)
     if config.patches.size is not None:  # what can be told before hours of preparation
         check_network(config, None, len(dataset.classes))
-    folds = assign_folds([case.case_id for case in dataset.cases], config.splits.folds, config.splits.seed)
+    ids = [case.case_id for case in dataset.cases]
+    patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
+    require_known(patients, ids)
+    folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
     if config.training.selection == "inner":
-        split_of(folds, 0, config.splits.seed, config.splits.inner_share)
+        split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     preparation = preparation_of(config)
     prepared = []
     for number, case in enumerate(dataset.cases):
@@ -163,7 +202,7 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     config = _settle_primary_class(config, dataset, prepared)
     config = _settle_patch_size(config, [case.shape for case in prepared])
     check_network(config, prepared[0].image.shape[0], len(dataset.classes))
-    return write_study(folder, config, dataset, folds)
+    return write_study(folder, config, dataset, folds, patients)
 
 
 def preparation_of(config: StudyConfig) -> Preparation:

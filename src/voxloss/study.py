@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -56,6 +56,7 @@ class Study:
     config: StudyConfig
     dataset: Dataset
     folds: Sequence[Sequence[str]]
+    patients: Mapping[str, str]
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
@@ -69,8 +70,8 @@ class Study:
         try:
             config = _config_of(folder)
             content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-            folds = json.loads((folder / "folds.json").read_text(encoding="utf-8"))["folds"]
-            return cls(folder, config, _dataset_from(content), folds)
+            folds = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
+            return cls(folder, config, _dataset_from(content), folds["folds"], folds.get("patients", {}))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder} is a damaged study: {error}") from error
 
@@ -90,7 +91,7 @@ class Study:
         """The cases of a fold; some training cases are set aside where the weights are selected on them."""
         setting = self.config.splits
         inner = setting.inner_share if self.config.training.selection == "inner" else 0.0
-        return split_of(self.folds, fold, setting.seed, inner)
+        return split_of(self.folds, fold, setting.seed, inner, self.patients)
 
     def case(self, case_id: str) -> Case:
         return next(case for case in self.dataset.cases if case.case_id == case_id)
@@ -140,10 +141,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_study(folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]]) -> Study:
+def write_study(
+    folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]], patients: Mapping[str, str]
+) -> Study:
     """Write a new study's files; study.yaml comes last and makes the folder a study."""
     write_json(folder / "dataset.json", _dataset_to(dataset))
-    write_json(folder / "folds.json", {"seed": config.splits.seed, "folds": [list(ids) for ids in folds]})
+    known = {case_id: patients[case_id] for ids in folds for case_id in ids if case_id in patients}
+    content = {"seed": config.splits.seed, "folds": [list(ids) for ids in folds], "patients": known}
+    write_json(folder / "folds.json", content)
     _write_config(folder, config)
     return Study.open(folder)
 

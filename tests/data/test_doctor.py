@@ -8,7 +8,7 @@ from nifti_files import KITS_AFFINE, PIXDIM_AT, SROW_X_AT, box, patch_header, wr
 
 from voxloss.data import brats20, folder, kits19, load_dataset
 from voxloss.data.case import Case, Dataset
-from voxloss.data.doctor import ClassFingerprint, Finding, Report, Spread, check, format_report
+from voxloss.data.doctor import ClassFingerprint, Finding, Patch, Report, Spread, check, format_report
 
 SHAPE = (4, 10, 10)
 CLASSES = ("background", "kidney", "tumour")
@@ -48,6 +48,11 @@ def test_a_healthy_data_set_has_no_findings_and_its_fingerprint(tmp_path):
     assert kidney.voxel_fraction.median == pytest.approx(22 / 400)
     assert kidney.volume_ml.high == pytest.approx(22 * 3 * 0.49 / 1000)
     assert tumour.voxel_fraction.low == pytest.approx(2 / 400)
+    assert kidney.components == tumour.components == Spread(1, 1, 1)
+    assert kidney.patches_without == 0  # patches larger than the volume
+    assert report.records[2].case_id == "c2"
+    assert report.records[2].components == (0, 1, 1)
+    assert report.records[2].volume_ml[2] == pytest.approx(2 * 3 * 0.49 / 1000)
 
 
 def test_the_fingerprint_spreads_over_the_cases_that_have_the_class(tmp_path):
@@ -174,6 +179,43 @@ def test_header_and_affine_of_different_sizes(tmp_path):
     assert message == "image.nii gives voxel sizes of 5 × 0.7 × 0.7 mm, its affine 3 × 0.7 × 0.7, which are used"
 
 
+def test_patches_without_a_class_are_counted_on_the_grid_that_the_study_would_train_on(tmp_path):
+    """The tumour is in slice 1 of 4; patches of one slice of 3 mm, or of 6 mm, which are two."""
+    dataset = healthy(tmp_path)
+    single = check(dataset, patch=Patch((1, 10, 10))).classes[2].patches_without
+    assert single == pytest.approx(3 / 4, abs=0.1)
+    double = check(dataset, patch=Patch((1, 10, 10), (6.0, 0.7, 0.7))).classes[2].patches_without
+    assert double == pytest.approx(1 / 3, abs=0.1)
+    write_nifti(mask_of(dataset, 0), np.zeros(SHAPE, np.uint8), KITS_AFFINE)
+    assert check(dataset).classes[2].patches_without == pytest.approx(1 / 6)  # a case without it has none anywhere
+
+
+def test_axes_that_are_not_at_right_angles(tmp_path):
+    dataset = healthy(tmp_path)
+    sheared = KITS_AFFINE.copy()
+    sheared[:3, 0] += 0.2 * sheared[:3, 1]
+    for path in (*dataset.cases[1].images, mask_of(dataset, 1)):
+        write_nifti(path, np.random.default_rng(9).integers(0, 3, SHAPE).astype(np.int16), sheared)
+    findings = found(dataset)
+    assert ("warning", "c1") in [finding[:2] for finding in findings]
+    assert any("meet at 87" in message for _, case, message in findings if case == "c1"), findings
+
+
+def test_scans_of_one_patient_in_different_folds(tmp_path):
+    dataset = healthy(tmp_path)
+    patients = {f"c{index}": f"p{index % 5}" for index in range(6)}  # c0 and c5 are of p0
+    folds = [["c0", "c1", "c2"], ["c3", "c4", "c5"]]
+    apart = check(dataset, patients=patients, folds=folds).findings
+    assert [finding.severity for finding in apart] == ["warning"]
+    assert apart[0].message.startswith("2 scans of patient p0 (c0, c5) are in different folds; name the table in")
+    together = check(dataset, patients=patients, folds=[["c0", "c5"], ["c1", "c2", "c3", "c4"]]).findings
+    assert [(finding.severity, finding.message) for finding in together] == [("note", "2 scans of patient p0 (c0, c5)")]
+    del patients["c3"]
+    assert ("error", "c3", "not in the table of patients") in [
+        (finding.severity, finding.case_id, finding.message) for finding in check(dataset, patients=patients).findings
+    ]
+
+
 def test_a_case_unlike_the_others(tmp_path):
     dataset = healthy(tmp_path)
     wide = np.random.default_rng(9).normal(size=(4, 10, 15)).astype(np.float32)
@@ -229,21 +271,28 @@ def test_the_printed_report():
             Finding("note", "case_00003", "no tumour in the mask"),
         ),
         classes=(
-            ClassFingerprint("tumour", 5, Spread(0.000528, 0.0000048, 0.0551), Spread(12.34, 0.05, 1464.4)),
-            ClassFingerprint("cyst", 0, Spread(*[float("nan")] * 3), Spread(*[float("nan")] * 3)),
+            ClassFingerprint(
+                "tumour", 5, Spread(0.000528, 0.0000048, 0.0551), Spread(12.34, 0.05, 1464.4), Spread(1, 1, 4), 0.875
+            ),
+            ClassFingerprint("cyst", 0, *[Spread(*[float("nan")] * 3)] * 3, float("nan")),
         ),
         shape=(Spread(100, 29, 1059), Spread(512, 512, 512), Spread(512, 512, 796)),
         spacing_mm=(Spread(3, 0.5, 5), Spread(0.78, 0.4375, 0.977), Spread(0.78, 0.4375, 0.977)),
         dropped=(("case_00015", "excluded by the settings"), ("case_00023", "excluded by the settings")),
+        patch=(80, 160, 160),
+        patch_spacing_mm=(3.22, 1.62, 1.62),
+        records=(),
     )
     assert format_report(report) == (
         "kits19: 7 cases, 6 masks read\n"
         "  shape    29–1059 × 512 × 512–796 voxels\n"
         "  spacing  0.5–5 × 0.438–0.977 × 0.438–0.977 mm\n"
         "\n"
-        "  class   cases  % of voxels: median (range)     ml: median (range)\n"
-        "  tumour      5  0.0528 (0.00048 to 5.51)        12.3 (0.05 to 1464)\n"
-        "  cyst        0  -                               -\n"
+        "  class   cases  % of voxels               ml                   pieces      % of patches without\n"
+        "  tumour  5      0.0528 (0.00048 to 5.51)  12.3 (0.05 to 1464)  1 (1 to 4)  87.5\n"
+        "  cyst    0      -                         -                    -           -\n"
+        "  median (range) over the cases that have the class; "
+        "patches of 80 × 160 × 160 voxels of 3.22 × 1.62 × 1.62 mm\n"
         "\n"
         "not used\n"
         "  excluded by the settings: 2 cases (case_00015, case_00023)\n"
@@ -257,6 +306,17 @@ def test_the_printed_report():
         "\n"
         "8 errors, 0 warnings, 1 note: to be mended before a study\n"
     )
+
+
+def test_the_mask_of_brats_case_355_has_a_name_of_its_own(tmp_path):
+    case = tmp_path / "BraTS20_Training_355"
+    for name in ("t1", "t1ce", "t2", "flair"):
+        noise = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+        write_nifti(case / f"BraTS20_Training_355_{name}.nii.gz", noise, KITS_AFFINE)
+    write_nifti(case / "W39_1998.09.19_Segm.nii", box(SHAPE, (1, 2, 2), (2, 3, 4), 4), KITS_AFFINE)
+    findings = found(brats20.load(tmp_path))
+    expected = "mask called W39_1998.09.19_Segm.nii, the only other file, taken for it"
+    assert ("note", "BraTS20_Training_355", expected) in findings
 
 
 # Real data

@@ -1,9 +1,11 @@
 """A case: its files, read onto and written from the stored grid, never reoriented."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from voxloss.data.nifti import (
     Geometry,
     check_same_geometry,
     count_label_values,
+    count_values,
     geometry_of,
     grey_values,
     open_nifti,
@@ -21,11 +24,15 @@ from voxloss.data.nifti import (
 from voxloss.errors import InputError
 from voxloss.files import atomic_path
 
+if TYPE_CHECKING:
+    import nibabel
+
 __all__ = [
     "Case",
     "Dataset",
     "Geometry",
     "count_label_values",
+    "map_label",
     "read_geometry",
     "read_image",
     "read_label",
@@ -157,17 +164,27 @@ def read_label(
         raise InputError(f"{path} has shape {tuple(file.shape)} where a mask has three axes")
     if case.images and case.images[0].is_file():
         check_same_geometry(path, geometry, case.images[0], read_geometry(case.images[0]))
+    mapped, counts = map_label(path, file, label_values)
+    for value in counts:
+        if value not in label_values:
+            raise InputError(undeclared_value(path, value, label_values, value_hints))
+    return mapped, geometry
+
+
+def map_label(
+    path: Path, file: "nibabel.Nifti1Image", label_values: dict[int, int]
+) -> tuple[np.ndarray, dict[int, int]]:
+    """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values, and each value's voxels."""
+    shape, _ = volume_shape(path, file)
     table = _class_table(label_values)
-    mapped = np.empty(math.prod(geometry.shape), dtype=np.uint8)
+    mapped = np.empty(math.prod(shape), dtype=np.uint8)
+    counts: Counter[int] = Counter()
     start = 0
     for values in whole_values(path, file):
-        piece = mapped[start : start + values.size]
-        _map_values(values, table, piece)
-        if (piece == UNDECLARED).any():
-            wrong = int(values[piece == UNDECLARED][0])
-            raise InputError(undeclared_value(path, wrong, label_values, value_hints))
+        _map_values(values, table, mapped[start : start + values.size])
+        count_values(values, counts)
         start += values.size
-    return mapped.reshape(geometry.shape, order="F"), geometry
+    return mapped.reshape(shape, order="F"), {value: count for value, count in sorted(counts.items()) if count}
 
 
 def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints: dict[int, str] | None) -> str:

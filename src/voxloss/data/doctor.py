@@ -2,78 +2,64 @@
 
 import math
 import statistics
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from voxloss.data import kits19
-from voxloss.data.case import Case, Dataset, Geometry
-from voxloss.data.findings import SEVERITIES, ClassFingerprint, Finding, Report, Severity, Spread, format_report
-from voxloss.data.nifti import (
-    check_same_geometry,
-    count_label_values,
-    geometry_of,
-    grey_values,
-    open_nifti,
-    volume_shape,
+from voxloss.data.case import Dataset
+from voxloss.data.findings import (
+    SEVERITIES,
+    CaseRecord,
+    ClassFingerprint,
+    Finding,
+    Report,
+    Spread,
+    format_report,
 )
-from voxloss.errors import InputError
+from voxloss.data.inspection import USUAL_PATCH, Inspection, Patch, inspect
+from voxloss.data.patients import by_patient
 
-if TYPE_CHECKING:
-    import nibabel
-
-__all__ = ["ClassFingerprint", "Finding", "Report", "Spread", "check", "format_report"]
+__all__ = ["ClassFingerprint", "Finding", "Patch", "Report", "Spread", "check", "format_report"]
 
 COMMON_SHARE = 0.8  # an axis size or direction that this share of the cases has is expected of the others
 FEWEST_TO_COMPARE = 5
 
 
-@dataclass
-class _Inspection:
-    """What reading one case gave."""
-
-    case_id: str
-    findings: list[Finding] = field(default_factory=list)
-    geometry: Geometry | None = None
-    axes: str = ""
-    channels: int = 0
-    image_digest: tuple[object, ...] | None = None
-    class_voxels: list[int] | None = None
-
-    def add(self, severity: Severity, message: str) -> None:
-        self.findings.append(Finding(severity, self.case_id, message))
-
-
-def check(dataset: Dataset, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read every file of a data set once, in pieces, and report what is wrong, odd, or worth knowing.
+def check(
+    dataset: Dataset,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    patch: Patch = USUAL_PATCH,
+    patients: Mapping[str, str] | None = None,
+    folds: Sequence[Sequence[str]] = (),
+) -> Report:
+    """Read every file of a data set once and report what is wrong, odd, or worth knowing.
 
     Errors: a missing, damaged or foreign file, image and mask on different grids (1e-3 mm), grey values that are not
     finite, mask values that are not whole or not declared, impossible voxel sizes, a class that no case has.
-    Warnings: an empty mask, a constant image, the same image twice, axes stored in another order than the others'.
+    Warnings: an empty mask, a constant image, the same image twice, axes stored in another order than the others' or
+    not at right angles, scans of one patient in different folds.
     Notes: a class that a case lacks, a size unlike the others', cases that the paper excludes, odd headers.
-    progress: called with (cases done, cases) after each. Memory does not grow with the size of the volumes.
+
+    Args:
+        workers: cases read at the same time; each holds its mask (a byte a voxel, two at times) and no image.
+        progress: called with (cases done, cases) after each.
+        patch: whose share without a class is estimated.
+        patients: case id -> patient.
+        folds: the ids in each fold that a study would make, to see whether scans of one patient come apart.
     """
     inspections = []
     with ThreadPoolExecutor(workers) as pool:  # decompression runs outside the interpreter's lock
-        for inspection in pool.map(lambda case: _inspect(case, dataset), dataset.cases):
+        for inspection in pool.map(lambda case: inspect(case, dataset, patch), dataset.cases):
             inspections.append(inspection)
             if progress is not None:
                 progress(len(inspections), len(dataset.cases))
     findings = [finding for inspection in inspections for finding in inspection.findings]
     findings += _compare(inspections)
     findings += _absent_classes(inspections, dataset)
-    if dataset.name == "kits19":
-        findings += [
-            Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")
-            for case in dataset.cases
-            if case.case_id in kits19.PAPER_EXCLUDED
-        ]
+    findings += _split_patients([case.case_id for case in dataset.cases], patients or {}, folds)
+    findings += _known_traps(dataset)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     grids = [inspection.geometry for inspection in inspections if inspection.geometry is not None]
     return Report(
@@ -85,115 +71,13 @@ def check(dataset: Dataset, workers: int = 2, progress: Callable[[int, int], Non
         shape=tuple(_spread([grid.shape[axis] for grid in grids]) for axis in range(3)),
         spacing_mm=tuple(_spread([grid.spacing_mm[axis] for grid in grids]) for axis in range(3)),
         dropped=dataset.dropped,
+        patch=patch.size,
+        patch_spacing_mm=patch.spacing_mm,
+        records=tuple(record for inspection in inspections if (record := _record(inspection)) is not None),
     )
 
 
-def _inspect(case: Case, dataset: Dataset) -> _Inspection:
-    inspection = _Inspection(case.case_id)
-    first: Path | None = None
-    for number, path in enumerate(case.images, start=1):
-        if not path.is_file():
-            which = "" if len(case.images) == 1 else f" {number} of {len(case.images)}"
-            inspection.add("error", f"no image{which}")
-            continue
-        try:
-            _inspect_image(path, first, inspection)
-            first = first or path
-        except InputError as error:
-            inspection.add("error", str(error))
-    if not case.images:
-        inspection.add("error", "no image")
-    if case.label is None or not case.label.is_file():
-        inspection.add("error", "no mask")
-        return inspection
-    try:
-        _inspect_label(case.label, first, inspection, dataset)
-    except InputError as error:
-        inspection.add("error", str(error))
-    return inspection
-
-
-def _inspect_image(path: Path, first: Path | None, inspection: _Inspection) -> None:
-    file = open_nifti(path)
-    _inspect_grid(path, file, first, inspection)
-    inspection.channels += volume_shape(path, file)[1]
-    not_finite, low, high, checksum = 0, math.inf, -math.inf, 0
-    for piece in grey_values(path, file):
-        checksum = zlib.crc32(piece.view(np.uint8).data, checksum)
-        finite = piece[np.isfinite(piece)]
-        not_finite += piece.size - finite.size
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    if not_finite:
-        inspection.add("error", f"{path} has {not_finite:,} values that are not finite")
-    if low == high:
-        inspection.add("warning", f"{path} has the same value {low:g} everywhere")
-    else:
-        inspection.image_digest = (*(inspection.image_digest or ()), file.shape, low, high, checksum)
-
-
-def _inspect_label(path: Path, image: Path | None, inspection: _Inspection, dataset: Dataset) -> None:
-    file = open_nifti(path)
-    if volume_shape(path, file)[1] != 1:
-        raise InputError(f"{path} has shape {tuple(file.shape)} where a mask has three axes")
-    _inspect_grid(path, file, image, inspection)
-    if file.get_data_dtype() != np.uint8:
-        inspection.add("note", f"mask stored as {file.get_data_dtype().newbyteorder('=')}, read as whole values")
-    voxels = [0] * len(dataset.classes)
-    declared = ", ".join(map(str, sorted(dataset.label_values)))
-    for value, count in count_label_values(path).items():
-        if value in dataset.label_values:
-            voxels[dataset.label_values[value]] += count
-        else:
-            hint = dataset.value_hints.get(value)
-            inspection.add(
-                "error",
-                f"undeclared value {value} in the mask (declared are {declared})" + (f": {hint}" if hint else ""),
-            )
-    inspection.class_voxels = voxels
-    if not any(voxels[1:]):
-        inspection.add("warning", "empty mask: nothing but background")
-        return
-    for name, count in zip(dataset.classes[1:], voxels[1:], strict=True):
-        if count == 0:
-            inspection.add("note", f"no {name} in the mask")
-
-
-def _inspect_grid(path: Path, file: "nibabel.Nifti1Image", first: Path | None, inspection: _Inspection) -> None:
-    """Keep the first file's geometry, and compare the other files of the case with it."""
-    import nibabel
-
-    geometry = geometry_of(path, file)
-    if first is not None and inspection.geometry is not None:
-        try:
-            check_same_geometry(path, geometry, first, inspection.geometry)
-        except InputError as error:  # the values are still worth reading
-            inspection.add("error", str(error))
-        return
-    inspection.geometry = geometry
-    inspection.axes = "".join(code or "?" for code in nibabel.orientations.aff2axcodes(file.affine))
-    _inspect_header(path, file, geometry, inspection)
-
-
-def _inspect_header(path: Path, file: "nibabel.Nifti1Image", geometry: Geometry, inspection: _Inspection) -> None:
-    """Compare the voxel sizes as stored, before nibabel's repairs, with those that are used."""
-    from nibabel.openers import ImageOpener
-
-    with ImageOpener(str(path), "rb") as stream:
-        stored = type(file.header).from_fileobj(stream, check=False)
-    sizes = [float(size) for size in stored["pixdim"][1:4]]
-    text = " × ".join(f"{size:g}" for size in sizes)
-    placed = int(stored["sform_code"]) > 0
-    if not all(math.isfinite(size) and size > 0 for size in sizes):
-        inspection.add("warning" if placed else "error", f"voxel sizes of {text} mm in the header of {path.name}")
-    elif not np.allclose(sizes, geometry.spacing_mm, rtol=1e-3):
-        used = " × ".join(f"{size:g}" for size in geometry.spacing_mm)
-        inspection.add("warning", f"{path.name} gives voxel sizes of {text} mm, its affine {used}, which are used")
-    if not placed and int(stored["qform_code"]) == 0:
-        inspection.add("note", "neither qform nor sform is set, so where left and right are is not known")
-
-
-def _compare(inspections: Sequence[_Inspection]) -> list[Finding]:
+def _compare(inspections: Sequence[Inspection]) -> list[Finding]:
     """Findings about cases that differ from most others, or do not differ at all."""
     findings = []
     known = [inspection for inspection in inspections if inspection.geometry is not None]
@@ -234,7 +118,7 @@ def _unusual(values: dict[str, int] | dict[str, str]) -> list[tuple[str, object,
     return [(case_id, value, usual) for case_id, value in values.items() if value != usual]
 
 
-def _absent_classes(inspections: Sequence[_Inspection], dataset: Dataset) -> list[Finding]:
+def _absent_classes(inspections: Sequence[Inspection], dataset: Dataset) -> list[Finding]:
     read = [inspection.class_voxels for inspection in inspections if inspection.class_voxels is not None]
     return [
         Finding("error", "", f"no case has the class {name}")
@@ -243,14 +127,62 @@ def _absent_classes(inspections: Sequence[_Inspection], dataset: Dataset) -> lis
     ]
 
 
-def _fingerprint(inspections: Iterable[_Inspection], index: int, name: str) -> ClassFingerprint:
-    fractions, volumes = [], []
+def _known_traps(dataset: Dataset) -> Iterator[Finding]:
+    """What is known to be odd about the cases of a public data set."""
+    for case in dataset.cases:
+        if dataset.name == "kits19" and case.case_id in kits19.PAPER_EXCLUDED:
+            yield Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")
+        mask = case.label
+        if dataset.name == "brats20" and mask is not None and mask.is_file() and "_seg." not in mask.name:
+            yield Finding("note", case.case_id, f"mask called {mask.name}, the only other file, taken for it")
+
+
+def _split_patients(
+    ids: Sequence[str], patients: Mapping[str, str], folds: Sequence[Sequence[str]]
+) -> Iterator[Finding]:
+    if not patients:
+        return
+    fold_of = {case_id: number for number, fold in enumerate(folds) for case_id in fold}
+    for case_id in ids:
+        if case_id not in patients:
+            yield Finding("error", case_id, "not in the table of patients")
+    for group in by_patient([case_id for case_id in ids if case_id in patients], patients):
+        if len(group) == 1:
+            continue
+        name = f"{len(group)} scans of patient {patients[group[0]]} ({', '.join(group)})"
+        apart = len({fold_of[case_id] for case_id in group if case_id in fold_of}) > 1
+        if apart:
+            yield Finding("warning", group[0], f"{name} are in different folds; name the table in splits.patients")
+        else:
+            yield Finding("note", group[0], name)
+
+
+def _record(inspection: Inspection) -> CaseRecord | None:
+    if inspection.geometry is None or inspection.class_voxels is None:
+        return None
+    per_voxel = math.prod(inspection.geometry.spacing_mm) / 1000
+    return CaseRecord(
+        inspection.case_id,
+        inspection.geometry.shape,
+        inspection.geometry.spacing_mm,
+        tuple(voxels * per_voxel for voxels in inspection.class_voxels),
+        tuple(inspection.components),
+    )
+
+
+def _fingerprint(inspections: Iterable[Inspection], index: int, name: str) -> ClassFingerprint:
+    fractions, volumes, pieces, without = [], [], [], []
     for inspection in inspections:
+        if index and inspection.class_voxels is not None:
+            without.append(inspection.patches_without[index])
         if inspection.geometry is not None and inspection.class_voxels and inspection.class_voxels[index]:
             voxels = inspection.class_voxels[index]
             fractions.append(voxels / math.prod(inspection.geometry.shape))
             volumes.append(voxels * math.prod(inspection.geometry.spacing_mm) / 1000)
-    return ClassFingerprint(name, len(fractions), _spread(fractions), _spread(volumes))
+            if index:
+                pieces.append(inspection.components[index])
+    missed = statistics.fmean(without) if without else math.nan
+    return ClassFingerprint(name, len(fractions), _spread(fractions), _spread(volumes), _spread(pieces), missed)
 
 
 def _spread(values: Sequence[float]) -> Spread:

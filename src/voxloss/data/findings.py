@@ -33,17 +33,40 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassFingerprint:
-    """How rare a class is, over the cases that have it: its share of the volume's voxels and its size in ml."""
+    """How rare a class is.
+
+    Args:
+        cases: that have it; the spreads are over these.
+        voxel_fraction: its share of the volume's voxels.
+        volume_ml: its size.
+        components: its connected pieces (voxels that touch by face, edge or corner); NaN for the background.
+        patches_without: the share of random patches of a random case that hold no voxel of it; NaN for the background.
+    """
 
     name: str
     cases: int
     voxel_fraction: Spread
     volume_ml: Spread
+    components: Spread
+    patches_without: float
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What was read of a case: its grid, and per class, background first, volume in ml and connected pieces (of the
+    background 0)."""
+
+    case_id: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    volume_ml: tuple[float, ...]
+    components: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. shape and spacing_mm are spreads per stored array axis."""
+    """What `check` found. shape and spacing_mm are spreads per stored array axis; patch is that of patches_without, in
+    voxels of patch_spacing_mm (None: of each case's own)."""
 
     dataset: str
     cases: int
@@ -53,6 +76,9 @@ class Report:
     shape: tuple[Spread, ...]
     spacing_mm: tuple[Spread, ...]
     dropped: tuple[tuple[str, str], ...]
+    patch: tuple[int, int, int]
+    patch_spacing_mm: tuple[float, float, float] | None
+    records: tuple[CaseRecord, ...]
 
     @property
     def ok(self) -> bool:
@@ -66,20 +92,15 @@ def format_report(report: Report) -> str:
     if report.shape and math.isfinite(report.shape[0].median):
         lines.append(f"  shape    {' × '.join(map(_range, report.shape))} voxels")
         lines.append(f"  spacing  {' × '.join(map(_range, report.spacing_mm))} mm")
-    lines += ["", *_class_table(report.classes)]
+    lines += ["", *_class_lines(report)]
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for case_id, reason in report.dropped:
         reasons[reason].append(case_id)
     if reasons:
         lines += ["", "not used", *(f"  {reason}: {_cases(ids)}" for reason, ids in reasons.items())]
-    grouped: defaultdict[tuple[Severity, str], list[str]] = defaultdict(list)
-    for finding in report.findings:
-        grouped[finding.severity, finding.message].append(finding.case_id)
-    for severity in SEVERITIES:
-        group = {message: ids for (kind, message), ids in grouped.items() if kind == severity}
-        if group:
-            lines += ["", f"{severity}s"]
-            lines += [f"  {message}: {_cases(ids)}" if any(ids) else f"  {message}" for message, ids in group.items()]
+    for severity, group in grouped(report).items():
+        lines += ["", f"{severity}s"]
+        lines += [f"  {message}: {_cases(ids)}" if any(ids) else f"  {message}" for message, ids in group.items()]
     counts = Counter(finding.severity for finding in report.findings)
     summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
     return (
@@ -99,28 +120,56 @@ def _cases(ids: Sequence[str]) -> str:
     return f"{len(ids)} cases ({', '.join(ids[:NAMED_CASES])}{more})"
 
 
-def _class_table(classes: Sequence[ClassFingerprint]) -> list[str]:
-    width = max(len("class"), *(len(item.name) for item in classes))
-    rows = [f"  {'class':{width}}  {'cases':>5}  {'% of voxels: median (range)':<30}  ml: median (range)"]
+def grouped(report: Report) -> dict[Severity, dict[str, list[str]]]:
+    """Severity -> message -> the cases it is about, the gravest first, only severities that occur."""
+    groups: dict[Severity, dict[str, list[str]]] = {severity: {} for severity in SEVERITIES}
+    for finding in report.findings:
+        groups[finding.severity].setdefault(finding.message, []).append(finding.case_id)
+    return {severity: group for severity, group in groups.items() if group}
+
+
+def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:
+    """The fingerprint as text, a header row first."""
+    rows = [["class", "cases", "% of voxels", "ml", "pieces", "% of patches without"]]
     for item in classes:
         percent = Spread(
             *(100 * value for value in (item.voxel_fraction.median, item.voxel_fraction.low, item.voxel_fraction.high))
         )
-        shown = (_median_range(percent), _median_range(item.volume_ml)) if item.cases else ("-", "-")
-        rows.append(f"  {item.name:{width}}  {item.cases:>5}  {shown[0]:<30}  {shown[1]}")
+        spreads = (percent, item.volume_ml, item.components)
+        shown = [_median_range(spread) if math.isfinite(spread.median) else "-" for spread in spreads]
+        missed = number_text(100 * item.patches_without) if math.isfinite(item.patches_without) else "-"
+        rows.append([item.name, str(item.cases), *shown, missed])
     return rows
 
 
+def patch_text(report: Report) -> str:
+    """Which patches the last column of the table is about."""
+    size = " × ".join(map(str, report.patch))
+    if report.patch_spacing_mm is None:
+        return f"patches of {size} voxels as stored"
+    return f"patches of {size} voxels of {' × '.join(map(number_text, report.patch_spacing_mm))} mm"
+
+
+def _class_lines(report: Report) -> list[str]:
+    rows = class_table(report.classes)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  " + "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
+    return [
+        *(line.rstrip() for line in lines),
+        f"  median (range) over the cases that have the class; {patch_text(report)}",
+    ]
+
+
 def _median_range(spread: Spread) -> str:
-    return f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
+    return f"{number_text(spread.median)} ({number_text(spread.low)} to {number_text(spread.high)})"
 
 
 def _range(spread: Spread) -> str:
-    low, high = _number(spread.low), _number(spread.high)
+    low, high = number_text(spread.low), number_text(spread.high)
     return low if low == high else f"{low}–{high}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Three significant digits, without an exponent."""
     return (
         f"{value:.0f}"

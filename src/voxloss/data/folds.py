@@ -1,10 +1,11 @@
 """Assignment of cases to folds: a pure function of (ids, number of folds, seed)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from voxloss.data.patients import by_patient
 from voxloss.errors import InputError
 
 
@@ -17,22 +18,39 @@ class Split:
     validation: tuple[str, ...]
 
 
-def assign_folds(ids: Sequence[str], folds: int, seed: int) -> list[list[str]]:
-    """Assign `ids` at random to `folds` folds whose sizes differ by at most one.
+def assign_folds(
+    ids: Sequence[str], folds: int, seed: int, patients: Mapping[str, str] | None = None
+) -> list[list[str]]:
+    """Assign `ids` at random to `folds` folds; all scans of one patient to the same.
 
-    The ids are sorted first, so that the assignment depends on the set of cases and the seed alone.
+    The ids are sorted first, so that the assignment depends on the set of cases and the seed alone. Patients are taken
+    in random order, each into the fold that has the fewest cases, so that without `patients` (case id -> patient)
+    sizes differ by at most one.
 
     Raises:
-        InputError: fewer cases than folds.
+        InputError: fewer patients than folds.
     """
-    if len(ids) < folds:
-        raise InputError(f"{folds} folds need at least {folds} cases; there are {len(ids)}.")
-    order = np.random.default_rng(np.random.SeedSequence([seed, folds])).permutation(sorted(ids))
-    return [sorted(str(case_id) for case_id in order[fold::folds]) for fold in range(folds)]
+    groups = by_patient(ids, patients or {})
+    if len(groups) < folds:
+        what = "patients" if patients else "cases"
+        raise InputError(f"{folds} folds need at least {folds} {what}; there are {len(groups)}.")
+    order = np.random.default_rng(np.random.SeedSequence([seed, folds])).permutation(len(groups))
+    assigned: list[list[str]] = [[] for _ in range(folds)]
+    for number in order:
+        min(assigned, key=len).extend(groups[number])
+    return [sorted(fold) for fold in assigned]
 
 
-def split_of(folds: Sequence[Sequence[str]], fold: int, seed: int, inner_share: float = 0.0) -> Split:
+def split_of(
+    folds: Sequence[Sequence[str]],
+    fold: int,
+    seed: int,
+    inner_share: float = 0.0,
+    patients: Mapping[str, str] | None = None,
+) -> Split:
     """The split in which `fold` is scored; a share of the other cases is set aside where `inner_share` is positive.
+
+    Scans of one patient stay together, so that a little more than the share may be set aside.
 
     Raises:
         InputError: no such fold, or setting cases aside leaves none to train on.
@@ -43,9 +61,11 @@ def split_of(folds: Sequence[Sequence[str]], fold: int, seed: int, inner_share: 
     inner: list[str] = []
     if inner_share > 0:
         count = max(1, round(inner_share * len(others)))
-        if count >= len(others):
-            raise InputError(f"Setting aside {count} of {len(others)} training cases leaves none to train on.")
-        generator = np.random.default_rng(np.random.SeedSequence([seed, fold]))
-        inner = sorted(str(case_id) for case_id in generator.choice(others, size=count, replace=False))
+        groups = by_patient(others, patients or {})
+        for number in np.random.default_rng(np.random.SeedSequence([seed, fold])).permutation(len(groups)):
+            if len(inner) < count:
+                inner += groups[number]
+        if len(inner) >= len(others):
+            raise InputError(f"Setting aside {len(inner)} of {len(others)} training cases leaves none to train on.")
     training = tuple(case_id for case_id in others if case_id not in inner)
-    return Split(training, tuple(inner), tuple(folds[fold]))
+    return Split(training, tuple(sorted(inner)), tuple(folds[fold]))

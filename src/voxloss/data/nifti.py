@@ -182,17 +182,22 @@ def count_label_values(path: Path) -> dict[int, int]:
     path = Path(path)
     counts: Counter[int] = Counter()
     for piece in whole_values(path, open_nifti(path)):
-        low, high = int(piece.min()), int(piece.max())
-        if high - low < 16:  # comparing is twenty times faster than binning, and most masks have few values
-            counts.update({value: int(np.count_nonzero(piece == value)) for value in range(low, high + 1)})
-        elif high - low < 2**20:
-            found = np.bincount(piece.astype(np.int64) - low)
-            values = np.flatnonzero(found)
-            counts.update({int(value) + low: int(found[value]) for value in values})
-        else:
-            values, found = np.unique(piece, return_counts=True)
-            counts.update({int(value): int(number) for value, number in zip(values, found, strict=True)})
+        count_values(piece, counts)
     return {value: count for value, count in sorted(counts.items()) if count}
+
+
+def count_values(piece: np.ndarray, counts: Counter[int]) -> None:
+    """Add the number of each value in a piece of a mask to `counts`."""
+    low, high = int(piece.min()), int(piece.max())
+    if high - low < 16:  # comparing is twenty times faster than binning, and most masks have few values
+        counts.update({value: int(np.count_nonzero(piece == value)) for value in range(low, high + 1)})
+    elif high - low < 2**20:
+        found = np.bincount(piece.astype(np.int64) - low)
+        values = np.flatnonzero(found)
+        counts.update({int(value) + low: int(found[value]) for value in values})
+    else:
+        values, found = np.unique(piece, return_counts=True)
+        counts.update({int(value): int(number) for value, number in zip(values, found, strict=True)})
 
 
 def _proxy(image: "nibabel.Nifti1Image") -> "ArrayProxy":

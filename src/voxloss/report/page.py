@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxloss.report.comparison import Comparison
+from voxloss.report.environment import page_environment
 from voxloss.report.figures import FigureFile
 from voxloss.report.formats import Table
 from voxloss.report.names import loss_name
@@ -42,34 +43,30 @@ class Contents:
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
     """The page as HTML; every name, path and reason in it is escaped."""
     import yaml
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     import voxloss
     from voxloss.report.formats import to_html
 
-    environment = Environment(
-        loader=PackageLoader("voxloss.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tests = [(test, TEST_NAMES[test], TEST_NOTES[test]) for test in ("signed_rank", "rank_sum")]
-    return environment.get_template("index.html").render(
-        name=str(record.config.get("name") or record.folder.name),
-        dataset=record.dataset.name,
-        facts=_facts(record, comparison),
-        contents=contents,
-        to_html=to_html,
-        tests=tests,
-        stars=STARS_KEY,
-        states=_states(record.runs),
-        troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
-        runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
-        settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
-        environment=[(str(key), str(value)) for key, value in record.environment.items()],
-        batches=batch_check(record.runs),
-        version=voxloss.__version__,
+    return (
+        page_environment()
+        .get_template("index.html")
+        .render(
+            name=str(record.config.get("name") or record.folder.name),
+            dataset=record.dataset.name,
+            facts=_facts(record, comparison),
+            contents=contents,
+            to_html=to_html,
+            tests=tests,
+            stars=STARS_KEY,
+            states=_states(record.runs),
+            troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
+            runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
+            settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
+            environment=[(str(key), str(value)) for key, value in record.environment.items()],
+            batches=batch_check(record.runs),
+            version=voxloss.__version__,
+        )
     )
 
 

@@ -1,0 +1,89 @@
+"""The check of a data set through the command line: console, page, JSON and exit status."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+
+from study_helpers import command
+from voxloss.data import load_dataset
+from voxloss.data.doctor import check
+from voxloss.data.findings import Finding
+from voxloss.data.phantom import write_phantom
+from voxloss.report.check_page import render_check
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(folder, cases=4, seed=0, setting="small")
+    return folder
+
+
+def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
+    result = command("check", data, "--config", "demo", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "fit for a study" in result.stdout
+    assert "patches of 16 × 32 × 32 voxels" in result.stdout
+    content = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert content["ok"] is True
+    assert [item["name"] for item in content["classes"]] == ["background", "kidney", "tumour"]
+    assert content["classes"][0]["components"]["median"] is None
+    assert len(content["records"]) == 4
+    case = sorted(data.glob("case_*"))[0]
+    mask = nibabel.load(case / "segmentation.nii.gz")
+    volume = (np.asarray(mask.dataobj) == 2).sum() * np.prod(mask.header.get_zooms()) / 1000
+    assert content["records"][0]["volume_ml"][2] == pytest.approx(float(volume), rel=1e-4)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Nothing stops a study. The rarest class, tumour, fills one voxel in" in page
+    assert "http" not in page.replace("http-equiv", "")
+    again = command("check", data, "--output", tmp_path / "out")  # over its own page, not over anything else
+    assert again.returncode == 0
+    other = command("check", data, "--output", data)
+    assert other.returncode == 2
+    assert "is not empty and no check" in other.stderr
+
+
+def test_what_must_be_mended_gives_status_1(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "case_00001" / "imaging.nii.gz").unlink()
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_0000{number},same\n" for number in range(4)))
+    result = command("check", tmp_path / "data", "--patients", table, "--output", tmp_path / "out")
+    assert result.returncode == 1
+    assert "no image: case_00001" in result.stdout
+    assert "4 scans of patient same" in result.stdout
+    assert "1 thing must be mended" in (tmp_path / "out" / "index.html").read_text()
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["ok"] is False
+
+
+def test_patients_stay_in_one_fold_of_a_study(data, tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_0000{number},p{number // 2}\n" for number in range(4)))
+    from voxloss.config_files import load_config
+    from voxloss.experiment import open_study
+
+    config = load_config("demo", ["--data.root", str(data), "--splits.patients", str(table), "--splits.folds", "2",
+                                  "--comparison.losses", "[dice]"])  # fmt: skip
+    with open_study(config, tmp_path / "study") as study:
+        assert sorted(map(tuple, study.folds)) == [("case_00000", "case_00001"), ("case_00002", "case_00003")]
+        assert study.patients["case_00003"] == "p1"
+
+
+def test_names_and_messages_are_escaped(data):
+    report = check(load_dataset("auto", data))
+    hostile = "<script>alert(1)</script>"
+    report = replace(
+        report,
+        dataset=hostile,
+        findings=(Finding("warning", hostile, hostile),),
+        dropped=((hostile, hostile),),
+        classes=tuple(replace(item, name=hostile) for item in report.classes),
+        records=tuple(replace(record, case_id=hostile) for record in report.records),
+    )
+    page = render_check(report)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 8
