@@ -19,11 +19,13 @@ from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.inspection import USUAL_PATCH
 from voxloss.data.nifti import open_nifti, volume_shape
 from voxloss.data.patients import read_patients, require_known
+from voxloss.data.prepare_all import prepare_cases
 from voxloss.data.preprocess import Preparation, PreparedCase, open_prepared, prepare_case
 from voxloss.data.resample import resampled_shape
 from voxloss.errors import InputError
 from voxloss.evaluation.scores import read_scores
 from voxloss.files import write_json
+from voxloss.machine import available_memory
 from voxloss.study import Run, Study, extend_study, locked, write_study
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
@@ -193,16 +195,22 @@ def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
     if config.training.selection == "inner":
         split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     preparation = preparation_of(config)
-    prepared = []
-    for number, case in enumerate(dataset.cases):
-        progress(number, len(dataset.cases), f"preparing {case.case_id}")
-        prepared.append(prepare_case(case, dataset, preparation, folder / "prepared"))
-    progress(len(dataset.cases), len(dataset.cases), "prepared")
+    progress(0, len(dataset.cases), "preparing")
+    prepared = prepare_cases(
+        dataset.cases, dataset, preparation, folder / "prepared", os.cpu_count() or 1, _memory_limit(config), progress
+    )
     write_json(folder / "prepared" / "index.json", {case.case_id: case.folder.name for case in prepared})
     config = _settle_primary_class(config, dataset, prepared)
     config = _settle_patch_size(config, [case.shape for case in prepared])
     check_network(config, prepared[0].image.shape[0], len(dataset.classes))
     return write_study(folder, config, dataset, folds, patients)
+
+
+def _memory_limit(config: StudyConfig) -> int | None:
+    if config.execution.memory_gb is not None:
+        return round(config.execution.memory_gb * 1e9)
+    available = available_memory()
+    return None if available is None else available * 3 // 4
 
 
 def preparation_of(config: StudyConfig) -> Preparation:

@@ -14,6 +14,7 @@ import torch
 import voxloss
 from voxloss.config import StudyConfig, loss_choices
 from voxloss.experiment import Survey, resolve_device, survey
+from voxloss.machine import available_memory
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import augments_on, workers_of
 from voxloss.training.networks import check_network, make_network, outputs
@@ -223,11 +224,7 @@ def _advice(config: StudyConfig, memory: int | None, available: int | None) -> s
 def _available(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
+    return available_memory()
 
 
 def _peak(device: torch.device, reset: bool = False) -> int | None:
