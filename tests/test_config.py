@@ -2,7 +2,8 @@
 
 import pytest
 
-from voxloss.config import LossChoice, loss_choices, warnings_about
+from voxloss.config import LossChoice, loss_choices
+from voxloss.config_checks import warnings_about
 from voxloss.config_files import load_config, preset_names, to_plain
 from voxloss.errors import InputError
 

@@ -150,7 +150,7 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
-    from voxloss.config import warnings_about
+    from voxloss.config_checks import warnings_about
     from voxloss.console import plan_table
     from voxloss.plan import plan
 
@@ -192,7 +192,8 @@ def _numbers(option: str, text: str) -> list[int]:
 def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> int:
     from rich.console import Console
 
-    from voxloss.config import loss_choices, warnings_about
+    from voxloss.config import loss_choices
+    from voxloss.config_checks import warnings_about
     from voxloss.console import preparation_bar, run_display
     from voxloss.experiment import open_study
     from voxloss.runs import merge_study_scores

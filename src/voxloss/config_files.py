@@ -56,6 +56,10 @@ def config_path(source: str | Path) -> Path:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
+    for item in dataclasses.fields(StudyConfig):
+        section = content.get(item.name, {})
+        if item.default is dataclasses.MISSING and not isinstance(section, dict):  # the others are single values
+            raise InputError(f"{path}: {item.name} must be a mapping of its keys; received {section!r}.")
     return path
 
 

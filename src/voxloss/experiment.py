@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from voxloss.config import StudyConfig, loss_choices
-from voxloss.data import Dataset, load_dataset, require_complete
-from voxloss.data.case import read_geometry
+from voxloss.data import Dataset, load_dataset, require_complete, require_same_channels
+from voxloss.data.case import channels_of, read_geometry
 from voxloss.data.doctor import Patch, Report, check
 from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.inspection import USUAL_PATCH
-from voxloss.data.nifti import open_nifti, volume_shape
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare_all import prepare_cases
 from voxloss.data.preprocess import Preparation, PreparedCase, open_prepared, prepare_case
@@ -143,7 +142,7 @@ def survey(config: StudyConfig) -> Survey:
         geometry = read_geometry(case.images[0])
         original += math.prod(geometry.shape)
         shapes.append(resampled_shape(geometry.shape, geometry.spacing_mm, target))
-    channels = sum(volume_shape(path, open_nifti(path))[1] for path in dataset.cases[0].images)
+    channels = channels_of(dataset.cases[0])
     return Survey(_settle_patch_size(config, shapes), dataset, shapes, original, channels)
 
 
@@ -228,6 +227,7 @@ def _load(config: StudyConfig) -> Dataset:
         raise InputError("data.options has no `exclude`: that is data.exclude.")
     dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
     require_complete(dataset)
+    require_same_channels(dataset)
     _check_classes(config, dataset)
     large = [value for value in file_values(dataset) if value > 255]
     if large:

@@ -14,6 +14,7 @@ from voxloss.data.case import (
     read_image,
     read_label,
     require_complete,
+    require_same_channels,
     write_label,
 )
 from voxloss.errors import InputError
@@ -29,6 +30,7 @@ __all__ = [
     "read_image",
     "read_label",
     "require_complete",
+    "require_same_channels",
     "write_label",
 ]
 

@@ -31,12 +31,14 @@ __all__ = [
     "Case",
     "Dataset",
     "Geometry",
+    "channels_of",
     "count_label_values",
     "map_label",
     "read_geometry",
     "read_image",
     "read_label",
     "require_complete",
+    "require_same_channels",
     "without_excluded",
     "write_label",
 ]
@@ -116,6 +118,20 @@ def require_complete(dataset: Dataset) -> None:
     if missing:
         others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
+
+
+def require_same_channels(dataset: Dataset) -> None:
+    """Raise InputError naming the first case with another number of channels than the first case, by their headers."""
+    counts = [channels_of(case) for case in dataset.cases]
+    for case, count in zip(dataset.cases, counts, strict=True):
+        if count != counts[0]:
+            first = dataset.cases[0].case_id
+            raise InputError(f"{case.images[0]}: case {case.case_id} has {count} channels, but {first} has {counts[0]}")
+
+
+def channels_of(case: Case) -> int:
+    """The number of a case's channels. Raises InputError where a header cannot be read."""
+    return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
 
 
 def read_image(case: Case) -> tuple[np.ndarray, Geometry]:
