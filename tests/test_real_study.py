@@ -1,5 +1,7 @@
 """A study on real images, scaled down: four BRATS patients, two folds, two losses, through to scores."""
 
+import shutil
+
 import nibabel
 import numpy as np
 
@@ -37,3 +39,44 @@ def test_the_brats20_preset_scores_and_predicts_on_the_original_grid(real_data, 
         overlap = 2 * (reference & (label == 4)).sum() / (reference.sum() + (label == 4).sum())
         np.testing.assert_allclose(dice[loss, case], overlap)
     assert (study / "report" / "index.html").exists()
+
+
+def test_predictions_on_a_foreign_folder_overlay_their_images(real_data, tmp_path):
+    """A network of one 1×1×1 convolution separates intensities, so a mask in its place is a threshold of its image."""
+    sources = {
+        "ms": (real_data / "ms_lesions/patient19/flair.nii.gz", real_data / "ms_lesions/patient19/lesions.nii.gz"),
+        **{
+            name: (real_data / f"tumour_rois/{name}_image.nii.gz", real_data / f"tumour_rois/{name}_label.nii.gz")
+            for name in ("brain1", "breast1")
+        },
+    }
+    for number, folder in enumerate(("images", "masks")):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for name, files in sources.items():
+            shutil.copy(files[number], tmp_path / "data" / folder / f"{name}.nii.gz")
+    study = tmp_path / "study"
+    result = command(
+        "run", "folder", "--data", tmp_path / "data", "--study", study, "--losses", "dice", "--seeds", "0",
+        "--splits.folds", "3", "--preparation.spacing_mm", "null", "--patches.size", "[16,48,48]",
+        "--patches.foreground_share", "1", "--patches.overlap", "0", "--network.name", "torch.nn.Conv3d",
+        "--network.arguments", "{kernel_size: 1}", "--training.learning_rate", "0.3", "--training.epochs", "2",
+        "--training.iterations", "20", "--training.validation_batches", "1", "--execution.device", "cpu",
+        "--augmentation.probability", "0", "--execution.threads", "1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    chosen = 0
+    for name, (path, _) in sources.items():
+        [written] = study.glob(f"runs/dice/*/*/predictions/{name}.nii.gz")
+        image, prediction = nibabel.load(path), nibabel.load(written)
+        assert prediction.shape == image.shape
+        assert nibabel.aff2axcodes(prediction.affine) == nibabel.aff2axcodes(image.affine)
+        np.testing.assert_array_equal(prediction.affine, image.affine)
+        for code in ("qform_code", "sform_code"):
+            assert prediction.header[code] == image.header[code]
+        mask, intensity = np.asarray(prediction.dataobj) > 0, np.asarray(image.dataobj, dtype=np.float32)
+        if mask.any() and not mask.all():
+            chosen += 1
+            low, high = intensity[mask].min(), intensity[~mask].max()
+            dark = intensity[mask].max() <= intensity[~mask].min()
+            assert low >= high or dark
+    assert chosen >= 2

@@ -133,6 +133,8 @@ def status_table(study: Study) -> Table:
 
 def plan_table(plan: "Plan") -> Table:
     """What a study will cost, a line for each part."""
+    from voxloss.report.tables import count_of
+
     config, survey = plan.survey.config, plan.survey
     size = " × ".join(map(str, config.patches.size or ()))
     measured = "measured" if plan.patch == config.patches.size else f"projected from {' × '.join(map(str, plan.patch))}"
@@ -145,7 +147,7 @@ def plan_table(plan: "Plan") -> Table:
         "network": f"{config.network.name}, {plan.parameters:,} parameters",
         "memory": f"{_size(plan.memory)} a run, {together} at a time; {_size(plan.available)} free",
         "step": f"{_duration(plan.step)}; {plan.steps:,} steps a run",
-        "runs": f"{plan.runs}: {losses} losses × {folds} folds × {seeds} seeds",
+        "runs": f"{plan.runs}: {count_of(losses, 'loss')} × {count_of(folds, 'fold')} × {count_of(seeds, 'seed')}",
         "training": f"{_duration(plan.training / plan.runs)} a run, {_duration(plan.training)} in all",
         "prediction": f"{_duration(plan.prediction)} in all",
         "disk": _size(plan.disk),

@@ -24,8 +24,8 @@ TEST_NOTES = {
 
 
 def count_of(number: int, noun: str) -> str:
-    """ "1 fold", "5 folds"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """ "1 fold", "5 folds", "2 losses"."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def interval_text(mean: float, half_width: float) -> str:
