@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -81,7 +82,7 @@ def test_the_page_says_what_the_tables_say(reported_study):
     for row in expected.to_dict("records"):
         assert f"{row['mean']:.3f} ± {row['half_width']:.3f}" in text
     assert "Demonstration on a phantom, not evidence." in text
-    assert "One seed: differences may be the training's own noise." in text
+    assert "One seed: how much runs vary is known from the folds alone." in text
     assert "over 3 folds" in text and "9 cases, 1 seed" in text
     assert "identical for all losses in each of 3 fold-and-seed pairs" in text
 
@@ -93,6 +94,7 @@ def test_tables_on_disk_are_the_numbers(reported_study):
     pd.testing.assert_frame_equal(pd.read_csv(folder / "table2_tumour_rank_sum.csv"), expected)
     names = {path.name for path in folder.iterdir()}
     stems = {"table1_scores"} | {f"table2_{c}_{t}" for c in ("kidney", "tumour") for t in ("rank_sum", "signed_rank")}
+    stems |= {"verdict_kidney", "verdict_tumour"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")}
 
 
@@ -200,23 +202,44 @@ def test_several_seeds(tmp_path):
     assert "over 6 cases" in text and "averaged over the seeds first" in text
 
 
-def test_the_headline_counts_significant_pairs(tmp_path):
+def test_the_headline_is_the_verdict(tmp_path):
     study = small(losses=("dice", "focal"), cases=12).write(tmp_path / "study")
     scores = pd.read_csv(study / "scores.csv")
     dice = (scores["metric"] == "dice") & (scores["class"] == "tumour")
     order = scores.loc[dice, "case"].str[-3:].astype(int) / 1000
-    scores.loc[dice, "value"] = 0.5 + order + 0.2 * (scores.loc[dice, "loss"] == "focal")
+    better = scores.loc[dice, "loss"] == "focal"
+    scores.loc[dice, "value"] = 0.5 + order + 0.2 * better
     scores.to_csv(study / "scores.csv", index=False)
     assert headline(study).headline == (
-        "Focal loss has the highest mean DSC of tumour, 0.706, 0.200 above Dice loss; the difference is significant at "
-        "0.05 (Holm-adjusted signed-rank test)."
+        "Focal loss has the highest mean DSC of tumour, 0.706, and is shown to be above the other loss "
+        "(by 0.200 ± 0.000, simultaneous 95 % interval)."
     )
+    folds = scores.loc[dice, "fold"] % 2
+    scores.loc[dice, "value"] = 0.5 + order + 0.2 * better * folds - 0.1 * better
+    scores.to_csv(study / "scores.csv", index=False)
+    assert "no difference between the two losses is shown: a difference below about" in headline(study).headline
     scores.loc[dice, "value"] = 0.5
     scores.to_csv(study / "scores.csv", index=False)
-    assert headline(study).headline == (
-        "Dice loss and Focal loss have the same highest mean DSC of tumour, 0.500; the difference is not significant "
-        "at 0.05 (Holm-adjusted signed-rank test)."
-    )
+    assert headline(study).headline == "All 2 losses are the same within 0.01 in mean DSC of tumour, about 0.500."
+
+
+def test_tiers_in_words_and_as_a_table(tmp_path):
+    losses = ("dice", "focal", "combo", "tversky")
+    study = small(losses=losses, cases=30).write(tmp_path / "study")
+    scores = pd.read_csv(study / "scores.csv")
+    dice = (scores["metric"] == "dice") & (scores["class"] == "tumour")
+    generator = np.random.default_rng(0)
+    worse = scores.loc[dice, "loss"].isin(["combo", "tversky"])
+    scores.loc[dice, "value"] = (0.7 + generator.normal(0, 0.03, dice.sum()) - 0.3 * worse).round(6)
+    scores.to_csv(study / "scores.csv", index=False)
+    sentence = headline(study).headline
+    assert "it cannot be told from" in sentence and "2 losses are shown to be lower; a difference below" in sentence
+    text = Page(build_report(study)).text
+    assert "Verdict: DSC of tumour" in text and "From 30 cases" in text
+    table = (study / "report" / "tables" / "verdict_tumour.md").read_text()
+    assert table.count("lower") >= 2 and "the highest mean" in table
+    pairs = pd.read_csv(study / "report" / "tables" / "verdict_tumour.csv")
+    assert len(pairs) == 6 and pairs["differ"].sum() == 4
 
 
 def test_the_paper_stands_beside_its_preset_only(tmp_path):

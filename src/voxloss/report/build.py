@@ -15,6 +15,7 @@ from voxloss.report.paper_numbers import PAPER_RESULTS
 from voxloss.report.record import StudyRecord, open_record
 from voxloss.report.summary import summarise, summary_sentence
 from voxloss.report.tables import count_of
+from voxloss.report.verdict_table import verdict_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,10 @@ def print_tables(study: Path, console: "Console") -> None:
         for note in table.notes:
             console.print(Text(note, style="dim"))
     console.print(Text(scores_caption(comparison), style="dim"))
+    if comparison.primary_class in comparison.verdicts:
+        console.print()
+        primary = comparison.verdicts[comparison.primary_class]
+        console.print(to_console(verdict_table(primary, comparison.primary_class, comparison.primary_metric)))
     if len(comparison.losses) > 1:
         for class_name in _primary_first(comparison):
             for test, pairs in (("signed_rank", comparison.signed_rank), ("rank_sum", comparison.rank_sum)):
@@ -98,6 +103,7 @@ def _write_contents(record: StudyRecord, comparison: Comparison, folder: Path) -
     scores = NamedTable("table1_scores", scores_table(comparison, comparison.classes))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     matrices = _write_matrices(comparison, folder / "tables")
+    verdicts = _write_verdicts(comparison, folder / "tables")
     beside_paper = _write_paper_table(record, comparison, folder / "tables")
 
     slug = slugs(record.dataset.classes)
@@ -115,12 +121,27 @@ def _write_contents(record: StudyRecord, comparison: Comparison, folder: Path) -
     return Contents(
         summary=summarise(record, comparison),
         scores=scores,
+        verdicts=verdicts,
         matrices=matrices,
         beside_paper=beside_paper,
         main_figure=charts[comparison.primary_class],
         figures=tuple(drawn) + ((curves,) if curves else ()),
         missing=tuple(missing),
     )
+
+
+def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
+    slug = slugs(comparison.classes)
+    written = []
+    for class_name in _primary_first(comparison):
+        verdict = comparison.verdicts.get(class_name)
+        if verdict is not None:
+            named = NamedTable(
+                f"verdict_{slug[class_name]}", verdict_table(verdict, class_name, comparison.primary_metric)
+            )
+            _write_table(folder, named.name, verdict.pairs, named.table, named.table)
+            written.append(named)
+    return tuple(written)
 
 
 def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:

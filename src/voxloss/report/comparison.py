@@ -9,6 +9,8 @@ from voxloss.report.record import StudyRecord
 if TYPE_CHECKING:
     import pandas as pd
 
+    from voxloss.evaluation.verdict import Verdict
+
 # Reference masks that are counted to find the rarest class: enough to tell, and quick on volumes of any size.
 COUNTED_CASES = 5
 
@@ -17,6 +19,7 @@ COUNTED_CASES = 5
 class Comparison:
     """Results over the cases that every loss with a finished run has.
 
+    verdicts: class -> the verdict on the primary metric; none of a class where there is nothing to judge.
     losses and classes are in the study's order, the background left out. intervals, rank_sum and signed_rank are the
     tables of `voxloss.evaluation.significance`; the tests are on the primary metric.
     """
@@ -30,6 +33,7 @@ class Comparison:
     intervals: "pd.DataFrame"
     rank_sum: "pd.DataFrame"
     signed_rank: "pd.DataFrame"
+    verdicts: "dict[str, Verdict]"
     n_cases: int
     n_folds: int
     n_seeds: int
@@ -43,6 +47,7 @@ def compare(record: StudyRecord) -> Comparison:
     """
     from voxloss.evaluation.scores import common_scores, complete_check
     from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
+    from voxloss.evaluation.verdict import verdict
 
     if record.scores.empty:
         raise InputError(f"{record.folder} has no finished run yet, so there is nothing to report")
@@ -56,16 +61,19 @@ def compare(record: StudyRecord) -> Comparison:
     scored = set(scores["class"])
     metric = record.setting("comparison", "primary_metric", "dice")
     over = record.setting("comparison", "interval", "fold")
+    classes = tuple(name for name in record.dataset.classes[1:] if name in scored)
+    verdicts = {name: verdict(scores, name, metric) for name in classes}
     return Comparison(
         scores=scores,
         losses=tuple(losses),
-        classes=tuple(name for name in record.dataset.classes[1:] if name in scored),
+        classes=classes,
         primary_class=record.setting("comparison", "primary_class") or rarest_class(record, scores["case"].unique()),
         primary_metric=metric,
         over=over,
         intervals=intervals(scores, over=over),
         rank_sum=pairwise_rank_sum(scores, [metric], losses),
         signed_rank=pairwise_signed_rank(scores, [metric], losses),
+        verdicts={name: found for name, found in verdicts.items() if found is not None},
         n_cases=scores["case"].nunique(),
         n_folds=scores["fold"].nunique(),
         n_seeds=scores["seed"].nunique(),

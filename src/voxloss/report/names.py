@@ -15,6 +15,12 @@ LOSS_NAMES = {
     "modified_combo": "Modified Combo loss",
     "mixed_focal": "Mixed Focal loss",
     "dice_cross_entropy": "Dice + cross entropy",
+    "dice_focal": "Dice + focal",
+    "generalised_dice": "Generalised Dice loss",
+    "log_cosh_dice": "Log-cosh Dice loss",
+    "unified_focal": "Unified Focal loss",
+    "asymmetric_unified_focal": "Asymmetric Unified Focal loss",
+    "asymmetric_focal_tversky": "Asymmetric Focal Tversky loss",
 }
 
 METRIC_NAMES = {"dice": "DSC", "precision": "Precision", "recall": "Recall"}

@@ -33,6 +33,7 @@ class Contents:
 
     summary: Summary
     scores: NamedTable
+    verdicts: tuple[NamedTable, ...]
     matrices: tuple[NamedTable, ...]
     beside_paper: NamedTable | None
     main_figure: FigureFile

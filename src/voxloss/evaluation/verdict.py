@@ -1,0 +1,184 @@
+"""Which losses differ, by a model of case, fold and run: simultaneous intervals, tiers, the detectable difference."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from voxloss.evaluation.scores import worst_filled
+
+CONFIDENCE = 0.95
+MARGIN = 0.01  # differences below it do not matter in practice
+OWN_FOLDS_LEVEL = 0.02  # of the test that a pair's own folds must pass too; 0.05 with two losses or below four folds
+POWER = 0.8  # with which a difference of `detectable` is named
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study can say about its losses.
+
+    Args:
+        losses: from the highest mean to the lowest.
+        means: over the folds' means over their cases, seeds averaged, undefined and failed as in `worst_filled`.
+        pairs: a row per two losses, the one with the higher mean first (`better`, `worse`): difference, half_width of
+            its simultaneous 95 % interval, differ (the interval excludes 0) and same (it lies within ± margin).
+        tiers: of the losses in order; every loss of a tier but the first is shown to be lower than the head of the
+            tier before, and none to be lower than the head of its own.
+        detectable: the difference that this study would have named with a probability of 80 %.
+        case_sd: of a loss's case scores about what its fold and the case's difficulty give.
+        run_sd: of a loss's fold means beyond what the cases explain: run, seed and training set.
+        n_cases, n_folds, n_seeds: what it rests on; cases without a value for some loss are left out.
+    """
+
+    losses: tuple[str, ...]
+    means: tuple[float, ...]
+    pairs: pd.DataFrame
+    tiers: tuple[tuple[str, ...], ...]
+    detectable: float
+    case_sd: float
+    run_sd: float
+    n_cases: int
+    n_folds: int
+    n_seeds: int
+    margin: float = MARGIN
+
+
+def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = MARGIN) -> Verdict | None:
+    """Judge the losses of a long table of scores by one class and metric; None where there is nothing to judge.
+
+    The table must have the same cases and seeds for every loss (`common_scores`); see `judge` for the model.
+    """
+    chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
+    chosen = worst_filled(chosen)
+    chosen = chosen[chosen["metric"] == metric]
+    losses = list(dict.fromkeys(chosen["loss"]))
+    means = chosen.groupby(["dataset", "case", "fold", "loss"], sort=False)["value"].mean().unstack("loss")
+    means = means.dropna()
+    if len(losses) < 2 or means.empty:
+        return None
+    folds = pd.factorize(means.index.get_level_values("fold"))[0]
+    return judge(means[losses].to_numpy(dtype=float), folds, losses, chosen["seed"].nunique(), margin)
+
+
+def judge(values: np.ndarray, folds: np.ndarray, losses: list[str], n_seeds: int, margin: float = MARGIN) -> Verdict:
+    """Judge losses by their case scores.
+
+    The model: score of loss l, case c in fold f = loss + case + loss×case + run(l, f). Every fold of a loss is a
+    training of its own, so the cases of a fold share what that training happened to give, which tests over cases
+    overlook. Of the difference of two losses' means,
+
+        V = s² / n + 2 e / F,    half_width = max(q · √V, t · s_F / √F),
+
+    where s² is the variance of the cases' paired differences within folds, e the variance of a loss's fold means
+    beyond what its cases explain (a robust mean over the losses, never below 0), F the folds and n the cases. q is the
+    studentised range's 95 % point over √2 (Tukey), so that the chance to name any difference among losses that do not
+    differ is at most 5 % (`benchmarks/verdict.py` measures it). The second term widens the interval where the pair's
+    own F fold differences (standard deviation s_F) vary more than the model says, as when one training failed: t is
+    Student's two-sided 2 % point (5 % with two losses or below four folds) with F - 1 degrees of freedom. With one
+    fold no difference can be judged.
+
+    Args:
+        values: (cases, losses), averaged over seeds, no NaN.
+        folds: (cases,), 0 to F - 1.
+        losses: names of the columns.
+        n_seeds: over how many seeds they were averaged.
+        margin: see `Verdict`.
+    """
+    n, count = values.shape
+    sizes = np.bincount(folds)
+    fold_means = np.stack([np.bincount(folds, column) / sizes for column in values.T])  # (losses, folds)
+    within = values - fold_means[:, folds].T
+    n_folds = len(sizes)
+    noise = within - within.mean(axis=1, keepdims=True)
+    case_variance = float((noise**2).sum()) / ((n - n_folds) * (count - 1)) if n > n_folds else math.nan
+    extra = _run_variance(fold_means, case_variance * (1 / sizes).mean())
+    covariance = within.T @ within / (n - n_folds) if n > n_folds else np.full((count, count), math.nan)
+    means = fold_means.mean(axis=1)
+    per_case = (1 / sizes).mean() / n_folds  # 1 / n where the folds are of one size
+    order = sorted(range(count), key=lambda index: -means[index])
+    q = _critical(count, max(1, (count - 1) * (n_folds - 1))) if n_folds > 1 else math.inf
+    level = OWN_FOLDS_LEVEL if count > 2 and n_folds > 3 else 1 - CONFIDENCE
+    t = _student(n_folds - 1, level) if n_folds > 1 else math.inf
+    rows, errors = [], []
+    for first, second in itertools.combinations(order, 2):
+        spread = covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
+        error = math.sqrt(max(spread, 0.0) * per_case + 2 * extra / n_folds)
+        own = (fold_means[first] - fold_means[second]).std(ddof=1) / math.sqrt(n_folds) if n_folds > 1 else 0.0
+        half_width = max(q * error, t * own) if n_folds > 1 else math.inf
+        difference = float(means[first] - means[second])
+        errors.append(error)
+        differ, same = abs(difference) > half_width, abs(difference) + half_width <= margin
+        rows.append((losses[first], losses[second], difference, half_width, differ, same))
+    pairs = pd.DataFrame(rows, columns=["better", "worse", "difference", "half_width", "differ", "same"])
+    names = [losses[index] for index in order]
+    return Verdict(
+        losses=tuple(names),
+        means=tuple(float(means[index]) for index in order),
+        pairs=pairs,
+        tiers=_tiers(names, pairs),
+        detectable=float(pairs["half_width"].median()) + _normal(POWER) * float(np.median(errors)),
+        case_sd=math.sqrt(case_variance),
+        run_sd=math.sqrt(extra),
+        n_cases=n,
+        n_folds=n_folds,
+        n_seeds=n_seeds,
+        margin=margin,
+    )
+
+
+def _run_variance(fold_means: np.ndarray, by_cases: float) -> float:
+    """The variance of a loss's fold means about loss and fold, less what the cases give (`by_cases`).
+
+    The median over the losses, scaled to a mean, so that one loss whose training failed does not hide the others.
+    """
+    count, n_folds = fold_means.shape
+    if n_folds < 2:
+        return 0.0
+    residual = fold_means - fold_means.mean(axis=1, keepdims=True)
+    residual -= np.median(residual, axis=0) if count > 2 else residual.mean(axis=0)
+    degrees = n_folds - 1
+    squares = (residual**2).sum(axis=1) / degrees * (count / (count - 1) if count == 2 else 1.0)
+    middle = float(np.median(squares)) / _median_of_chi_square(degrees)
+    return max(0.0, middle - by_cases)
+
+
+def _tiers(names: list[str], pairs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    lower = {(row.better, row.worse) for row in pairs.itertuples() if row.differ}
+    tiers: list[list[str]] = []
+    remaining = list(names)
+    while remaining:
+        head = remaining[0]
+        tiers.append([head] + [name for name in remaining[1:] if (head, name) not in lower])
+        remaining = [name for name in remaining if name not in tiers[-1]]
+    return tuple(map(tuple, tiers))
+
+
+@lru_cache
+def _critical(count: int, degrees: int) -> float:
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(CONFIDENCE, count, degrees)) / math.sqrt(2)
+
+
+@lru_cache
+def _student(degrees: int, level: float) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf(1 - level / 2, degrees))
+
+
+@lru_cache
+def _median_of_chi_square(degrees: int) -> float:
+    from scipy import stats
+
+    return float(stats.chi2.ppf(0.5, degrees)) / degrees
+
+
+@lru_cache
+def _normal(probability: float) -> float:
+    from scipy import stats
+
+    return float(stats.norm.ppf(probability))
