@@ -94,8 +94,9 @@ def test_tables_on_disk_are_the_numbers(reported_study):
     pd.testing.assert_frame_equal(pd.read_csv(folder / "table2_tumour_rank_sum.csv"), expected)
     names = {path.name for path in folder.iterdir()}
     stems = {"table1_scores"} | {f"table2_{c}_{t}" for c in ("kidney", "tumour") for t in ("rank_sum", "signed_rank")}
-    stems |= {"verdict_kidney", "verdict_tumour"}
-    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")}
+    stems |= {f"{name}_{c}" for c in ("kidney", "tumour") for name in ("verdict", "ranks")}
+    effects = {"effects_kidney.csv", "effects_tumour.csv"}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")} | effects
 
 
 def test_building_again_gives_the_same_report(reported_study, monkeypatch):
@@ -237,9 +238,15 @@ def test_tiers_in_words_and_as_a_table(tmp_path):
     text = Page(build_report(study)).text
     assert "Verdict: DSC of tumour" in text and "From 30 cases" in text
     table = (study / "report" / "tables" / "verdict_tumour.md").read_text()
-    assert table.count("lower") >= 2 and "the highest mean" in table
+    assert table.count("lower") >= 2 and "best mean" in table
     pairs = pd.read_csv(study / "report" / "tables" / "verdict_tumour.csv")
     assert len(pairs) == 6 and pairs["differ"].sum() == 4
+    effects = pd.read_csv(study / "report" / "tables" / "effects_tumour.csv")
+    assert len(effects) == 6
+    assert "share of cases on which" in table and "Friedman's test over 30 cases: p = " in table
+    ranks = pd.read_csv(study / "report" / "tables" / "ranks_tumour.csv")
+    assert ranks[["1", "2", "3", "4"]].sum(axis=1).tolist() == pytest.approx([1] * 4)
+    assert "Stability of the ranking: DSC of tumour" in text
 
 
 def test_the_paper_stands_beside_its_preset_only(tmp_path):

@@ -15,7 +15,7 @@ from voxloss.report.paper_numbers import PAPER_RESULTS
 from voxloss.report.record import StudyRecord, open_record
 from voxloss.report.summary import summarise, summary_sentence
 from voxloss.report.tables import count_of
-from voxloss.report.verdict_table import verdict_table
+from voxloss.report.verdict_table import stability_table, verdict_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,17 +131,26 @@ def _write_contents(record: StudyRecord, comparison: Comparison, folder: Path) -
 
 
 def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
-    slug = slugs(comparison.classes)
-    written = []
+    """The verdict and the stability of the ranking of every class, and the sizes of all differences as CSV."""
+    from voxloss.evaluation.effects import friedman, paired_effects, rank_stability
+
+    slug, metric = slugs(comparison.classes), comparison.primary_metric
+    verdicts, stabilities = [], []
+    effects = paired_effects(comparison.scores, [metric], comparison.losses)
     for class_name in _primary_first(comparison):
         verdict = comparison.verdicts.get(class_name)
-        if verdict is not None:
-            named = NamedTable(
-                f"verdict_{slug[class_name]}", verdict_table(verdict, class_name, comparison.primary_metric)
-            )
-            _write_table(folder, named.name, verdict.pairs, named.table, named.table)
-            written.append(named)
-    return tuple(written)
+        if verdict is None:
+            continue
+        own = effects[effects["class"] == class_name]
+        table = verdict_table(verdict, class_name, metric, own, friedman(comparison.scores, class_name, metric))
+        verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
+        _write_table(folder, verdicts[-1].name, verdict.pairs, table, table)
+        own.to_csv(folder / f"effects_{slug[class_name]}.csv", index=False, encoding="utf-8", lineterminator="\n")
+        stability = rank_stability(comparison.scores, class_name, metric)
+        table = stability_table(stability, class_name, metric)
+        stabilities.append(NamedTable(f"ranks_{slug[class_name]}", table))
+        _write_table(folder, stabilities[-1].name, stability, table, table)
+    return (*verdicts, *stabilities)
 
 
 def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:

@@ -1,0 +1,125 @@
+"""How large differences between losses are, case by case, and how stable their order is."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from voxloss.evaluation.significance import CONFIDENCE, case_values
+
+RESAMPLES = 2000
+EFFECT_COLUMNS = ("class", "metric", "row", "column", "median", "low", "high", "superiority", "n")
+
+
+def paired_effects(
+    scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Sizes of the differences between every two losses over the same cases (seeds averaged, ranked as `case_values`).
+
+    With d the n differences row - column: median is theirs, low and high its distribution-free 95 % interval
+
+        [d_(k), d_(n+1-k)],  k the largest with 2 · P(Binomial(n, 1/2) < k) ≤ 0.05,
+
+    NaN where there is none (n below 6); superiority is P(d > 0) + P(d = 0) / 2, the chance that the row's loss does
+    better on a case.
+
+    Args:
+        scores: the long table.
+        metrics: the metrics to compare.
+        losses: the order of the losses; None: as they appear. A row's loss comes later in it than the column's.
+
+    Returns:
+        Columns class, metric, row, column, median, low, high, superiority, n.
+    """
+    order = list(losses) if losses is not None else list(dict.fromkeys(scores["loss"]))
+    rows = []
+    for class_name, metric in itertools.product(dict.fromkeys(scores["class"]), metrics):
+        wide = case_values(scores, class_name, metric)
+        for column, row in itertools.combinations(order, 2):
+            both = wide[[row, column]].dropna().to_numpy(dtype=float)
+            # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
+            difference = np.sort(np.round(both[:, 0] - both[:, 1], 12))
+            n = len(difference)
+            low, high = _median_interval(difference)
+            superiority = float(((difference > 0) + 0.5 * (difference == 0)).mean()) if n else math.nan
+            median = float(np.median(difference)) if n else math.nan
+            rows.append((class_name, metric, row, column, median, low, high, superiority, n))
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+
+
+def _median_interval(ordered: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    n = len(ordered)
+    k = int(stats.binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0  # the first with P(X ≤ k) ≥ 2.5 %
+    if k < 1:
+        return math.nan, math.nan
+    return float(ordered[k - 1]), float(ordered[n - k])
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Friedman's test over the cases: statistic χ² with k - 1 degrees of freedom, p, Kendall's W, cases."""
+
+    statistic: float
+    p: float
+    kendall_w: float
+    n: int
+
+
+def friedman(scores: pd.DataFrame, class_name: str, metric: str) -> Friedman:
+    """Whether any of three or more losses ranks differently over the cases (seeds averaged); ties corrected.
+
+    NaN with fewer than three losses or two cases; statistic 0 and p = 1 where all losses are equal on every case.
+    Kendall's W = χ² / (n (k - 1)) is 0 where ranks are random and 1 where every case ranks the losses alike.
+    """
+    from scipy import stats
+
+    values = case_values(scores, class_name, metric).dropna().to_numpy(dtype=float)
+    n, count = values.shape if values.ndim == 2 else (0, 0)
+    if count < 3 or n < 2:
+        return Friedman(math.nan, math.nan, math.nan, n)
+    if (values == values[:, :1]).all():
+        return Friedman(0.0, 1.0, 0.0, n)
+    result = stats.friedmanchisquare(*values.T)
+    return Friedman(float(result.statistic), float(result.pvalue), float(result.statistic) / (n * (count - 1)), n)
+
+
+def rank_stability(
+    scores: pd.DataFrame, class_name: str, metric: str, resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """How often each loss is first, second, … when folds, and cases within them, are drawn anew with replacement.
+
+    Losses are ranked by the mean of their fold means (`case_values`), as in the tables; equal ones share the better
+    rank. After the ranking stability of Wiesenfarth et al. (2021, challengeR), who draw cases alone; here a fold is a
+    training, so folds are drawn as well.
+
+    Returns:
+        A row per loss in order of its mean rank: loss, mean_rank, and columns 1 to k with the share of the resamples
+        in which it has that rank.
+    """
+    from scipy import stats
+
+    chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
+    values = case_values(scores, class_name, metric).dropna()
+    fold_of = chosen.drop_duplicates(["dataset", "case"]).set_index(["dataset", "case"])["fold"]
+    folds, names = pd.factorize(fold_of.reindex(values.index))
+    generator = np.random.default_rng(seed)
+    table, losses = values.to_numpy(dtype=float), list(values.columns)
+    count = len(losses)
+    means = np.empty((len(names), resamples, count))
+    for fold in range(len(names)):
+        own = table[folds == fold]
+        weights = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples) / len(own)
+        means[fold] = weights @ own
+    drawn = generator.integers(0, len(names), size=(resamples, len(names)))
+    averages = means[drawn, np.arange(resamples)[:, None]].mean(axis=1)
+    ranks = stats.rankdata(-np.round(averages, 12), method="min", axis=1).astype(int)
+    shares = np.stack([(ranks == place).mean(axis=0) for place in range(1, count + 1)], axis=1)
+    result = pd.DataFrame(shares, columns=[str(place) for place in range(1, count + 1)])
+    result.insert(0, "loss", losses)
+    result.insert(1, "mean_rank", ranks.mean(axis=0))
+    return result.sort_values("mean_rank", kind="stable").reset_index(drop=True)

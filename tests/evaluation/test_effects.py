@@ -1,0 +1,101 @@
+"""Effect sizes and rank stability, against scipy, hand-computed tables and plain cases."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from voxloss.evaluation.effects import friedman, paired_effects, rank_stability
+from voxloss.evaluation.scores import score_table
+
+
+def table(values: dict[str, list[float]], folds: int = 2) -> pd.DataFrame:
+    """Dice of the class tumour: loss -> value per case, cases dealt to folds in turn."""
+    rows = [
+        {"dataset": "d", "fold": number % folds, "seed": 0, "loss": loss, "case": f"c{number}", "class": "tumour",
+         "metric": "dice", "value": value, "status": "undefined" if math.isnan(value) else "ok"}
+        for loss, column in values.items() for number, value in enumerate(column)
+    ]  # fmt: skip
+    return score_table(rows)
+
+
+def test_by_hand():
+    """Differences b - a: 0.1, -0.1, 0.2, 0, 0.3, 0.4, 0.1: sorted -0.1, 0, 0.1, 0.1, 0.2, 0.3, 0.4."""
+    a = [0.1, 0.5, 0.3, 0.2, 0.4, 0.2, 0.6]
+    b = [0.2, 0.4, 0.5, 0.2, 0.7, 0.6, 0.7]
+    row = paired_effects(table({"a": a, "b": b})).iloc[0]
+    assert (row["row"], row["column"], row["n"]) == ("b", "a", 7)
+    assert row["median"] == pytest.approx(0.1)
+    assert row["superiority"] == pytest.approx(5.5 / 7)
+    assert (row["low"], row["high"]) == pytest.approx((-0.1, 0.4))  # k = 1: 2 · (1/2)^7 = 1.6 %
+
+
+@pytest.mark.parametrize("n", [6, 9, 20, 57])
+def test_the_interval_of_the_median_is_scipys(n):
+    generator = np.random.default_rng(n)
+    a, b = generator.random(n), generator.random(n)
+    row = paired_effects(table({"a": a.tolist(), "b": b.tolist()})).iloc[0]
+    expected = stats.quantile_test(b - a, q=0, p=0.5).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_few_cases_have_no_interval_and_undefined_ones_are_left_out():
+    row = paired_effects(table({"a": [0.1] * 5, "b": [0.2] * 5})).iloc[0]
+    assert math.isnan(row["low"]) and row["median"] == pytest.approx(0.1) and row["superiority"] == 1
+    assert paired_effects(table({"a": [0.1, math.nan, 0.3], "b": [0.2, 0.2, 0.3]})).iloc[0]["n"] == 2
+    equal = paired_effects(table({"a": [0.5] * 8, "b": [0.5] * 8})).iloc[0]
+    assert (equal["median"], equal["low"], equal["high"], equal["superiority"]) == (0, 0, 0, 0.5)
+
+
+def test_friedman_is_scipys_and_hand_computed():
+    """Three losses that every one of four cases ranks alike: χ² = 12 · Σ R² / (n k (k+1)) - 3 n (k+1) = 8, W = 1."""
+    result = friedman(table({"a": [0.1] * 4, "b": [0.2] * 4, "c": [0.3] * 4}), "tumour", "dice")
+    assert (result.statistic, result.kendall_w, result.n) == pytest.approx((8, 1, 4))
+    assert result.p == pytest.approx(math.exp(-4))
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 5, (3, 12)) / 10
+    result = friedman(table(dict(zip("abc", values.tolist(), strict=True))), "tumour", "dice")
+    expected = stats.friedmanchisquare(*values)
+    assert (result.statistic, result.p) == pytest.approx((expected.statistic, expected.pvalue))
+    equal = friedman(table({name: [0.5] * 6 for name in "abc"}), "tumour", "dice")
+    assert (equal.statistic, equal.p, equal.kendall_w) == (0, 1, 0)
+    assert math.isnan(friedman(table({"a": [0.1] * 4, "b": [0.2] * 4}), "tumour", "dice").p)
+    assert math.isnan(friedman(table({"a": [0.1] * 4}), "kidney", "dice").p)
+
+
+def test_a_loss_that_is_always_best_is_always_first():
+    values = np.random.default_rng(0).random(30) * 0.5
+    result = rank_stability(
+        table({"low": values.tolist(), "best": (values + 0.3).tolist(), "same": values.tolist()}, folds=5),
+        "tumour",
+        "dice",
+    )
+    assert result["loss"].tolist()[0] == "best"
+    assert result.loc[0, "1"] == 1 and result.loc[0, "mean_rank"] == 1
+    assert (result.loc[1:, "2"] == 1).all()  # equal ones share the better rank
+    assert result[["1", "2", "3"]].sum(axis=1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_losses_that_do_not_differ_are_first_about_equally_often():
+    generator = np.random.default_rng(1)
+    case = generator.random(100) * 0.5
+    noise = generator.normal(0, 0.05, (100, 3))
+    noise -= noise.mean(axis=0)
+    values = case[:, None] + 0.25 + noise
+    result = rank_stability(table(dict(zip("abc", values.T.tolist(), strict=True)), folds=1), "tumour", "dice")
+    assert ((result["1"] > 0.2) & (result["1"] < 0.5)).all()
+    again = rank_stability(table(dict(zip("abc", values.T.tolist(), strict=True)), folds=1), "tumour", "dice")
+    pd.testing.assert_frame_equal(result, again)
+
+
+def test_the_variation_between_folds_counts():
+    """b is better in four folds of five and much worse in one: drawing folds anew changes who is first."""
+    case = np.full(50, 0.5)
+    better = np.where(np.arange(50) % 5 == 0, 0.3, 0.57)
+    result = rank_stability(table({"a": case.tolist(), "b": better.tolist()}, folds=5), "tumour", "dice")
+    first = result.set_index("loss")["1"]
+    # The fold of b's failure is drawn 0 to 5 times of 5; b is first while it is drawn at most once.
+    expected = 0.8**5 + 5 * 0.2 * 0.8**4
+    assert first["b"] == pytest.approx(expected, abs=0.04)
