@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from voxloss.evaluation.effects import friedman, paired_effects, rank_stability
+from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
 from voxloss.evaluation.scores import score_table
 
 
@@ -99,3 +99,46 @@ def test_the_variation_between_folds_counts():
     # The fold of b's failure is drawn 0 to 5 times of 5; b is first while it is drawn at most once.
     expected = 0.8**5 + 5 * 0.2 * 0.8**4
     assert first["b"] == pytest.approx(expected, abs=0.04)
+
+
+def runs(means: np.ndarray) -> pd.DataFrame:
+    """Two cases a run that lie 0.02 about its mean (losses, folds, seeds)."""
+    rows = [
+        {"dataset": "d", "fold": fold, "seed": seed, "loss": f"l{loss}", "case": f"c{fold}-{side}", "class": "tumour",
+         "metric": "dice", "value": float(means[loss, fold, seed] + side), "status": "ok"}
+        for loss, fold, seed in np.ndindex(means.shape) for side in (-0.02, 0.02)
+    ]  # fmt: skip
+    return score_table(rows)
+
+
+def test_variance_parts_are_those_of_the_analysis_of_variance():
+    """The mean squares are statsmodels'; the parts are computed from them by hand."""
+    import statsmodels.api as sm
+    from statsmodels.formula.api import ols
+
+    generator = np.random.default_rng(0)
+    means = 0.5 + generator.normal(0, 0.05, (4, 1, 1)) + generator.normal(0, 0.04, (1, 5, 1))
+    means = means + generator.normal(0, 0.02, (4, 5, 1)) + generator.normal(0, 0.01, (4, 5, 3))
+    long = pd.DataFrame(
+        [(loss, fold, means[loss, fold, seed]) for loss, fold, seed in np.ndindex(means.shape)],
+        columns=["loss", "fold", "value"],
+    )
+    anova = sm.stats.anova_lm(ols("value ~ C(loss) * C(fold)", long).fit())
+    square = (anova["sum_sq"] / anova["df"]).to_dict()
+    parts = variance_parts(runs(means), "tumour", "dice")
+    assert parts is not None
+    assert parts["seed"] ** 2 == pytest.approx(square["Residual"])
+    assert parts["loss × fold"] ** 2 == pytest.approx((square["C(loss):C(fold)"] - square["Residual"]) / 3)
+    assert parts["fold"] ** 2 == pytest.approx((square["C(fold)"] - square["C(loss):C(fold)"]) / 12)
+    assert parts["loss"] ** 2 == pytest.approx((square["C(loss)"] - square["C(loss):C(fold)"]) / 15)
+
+
+def test_variance_parts_need_several_seeds_and_all_runs():
+    means = np.full((2, 3, 2), 0.5)
+    means[1] += 0.2
+    parts = variance_parts(runs(means), "tumour", "dice")
+    assert parts == pytest.approx({"loss": 0.2 / math.sqrt(2), "fold": 0, "loss × fold": 0, "seed": 0})
+    assert variance_parts(runs(means[:, :, :1]), "tumour", "dice") is None
+    table = runs(means)
+    assert variance_parts(table[(table["loss"] != "l1") | (table["seed"] != 1)], "tumour", "dice") is None
+    assert variance_parts(table, "kidney", "dice") is None

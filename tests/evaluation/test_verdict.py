@@ -59,6 +59,22 @@ def test_runs_that_vary_widen_what_tests_over_cases_find_significant():
     assert result.tiers == (result.losses,)
 
 
+def test_the_variation_of_all_runs_is_found_and_widens_every_interval():
+    calm, fold = made_up(8, run_sd=0.0)
+    values, _ = made_up(8, run_sd=0.05)
+    first, second = judge(calm, fold, NAMES, 1), judge(values, fold, NAMES, 1)
+    assert first.run_sd < 0.015
+    assert second.run_sd == pytest.approx(0.05, rel=0.35)
+    assert second.case_sd == pytest.approx(first.case_sd, rel=1e-6)
+    # Of a difference of means of five runs each, with the studentised range of 7 means and 24 degrees.
+    expected = (
+        stats.studentized_range.ppf(0.95, 7, 24)
+        / math.sqrt(2)
+        * math.sqrt(2 * second.case_sd**2 / 200 + 2 * second.run_sd**2 / 5)
+    )
+    assert second.pairs["half_width"].median() == pytest.approx(expected, rel=0.1)
+
+
 def test_a_clear_difference_is_named_and_makes_tiers():
     values, fold = made_up(2, effect=0.08)
     result = judge(values, fold, NAMES, 3)

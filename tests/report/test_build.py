@@ -201,6 +201,7 @@ def test_several_seeds(tmp_path):
     assert not any("One seed" in limit for limit in summary.limits)
     text = Page(build_report(study)).text
     assert "over 6 cases" in text and "averaged over the seeds first" in text
+    assert "Runs vary by loss 0." in text and "seed 0." in text
 
 
 def test_the_headline_is_the_verdict(tmp_path):

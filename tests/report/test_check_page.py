@@ -32,6 +32,7 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
     assert content["ok"] is True
     assert [item["name"] for item in content["classes"]] == ["background", "kidney", "tumour"]
     assert content["classes"][0]["components"]["median"] is None
+    assert content["classes"][0]["patches_without"] is None
     assert len(content["records"]) == 4
     case = sorted(data.glob("case_*"))[0]
     mask = nibabel.load(case / "segmentation.nii.gz")

@@ -129,6 +129,13 @@ def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
     np.testing.assert_allclose(probabilities[:, 2:3], single, atol=1e-5)
 
 
+def test_all_outputs_of_a_2d_network_are_supervised():
+    network = make_network(config(*PLANAR["DynUNet"], *SLICES), 1, 3).train()
+    logits = outputs(network(torch.randn(2, 1, 1, 16, 16)))
+    assert [tuple(x.shape) for x in logits] == [(2, 3, 1, 16, 16)] * 2
+    assert not torch.equal(*logits)
+
+
 def test_a_2d_network_along_the_last_axis_sees_the_other_two():
     size = config(*SEGRESNET, "--patches.size", "[16,16,1]")
     check_network(size, 1, 3)

@@ -9,7 +9,7 @@ import torch
 
 import voxloss
 from voxloss.config_files import load_config
-from voxloss.training.batches import Training
+from voxloss.training.batches import Training, augmentation_seeds
 from voxloss.training.checkpoint import load_state
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
@@ -232,6 +232,15 @@ def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp
     assert losses["cpu"] == pytest.approx(losses["device"], rel=0.002)
     assert losses["cpu"] != pytest.approx(losses["none"], rel=0.002)
     assert digests(tmp_path / "device") == digests(tmp_path / "none") != digests(tmp_path / "cpu")
+
+
+def test_every_patch_of_a_training_is_augmented_by_a_seed_of_its_own(tmp_path):
+    seeds = [
+        seed
+        for run_seed in (0, 1) for fold in (0, 1) for step in range(50)
+        for seed in augmentation_seeds(run(tmp_path, fold=fold, seed=run_seed), step)
+    ]  # fmt: skip
+    assert len(seeds) == len(set(seeds)) == 2 * 2 * 50 * 2
 
 
 @pytest.mark.parametrize("option", ["--execution.compile=true", "--execution.channels_last=false"])

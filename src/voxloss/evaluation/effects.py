@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from voxloss.evaluation.scores import worst_filled
 from voxloss.evaluation.significance import CONFIDENCE, case_values
 
 RESAMPLES = 2000
@@ -123,3 +124,40 @@ def rank_stability(
     result.insert(0, "loss", losses)
     result.insert(1, "mean_rank", ranks.mean(axis=0))
     return result.sort_values("mean_rank", kind="stable").reset_index(drop=True)
+
+
+def variance_parts(scores: pd.DataFrame, class_name: str, metric: str) -> dict[str, float] | None:
+    """Where the runs' means vary: standard deviations of the parts "loss", "fold", "loss × fold" and "seed".
+
+    A run's mean is over its cases (`worst_filled`). Of the table losses × folds × seeds the usual mean squares of a
+    two-way analysis of variance with random effects give, each not below 0,
+
+        seed² = MS(within),  (loss × fold)² = (MS(loss × fold) - MS(within)) / S,
+        fold² = (MS(fold) - MS(loss × fold)) / (S L),  loss² = (MS(loss) - MS(loss × fold)) / (S F).
+
+    Returns:
+        None without at least two losses, folds and seeds, or where a run is missing.
+    """
+    chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
+    chosen = worst_filled(chosen)
+    chosen = chosen[chosen["metric"] == metric]
+    means = chosen.groupby(["loss", "fold", "seed"])["value"].mean()
+    sizes = [len(means.index.unique(level)) for level in ("loss", "fold", "seed")]
+    if min(sizes, default=0) < 2 or len(means.dropna()) != math.prod(sizes):
+        return None
+    losses, folds, seeds = sizes
+    table = means.to_numpy(dtype=float).reshape(sizes)  # groupby sorts its keys
+    cells = table.mean(axis=2)
+    total, by_loss, by_fold = cells.mean(), cells.mean(axis=1), cells.mean(axis=0)
+    interplay = cells - by_loss[:, None] - by_fold + total
+    within = ((table - cells[:, :, None]) ** 2).sum() / (losses * folds * (seeds - 1))
+    crossed = seeds * (interplay**2).sum() / ((losses - 1) * (folds - 1))
+    of_fold = seeds * losses * ((by_fold - total) ** 2).sum() / (folds - 1)
+    of_loss = seeds * folds * ((by_loss - total) ** 2).sum() / (losses - 1)
+    parts = {
+        "loss": (of_loss - crossed) / (seeds * folds),
+        "fold": (of_fold - crossed) / (seeds * losses),
+        "loss × fold": (crossed - within) / seeds,
+        "seed": within,
+    }
+    return {name: math.sqrt(max(0.0, float(part))) for name, part in parts.items()}

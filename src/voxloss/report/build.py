@@ -132,7 +132,7 @@ def _write_contents(record: StudyRecord, comparison: Comparison, folder: Path) -
 
 def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
     """The verdict and the stability of the ranking of every class, and the sizes of all differences as CSV."""
-    from voxloss.evaluation.effects import friedman, paired_effects, rank_stability
+    from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
 
     slug, metric = slugs(comparison.classes), comparison.primary_metric
     verdicts, stabilities = [], []
@@ -142,11 +142,12 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[NamedTable, .
         if verdict is None:
             continue
         own = effects[effects["class"] == class_name]
-        table = verdict_table(verdict, class_name, metric, own, friedman(comparison.scores, class_name, metric))
+        chosen = (comparison.scores, class_name, metric)
+        table = verdict_table(verdict, class_name, metric, own, friedman(*chosen), variance_parts(*chosen))
         verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
         _write_table(folder, verdicts[-1].name, verdict.pairs, table, table)
         own.to_csv(folder / f"effects_{slug[class_name]}.csv", index=False, encoding="utf-8", lineterminator="\n")
-        stability = rank_stability(comparison.scores, class_name, metric)
+        stability = rank_stability(*chosen)
         table = stability_table(stability, class_name, metric)
         stabilities.append(NamedTable(f"ranks_{slug[class_name]}", table))
         _write_table(folder, stabilities[-1].name, stability, table, table)

@@ -50,11 +50,12 @@ def verdict_table(
     metric: str,
     effects: "pd.DataFrame | None" = None,
     friedman: Friedman | None = None,
+    parts: dict[str, float] | None = None,
 ) -> Table:
     """A row per loss, the best first: its tier, its mean, how far it is below the best, and what that means.
 
     effects: `paired_effects` of this class and metric; adds the median difference over the cases and how often the loss
-    does better than the best on a case. friedman: is added to the caption.
+    does better than the best on a case. friedman and parts (`variance_parts`): are added to the caption.
     """
     best = verdict.losses[0]
     tier_of = {loss: str(number) for number, tier in enumerate(verdict.tiers, start=1) for loss in tier}
@@ -75,7 +76,7 @@ def verdict_table(
     by_case = () if effects is None else ("Median by case", "Better on")
     return Table(
         title=f"Verdict: {metric_name(metric)} of {class_name}",
-        caption=_caption(verdict, effects is not None, friedman),
+        caption=_caption(verdict, effects is not None, friedman, parts),
         header=("Loss", "Tier", "That is", "Mean", "Below the best", *by_case),
         rows=tuple(rows),
     )
@@ -118,7 +119,7 @@ def stability_table(stability: "pd.DataFrame", class_name: str, metric: str) -> 
     )
 
 
-def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None) -> str:
+def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, parts: dict[str, float] | None) -> str:
     basis = ", ".join(
         count_of(number, noun)
         for number, noun in ((verdict.n_cases, "case"), (verdict.n_folds, "fold"), (verdict.n_seeds, "seed"))
@@ -141,6 +142,10 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None) ->
         text += (
             f" Friedman's test over {count_of(friedman.n, 'case')}: p = {p_text(friedman.p)}, Kendall's W = "
             f"{friedman.kendall_w:.2f}."
+        )
+    if parts is not None:
+        text += (
+            f" Runs vary by {', '.join(f'{name} {part:.3f}' for name, part in parts.items())} (standard deviations)."
         )
     return text
 
