@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,15 @@ def test_json_has_no_nan(tmp_path):
     assert not list(tmp_path.iterdir())
     write_json(tmp_path / "a.json", {"name": "Ç"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "Ç"}
+
+
+@pytest.mark.parametrize("writing", [atomic_path, atomic_folder])
+def test_an_error_names_what_was_asked_for(tmp_path, writing):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught, writing(tmp_path / "file" / "x"):
+        pass
+    assert ".partial" not in str(caught.value)
+    if Path("/proc").is_dir():
+        with pytest.raises(OSError) as caught, writing(Path("/proc/x")):
+            pass
+        assert caught.value.filename == "/proc/x"

@@ -170,14 +170,16 @@ class ComparisonConfig:
         primary_class: the class that the headline is about; null: the rarest.
         primary_metric: the metric that the headline is about.
         interval: what the printed 95 % interval runs over.
+        tolerance_mm: distance between surfaces that the normalised surface Dice (nsd) takes for agreement.
         demonstration: the data cannot be evidence (a phantom); the report says so.
     """
 
     losses: tuple[str | dict[str, Any], ...] = (*PAPER_LOSSES, "dice_cross_entropy")
     seeds: tuple[int, ...] = (0, 1, 2)
     primary_class: str | None = None
-    primary_metric: Literal["dice", "precision", "recall"] = "dice"
+    primary_metric: Literal["dice", "precision", "recall", "nsd", "lesion_recall", "lesion_precision"] = "dice"
     interval: Literal["fold", "case"] = "fold"
+    tolerance_mm: float = 1.0
     demonstration: bool = False
 
 

@@ -38,6 +38,7 @@ def check_values(config: "StudyConfig") -> None:
         ("comparison.seeds", len(comparison.seeds) >= 1, comparison.seeds, "at least one seed"),
         ("comparison.seeds", len(set(comparison.seeds)) == len(comparison.seeds), comparison.seeds, "all different"),
         ("comparison.seeds", min(comparison.seeds, default=0) >= 0, comparison.seeds, "not negative"),
+        ("comparison.tolerance_mm", comparison.tolerance_mm > 0, comparison.tolerance_mm, "positive"),
         ("execution.parallel", config.execution.parallel >= 1, config.execution.parallel, "at least 1"),
         ("execution.workers", (config.execution.workers or 0) >= 0, config.execution.workers, "at least 0"),
         ("execution.memory_gb", (config.execution.memory_gb or 1) > 0, config.execution.memory_gb, "positive"),

@@ -27,6 +27,15 @@ def _is_of_a_full_disk(error: BaseException) -> bool:
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error name the path that was asked for instead of the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is flushed to disk and renamed to `path`, on error removed.
 
@@ -34,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
+    with _named(path):
+        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
     os.close(descriptor)
     partial = Path(name)
     try:
@@ -58,7 +68,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it is renamed to `path` (replacing it), on error removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent))
+    with _named(path):
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent))
     try:
         yield partial
         for file in partial.rglob("*"):

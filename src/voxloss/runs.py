@@ -97,10 +97,12 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         prediction = restore_label(probabilities, prepared[case_id].original.shape)
         path = folder / "predictions" / f"{case_id}.nii.gz"
         write_label(path, to_file_values(prediction, study.dataset), like=case.images[0])
-        reference, _ = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+        reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
         there |= set(np.unique(reference).tolist())
         predicted |= set(np.unique(prediction).tolist())
-        scores = case_scores(reference, prediction, study.dataset.classes)
+        scores = case_scores(
+            reference, prediction, study.dataset.classes, geometry.spacing_mm, config.comparison.tolerance_mm
+        )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )

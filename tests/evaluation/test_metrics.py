@@ -7,7 +7,7 @@ import pytest
 
 from voxloss.errors import InputError
 from voxloss.evaluation import metrics
-from voxloss.evaluation.metrics import METRICS, case_scores, confusion_counts
+from voxloss.evaluation.metrics import OVERLAP_METRICS, case_scores, confusion_counts
 
 CLASSES = ("background", "kidney", "tumour")
 
@@ -54,7 +54,7 @@ def test_empty_mask_matrix(in_reference, in_prediction, expected):
     reference[1, 1, 1] = in_reference
     prediction[1, 1, 1] = in_prediction
     scores = as_dict(case_scores(reference, prediction, ("background", "lesion")))
-    for metric in METRICS:
+    for metric in OVERLAP_METRICS:
         value, status = scores["lesion", metric]
         if expected[metric] is None:
             assert math.isnan(value) and status == "undefined"
@@ -72,7 +72,7 @@ def test_agrees_with_sets_in_any_memory_order_and_slab(seed, orders, monkeypatch
     scores = as_dict(case_scores(reference, prediction, CLASSES))
     for index, name in enumerate(CLASSES[1:], start=1):
         expected = by_sets(reference, prediction, index)
-        assert [scores[name, metric][0] for metric in METRICS] == pytest.approx(list(expected), nan_ok=True)
+        assert [scores[name, metric][0] for metric in OVERLAP_METRICS] == pytest.approx(list(expected), nan_ok=True)
 
 
 def test_agrees_with_monai():

@@ -130,7 +130,8 @@ def test_merge(tmp_path):
 
 
 def scored(loss, reference, prediction, case="a"):
-    scores = case_scores(np.array(reference), np.array(prediction), CLASSES)
+    reference, prediction = (np.array(label).reshape(1, 1, -1) for label in (reference, prediction))
+    scores = case_scores(reference, prediction, CLASSES, spacing_mm=(10, 10, 10))
     return score_rows(scores, dataset="toy", fold=0, seed=0, loss=loss, case=case)
 
 
@@ -144,19 +145,24 @@ def test_worst_filled_follows_the_matrix():
     ]
     table = score_table(rows)
     filled = worst_filled(table)
+    nan, inf = math.nan, math.inf
+    metrics = ("dice", "precision", "recall", "hd95", "assd", "nsd", "volume_difference")
+    metrics += ("lesion_recall", "lesion_precision", "reference_volume")
     expected = {
-        ("found", "a"): (1, 1, 1),
-        ("empty", "a"): (0, 0, 0),
-        ("broken", "a"): (0, 0, 0),
-        ("found", "healthy"): (0, 0, math.nan),
-        ("empty", "healthy"): (math.nan, math.nan, math.nan),
-        ("broken", "healthy"): (0, 0, math.nan),
+        ("found", "a"): (1, 1, 1, 0, 0, 1, 0, 1, 1, 1),
+        ("empty", "a"): (0, 0, 0, inf, inf, 0, 1, 0, 0, 1),
+        ("broken", "a"): (0, 0, 0, inf, inf, 0, inf, 0, 0, nan),
+        ("found", "healthy"): (0, 0, nan, inf, inf, 0, 1, nan, 0, 0),
+        ("empty", "healthy"): (nan, nan, nan, nan, nan, nan, 0, nan, nan, 0),
+        ("broken", "healthy"): (0, 0, nan, inf, inf, 0, inf, nan, 0, nan),
     }
     for (loss, case), values in expected.items():
-        got = [value(filled, loss=loss, case=case, metric=metric) for metric in METRICS]
+        got = [value(filled, loss=loss, case=case, metric=metric) for metric in metrics]
         assert got == pytest.approx(list(values), nan_ok=True), (loss, case)
+    assert set(metrics) == set(METRICS)
     assert filled["status"].tolist() == table["status"].tolist()
-    assert table["value"].isna().sum() == 11  # the table given is left as it was
+    # The table given is left as it was: 3 undefined of "empty" and of "found" each, 8 of two empty masks, 20 failed.
+    assert table["value"].isna().sum() == 4 + 4 + 8 + 20
 
 
 def test_failed_rows_leave_the_background_out():

@@ -32,11 +32,28 @@ def pair(table, row, column):
     return only(table[(table["row"] == row) & (table["column"] == column)])
 
 
-def test_interval_over_cases_by_hand():
-    # mean 0.6, s = 0.2, n = 3, t(0.975, 2) = 4.30265: 4.30265 * 0.2 / sqrt(3) = 0.49683
-    result = only(intervals(dice_table({"dice": [0.4, 0.6, 0.8]}), over="case"))
-    assert (result["mean"], result["half_width"]) == pytest.approx((0.6, 0.4968275), abs=1e-6)
-    assert (result["n"], result["n_cases"], result["n_undefined"], result["n_failed"]) == (3, 3, 0, 0)
+def test_interval_over_cases_is_a_bootstrap():
+    # Of many scores without skewness it is the mean ∓ 1.96 standard errors.
+    values = np.linspace(0.2, 0.8, 500)
+    result = only(intervals(dice_table({"dice": values.tolist()}), over="case"))
+    error = 1.96 * values.std() / math.sqrt(500)
+    assert (result["low"], result["high"]) == pytest.approx((0.5 - error, 0.5 + error), abs=0.001)
+    assert math.isnan(result["half_width"])
+    assert (result["n"], result["n_cases"], result["n_undefined"], result["n_failed"]) == (500, 500, 0, 0)
+
+
+def test_a_bootstrap_of_all_resamples_by_hand(monkeypatch):
+    # Three scores 0, 0, 0.9 have 27 resamples, with means 0 (8 of them), 0.3 (12), 0.6 (6) and 0.9 (1): the lower end
+    # is a resample's mean, and the bias correction and acceleration for a skewed sample lift the upper one to 0.9.
+    result = only(intervals(dice_table({"dice": [0.0, 0.0, 0.9]}), over="case"))
+    assert (result["low"], result["high"]) == pytest.approx((0.0, 0.9))
+
+
+def test_intervals_of_equal_scores_and_of_one():
+    assert only(intervals(dice_table({"dice": [0.5] * 4}), over="case"))[["low", "high"]].tolist() == [0.5, 0.5]
+    assert only(intervals(dice_table({"dice": [0.5]}), over="case"))[["low", "high"]].isna().all()
+    folds = only(intervals(dice_table({"dice": [0.5] * 4}, fold_of=lambda index: index % 2)))
+    assert (folds["half_width"], folds["low"], folds["high"]) == (0, 0.5, 0.5)
 
 
 def test_interval_over_folds_by_hand():
@@ -45,18 +62,21 @@ def test_interval_over_folds_by_hand():
     table = dice_table({"dice": [0.2, 0.4, 0.7]}, fold_of=lambda index: index // 2)
     result = only(intervals(table, over="fold"))
     assert (result["mean"], result["half_width"]) == pytest.approx((0.5, 2.541241), abs=1e-5)
+    assert (result["low"], result["high"]) == pytest.approx((0.5 - 2.541241, 0.5 + 2.541241), abs=1e-5)
     assert (result["n"], result["n_cases"]) == (2, 3)
 
 
-def test_a_case_counts_once_whatever_the_seeds():
-    one = dice_table({"dice": [0.4, 0.6, 0.8]})
+@pytest.mark.parametrize("over", ["fold", "case"])
+def test_a_case_counts_once_whatever_the_seeds(over):
+    values = [0.31, 0.42, 0.55, 0.58, 0.6, 0.63, 0.71, 0.74, 0.8, 0.83]
+    one = dice_table({"dice": values}, fold_of=lambda index: index)
     three = score_table(
-        row(case=f"case-{i}", value=v + shift, seed=s)
-        for s, shift in enumerate((-0.1, 0.0, 0.1))
-        for i, v in enumerate((0.4, 0.6, 0.8))
+        row(case=f"case-{i}", value=v + shift, seed=s, fold=i)
+        for s, shift in enumerate((-0.125, 0.0, 0.125))
+        for i, v in enumerate(values)
     )
-    a, b = only(intervals(one, over="case")), only(intervals(three, over="case"))
-    assert (b["mean"], b["half_width"], b["n"]) == pytest.approx((a["mean"], a["half_width"], 3))
+    a, b = only(intervals(one, over=over)), only(intervals(three, over=over))
+    assert (b["mean"], b["low"], b["high"], b["n"]) == pytest.approx((a["mean"], a["low"], a["high"], 10))
 
 
 def test_undefined_and_failed_are_counted_and_left_out_of_the_mean():
@@ -76,21 +96,23 @@ def test_undefined_and_failed_are_counted_and_left_out_of_the_mean():
 def test_a_loss_that_failed_everywhere_has_a_row():
     failed = failed_rows(dataset="toy", fold=0, seed=0, loss="x", cases=["a"], classes=("background", "tumour"))
     result = intervals(score_table(failed))
-    assert result["mean"].isna().all() and result["ranking_mean"].tolist() == [0, 0, 0]
-    assert result["n"].tolist() == [0, 0, 0]
+    assert result["mean"].isna().all() and (result["n"] == 0).all()
+    ranking = dict(zip(result["metric"], result["ranking_mean"], strict=True))
+    assert ranking["dice"] == 0 and ranking["hd95"] == math.inf and math.isnan(ranking["reference_volume"])
 
 
 def test_one_fold_has_no_interval():
     assert math.isnan(only(intervals(dice_table({"dice": [0.1, 0.2]}), over="fold"))["half_width"])
 
 
-def test_interval_covers_as_often_as_it_says():
+@pytest.mark.parametrize("over", ["fold", "case"])
+def test_interval_covers_as_often_as_it_says(over):
     random = np.random.default_rng(0)
-    hits = 0
+    n, hits = 6 if over == "fold" else 40, 0
     for _ in range(100):
-        values = np.clip(random.normal(0.5, 0.1, 6), 0, 1)
-        result = only(intervals(dice_table({"dice": values.tolist()}), over="case"))
-        hits += abs(result["mean"] - 0.5) <= result["half_width"]
+        values = np.clip(random.normal(0.5, 0.1, n), 0, 1)
+        result = only(intervals(dice_table({"dice": values.tolist()}, fold_of=lambda index: index), over=over))
+        hits += result["low"] <= 0.5 <= result["high"]
     assert 0.90 <= hits / 100 <= 0.99
 
 

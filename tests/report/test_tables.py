@@ -31,7 +31,7 @@ LOSSES_OF_THE_PAPER = tuple(PAPER_RESULTS["kits19"])
 
 def intervals_of(rows):
     """Rows: loss, class, metric, mean, half width, undefined, failed, ranking mean."""
-    full = [(*row[:5], 3, 9, row[5], row[6], row[7]) for row in rows]
+    full = [(*row[:5], row[3] - row[4], row[3] + row[4], 3, 9, row[5], row[6], row[7]) for row in rows]
     return pd.DataFrame(full, columns=list(INTERVAL_COLUMNS))
 
 
@@ -85,6 +85,8 @@ def test_interval_text():
     assert interval_text(0.94, 0.02) == "0.940 ± 0.020"
     assert interval_text(0.94, math.nan) == "0.940"
     assert interval_text(math.nan, math.nan) == "n/a"
+    assert interval_text(0.94, math.nan, 0.9, 0.96) == "0.940 (0.900 to 0.960)"
+    assert interval_text(3.26, 0.5, digits=1) == "3.3 ± 0.5"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,12 @@ def test_equal_to_three_decimals_are_both_best():
     ]
     table = scores_table(intervals_of(rows), ("a", "b", "c"), ("kidney",), ("dice",), "", "")
     assert [row[1].bold for row in table.rows] == [True, True, False]
+
+
+def test_lower_is_better_in_millimetres_and_infinite_is_never_the_best():
+    rows = [("a", "kidney", "hd95", 3.2, 0.5, 1, 0, math.inf), ("b", "kidney", "hd95", 4.126, 0.5, 0, 0, 4.126)]
+    table = scores_table(intervals_of(rows), ("a", "b"), ("kidney",), ("hd95",), "", "")
+    assert [(row[1].text, row[1].bold) for row in table.rows] == [("3.20 ± 0.50†", False), ("4.13 ± 0.50", True)]
 
 
 def test_matrix_is_lower_triangular_with_sign_and_stars():

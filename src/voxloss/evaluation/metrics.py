@@ -1,13 +1,57 @@
-"""Dice, precision and recall of one case on its original voxel grid."""
+"""Scores of one case on its original voxel grid: overlap, surface distances, volume and lesions."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from voxloss.errors import InputError
+from voxloss.evaluation.lesions import match_lesions
+from voxloss.evaluation.surface import surface_distances
 
-METRICS = ("dice", "precision", "recall")
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric's values are.
+
+    Args:
+        unit: "" of a share between 0 and 1, else "mm" or "ml", without an upper limit.
+        worst: the value that nothing is worse than, which a failed run counts as: 0 where higher is better, infinite
+            where lower is better; None of a measure of the case, which no prediction changes.
+        needs_prediction: 0/0 for an empty prediction, which then counts as the worst.
+        needs_reference: 0/0 where the reference has no structure, whatever is predicted.
+    """
+
+    unit: Literal["", "mm", "ml"] = ""
+    worst: float | None = 0.0
+    needs_prediction: bool = False
+    needs_reference: bool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether larger values are better ones."""
+        return self.worst == 0
+
+
+METRICS = {
+    "dice": Metric(),
+    "precision": Metric(needs_prediction=True),
+    "recall": Metric(needs_reference=True),
+    "hd95": Metric("mm", math.inf, needs_prediction=True),
+    "assd": Metric("mm", math.inf, needs_prediction=True),
+    "nsd": Metric(),
+    "volume_difference": Metric("ml", math.inf),
+    "lesion_recall": Metric(needs_reference=True),
+    "lesion_precision": Metric(needs_prediction=True),
+    "reference_volume": Metric("ml", None),
+}
+
+# Those that need no spacing; the others are left out without one.
+OVERLAP_METRICS = ("dice", "precision", "recall")
+
+TOLERANCE_MM = 1.0  # of the normalised surface Dice
 
 Status = Literal["ok", "undefined", "failed"]
 
@@ -67,38 +111,61 @@ def _check_values(slab: np.ndarray, role: str, classes: Sequence[str]) -> None:
             )
 
 
-def case_scores(reference: np.ndarray, prediction: np.ndarray, classes: Sequence[str]) -> list[Score]:
-    """Score every foreground class of one case, from one joint histogram.
+def case_scores(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    classes: Sequence[str],
+    spacing_mm: Sequence[float] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> list[Score]:
+    """Score every foreground class of one case.
 
-    With TP, FP, FN the voxels of a class that are rightly found, wrongly found and missed:
+    With TP, FP, FN the voxels of a class that are rightly found, wrongly found and missed, from one joint histogram,
 
         dice      = 2 TP / (2 TP + FP + FN)    (Eq. 8)
         precision = TP / (TP + FP)             (Eq. 26)
         recall    = TP / (TP + FN)             (Eq. 25)
 
-    A formula that is 0/0 gives NaN with status "undefined", never 0 or 1:
+    and, with the spacing, of `surface_distances` (mm), `match_lesions` and the volumes:
 
-        | class is in            | dice      | precision | recall    |
-        |------------------------|-----------|-----------|-----------|
-        | both                   | formula   | formula   | formula   |
-        | the reference only     | 0         | undefined | 0         |
-        | the prediction only    | 0         | 0         | undefined |
-        | neither                | undefined | undefined | undefined |
+        hd95              the larger of the two directed 95 % points of the surface distances, by area
+        assd              their average over both surfaces, by area (average symmetric surface distance)
+        nsd               the share of both surfaces within tolerance_mm of the other (normalised surface Dice)
+        volume_difference |prediction - reference|, ml
+        lesion_recall     lesions of the reference that the prediction touches / lesions of the reference
+        lesion_precision  lesions of the prediction that touch the reference / lesions of the prediction
+        reference_volume  of the reference, ml: no score, but what scores are plotted against
+
+    A formula that is 0/0, or a distance to nothing, gives NaN with status "undefined", never 0 or 1:
+
+        | class is in            | both    | the reference only | the prediction only | neither   |
+        |------------------------|---------|--------------------|---------------------|-----------|
+        | dice, nsd              | formula | 0                  | 0                   | undefined |
+        | precision, of lesions  | formula | undefined          | 0                   | undefined |
+        | recall, of lesions     | formula | 0                  | undefined           | undefined |
+        | hd95, assd             | formula | undefined          | undefined           | undefined |
+        | volume_difference      | formula | formula            | formula             | 0         |
 
     Args:
         reference: class indices on the original grid, any integer type.
         prediction: class indices on the same grid.
         classes: the name of every class index; the first, the background, is not scored.
+        spacing_mm: of three-dimensional arrays, along their axes as stored; None: `OVERLAP_METRICS` alone.
+        tolerance_mm: of the normalised surface Dice.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
 
     Raises:
-        InputError: see `confusion_counts`.
+        InputError: see `confusion_counts`; or a spacing that is not three positive numbers.
 
-    Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E.
+    Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances).
     """
     counts = confusion_counts(reference, prediction, classes)
+    if spacing_mm is not None:
+        if reference.ndim != 3 or len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
+            raise InputError(f"the spacing of a volume must be three positive numbers, got {tuple(spacing_mm)}")
+        boxes = _bounding_boxes(reference, prediction, len(classes))
     scores = []
     for index, name in enumerate(classes):
         if index == 0:
@@ -106,15 +173,62 @@ def case_scores(reference: np.ndarray, prediction: np.ndarray, classes: Sequence
         true_positive = int(counts[index, index])
         in_reference = int(counts[index, :].sum())
         in_prediction = int(counts[:, index].sum())
-        scores += [
-            _ratio(name, "dice", 2 * true_positive, in_reference + in_prediction),
-            _ratio(name, "precision", true_positive, in_prediction),
-            _ratio(name, "recall", true_positive, in_reference),
-        ]
+        values = {
+            "dice": _ratio(2 * true_positive, in_reference + in_prediction),
+            "precision": _ratio(true_positive, in_prediction),
+            "recall": _ratio(true_positive, in_reference),
+        }
+        if spacing_mm is not None:
+            voxel_ml = math.prod(spacing_mm) / 1000
+            values |= _of_masks(
+                reference[boxes[index]] == index, prediction[boxes[index]] == index, spacing_mm, tolerance_mm
+            )
+            values["volume_difference"] = abs(in_prediction - in_reference) * voxel_ml
+            values["reference_volume"] = in_reference * voxel_ml
+        for metric in METRICS:
+            if metric in values:
+                undefined = math.isnan(values[metric])
+                scores.append(Score(name, metric, values[metric], "undefined" if undefined else "ok"))
     return scores
 
 
-def _ratio(class_name: str, metric: str, numerator: int, denominator: int) -> Score:
-    if denominator == 0:
-        return Score(class_name, metric, float("nan"), "undefined")
-    return Score(class_name, metric, numerator / denominator, "ok")
+def _bounding_boxes(reference: np.ndarray, prediction: np.ndarray, n_classes: int) -> list[tuple[slice, ...]]:
+    """For every class index the part of the grid that holds it in either array, empty for a class in neither."""
+    from scipy import ndimage
+
+    found = [
+        ndimage.find_objects(array.view(np.uint8) if array.dtype == bool else array, max_label=n_classes - 1)
+        for array in (reference, prediction)
+    ]
+    boxes = [(slice(0, 0),) * reference.ndim]
+    for parts in zip(*found, strict=True):
+        there = [part for part in parts if part is not None]
+        if there:
+            axes = zip(*there, strict=True)
+            boxes.append(tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in axes))
+        else:
+            boxes.append(boxes[0])
+    return boxes
+
+
+def _of_masks(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float
+) -> dict[str, float]:
+    lesions = match_lesions(reference, prediction)
+    values = {
+        "lesion_recall": _ratio(lesions.found, lesions.in_reference),
+        "lesion_precision": _ratio(lesions.right, lesions.in_prediction),
+    }
+    if lesions.in_reference and lesions.in_prediction:
+        distances = surface_distances(reference, prediction, spacing_mm)
+        values["hd95"] = distances.hausdorff(0.95)
+        values["assd"] = distances.average()
+        values["nsd"] = distances.within(tolerance_mm)
+    else:
+        values["hd95"] = values["assd"] = math.nan
+        values["nsd"] = 0.0 if lesions.in_reference or lesions.in_prediction else math.nan
+    return values
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else math.nan

@@ -112,8 +112,11 @@ def _check_values(table: pd.DataFrame, source: str) -> None:
             raise InputError(f"{source}, row {row}: unknown metric {metric!r}; there are {', '.join(METRICS)}")
         if status not in STATUSES:
             raise InputError(f"{source}, row {row}: unknown status {status!r}; there are {', '.join(STATUSES)}")
-        if status == "ok" and not 0 <= value <= 1:
+        unit = METRICS[metric].unit
+        if status == "ok" and not unit and not 0 <= value <= 1:
             raise InputError(f"{source}, row {row}: {metric} lies between 0 and 1, got {value}")
+        if status == "ok" and unit and not 0 <= value < math.inf:
+            raise InputError(f"{source}, row {row}: {metric} is finite and not negative, got {value}")
         if status != "ok" and not math.isnan(value):
             raise InputError(f"{source}, row {row}: a score with status {status!r} has no value, got {value}")
 
@@ -163,25 +166,29 @@ def merge_scores(paths: Iterable[Path]) -> pd.DataFrame:
 def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
     """A copy for rankings and tests, in which a loss gains nothing from a value that could not be computed.
 
-    These become the worst value, 0: the undefined precision of an empty prediction where there is a structure, and
-    every score of a failed run. These stay NaN, because no prediction could change them or none is wrong: all scores
-    of a class that is neither in the reference nor in the prediction, and the recall of a class that is not in the
-    reference. The status column keeps telling what happened.
+    These become the worst value, 0 where higher is better and infinite where lower is: of an empty prediction where
+    there is a structure what is then undefined (precision, distances), the distances of a prediction where there is no
+    structure, and every score of a failed run. These stay NaN, because no prediction could change them or none is
+    wrong: all scores of a class that is neither in the reference nor in the prediction, and the recall of a class that
+    is not in the reference. The status column keeps telling what happened.
     """
     filled = scores.copy()
     unit = ["dataset", "seed", "loss", "case", "class"]
-    # Dice is defined as soon as one of the two masks has the class; with precision undefined that is the reference.
+    worst = filled["metric"].map({name: metric.worst for name, metric in METRICS.items()}).astype(float)
+    needs_prediction = filled["metric"].map({name: metric.needs_prediction for name, metric in METRICS.items()})
+    needs_reference = filled["metric"].map({name: metric.needs_reference for name, metric in METRICS.items()})
+    # Dice is defined as soon as one of the two masks has the class.
     dice_defined = pd.MultiIndex.from_frame(filled.loc[(filled["metric"] == "dice") & (filled["status"] == "ok"), unit])
-    structure_present = pd.MultiIndex.from_frame(filled[unit]).isin(dice_defined)
-    empty_prediction = (filled["metric"] == "precision") & (filled["status"] == "undefined") & structure_present
+    in_either = pd.MultiIndex.from_frame(filled[unit]).isin(dice_defined)
+    lost = needs_prediction.astype(bool) & (filled["status"] == "undefined") & in_either
 
     undefined_recall = (filled["metric"] == "recall") & (filled["status"] == "undefined")
     structure = ["dataset", "case", "class"]
     no_structure = pd.MultiIndex.from_frame(filled[structure]).isin(
         pd.MultiIndex.from_frame(filled.loc[undefined_recall, structure])
     )
-    failed = (filled["status"] == "failed") & ~((filled["metric"] == "recall") & no_structure)
-    filled.loc[empty_prediction | failed, "value"] = 0.0
+    failed = (filled["status"] == "failed") & ~(needs_reference.astype(bool) & no_structure)
+    filled["value"] = filled["value"].mask(lost | failed, worst)
     return filled
 
 

@@ -14,11 +14,14 @@ MINIMUM_SCORES = 3
 
 CONFIDENCE = 0.95
 
+RESAMPLES = 9999  # of the bootstrap
+
 # Pairs up to which the signed-rank test's p is exact; beyond, its distribution is normal for all purposes.
 EXACT_PAIRS = 500
 
 INTERVAL_COLUMNS = (
-    "loss", "class", "metric", "mean", "half_width", "n", "n_cases", "n_undefined", "n_failed", "ranking_mean",
+    "loss", "class", "metric", "mean", "half_width", "low", "high",
+    "n", "n_cases", "n_undefined", "n_failed", "ranking_mean",
 )  # fmt: skip
 PAIR_COLUMNS = ("class", "metric", "row", "column", "statistic", "p", "p_holm", "n")
 
@@ -26,26 +29,25 @@ PAIR_COLUMNS = ("class", "metric", "row", "column", "statistic", "p", "p_holm", 
 def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> pd.DataFrame:
     """Mean and 95 % confidence interval of every loss, class and metric.
 
-    A case's value is first averaged over the seeds. Then, with x the n fold means (`over="fold"`) or the n cases
-    (`over="case"`),
+    A case's value is first averaged over the seeds. With `over="fold"`, x being the n fold means,
 
-        mean = x̄,    half_width = t(0.975, n - 1) · s / √n,
+        mean = x̄,    half_width = t(0.975, n - 1) · s / √n,    low, high = mean ∓ half_width,
 
-    s being the standard deviation with n - 1. Over folds the interval tells how the mean varies between models trained
-    on different cases; over cases, how it varies between patients for the models at hand. Undefined and failed scores
-    have no value and are left out of the mean; they are counted.
+    s being the standard deviation with n - 1. With `over="case"`, x being the n cases, low and high are those of the
+    bias-corrected and accelerated bootstrap (Efron 1987) of their mean, which follows the scores' skewness; half_width
+    is NaN. Over folds the interval tells how the mean varies between models trained on different cases; over cases,
+    how it varies between patients for the models at hand. Undefined and failed scores have no value and are left out
+    of the mean; they are counted.
 
     Args:
         scores: the long table.
         over: what the interval runs over.
 
     Returns:
-        A row per loss, class and metric in order of first appearance: mean and half_width (NaN where n is 0, or below
-        2), n (folds or cases), n_cases (cases with a value), n_undefined and n_failed (scores, counted per seed), and
-        ranking_mean, the mean over the same units after `worst_filled`, which is what losses are ranked by.
+        A row per loss, class and metric in order of first appearance: mean, half_width, low and high (NaN where n is 0,
+        or below 2), n (folds or cases), n_cases (cases with a value), n_undefined and n_failed (scores, counted per
+        seed), and ranking_mean, the mean over the same units after `worst_filled`, which is what losses are ranked by.
     """
-    from scipy import stats
-
     unit = ["loss", "class", "metric"]
     shown, ranked = seed_means(scores), seed_means(worst_filled(scores))
     statuses = scores.groupby(unit, sort=False)["status"]
@@ -55,15 +57,20 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
     for key, group in shown.groupby(unit, sort=False):
         values = _unit_values(group, over)
         n = len(values)
-        half_width = np.nan
-        if n >= 2:
-            half_width = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        mean, half_width = values.mean() if n else np.nan, np.nan
+        if over == "case":
+            low, high = _bootstrap_interval(values)
+        else:
+            half_width = _student_half_width(values)
+            low, high = mean - half_width, mean + half_width
         ranking = _unit_values(ranked_groups[key], over)
         rows.append(
             (
                 *key,
-                values.mean() if n else np.nan,
+                mean,
                 half_width,
+                low,
+                high,
                 n,
                 int(group["value"].notna().sum()),
                 int((status_groups[key] == "undefined").sum()),
@@ -72,6 +79,27 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
             )
         )
     return pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
+
+
+def _student_half_width(values: np.ndarray) -> float:
+    from scipy import stats
+
+    n = len(values)
+    return stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n >= 2 else np.nan
+
+
+def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    if len(values) < 2:
+        return np.nan, np.nan
+    if (values == values[0]).all():
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, batch=1000, confidence_level=CONFIDENCE, method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
 
 
 def _unit_values(group: pd.DataFrame, over: str) -> np.ndarray:

@@ -23,7 +23,17 @@ LOSS_NAMES = {
     "asymmetric_focal_tversky": "Asymmetric Focal Tversky loss",
 }
 
-METRIC_NAMES = {"dice": "DSC", "precision": "Precision", "recall": "Recall"}
+METRIC_NAMES = {
+    "dice": "DSC",
+    "precision": "Precision",
+    "recall": "Recall",
+    "hd95": "HD95, mm",
+    "assd": "ASSD, mm",
+    "nsd": "NSD",
+    "volume_difference": "Volume difference, ml",
+    "lesion_recall": "Lesion recall",
+    "lesion_precision": "Lesion precision",
+}
 
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "weight": "λ"}
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from voxloss.evaluation.metrics import METRICS
 from voxloss.report.formats import Cell, Shade, Table
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.paper_numbers import METRICS as PAPER_METRICS
@@ -28,11 +29,16 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
-def interval_text(mean: float, half_width: float) -> str:
-    """ "0.940 ± 0.020"; without an interval the mean alone; "n/a" without a value."""
+def interval_text(
+    mean: float, half_width: float, low: float = math.nan, high: float = math.nan, digits: int = 3
+) -> str:
+    """ "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" of an interval that is not symmetric; without one the mean alone;
+    "n/a" without a value."""
     if math.isnan(mean):
         return "n/a"
-    return f"{mean:.3f}" if math.isnan(half_width) else f"{mean:.3f} ± {half_width:.3f}"
+    if not math.isnan(half_width):
+        return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+    return f"{mean:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if not math.isnan(low) else "")
 
 
 def p_text(p: float) -> str:
@@ -68,21 +74,21 @@ def scores_table(
 ) -> Table:
     """Rows are losses, columns are metrics per class; the best of each column is bold.
 
-    Best is by `ranking_mean`, to the three decimals printed, so that a failed run or an empty prediction cannot
-    make a loss the best. † marks means that leave scores out; the notes say how many.
+    Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
+    the best. † marks means that leave scores out; the notes say how many.
     """
     by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
     columns = [(class_name, metric) for class_name in classes for metric in metrics]
-    best = {column: _best(by_key[(loss, *column)]["ranking_mean"] for loss in losses) for column in columns}
+    best = {column: _best([by_key[(loss, *column)] for loss in losses], column[1]) for column in columns}
     rows = []
     for loss in losses:
         cells = [Cell(loss_name(loss))]
         for column in columns:
-            entry = by_key[(loss, *column)]
+            entry, digits = by_key[(loss, *column)], metric_digits(column[1])
             left_out = entry["n_undefined"] + entry["n_failed"] > 0
-            text = interval_text(entry["mean"], entry["half_width"]) + ("†" if left_out else "")
-            is_best = round(entry["ranking_mean"], 3) == best[column] if len(losses) > 1 else False
-            cells.append(Cell(text, bold=is_best and text[:3] != "n/a"))
+            text = interval_text(entry["mean"], entry["half_width"], entry["low"], entry["high"], digits)
+            is_best = round(entry["ranking_mean"], digits) == best[column] if len(losses) > 1 else False
+            cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
         rows.append(tuple(cells))
     return Table(
         title=title,
@@ -94,8 +100,15 @@ def scores_table(
     )
 
 
-def _best(values: Iterable[float]) -> float:
-    return max((round(value, 3) for value in values if not math.isnan(value)), default=math.nan)
+def metric_digits(metric: str) -> int:
+    """Decimals: three of a share, two of millimetres and millilitres."""
+    return 2 if METRICS[metric].unit else 3
+
+
+def _best(entries: Sequence[dict[str, Any]], metric: str) -> float:
+    means = [round(entry["ranking_mean"], metric_digits(metric)) for entry in entries]
+    means = [mean for mean in means if math.isfinite(mean)]
+    return (max if METRICS[metric].higher_is_better else min)(means, default=math.nan)
 
 
 def _left_out_notes(
