@@ -17,6 +17,7 @@ from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
 from voxloss.experiment import file_values, resolve_device
 from voxloss.files import write_text
+from voxloss.machine import forget_peak_memory, peak_memory
 from voxloss.study import FINISHED, Run, Study
 
 
@@ -37,10 +38,11 @@ def execute_run(
     if status["state"] in FINISHED:
         return status["state"]
     before, start = float(status.get("seconds", 0.0)), time.perf_counter()
+    memory = _PeakMemory(resolve_device(study.config.execution.device), int(status.get("peak_memory") or 0))
 
     def write(state: str, **details: object) -> None:
         seconds = round(before + time.perf_counter() - start, 1)
-        study.write_status(run, state, seconds=seconds, **details)
+        study.write_status(run, state, seconds=seconds, peak_memory=memory.read(), **details)
 
     write("running", reason=None)
     try:
@@ -60,6 +62,25 @@ def execute_run(
     else:
         write("done", batch_digest=_batch_digest(study.run_folder(run)), collapsed=collapsed)
     return study.status(run)["state"]
+
+
+class _PeakMemory:
+    """The most memory that a run took, in bytes: on CUDA of the device, else of the process; None where unknown."""
+
+    def __init__(self, device: str, before: int) -> None:
+        import torch
+
+        self.before, self.device = before, torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            forget_peak_memory()
+
+    def read(self) -> int | None:
+        import torch
+
+        now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else peak_memory()
+        return max(self.before, now or 0) or None
 
 
 def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:

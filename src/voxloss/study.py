@@ -19,6 +19,7 @@ import yaml
 from voxloss.config import LossChoice, StudyConfig, loss_choices
 from voxloss.config_files import load_config, to_plain
 from voxloss.data import Case, Dataset
+from voxloss.data.digest import data_digest
 from voxloss.data.folds import Split, split_of
 from voxloss.errors import InputError
 from voxloss.files import write_json, write_text
@@ -145,7 +146,7 @@ def write_study(
     folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]], patients: Mapping[str, str]
 ) -> Study:
     """Write a new study's files; study.yaml comes last and makes the folder a study."""
-    write_json(folder / "dataset.json", _dataset_to(dataset))
+    write_json(folder / "dataset.json", _dataset_to(dataset) | {"digest": data_digest(dataset)})
     known = {case_id: patients[case_id] for ids in folds for case_id in ids if case_id in patients}
     content = {"seed": config.splits.seed, "folds": [list(ids) for ids in folds], "patients": known}
     write_json(folder / "folds.json", content)

@@ -13,6 +13,7 @@ from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, wri
 
 LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
 SHAPE = (10, 40, 36)
+SPACING = (3.2, 1.6, 1.6)
 
 # KiTS19's: slices towards the feet, rows towards the back, columns towards the patient's left.
 AFFINE = np.array([[0, 0, -1.6, 0], [0, -1.6, 0, 0], [-3.2, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
@@ -127,7 +128,8 @@ class StudyFiles:
             for case_id in held_out:
                 prediction = _prediction(references[case_id], error, random)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
-                rows += score_rows(case_scores(references[case_id], prediction, self.classes), **origin, case=case_id)
+                scores = case_scores(references[case_id], prediction, self.classes, SPACING)
+                rows += score_rows(scores, **origin, case=case_id)
         write_scores(folder / "scores.csv", rows)
         return folder / "scores.csv"
 

@@ -102,5 +102,5 @@ def _nearest(there: np.ndarray, others: np.ndarray, spacing_mm: Sequence[float])
 def _area_quantile(distances: np.ndarray, areas: np.ndarray, share: float) -> float:
     order = np.argsort(distances, kind="stable")
     cumulated = np.cumsum(areas[order])
-    place = np.searchsorted(cumulated / cumulated[-1], share)
+    place = int(np.searchsorted(cumulated / cumulated[-1], share))
     return float(distances[order][min(place, len(order) - 1)])

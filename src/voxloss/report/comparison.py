@@ -20,8 +20,10 @@ class Comparison:
     """Results over the cases that every loss with a finished run has.
 
     verdicts: class -> the verdict on the primary metric; none of a class where there is nothing to judge.
-    losses and classes are in the study's order, the background left out. intervals, rank_sum and signed_rank are the
-    tables of `voxloss.evaluation.significance`; the tests are on the primary metric.
+    losses and classes are in the study's order, the background left out; metrics are those of the table, in the order
+    of `METRICS`. intervals, rank_sum and signed_rank are the tables of `voxloss.evaluation.significance`;
+    other_intervals run over cases where the printed ones run over folds, and the other way round. The tests are on the
+    primary metric.
     """
 
     scores: "pd.DataFrame"
@@ -29,8 +31,10 @@ class Comparison:
     classes: tuple[str, ...]
     primary_class: str
     primary_metric: str
+    metrics: tuple[str, ...]
     over: str
     intervals: "pd.DataFrame"
+    other_intervals: "pd.DataFrame"
     rank_sum: "pd.DataFrame"
     signed_rank: "pd.DataFrame"
     verdicts: "dict[str, Verdict]"
@@ -45,6 +49,7 @@ def compare(record: StudyRecord) -> Comparison:
     Raises:
         InputError: no run is finished, or the losses have no case in common yet.
     """
+    from voxloss.evaluation.metrics import METRICS
     from voxloss.evaluation.scores import common_scores, complete_check
     from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
     from voxloss.evaluation.verdict import verdict
@@ -69,8 +74,10 @@ def compare(record: StudyRecord) -> Comparison:
         classes=classes,
         primary_class=record.setting("comparison", "primary_class") or rarest_class(record, scores["case"].unique()),
         primary_metric=metric,
+        metrics=tuple(name for name in METRICS if name in set(scores["metric"]) and METRICS[name].worst is not None),
         over=over,
         intervals=intervals(scores, over=over),
+        other_intervals=intervals(scores, over="case" if over == "fold" else "fold"),
         rank_sum=pairwise_rank_sum(scores, [metric], losses),
         signed_rank=pairwise_signed_rank(scores, [metric], losses),
         verdicts={name: found for name, found in verdicts.items() if found is not None},

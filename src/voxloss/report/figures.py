@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.record import StudyRecord, read_history
+from voxloss.report.record import StudyRecord, chosen_epoch, read_history
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,22 +118,27 @@ def _box_and_strip(axes, values, place: int, colour: str) -> None:
 
 
 def curves_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
-    """Validation Dice per loss and epoch: mean over the runs that got so far, and how many those are."""
+    """Validation Dice per loss and epoch: mean over the runs that got so far, how many those are, and of how many it is
+    the epoch whose weights were taken."""
     import pandas as pd
 
-    rows = [
-        {"loss": run.loss, "epoch": entry["epoch"], "validation_dice": entry["validation_dice"]}
-        for run in record.runs
-        if run.loss in losses
-        for entry in read_history(run)
-    ]
-    table = pd.DataFrame(rows, columns=["loss", "epoch", "validation_dice"]).dropna()
-    grouped = table.groupby(["loss", "epoch"])["validation_dice"]
-    return grouped.agg(validation_dice="mean", runs="count").reset_index()
+    selection, rows = record.setting("training", "selection", "last"), []
+    for run in record.runs:
+        if run.loss in losses:
+            history = read_history(run)
+            chosen = chosen_epoch(history, selection) if run.state == "done" else None
+            for entry in history:
+                epoch = entry["epoch"]
+                rows.append((run.loss, epoch, entry["validation_dice"], int(epoch == chosen)))
+    table = pd.DataFrame(rows, columns=["loss", "epoch", "validation_dice", "chosen"]).dropna()
+    grouped = table.groupby(["loss", "epoch"])
+    return grouped.agg(
+        validation_dice=("validation_dice", "mean"), runs=("validation_dice", "count"), chosen=("chosen", "sum")
+    ).reset_index()
 
 
 def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> FigureFile | None:
-    """Mean foreground Dice on the validation batches by epoch; None where no run has a history."""
+    """Mean foreground Dice on the validation batches by epoch, with the epochs chosen; None without a history."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -147,11 +152,10 @@ def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> F
         for place, loss in enumerate(losses):
             curve = table[table["loss"] == loss]
             colour, line = loss_colour(place)
-            marker = "o" if len(curve) == 1 else None
-            axes.plot(
-                curve["epoch"], curve["validation_dice"], line, color=colour, marker=marker, linewidth=1.5,
-                label=loss_name(loss),
-            )  # fmt: skip
+            axes.plot(curve["epoch"], curve["validation_dice"], line, color=colour, lw=1.5, label=loss_name(loss))
+            chosen = curve[curve["chosen"] > 0]
+            size = 14 + 10 * chosen["chosen"]
+            axes.scatter(chosen["epoch"], chosen["validation_dice"], s=size, color=colour, zorder=3, clip_on=False)
         axes.set_xlabel("Epoch")
         axes.set_ylabel("Mean foreground Dice")
         axes.set_ylim(bottom=0)
@@ -160,6 +164,7 @@ def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> F
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
         caption = (
             "Mean foreground Dice on the validation batches after every epoch, mean over the runs that got so far. "
-            "The losses' own values are not shown, because their scales differ."
+            "Dots: the epochs whose weights were taken, larger for more runs. The losses' own values are not shown, "
+            "because their scales differ."
         )
         return save_figure(figure, folder, "learning_curves", "Learning curves", caption, table)

@@ -130,8 +130,11 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(table: Table) -> "Markup":
-    """A `<table>` with every name and value escaped, and its footnotes; the caption is left to the page."""
+def to_html(table: Table, sortable: bool = False) -> "Markup":
+    """A `<table>` with every name and value escaped, and its footnotes; the caption is left to the page.
+
+    sortable: the page's script lets its rows be sorted by a click on a column's heading.
+    """
     from markupsafe import Markup, escape
 
     head = Markup("")
@@ -146,9 +149,9 @@ def to_html(table: Table) -> "Markup":
     notes = Markup("").join(Markup('<p class="note">{}</p>').format(note) for note in table.notes)
     label = escape(table.title)
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table>\n<thead>{}</thead>\n'
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table{}>\n<thead>{}</thead>\n'
         "<tbody>{}</tbody>\n</table></div>{}"
-    ).format(label, head, body, notes)
+    ).format(label, Markup(" data-sortable") if sortable else "", head, body, notes)
 
 
 def _html_row(row: tuple[Cell, ...]) -> "Markup":

@@ -1,15 +1,17 @@
 """The page: everything of a report in one HTML file beside its tables and figures, readable offline."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from voxloss.report.cases import CaseRow
 from voxloss.report.comparison import Comparison
 from voxloss.report.environment import page_environment
 from voxloss.report.figures import FigureFile
 from voxloss.report.formats import Table
-from voxloss.report.names import loss_name
+from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import RunRecord, StudyRecord
 from voxloss.report.summary import Summary
 from voxloss.report.tables import STARS_KEY, TEST_NAMES, TEST_NOTES, count_of
@@ -28,16 +30,27 @@ class NamedTable:
 
 
 @dataclass(frozen=True)
+class CasesTable:
+    """The rows of the cases' table, and what the viewer needs to know (`cases.viewer_index`)."""
+
+    rows: tuple[CaseRow, ...]
+    index: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Contents:
     """What the page shows. missing: sentences about what could not be drawn."""
 
     summary: Summary
     scores: NamedTable
+    further: tuple[NamedTable, ...]
     verdicts: tuple[NamedTable, ...]
     matrices: tuple[NamedTable, ...]
-    beside_paper: NamedTable | None
+    beside_paper: tuple[NamedTable, ...]
+    cases: CasesTable
     main_figure: FigureFile
     figures: tuple[FigureFile, ...]
+    loss_figures: tuple[FigureFile, ...]
     missing: tuple[str, ...] = field(default=())
 
 
@@ -57,6 +70,9 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             dataset=record.dataset.name,
             facts=_facts(record, comparison),
             contents=contents,
+            losses=[loss_name(loss) for loss in comparison.losses],
+            primary=(metric_name(comparison.primary_metric), comparison.primary_class),
+            number=_number,
             to_html=to_html,
             tests=tests,
             stars=STARS_KEY,
@@ -64,7 +80,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
-            environment=[(str(key), str(value)) for key, value in record.environment.items()],
+            environment=_environment(record),
             batches=batch_check(record.runs),
             version=voxloss.__version__,
         )
@@ -87,6 +103,20 @@ def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]
     return facts
 
 
+def _environment(record: StudyRecord) -> list[tuple[str, str]]:
+    rows = [(str(key), str(value)) for key, value in record.environment.items()]
+    rows.append(("cases", f"{len(record.dataset.cases)} of {record.dataset.name}"))
+    if record.data_digest:
+        rows.append(("digest of images and masks", record.data_digest))
+    rows.append(("seeds", ", ".join(map(str, record.seeds))))
+    rows.append(("seed of the folds", str(record.setting("splits", "seed", ""))))
+    return rows
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "n/a"
+
+
 def _known(state: str) -> str:
     return state if state in STATE_ORDER else "pending"
 
@@ -104,6 +134,8 @@ def _run_row(run: RunRecord) -> dict[str, Any]:
         "state": _known(run.state),
         "epochs": f"{run.epoch} / {run.epochs}" if run.epochs else "",
         "time": duration_text(run.seconds) if run.seconds else "",
+        "seconds": run.seconds,
+        "memory": f"{run.peak_memory / 1e9:.2f} GB" if run.peak_memory else "",
         "reason": run.reason or "",
     }
 

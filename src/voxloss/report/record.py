@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ class RunRecord:
     reason: str | None = None
     seconds: float = 0.0
     batch_digest: str | None = None
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class StudyRecord:
     seeds: tuple[int, ...]
     runs: tuple[RunRecord, ...]
     scores: "pd.DataFrame"
+    data_digest: str | None = None
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """One value of the configuration."""
@@ -80,23 +83,36 @@ def open_record(study: Path) -> StudyRecord:
         scores = read_scores(study / "scores.csv")
     else:
         scores = merge_scores(run.folder / "scores.csv" for run in runs if (run.folder / "scores.csv").is_file())
-    return StudyRecord(study, config, environment, dataset, folds, losses, seeds, runs, scores)
+    digest = _read(study / "dataset.json").get("digest")
+    return StudyRecord(study, config, environment, dataset, folds, losses, seeds, runs, scores, digest)
 
 
 def read_history(run: RunRecord) -> list[dict[str, float]]:
-    """Epoch and mean foreground Dice on the validation batches of a run, as far as it got."""
+    """Epoch, validation loss and mean foreground Dice on the validation batches, and seconds, as far as a run got."""
     path = run.folder / "history.csv"
     if not path.is_file():
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                {"epoch": int(row["epoch"]), "validation_dice": float(row["validation_dice"] or "nan")}
+            return [
+                {"epoch": int(row["epoch"])}
+                | {name: float(row[name] or "nan") for name in ("validation_loss", "validation_dice", "seconds")}
                 for row in csv.DictReader(file)
             ]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a run's history: {error!r}") from None
-    return rows
+
+
+def chosen_epoch(history: list[dict[str, float]], selection: str) -> int | None:
+    """The epoch whose weights are the run's model by `training.selection`; None without a history."""
+    if not history:
+        return None
+    if selection == "last":
+        return int(history[-1]["epoch"])
+    values = [entry["validation_loss"] if selection == "fold" else -entry["validation_dice"] for entry in history]
+    # Of equal values the first; the first epoch's weights are kept also where its value is not finite.
+    best = min(range(len(values)), key=lambda place: values[place] if math.isfinite(values[place]) else math.inf)
+    return int(history[best]["epoch"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -147,4 +163,5 @@ def _run(study: Path, loss: str, fold: int, seed: int) -> RunRecord:
         reason=status.get("reason"),
         seconds=float(status.get("seconds") or 0.0),
         batch_digest=status.get("batch_digest"),
+        peak_memory=status.get("peak_memory"),
     )

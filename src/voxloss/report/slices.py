@@ -100,7 +100,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     del reference
     image, _ = read_image(replace(case, images=case.images[:1]))
     grey = radiological_plane(image[0], geometry.affine, index).copy()
-    window = _window(record, image[0])
+    window = grey_window(record, image[0])
     del image
 
     panels = [Panel("reference", "Reference", reference_plane, math.nan)]
@@ -129,7 +129,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     return save_figure(figure, folder, "slices", "A representative case", caption, data)
 
 
-def _window(record: StudyRecord, image: "np.ndarray") -> tuple[float, float]:
+def grey_window(record: StudyRecord, image: "np.ndarray") -> tuple[float, float]:
     """The clipping range of the preparation where it has one (CT), else the volume's 1st to 99th percentile.
 
     Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.

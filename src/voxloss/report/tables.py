@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from voxloss.evaluation.metrics import METRICS
 from voxloss.report.formats import Cell, Shade, Table
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.paper_numbers import METRICS as PAPER_METRICS
-from voxloss.report.paper_numbers import PAPER_RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,39 +173,3 @@ def _p_cell(entry: dict[str, Any], p_format: Callable[[float], str]) -> Cell:
     mark = stars(p)
     shade: Shade = "positive" if statistic > 0 else "negative" if statistic < 0 else ""
     return Cell(p_format(p) + mark, shade=shade, strong=bool(mark))
-
-
-def beside_paper(
-    intervals: "pd.DataFrame", losses: Sequence[str], classes: Sequence[str], preset: str
-) -> "pd.DataFrame":
-    """Means of a reproduction and the paper's, for the losses that both have: loss, class, metric, mean, paper."""
-    import pandas as pd
-
-    published = pd.DataFrame(
-        [
-            (loss, class_name, metric, value)
-            for loss in losses
-            for class_name, values in zip(classes, PAPER_RESULTS[preset].get(loss, ()), strict=False)
-            for metric, value in zip(PAPER_METRICS, values, strict=True)
-        ],
-        columns=["loss", "class", "metric", "paper"],
-    )
-    key = ["loss", "class", "metric"]
-    return published.merge(intervals[[*key, "mean"]], on=key, how="left")[[*key, "mean", "paper"]]
-
-
-def paper_table(beside: "pd.DataFrame", classes: Sequence[str]) -> Table:
-    """What `beside_paper` gave, as "ours (paper's)"."""
-    rows = []
-    for loss, entries in beside.groupby("loss", sort=False):
-        cells = [Cell(loss_name(str(loss)))]
-        for entry in entries.to_dict("records"):
-            cells.append(Cell(f"{interval_text(entry['mean'], math.nan)} ({entry['paper']:.3f})"))
-        rows.append(tuple(cells))
-    return Table(
-        title="Beside the paper",
-        caption="Means of this study, and in brackets those of Yeung et al. 2021 (Tables 1 and 3).",
-        groups=tuple((class_name, len(PAPER_METRICS)) for class_name in classes),
-        header=("Loss", *(metric_name(metric) for _ in classes for metric in PAPER_METRICS)),
-        rows=tuple(rows),
-    )

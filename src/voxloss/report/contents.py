@@ -1,0 +1,183 @@
+"""Everything of a report but its page: tables, figures and the viewer's volumes, written into a folder."""
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxloss.errors import InputError
+from voxloss.report import beside_paper, cases, charts, figures, loss_figures, slices, tables
+from voxloss.report.comparison import Comparison
+from voxloss.report.figures import FigureFile
+from voxloss.report.formats import Table, to_latex, to_markdown
+from voxloss.report.main_table import further_table, primary_first, scores_table
+from voxloss.report.names import metric_name, slugs
+from voxloss.report.page import CasesTable, Contents, NamedTable
+from voxloss.report.paper_numbers import PAPER_RESULTS
+from voxloss.report.record import StudyRecord
+from voxloss.report.summary import summarise
+from voxloss.report.verdict_table import stability_table, verdict_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
+
+
+def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
+    """Write tables, figures and volumes into `folder`, and say what the page is to show of them."""
+    scores = NamedTable("table1_scores", scores_table(comparison, comparison.classes))
+    _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
+    over = "case" if comparison.over == "fold" else "fold"
+    _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
+    further = _write_further(comparison, folder / "tables")
+    matrices = _write_matrices(comparison, folder / "tables")
+    verdicts, ranks = _write_verdicts(comparison, folder)
+    missing: list[str] = []
+    slug = slugs(record.dataset.classes)
+    charts_of = {
+        name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
+        for name in primary_first(comparison)
+    }
+    others = [charts_of[name] for name in primary_first(comparison)[1:]]
+    return Contents(
+        summary=summarise(record, comparison),
+        scores=scores,
+        further=further,
+        verdicts=verdicts,
+        matrices=matrices,
+        beside_paper=_write_paper_tables(record, comparison, folder / "tables"),
+        cases=_write_cases(record, comparison, folder, viewer_cases, missing),
+        main_figure=charts_of[comparison.primary_class],
+        figures=tuple(_draw_figures(record, comparison, folder / "figures", others, ranks, missing)),
+        loss_figures=(
+            loss_figures.family_figure(folder / "figures"),
+            loss_figures.curves_of_losses_figure(folder / "figures"),
+        ),
+        missing=tuple(missing),
+    )
+
+
+def _draw_figures(
+    record: StudyRecord,
+    comparison: Comparison,
+    folder: Path,
+    others: list[FigureFile],
+    ranks: list[FigureFile],
+    missing: list[str],
+) -> list[FigureFile]:
+    drawn: list[FigureFile | None] = []
+    try:
+        drawn.append(slices.slice_figure(record, comparison, folder))
+    except InputError as error:
+        missing.append(f"The figure of a representative case could not be drawn: {error}.")
+    drawn += others
+    slug = slugs(comparison.classes)
+    for name in primary_first(comparison):
+        drawn.append(charts.precision_recall_figure(comparison, name, f"precision_recall_{slug[name]}", folder))
+        drawn.append(charts.volume_figure(comparison, name, f"volume_{slug[name]}", folder))
+    drawn += ranks
+    drawn.append(figures.curves_figure(record, comparison.losses, folder))
+    drawn.append(charts.cost_figure(record, comparison.losses, folder))
+    return [figure for figure in drawn if figure is not None]
+
+
+def _write_further(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
+    slug, written = slugs(comparison.classes), []
+    for class_name in primary_first(comparison):
+        table = further_table(comparison, class_name)
+        if table is not None:
+            written.append(NamedTable(f"further_{slug[class_name]}", table))
+            chosen = comparison.intervals[comparison.intervals["class"] == class_name]
+            _write_table(folder, written[-1].name, chosen, table, table)
+    return tuple(written)
+
+
+def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTable, ...], list[FigureFile]]:
+    """The verdict and the stability of the ranking of every class, and the sizes of all differences as CSV."""
+    from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
+
+    slug, metric = slugs(comparison.classes), comparison.primary_metric
+    verdicts, stabilities, ranks = [], [], []
+    effects = paired_effects(comparison.scores, [metric], comparison.losses)
+    for class_name in primary_first(comparison):
+        verdict = comparison.verdicts.get(class_name)
+        if verdict is None:
+            continue
+        own = effects[effects["class"] == class_name]
+        chosen = (comparison.scores, class_name, metric)
+        table = verdict_table(verdict, class_name, metric, own, friedman(*chosen), variance_parts(*chosen))
+        verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
+        _write_table(folder / "tables", verdicts[-1].name, verdict.pairs, table, table)
+        _write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
+        stability = rank_stability(*chosen)
+        table = stability_table(stability, class_name, metric)
+        stabilities.append(NamedTable(f"ranks_{slug[class_name]}", table))
+        _write_table(folder / "tables", stabilities[-1].name, stability, table, table)
+        name = f"ranks_{slug[class_name]}"
+        ranks.append(charts.ranks_figure(stability, class_name, metric, name, folder / "figures"))
+    return (*verdicts, *stabilities), ranks
+
+
+def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
+    if len(comparison.losses) < 2:
+        return ()
+    slug = slugs(comparison.classes)
+    matrices = []
+    for class_name in primary_first(comparison):
+        for test, pairs in (("signed_rank", comparison.signed_rank), ("rank_sum", comparison.rank_sum)):
+            name = f"table2_{slug[class_name]}_{test}"
+            metric, losses = comparison.primary_metric, comparison.losses
+            matrix = tables.significance_matrix(pairs, class_name, metric, losses, test)
+            printed = tables.significance_matrix(pairs, class_name, metric, losses, test, numbered=True)
+            _write_table(folder, name, pairs[pairs["class"] == class_name], matrix, printed)
+            matrices.append(NamedTable(name, matrix, test, f"{metric_name(metric)} of {class_name}"))
+    return tuple(matrices)
+
+
+def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
+    """The paper's tables beside this study's, of its own presets on its own data alone."""
+    preset = record.config.get("name")
+    if preset not in PAPER_RESULTS or preset != record.dataset.name or record.setting("comparison", "demonstration"):
+        return ()
+    losses, classes = comparison.losses, comparison.classes
+    beside = beside_paper.beside_paper(comparison.intervals, losses, classes, preset)
+    if beside.empty:
+        return ()
+    table = beside_paper.paper_table(beside, classes, preset)
+    _write_table(folder, "beside_paper", beside, table, table)
+    written = [NamedTable("beside_paper", table)]
+    tests = beside_paper.beside_paper_tests(comparison.rank_sum, classes, preset)
+    for class_name, slug in slugs(classes).items():
+        own = tests[tests["class"] == class_name]
+        if len(own):
+            table = beside_paper.paper_tests_table(own, class_name, preset)
+            written.append(NamedTable(f"beside_paper_{slug}_rank_sum", table))
+            _write_table(folder, written[-1].name, own, table, table)
+    return tuple(written)
+
+
+def _write_cases(
+    record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int, missing: list[str]
+) -> CasesTable:
+    rows = cases.case_rows(comparison)
+    _write_csv(folder / "tables" / "cases.csv", cases.cases_frame(rows, comparison.losses))
+    chosen = [row.case_id for row in rows[:viewer_cases]]
+    files, failed = cases.write_viewer_cases(record, comparison, chosen, folder / "viewer" / "cases")
+    missing += failed
+    (folder / "viewer").mkdir(exist_ok=True)
+    source = resources.files("voxloss.report") / "viewer"
+    for name in VIEWER_FILES:
+        (folder / "viewer" / name).write_bytes((source / name).read_bytes())
+    return CasesTable(tuple(rows), cases.viewer_index(record, comparison, files))
+
+
+def _write_table(folder: Path, name: str, data: "pd.DataFrame", table: Table, printed: Table) -> None:
+    """The numbers as CSV, and the table as Markdown and LaTeX (`printed`, which may be narrower)."""
+    _write_csv(folder / f"{name}.csv", data)
+    (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
+    (folder / f"{name}.tex").write_text(to_latex(printed, f"tab:{name.replace('_', '-')}"), encoding="utf-8")
+
+
+def _write_csv(path: Path, data: "pd.DataFrame") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

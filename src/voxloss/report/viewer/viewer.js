@@ -1,0 +1,190 @@
+// A case beside itself: its image with the reference and the predictions of two losses, drawn by NiiVue.
+"use strict";
+
+(function () {
+  const index = JSON.parse(document.getElementById("viewer-index").textContent);
+  const dialog = document.getElementById("viewer");
+  const message = document.getElementById("viewer-message");
+  const classes = document.getElementById("viewer-class");
+  const plane = document.getElementById("viewer-plane");
+  const opacity = { 1: document.getElementById("viewer-reference"), 2: document.getElementById("viewer-prediction") };
+  const panes = Array.from(dialog.querySelectorAll(".pane"), (element) => ({
+    losses: element.querySelector("select"),
+    score: element.querySelector(".score"),
+    error: element.querySelector(".error"),
+    canvas: element.querySelector("canvas"),
+    niivue: null,
+  }));
+  const scripts = new Map();
+  const cases = new Map();
+  let current = null;
+  let request = 0;
+
+  // Called by the scripts in cases/.
+  window.voxlossCase = (file, content) => cases.set(file, content);
+
+  function load(source) {
+    if (!scripts.has(source)) {
+      const loading = new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = source;
+        script.onload = resolve;
+        script.onerror = () => {
+          scripts.delete(source);
+          reject(new Error(`${source} cannot be loaded`));
+        };
+        document.head.append(script);
+      });
+      scripts.set(source, loading);
+    }
+    return scripts.get(source);
+  }
+
+  function options(select, entries) {
+    select.replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
+  }
+
+  async function start() {
+    await load("viewer/niivue.umd.js");
+    for (const pane of panes) {
+      const niivue = new window.niivue.Niivue({
+        backColor: [0, 0, 0, 1],
+        crosshairColor: [1, 0.8, 0, 0.8],
+        crosshairWidth: 0.3,
+        crosshairWidthUnit: "percent",
+        dragAndDropEnabled: false,
+        isNearestInterpolation: true,
+        isRadiologicalConvention: true,
+        loadingText: "",
+        logLevel: "error",
+        show3Dcrosshair: true,
+      });
+      niivue.addColormap("reference", { R: [0, 0], G: [0, 255], B: [0, 0], A: [0, 255], I: [0, 255] });
+      niivue.addColormap("prediction", { R: [0, 255], G: [0, 0], B: [0, 255], A: [0, 255], I: [0, 255] });
+      await niivue.attachToCanvas(pane.canvas);
+      niivue.setAdditiveBlend(true);
+      pane.niivue = niivue;
+    }
+    panes[0].niivue.broadcastTo([panes[1].niivue], { "2d": true, "3d": true });
+    panes[1].niivue.broadcastTo([panes[0].niivue], { "2d": true, "3d": true });
+  }
+
+  /** Leave the chosen class alone in a volume of class indices. */
+  function choose(volume) {
+    if (!volume.labels) volume.labels = volume.img.slice();
+    const wanted = Number(classes.value);
+    volume.img = Uint8Array.from(volume.labels, (label) => (label === wanted ? 1 : 0));
+    volume.cal_min = 0;
+    volume.cal_max = 1;
+  }
+
+  async function draw(pane) {
+    const { niivue } = pane;
+    const content = cases.get(index.files[current]);
+    const prediction = content.predictions[pane.losses.value];
+    const wanted = [
+      ["image", content.image, "gray", 1],
+      ["reference", content.reference, "reference", Number(opacity[1].value)],
+    ];
+    if (prediction) wanted.push(["prediction", prediction, "prediction", Number(opacity[2].value)]);
+    const volumes = [];
+    for (const [name, base64, colormap, alpha] of wanted) {
+      const volume = await window.niivue.NVImage.loadFromBase64({
+        base64, name: `${name}.nii.gz`, colormap, opacity: alpha, cal_min: 0, cal_max: name === "image" ? 255 : 1,
+      });
+      if (name !== "image") choose(volume);
+      volumes.push(volume);
+    }
+    // The cross-hair stays where it is when another loss of the same case is taken.
+    const before = niivue.volumes.length && pane.drawn === current ? niivue.frac2mm(niivue.scene.crosshairPos) : null;
+    for (const volume of niivue.volumes.slice()) niivue.removeVolume(volume);
+    for (const volume of volumes) niivue.addVolume(volume);
+    niivue.setSliceType(Number(plane.value));
+    if (before) niivue.scene.crosshairPos = niivue.mm2frac(before.slice(0, 3));
+    pane.drawn = current;
+    niivue.drawScene();
+    describe(pane);
+  }
+
+  function describe(pane) {
+    const key = pane.losses.value;
+    const value = ((index.dice[current] || {})[key] || {})[classes.value];
+    pane.score.textContent = value === undefined ? "DSC undefined" : `DSC ${value.toFixed(3)}`;
+    const content = cases.get(index.files[current]);
+    const error = (content.errors[key] || {})[classes.value];
+    pane.error.disabled = !error;
+    pane.error.textContent = error ? `largest error: ${error.ml} ml ${error.kind}` : "no error";
+    if (!content.predictions[key]) pane.score.textContent = "no prediction";
+  }
+
+  function jump(pane) {
+    const content = cases.get(index.files[current]);
+    const error = content.errors[pane.losses.value][classes.value];
+    for (const { niivue } of panes) {
+      niivue.scene.crosshairPos = niivue.mm2frac(error.mm);
+      niivue.updateGLVolume();
+    }
+  }
+
+  async function open(name) {
+    const mine = ++request;
+    current = name;
+    document.getElementById("viewer-title").textContent = name;
+    message.textContent = "loading …";
+    if (!dialog.open) dialog.showModal();
+    try {
+      if (!panes[1].niivue) await start();
+      await load(`viewer/cases/${index.files[name]}`);
+      for (const pane of panes) {
+        if (mine !== request) return;
+        await draw(pane);
+      }
+      const first = panes.find((pane) => !pane.error.disabled);
+      if (first) jump(first);
+      const cut = cases.get(index.files[name]).cut;
+      message.textContent = cut ? "The part around the structures, thinned out where it is large." : "";
+      dialog.dataset.shown = name;
+    } catch (error) {
+      message.textContent = `The volumes cannot be shown (WebGL 2 is needed): ${error.message}`;
+    }
+  }
+
+  function step(by) {
+    const names = Array.from(document.querySelectorAll("button.open"), (button) => button.dataset.case);
+    const next = names[(names.indexOf(current) + by + names.length) % names.length];
+    if (next !== undefined) open(next);
+  }
+
+  const losses = index.losses.map((loss) => [loss.key, loss.name]);
+  options(classes, index.classes.map((name, place) => [String(place + 1), name]));
+  classes.value = String(index.primary);
+  panes.forEach((pane, place) => {
+    options(pane.losses, losses);
+    pane.losses.selectedIndex = place === 0 ? 0 : losses.length - 1;
+    pane.losses.addEventListener("change", () => draw(pane));
+    pane.error.addEventListener("click", () => jump(pane));
+  });
+  classes.addEventListener("change", () => {
+    for (const pane of panes) {
+      pane.niivue.volumes.slice(1).forEach(choose);
+      pane.niivue.updateGLVolume();
+      describe(pane);
+    }
+  });
+  plane.addEventListener("change", () => panes.forEach((pane) => pane.niivue.setSliceType(Number(plane.value))));
+  for (const [place, slider] of Object.entries(opacity)) {
+    slider.addEventListener("input", () => {
+      for (const { niivue } of panes) {
+        if (niivue.volumes[place]) niivue.setOpacity(Number(place), Number(slider.value));
+      }
+    });
+  }
+  for (const button of document.querySelectorAll("button.open")) {
+    button.addEventListener("click", () => open(button.dataset.case));
+  }
+  for (const button of dialog.querySelectorAll("[data-step]")) {
+    button.addEventListener("click", () => step(Number(button.dataset.step)));
+  }
+  document.getElementById("viewer-close").addEventListener("click", () => dialog.close());
+  window.voxlossViewer = { panes, open };
+})();
