@@ -99,11 +99,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
 
-    status = command("status", _status, "show the state of every run of a study")
+    status = command("status", _status, "show how far every run of a study is, live while some process is at work")
     status.add_argument("study", type=Path, metavar="STUDY")
+    status.add_argument("--once", action="store_true", help="show it once, also on a terminal")
 
     report = command("report", _report, "rebuild a study's tables, figures and page from its files")
     report.add_argument("study", type=Path, metavar="STUDY")
+    report.add_argument(
+        "--viewer-cases", type=int, metavar="N", default=None,
+        help="give the viewer the volumes of the N cases on which the losses disagree most (default: 12)",
+    )  # fmt: skip
+
+    view = command("view", _view, "serve a study's report to this machine's browser, and open it")
+    view.add_argument("study", type=Path, metavar="STUDY")
+    view.add_argument("--port", type=int, default=0, help="default: a free one")
+    view.add_argument("--no-browser", action="store_true", help="only say the address")
 
     predict = command("predict", _predict, "segment images with the network of a finished run")
     predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
@@ -235,10 +245,10 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
     return 0
 
 
-def _show_report(study: Path, console: "Console") -> None:
-    from voxloss.report import build_report, print_tables
+def _show_report(study: Path, console: "Console", viewer_cases: int | None = None) -> None:
+    from voxloss.report import VIEWER_CASES, build_report, print_tables
 
-    page = build_report(study)
+    page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases)
     print_tables(study, console)
     print(f"\nThe report: {page}")
 
@@ -260,18 +270,14 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from voxloss.console import status_table
+    from voxloss.status import progress, status_view, watch
     from voxloss.study import Study
 
-    study = Study.open(arguments.study)
-    console = Console()
-    console.print(status_table(study))
-    for run in study.runs():
-        status = study.status(run)
-        if status.get("reason"):
-            console.print(f"{run}: {status['state']}: {status['reason']}", markup=False, highlight=False)
-        for name in status.get("collapsed") or ():
-            console.print(f"{run}: {name} is predicted in no case", markup=False, highlight=False)
+    study, console = Study.open(arguments.study), Console()
+    if console.is_terminal and not arguments.once and study.is_locked():
+        watch(lambda: Study.open(arguments.study), console)
+    else:
+        console.print(status_view(study, progress(study)))
     return 0
 
 
@@ -281,8 +287,29 @@ def _report(arguments: argparse.Namespace) -> int:
     from voxloss.runs import merge_study_scores
     from voxloss.study import Study
 
+    if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
+        raise InputError(f"--viewer-cases is a number of cases; received {arguments.viewer_cases}.")
     merge_study_scores(Study.open(arguments.study))
-    _show_report(arguments.study, Console())
+    _show_report(arguments.study, Console(), arguments.viewer_cases)
+    return 0
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    import webbrowser
+
+    from voxloss.report import build_report
+    from voxloss.report.server import report_server
+
+    if not (arguments.study / "report" / "index.html").is_file():
+        build_report(arguments.study)
+    with report_server(arguments.study, arguments.port) as server:
+        print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+        if not arguments.no_browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
     return 0
 
 

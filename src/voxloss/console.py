@@ -11,13 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
+from voxloss.status import STYLES
 from voxloss.study import FINISHED, Run, Study
 
 if TYPE_CHECKING:
     from voxloss.plan import Plan
 
 SPEED_PERIOD = 6 * 3600  # seconds that the time left is estimated from; an epoch may take minutes
-STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}
 
 
 @dataclass
@@ -106,29 +106,6 @@ class PreparationBar:
 
     def __call__(self, finished: int, of: int, what: str) -> None:
         self.bars.update(self.task, completed=finished, total=of, description=what)
-
-
-def status_table(study: Study) -> Table:
-    """The grid of runs: a row per loss, a column per fold and seed, each cell the state and how far it is."""
-    config = study.config
-    at_work = study.is_locked()
-    table = Table(title=f"{config.name}: {study.folder}", title_justify="left")
-    table.add_column("loss")
-    several = len(config.comparison.seeds) > 1
-    places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
-    for seed, fold in places:
-        table.add_column(f"fold {fold}" + (f"\nseed {seed}" if several else ""))
-    rows: dict[str, dict[tuple[int, int], str]] = {}
-    for run in study.runs():
-        status = study.status(run)
-        state, epoch = status["state"], int(status.get("epoch", 0))
-        if state == "running" and not at_work:
-            state = "pending"  # its process is gone; the next `voxloss run` takes it up
-        text = f"{state} {epoch}/{config.training.epochs}" if state in ("running", "pending") and epoch else state
-        rows.setdefault(run.loss.key, {})[run.seed, run.fold] = f"[{STYLES[state]}]{text}[/]"
-    for loss, cells in rows.items():
-        table.add_row(loss, *(cells[place] for place in places))
-    return table
 
 
 def plan_table(plan: "Plan") -> Table:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from voxloss.errors import InputError
 from voxloss.files import write_json, write_text
 
 STATES = ("pending", "running", "done", "failed", "diverged")
+LOCK_ATTEMPTS = 10  # `is_locked` of another process holds the lock for a moment too
 FINISHED = ("done", "diverged")  # a failed run is tried again
 
 # Values that stand for what is settled from the data when a study is made.
@@ -120,11 +122,12 @@ class Study:
 
     def is_locked(self) -> bool:
         """Whether some process is at work on the study."""
-        try:
-            with locked(self.folder):
+        with (self.folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return False
-        except InputError:
-            return True
+            except BlockingIOError:
+                return True
 
 
 @contextmanager
@@ -135,10 +138,14 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: another process holds it.
     """
     with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"Another process is at work on {folder}; wait for it or stop it.") from error
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == LOCK_ATTEMPTS - 1:
+                    raise InputError(f"Another process is at work on {folder}; wait for it or stop it.") from error
+                time.sleep(0.05)
         yield
 
 

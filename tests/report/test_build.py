@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 import numpy as np
 import pandas as pd
 import pytest
+from latex import compile_latex, needs_latex
 from rich.console import Console
 from study_files import StudyFiles
 
@@ -19,6 +20,7 @@ from voxloss.report import build_report, figures, print_tables
 from voxloss.report.comparison import compare
 from voxloss.report.record import open_record
 from voxloss.report.summary import summarise
+from voxloss.report.tables import interval_text, metric_digits
 
 HOSTILE = '"><script>alert(1)</script>$x$'
 
@@ -64,7 +66,11 @@ def headline(study):
 def test_the_report_is_whole_and_offline(reported_study):
     report = reported_study / "report"
     page = Page(report / "index.html")
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base", "form"} == set()
+    assert {tag for tag, _ in page.tags} & {"link", "iframe", "object", "base", "form"} == set()
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert [script.get("src", script.get("type")) for script in scripts] == [
+        "application/json", "viewer/page.js", "viewer/viewer.js",
+    ]  # fmt: skip
     for link in page.links:
         assert not urlparse(link).scheme and not link.startswith("/")
         target = link[1:] if link.startswith("#") else (report / link).resolve()
@@ -79,8 +85,10 @@ def test_the_report_is_whole_and_offline(reported_study):
 def test_the_page_says_what_the_tables_say(reported_study):
     text = Page(reported_study / "report" / "index.html").text
     expected = intervals(read_scores(reported_study / "scores.csv"))
-    for row in expected.to_dict("records"):
-        assert f"{row['mean']:.3f} ± {row['half_width']:.3f}" in text
+    for row in expected[expected["metric"] != "reference_volume"].to_dict("records"):
+        values = (row["mean"], row["half_width"], row["low"], row["high"])
+        assert interval_text(*values, metric_digits(row["metric"])) in text
+    assert "NaN" not in text and "inf" not in text.split()
     assert "Demonstration on a phantom, not evidence." in text
     assert "One seed: how much runs vary is known from the folds alone." in text
     assert "over 3 folds" in text and "9 cases, 1 seed" in text
@@ -89,14 +97,20 @@ def test_the_page_says_what_the_tables_say(reported_study):
 
 def test_tables_on_disk_are_the_numbers(reported_study):
     folder = reported_study / "report" / "tables"
-    expected = pairwise_rank_sum(read_scores(reported_study / "scores.csv"))
+    expected = pairwise_rank_sum(read_scores(reported_study / "scores.csv"), ["dice"])
     expected = expected[expected["class"] == "tumour"].reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "table2_tumour_rank_sum.csv"), expected)
     names = {path.name for path in folder.iterdir()}
     stems = {"table1_scores"} | {f"table2_{c}_{t}" for c in ("kidney", "tumour") for t in ("rank_sum", "signed_rank")}
-    stems |= {f"{name}_{c}" for c in ("kidney", "tumour") for name in ("verdict", "ranks")}
-    effects = {"effects_kidney.csv", "effects_tumour.csv"}
-    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")} | effects
+    stems |= {f"{name}_{c}" for c in ("kidney", "tumour") for name in ("verdict", "ranks", "further")}
+    data_alone = {"effects_kidney.csv", "effects_tumour.csv", "cases.csv", "intervals_over_cases.csv"}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")} | data_alone
+
+
+@needs_latex
+def test_the_tables_compile(reported_study, tmp_path):
+    written = sorted((reported_study / "report" / "tables").glob("*.tex"))
+    compile_latex("\n".join(path.read_text(encoding="utf-8") + "\\clearpage" for path in written), tmp_path)
 
 
 def test_building_again_gives_the_same_report(reported_study, monkeypatch):
@@ -120,7 +134,7 @@ def test_hostile_names_are_only_text(tmp_path):
     files.states = {("dice", 0, 0): ("failed", HOSTILE)}
     study = files.write(tmp_path / "study")
     page = Page(build_report(study))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 3
     assert page.text.count(HOSTILE) >= 5
     for path in (study / "report").rglob("*"):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", path.name)
@@ -184,7 +198,8 @@ def test_one_loss_and_one_class(tmp_path):
     study = small(losses=("dice",), classes=("background", "organ"), primary_class=None).write(tmp_path / "study")
     assert "there is no other loss to compare it with" in headline(study).headline
     build_report(study)
-    assert [path.stem for path in (study / "report" / "tables").glob("*.csv")] == ["table1_scores"]
+    written = {path.stem for path in (study / "report" / "tables").glob("*.csv")}
+    assert written == {"table1_scores", "further_organ", "cases", "intervals_over_cases"}
     print_tables(study, Console(file=io.StringIO()))
 
 
@@ -252,11 +267,11 @@ def test_tiers_in_words_and_as_a_table(tmp_path):
 
 def test_the_paper_stands_beside_its_preset_only(tmp_path):
     preset = small(name="kits19", dataset="kits19").write(tmp_path / "preset")
-    assert "0.500 (0.695)" not in Page(build_report(preset)).text
-    assert "(0.695)" in Page(preset / "report" / "index.html").text
+    text = Page(build_report(preset)).text
+    assert "0.695 ± 0.066" in text and "(0.0841)" in text
     assert (preset / "report" / "tables" / "beside_paper.csv").is_file()
     other = small(name="demo", dataset="kits19").write(tmp_path / "other")
-    assert "(0.695)" not in Page(build_report(other)).text
+    assert "0.695 ± 0.066" not in Page(build_report(other)).text
 
 
 def test_print_tables_in_80_columns(reported_study):

@@ -3,22 +3,18 @@
 import html.parser
 import io
 import math
-import shutil
-import subprocess
 
-import pandas as pd
 import pytest
+from latex import compile_latex, needs_latex
 from rich.console import Console
+from score_tables import intervals_of, pairs_of
 
-from voxloss.evaluation.significance import INTERVAL_COLUMNS, PAIR_COLUMNS
 from voxloss.report.formats import Cell, Table, escape_latex, to_console, to_html, to_latex, to_markdown
 from voxloss.report.names import loss_name, slugs
 from voxloss.report.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables import (
-    beside_paper,
     interval_text,
     p_text,
-    paper_table,
     scores_table,
     short_p_text,
     significance_matrix,
@@ -27,16 +23,6 @@ from voxloss.report.tables import (
 
 METRICS = ("dice", "precision", "recall")
 LOSSES_OF_THE_PAPER = tuple(PAPER_RESULTS["kits19"])
-
-
-def intervals_of(rows):
-    """Rows: loss, class, metric, mean, half width, undefined, failed, ranking mean."""
-    full = [(*row[:5], row[3] - row[4], row[3] + row[4], 3, 9, row[5], row[6], row[7]) for row in rows]
-    return pd.DataFrame(full, columns=list(INTERVAL_COLUMNS))
-
-
-def pairs_of(rows):
-    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
 THREE_PAIRS = pairs_of(
@@ -255,34 +241,7 @@ def test_latex_shape():
     assert text.count("{") == text.count("}")
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+@needs_latex
 def test_latex_compiles(tmp_path):
     tables = [hostile_table(), scores_of_two(), significance_matrix(THREE_PAIRS, "kidney", "dice", LOSSES, "rank_sum")]
-    body = "\n".join(to_latex(table, f"tab:{place}") for place, table in enumerate(tables))
-    head = "\\documentclass{article}\\usepackage{booktabs}\\usepackage[table]{xcolor}\\begin{document}\n"
-    (tmp_path / "a.tex").write_text(head + body + "\\end{document}\n", encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-    assert result.returncode == 0, result.stdout[-2000:]
-
-
-def test_the_papers_numbers_beside_ours():
-    rows = [("mixed_focal", "et", metric, 0.5, 0.1, 0, 0, 0.5) for metric in METRICS]
-    rows += [("dice_cross_entropy", "et", metric, 0.5, 0.1, 0, 0, 0.5) for metric in METRICS]
-    beside = beside_paper(intervals_of(rows), ("mixed_focal", "dice_cross_entropy"), ("et",), "brats20")
-    assert beside["paper"].tolist() == [0.775, 0.798, 0.795]
-    table = paper_table(beside, ("et",))
-    assert [cell.text for cell in table.rows[0]] == [
-        "Mixed Focal loss",
-        "0.500 (0.775)",
-        "0.500 (0.798)",
-        "0.500 (0.795)",
-    ]
-    assert len(table.rows) == 1
-
-
-def test_the_papers_best_losses():
-    tumour = {loss: values[1][0] for loss, values in PAPER_RESULTS["kits19"].items()}
-    assert sorted(tumour, key=tumour.get)[::-1] == [
-        "mixed_focal", "focal_tversky", "combo", "cosine_tversky", "tversky", "dice", "focal",
-    ]  # fmt: skip
+    compile_latex("\n".join(to_latex(table, f"tab:{place}") for place, table in enumerate(tables)), tmp_path)

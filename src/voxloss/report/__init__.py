@@ -1,5 +1,5 @@
-"""Tables, figures and a page from the files of a study's folder; nothing here trains, predicts or scores."""
+"""Tables, figures and the page of a study, all made from its files."""
 
-from voxloss.report.build import build_report, print_tables
+from voxloss.report.build import VIEWER_CASES, build_report, print_tables
 
-__all__ = ["build_report", "print_tables"]
+__all__ = ["VIEWER_CASES", "build_report", "print_tables"]

@@ -34,6 +34,8 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
         or wide.dropna(subset=["precision_mean", "recall_mean"]).empty
     ):
         return None
+    means = wide[["recall_mean", "precision_mean"]].min()
+    left, bottom = (max(0.0, float(lowest) - 0.12) for lowest in means)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.8, 3.6), layout="constrained")
         axes = figure.subplots()
@@ -44,7 +46,10 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
             inside = (precision > 0) & (precision <= 1)
             axes.plot(recall[inside], precision[inside], color="0.88", linewidth=0.8, zorder=0)
             at = dice / (2 - dice)  # the recall at which precision is 1
-            axes.text(at, 1.005, f"{dice:.1f}", fontsize=6.5, color="0.55", ha="center", va="bottom", clip_on=True)
+            if at >= left:
+                axes.text(
+                    at, 1 + 0.01 * (1 - bottom), f"{dice:.1f}", fontsize=6.5, color="0.55", ha="center", va="bottom"
+                )
         for row in wide.to_dict("records"):
             place = comparison.losses.index(row["loss"])
             colour, line = loss_colour(place)
@@ -57,9 +62,8 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
                 axes.plot([x, x], [row["precision_low"], row["precision_high"]], line, color=colour, lw=1, alpha=0.6)
             marker = MARKERS[place % len(MARKERS)]
             axes.scatter([x], [y], s=34, color=colour, marker=marker, zorder=3, label=loss_name(row["loss"]))
-        means = wide[["recall_mean", "precision_mean"]].min()
-        axes.set_xlim(max(0.0, means["recall_mean"] - 0.12), 1.0)
-        axes.set_ylim(max(0.0, means["precision_mean"] - 0.12), 1.0)
+        axes.set_xlim(left, 1.0)
+        axes.set_ylim(bottom, 1.0)
         axes.set_xlabel(f"Mean recall of {class_name}")
         axes.set_ylabel("Mean precision")
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
@@ -67,6 +71,9 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
             "Marks: means over the cases with a value; lines: the 95 % intervals of the main table; grey: where "
             "precision and recall give equal DSC. A loss towards the right misses less, towards the top invents less."
         )
+        without = [loss_name(loss) for loss in wide.loc[wide["precision_mean"].isna(), "loss"]]
+        if without:
+            caption += f" Without a mark, since nothing was predicted: {', '.join(without)}."
         return save_figure(figure, folder, name, f"Precision against recall of {class_name}", caption, wide)
 
 
@@ -111,6 +118,9 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
             axes.plot(means["volume_ml"], means["value"], line, color=colour, marker=marker, markersize=4, lw=1.4,
                       label=loss_name(loss))  # fmt: skip
         axes.set_xscale("log")
+        ticks = _round_numbers(*axes.get_xlim())
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])  # matplotlib's are formulas, which `STYLE` turns off
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel(f"Volume of {class_name} in the reference, ml")
         axes.set_ylabel(metric_name(comparison.primary_metric))
@@ -123,6 +133,18 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
         )
         title = f"{metric_name(comparison.primary_metric)} against volume of {class_name}"
         return save_figure(figure, folder, name, title, caption, table)
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """A few numbers between two positive ones for a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for leading in ((1,), (1, 3), (1, 2, 5)):
+        found = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]
+        if len(found) >= 3:
+            return found
+    return [value for value in MaxNLocator(4).tick_values(low, high).tolist() if low <= value <= high]
 
 
 def ranks_figure(stability: "pd.DataFrame", class_name: str, metric: str, name: str, folder: Path) -> FigureFile:

@@ -67,6 +67,15 @@ def family_figure(folder: Path) -> FigureFile:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         axes = figure.subplots()
+        boxes = {}
+        for name, (x, y) in place.items():
+            box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": colours[family_of[name]], "lw": 1.4}
+            label = axes.text(x, y, LOSS_NAMES[name], ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
+            boxes[name] = label.get_bbox_patch()
+        axes.set_xlim(-0.5, 2.5)
+        axes.set_ylim(-4.1, 0.5)
+        axes.set_axis_off()
+        figure.draw_without_rendering()  # arrows end at boxes, which have a size once they have been drawn
         for edge in EDGES:
             start, end = place[edge.general], place[edge.special]
             same = start[0] == end[0]
@@ -74,7 +83,8 @@ def family_figure(folder: Path) -> FigureFile:
             axes.annotate(
                 "", xy=end, xytext=start,
                 arrowprops={
-                    "arrowstyle": "-|>", "color": "0.45", "linewidth": 0.9, "shrinkA": 14, "shrinkB": 14,
+                    "arrowstyle": "-|>", "color": "0.45", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 2,
+                    "patchA": boxes[edge.general], "patchB": boxes[edge.special],
                     "linestyle": "-" if edge.setting else (0, (3, 2)), "connectionstyle": bend,
                 },
             )  # fmt: skip
@@ -83,15 +93,9 @@ def family_figure(folder: Path) -> FigureFile:
                 x, y = (a + (b - a) * along for a, b in zip(start, end, strict=True))
                 axes.text(x, y, edge.label, fontsize=6.5, ha="center", va="center", color="0.25",
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-        for name, (x, y) in place.items():
-            box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": colours[family_of[name]], "lw": 1.4}
-            axes.text(x, y, LOSS_NAMES[name], ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
         for family, x in columns.items():
             text = f"{family}-based" if family != "Compound" else family
             axes.text(x, 0.25, text, ha="center", fontsize=9, weight="bold", color=colours[family])
-        axes.set_xlim(-0.5, 2.5)
-        axes.set_ylim(-4.1, 0.5)
-        axes.set_axis_off()
         caption = (
             "An arrow leads from a loss to one that it contains: at the setting written on it, or, dashed, as a term "
             "or the index that it is made of. Parameters that are not named are the same on both sides."

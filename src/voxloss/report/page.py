@@ -11,7 +11,7 @@ from voxloss.report.comparison import Comparison
 from voxloss.report.environment import page_environment
 from voxloss.report.figures import FigureFile
 from voxloss.report.formats import Table
-from voxloss.report.names import loss_name, metric_name
+from voxloss.report.names import duration_text, loss_name, metric_name
 from voxloss.report.record import RunRecord, StudyRecord
 from voxloss.report.summary import Summary
 from voxloss.report.tables import STARS_KEY, TEST_NAMES, TEST_NOTES, count_of
@@ -138,16 +138,6 @@ def _run_row(run: RunRecord) -> dict[str, Any]:
         "memory": f"{run.peak_memory / 1e9:.2f} GB" if run.peak_memory else "",
         "reason": run.reason or "",
     }
-
-
-def duration_text(seconds: float) -> str:
-    """ "42 s", "3 min 5 s", "12 h 30 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def batch_check(runs: Sequence[RunRecord]) -> tuple[bool, str]:

@@ -80,7 +80,7 @@ def plane_spacing_mm(spacing_mm: Sequence[float], affine: "ArrayLike") -> tuple[
 
 
 def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> FigureFile:
-    """Draw the figure in the manner of the paper's Figure 3 and save it.
+    """Draw the figure in the manner of the paper's Figures 3 (several classes) and 4 (one), and save it.
 
     The slice is the one with the largest area of the primary class in the reference.
 
@@ -108,15 +108,18 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     pixel_mm = plane_spacing_mm(geometry.spacing_mm, geometry.affine)
     frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
     panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
-    crop = inset_crop(reference_plane[frame] == target)
-    figure = _draw(panels, grey[frame], window, pixel_mm, crop, record.dataset.classes)
+    below = (
+        len(record.dataset.classes) == 2
+    )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
+    crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
+    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.dataset.classes)
     caption = (
         f"Case {case_id}, axial slice {index + 1} of {len(areas)} from the feet, the one with the most "
         f"{comparison.primary_class} in the reference; patient's right on the left. Of all cases it has the median "
         f"DSC of {comparison.primary_class}, averaged over the losses. DSC is of the whole volume."
     )
     if crop is not None:
-        caption += " Inset: the frame, magnified."
+        caption += f" {'Below' if below else 'Inset'}: the frame, magnified."
     data = pd.DataFrame(
         {
             "panel": panel.loss, "case": case_id, "slice": index, "class": name, "dice_of_primary_class": panel.dice,
@@ -186,6 +189,7 @@ def _draw(
     window: tuple[float, float],
     pixel_mm: tuple[float, float],
     crop: tuple[float, float, float, float] | None,
+    below: bool,
     classes: Sequence[str],
 ) -> Any:
     import matplotlib as mpl
@@ -196,7 +200,8 @@ def _draw(
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)
     n_columns = math.ceil(len(panels) / n_rows)
-    size = (n_columns * PANEL_INCHES, n_rows * (PANEL_INCHES * height_per_width + 0.42) + 0.35)
+    pictures = 2 if below and crop is not None else 1
+    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.42) + 0.35)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
@@ -204,7 +209,8 @@ def _draw(
             _draw_plane(axes, grey, panel.mask, window, pixel_mm, 1.0)
             axes.set_title(panel.title, fontsize=8.5, linespacing=1.25)
             if crop is not None:
-                _draw_inset(axes, grey, panel.mask, window, pixel_mm, crop)
+                x, y, share = (0.0, -1.02, 1.0) if below else (*inset_corner(crop, grey.shape), INSET_SHARE)
+                _draw_inset(axes, (x, y, share, share), grey, panel.mask, window, pixel_mm, crop)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         handles = [
@@ -233,10 +239,13 @@ def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
             axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
 
 
-def inset_crop(structure: "np.ndarray") -> tuple[float, float, float, float] | None:
+def inset_crop(
+    structure: "np.ndarray", share_of_panel: float = INSET_SHARE
+) -> tuple[float, float, float, float] | None:
     """The frame to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
 
-    It holds the structure with some space around; None where it would hardly be magnified.
+    It holds the structure with some space around; None where a picture of it as wide as this share of the panel would
+    hardly magnify it.
     """
     import numpy as np
 
@@ -248,7 +257,7 @@ def inset_crop(structure: "np.ndarray") -> tuple[float, float, float, float] | N
     # As shares of the plane's height and width, so that the frame keeps the plane's proportions.
     share = max(np.ptp(where_rows) + 1, 4) / rows, max(np.ptp(where_columns) + 1, 4) / columns
     side = max(1.3 * max(share), 0.12)
-    if side * LEAST_MAGNIFICATION > INSET_SHARE:
+    if side * LEAST_MAGNIFICATION > share_of_panel:
         return None
     top = min(max(centre[0] - side * rows / 2, -0.5), rows - 0.5 - side * rows)
     left = min(max(centre[1] - side * columns / 2, -0.5), columns - 0.5 - side * columns)
@@ -272,13 +281,12 @@ def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]
     return far, far
 
 
-def _draw_inset(axes, grey, mask, window, pixel_mm, crop) -> None:
+def _draw_inset(axes, place, grey, mask, window, pixel_mm, crop) -> None:
     from matplotlib.patches import Rectangle
 
     left, right, top, bottom = crop
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.6))
-    x, y = inset_corner(crop, grey.shape)
-    inset = axes.inset_axes((x, y, INSET_SHARE, INSET_SHARE))
+    inset = axes.inset_axes(place)
     _draw_plane(inset, grey, mask, window, pixel_mm, 1.3)
     inset.set_xlim(left, right)
     inset.set_ylim(bottom, top)
