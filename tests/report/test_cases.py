@@ -1,0 +1,147 @@
+"""The cases' table and the volumes that the viewer gets."""
+
+import base64
+import gzip
+import json
+import math
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from study_files import SHAPE, StudyFiles
+
+from voxloss.report import cases
+from voxloss.report.cases import _frame, _largest_error, case_rows, viewer_index, write_viewer_cases
+from voxloss.report.comparison import compare
+from voxloss.report.record import open_record
+
+
+@pytest.fixture
+def opened(tmp_path):
+    study = StudyFiles(losses=("dice", "focal"), cases=6, folds=2).write(tmp_path / "study")
+    record = open_record(study)
+    return record, compare(record)
+
+
+def read_case(path):
+    text = path.read_text(encoding="utf-8")
+    name, _, content = text.removeprefix("voxlossCase(").removesuffix(");\n").partition(", ")
+    assert json.loads(name) == path.name
+    return json.loads(content)
+
+
+def volume(text):
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+
+
+def test_rows_by_disagreement(opened):
+    record, _ = opened
+    scores = pd.read_csv(record.folder / "scores.csv")
+    chosen = (scores["class"] == "tumour") & (scores["metric"] == "dice")
+    number = scores.loc[chosen, "case"].str[-3:].astype(int)
+    scores.loc[chosen, "value"] = 0.5 + 0.05 * number * (scores.loc[chosen, "loss"] == "focal")
+    scores.to_csv(record.folder / "scores.csv", index=False)
+    rows = case_rows(compare(open_record(record.folder)))
+    assert [row.case_id[-1] for row in rows] == ["5", "4", "3", "2", "1", "0"]
+    assert rows[0].spread == pytest.approx(0.25) and rows[0].values == (0.5, 0.75)
+    assert rows[0].fold == record.fold_of(rows[0].case_id) and rows[0].volume_ml > 0
+
+
+def test_the_volumes_are_the_studys(opened, tmp_path):
+    record, comparison = opened
+    files, missing = write_viewer_cases(record, comparison, ["case_001", "case_004"], tmp_path)
+    assert files == {"case_001": "0001.js", "case_004": "0002.js"} and not missing
+    content = read_case(tmp_path / "0002.js")
+    case = next(case for case in record.dataset.cases if case.case_id == "case_004")
+    reference = nibabel.load(case.label)
+    shown = volume(content["reference"])
+    np.testing.assert_array_equal(np.asarray(shown.dataobj), np.asarray(reference.dataobj))
+    np.testing.assert_allclose(shown.affine, reference.affine, atol=1e-5)
+    for loss in ("dice", "focal"):
+        folder = record.run(loss, record.fold_of("case_004"), 0).folder
+        predicted = nibabel.load(folder / "predictions" / "case_004.nii.gz")
+        np.testing.assert_array_equal(np.asarray(volume(content["predictions"][loss]).dataobj), predicted.dataobj)
+    grey = np.asarray(volume(content["image"]).dataobj).astype(float)
+    image = np.asarray(nibabel.load(case.images[0]).dataobj).astype(float)
+    expected = np.clip((image + 79) * 255 / (304 + 79), 0, 255)
+    assert np.abs(grey - expected).max() <= 1 and not content["cut"]
+
+
+def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
+    record, comparison = opened
+    next(case for case in record.dataset.cases if case.case_id == "case_001").images[0].unlink()
+    files, missing = write_viewer_cases(record, comparison, ["case_001", "case_002"], tmp_path)
+    assert list(files) == ["case_002"]
+    assert len(missing) == 1 and missing[0].startswith("Case case_001 cannot be looked at")
+
+
+def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
+    record, comparison = opened
+    folder = record.run("dice", record.fold_of("case_001"), 0).folder
+    (folder / "predictions" / "case_001.nii.gz").unlink()
+    write_viewer_cases(record, comparison, ["case_001"], tmp_path)
+    assert list(read_case(tmp_path / "0001.js")["predictions"]) == ["focal"]
+
+
+def test_nothing_in_a_name_ends_the_script(tmp_path):
+    prefix = "</script><script>alert(1)//\u2028"
+    files = StudyFiles(
+        losses=("dice", "focal"), cases=4, folds=2, case_prefix="case", classes=("background", prefix, "c")
+    )
+    files.primary_class = "c"
+    study = files.write(tmp_path / "study")
+    record = open_record(study)
+    comparison = compare(record)
+    names, _ = write_viewer_cases(record, comparison, ["case000"], tmp_path / "out")
+    text = (tmp_path / "out" / names["case000"]).read_text(encoding="utf-8")
+    assert "<" not in text and text.isascii()
+    assert viewer_index(record, comparison, names)["classes"] == [prefix, "c"]
+
+
+def test_the_largest_error_by_hand():
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[:3, 3] = (10, 20, 30)
+    reference, prediction = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
+    reference[1:3, 1:3, 1:3] = True  # 8 voxels missed
+    prediction[5:10, 5:10, 5:10] = True  # 125 invented, centre (7, 7, 7)
+    assert _largest_error(reference, prediction, affine) == {
+        "mm": [10 + 14, 20 + 21, 30 + 28], "ml": 125 * 24 / 1000, "kind": "invented",
+    }  # fmt: skip
+    assert _largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed"
+    assert _largest_error(reference, reference, affine) is None
+
+
+def test_the_largest_error_is_a_wrong_voxel_though_its_centre_is_not():
+    ring = np.zeros((9, 9, 3), bool)
+    ring[1:8, 1:8, 1] = True
+    ring[3:6, 3:6, 1] = False
+    place = _largest_error(ring, np.zeros_like(ring), np.eye(4))["mm"]
+    assert ring[tuple(int(value) for value in place)]
+
+
+def test_a_large_case_is_cut_around_its_structures_and_thinned(monkeypatch):
+    monkeypatch.setattr(cases, "VIEWER_VOXELS", 20_000)
+    mask = np.zeros((200, 100, 60), np.uint8)
+    mask[100:110, 50:60, 30:34] = 1
+    frame = _frame([mask])
+    assert mask[frame].size <= 20_000
+    structure = zip(frame, (100, 50, 30), (110, 60, 34), strict=True)
+    assert all(part.start <= low and part.stop >= high for part, low, high in structure)
+    monkeypatch.setattr(cases, "VIEWER_VOXELS", 2_000_000)
+    assert mask[_frame([mask])].shape == mask.shape
+
+
+def test_the_cut_volume_lies_where_the_whole_one_does(tmp_path, monkeypatch, opened):
+    record, comparison = opened
+    monkeypatch.setattr(cases, "VIEWER_VOXELS", 900)
+    monkeypatch.setattr(cases, "LEAST_MARGIN", 2)
+    files, _ = write_viewer_cases(record, comparison, ["case_001"], tmp_path)
+    content = read_case(tmp_path / files["case_001"])
+    assert content["cut"] and math.prod(volume(content["reference"]).shape) <= 900 < math.prod(SHAPE)
+    case = next(case for case in record.dataset.cases if case.case_id == "case_001")
+    whole = nibabel.load(case.label)
+    shown = volume(content["reference"])
+    for voxel in np.argwhere(np.asarray(shown.dataobj))[::5]:
+        at = np.linalg.inv(whole.affine) @ shown.affine @ [*voxel, 1]
+        assert np.asarray(whole.dataobj)[tuple(np.rint(at[:3]).astype(int))] == shown.dataobj[tuple(voxel)]
