@@ -83,6 +83,16 @@ def test_a_run_that_is_stopped_ends_with_the_same_weights_and_history(tmp_path):
         assert 0 < first["waiting"] < 1
 
 
+def test_the_events_are_the_history(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(run(tmp_path / "run"), CPU)
+    accumulator = EventAccumulator(str(tmp_path / "run" / "events"))
+    accumulator.Reload()
+    for row, event in zip(history(tmp_path / "run"), accumulator.Scalars("loss/train"), strict=True):
+        assert event.step == row["epoch"] and event.value == pytest.approx(row["train_loss"], rel=1e-6)
+
+
 def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
     torch.manual_seed(1)
     first = train(run(tmp_path / "a"), CPU).state_dict()

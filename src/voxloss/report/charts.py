@@ -144,7 +144,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
         found = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]
         if len(found) >= 3:
             return found
-    return [value for value in MaxNLocator(4).tick_values(low, high).tolist() if low <= value <= high]
+    return [float(value) for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
 
 
 def ranks_figure(stability: "pd.DataFrame", class_name: str, metric: str, name: str, folder: Path) -> FigureFile:

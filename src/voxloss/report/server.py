@@ -46,7 +46,10 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return None
-        path = Path(self.translate_path(self.path)).resolve()
+        try:
+            path = Path(self.translate_path(self.path)).resolve()
+        except ValueError:  # a null byte
+            path = Path()
         inside = path.is_relative_to(self.server.study / "report") or path == self.server.study / "scores.csv"
         if not inside or not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)

@@ -25,6 +25,7 @@ from voxloss.training.batches import (
     validation_batches,
 )
 from voxloss.training.checkpoint import load_state, save_state
+from voxloss.training.events import Events
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
@@ -75,6 +76,7 @@ def train(
     progress = _Progress.resume(run.folder, network, optimizer, schedule, device)
     batches = training_batches(run, progress.epoch, device)
     validation = validation_batches(run)
+    events = Events(run.folder, progress.epoch)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
         rate = schedule.start(epoch)
@@ -87,6 +89,7 @@ def train(
         progress.epoch = epoch + 1
         _select(run, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(run.folder, network, optimizer, schedule, channels)
+        events.write(row)
         report(epoch + 1)
     if setting.selection != "last":
         network.load_state_dict(load_state(run.folder / "best.pt", device)["network"])

@@ -1,0 +1,63 @@
+"""A run's history as TensorBoard events, to be watched while it trains: tensorboard --logdir STUDY/runs."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class Events:
+    """Writes the events of one process's part of a run into the run's folder.
+
+    The file is opened, flushed and closed at every epoch. Each process has a file of its own, since one that was killed
+    may have left half a record at the end of its file.
+    """
+
+    def __init__(self, folder: Path, finished_epochs: int) -> None:
+        """
+        Args:
+            folder: the run's.
+            finished_epochs: of what an earlier process wrote, these are kept and shown.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self.path = folder / "events" / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}"
+        start = SessionLog(status=SessionLog.START)
+        self._pending = [
+            Event(wall_time=time.time(), file_version="brain.Event:2"),
+            Event(wall_time=time.time(), step=finished_epochs + 1, session_log=start),  # later steps are forgotten
+        ]
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch: a row of history.csv.
+
+        Where that is impossible training goes on: the run's own files are what counts, and they name a full disk.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
+        self._pending.append(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                records = RecordWriter(file)
+                for event in self._pending:
+                    records.write(event.SerializeToString())
+            self._pending.clear()
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What of a row of history.csv is a curve, by its tag."""
+    yield "loss/train", float(row["train_loss"])
+    yield "loss/validation", float(row["validation_loss"])
+    yield "dice/validation", float(row["validation_dice"])
+    yield "training/learning_rate", float(row["learning_rate"])
+    yield "training/seconds", float(row["seconds"])
+    yield "training/waiting", float(row["waiting"])
+    for part in row["gradient_shares"].split():
+        term, share = part.rsplit("=", 1)
+        yield f"gradient_share/{term}", float(share)

@@ -1,0 +1,197 @@
+"""The page in a real browser: it works from a file, asks for nothing beyond itself, and says nothing wrong."""
+
+import shutil
+from urllib.parse import urlparse
+
+import pytest
+from browser import Watched, chromium, needs_browser
+from study_files import StudyFiles
+
+from voxloss.report import build_report, figures
+from voxloss.report.server import report_server
+
+pytestmark = needs_browser
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def report(reported_study, tmp_path_factory):
+    """The report alone, moved away from its study: one self-contained folder."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "report"
+    shutil.copytree(reported_study / "report", folder)
+    return folder
+
+
+@pytest.fixture
+def watched(browser, report):
+    opened = Watched(browser)
+    opened.page.goto((report / "index.html").as_uri())
+    yield opened
+    opened.page.context.close()
+
+
+def column(page, table, place):
+    return page.locator(f"{table} tbody tr").evaluate_all(f"rows => rows.map(row => row.cells[{place}].textContent)")
+
+
+def test_the_page_asks_only_for_its_own_files(watched, report):
+    page = watched.page
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    watched.open_case(page.locator("button.open").first.text_content())
+    assert watched.requests
+    for url in watched.requests:
+        kind = urlparse(url)
+        assert kind.scheme in ("data", "blob") or url.startswith(report.as_uri()), url
+    assert watched.complaints == []
+    assert all(page.evaluate("Array.from(document.images, image => image.naturalWidth > 0)"))
+
+
+def test_a_table_sorts_both_ways_with_what_is_missing_last(watched):
+    page = watched.page
+    heading = page.locator("#cases-table thead th", has_text="Spread")
+    heading.get_by_role("button").click()
+    spreads = [float(text) for text in column(page, "#cases-table", 3)]
+    assert spreads == sorted(spreads, reverse=True) and heading.get_attribute("aria-sort") == "descending"
+    heading.get_by_role("button").press("Enter")  # from the keyboard too
+    assert [float(text) for text in column(page, "#cases-table", 3)] == spreads[::-1]
+    page.locator("#scores thead button", has_text="Loss").click()
+    page.locator("#scores thead button", has_text="Loss").click()
+    names = column(page, "#scores table", 0)
+    assert names == sorted(names, key=str.lower)
+
+
+def test_the_cases_filter(watched):
+    page = watched.page
+    page.locator("[data-filter=cases-table]").fill("case_003")
+    shown = page.locator("#cases-table tbody tr:visible")
+    assert shown.count() == 1 and "case_003" in shown.first.text_content()
+    assert page.get_by_text("1 of 9").is_visible()
+
+
+def test_a_case_opens_with_two_overlays_on_an_image(watched):
+    page = watched.page
+    watched.open_case("case_002")
+    for side in (0, 1):
+        seen = watched.colours(side)
+        assert seen["grey"] > 2000 and seen["green"] + seen["magenta"] > 50, seen
+    assert page.locator("#viewer-title").text_content() == "case_002"
+    page.locator("#viewer-reference").fill("0")
+    page.locator("#viewer-prediction").fill("0")
+    page.wait_for_timeout(300)
+    bare = watched.colours(1)
+    assert bare["green"] == bare["magenta"] == 0
+    page.locator("#viewer-reference").fill("1")
+    page.wait_for_timeout(300)
+    assert watched.colours(1)["green"] > 50 and watched.colours(1)["magenta"] == 0
+
+
+def test_cross_hairs_are_linked_and_jump_to_the_largest_error(watched):
+    page = watched.page
+    watched.open_case("case_002")
+    place = "voxlossViewer.panes.map(pane => Array.from(pane.niivue.scene.crosshairPos))"
+    page.locator(".pane .error").nth(1).click()
+    page.wait_for_timeout(200)
+    left, right = page.evaluate(place)
+    assert left == pytest.approx(right, abs=1e-4)
+    box = page.locator(".stage canvas").first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.45)
+    page.wait_for_timeout(300)
+    moved, other = page.evaluate(place)
+    assert moved == pytest.approx(other, abs=1e-4) and moved != pytest.approx(left, abs=1e-3)
+
+
+def test_another_loss_is_another_prediction(watched):
+    page = watched.page
+    watched.open_case("case_002")
+    scores = page.locator(".pane .score")
+    before = scores.nth(1).text_content()
+    page.locator(".pane select").nth(1).select_option("focal")
+    page.wait_for_timeout(800)
+    assert scores.nth(1).text_content() == scores.nth(0).text_content() != before
+    page.get_by_role("button", name="next").click()
+    page.wait_for_selector("#viewer:not([data-shown=case_002])")
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").is_visible()
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off_at_either_width(browser, report, width, scheme):
+    watched = Watched(browser, width=width, color_scheme=scheme)
+    watched.page.goto((report / "index.html").as_uri())
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    headline = watched.page.locator("h1").bounding_box()
+    assert headline["y"] + headline["height"] < 500  # the verdict is on the first screen
+    watched.open_case("case_000")
+    stages = [watched.page.locator(".stage").nth(side).bounding_box() for side in (0, 1)]
+    bars = [watched.page.locator(".pane .viewer-bar").nth(side).bounding_box() for side in (0, 1)]
+    if width == 360:
+        assert stages[0]["y"] + stages[0]["height"] <= bars[1]["y"]
+    else:
+        assert stages[0]["x"] + stages[0]["width"] <= stages[1]["x"]
+    watched.page.context.close()
+
+
+def test_everything_is_reached_by_the_keyboard(watched):
+    page, reached = watched.page, set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
+        if any('class="open"' in text for text in reached) and any("<summary" in text for text in reached):
+            break
+    assert any("href" in text for text in reached) and any('class="sort"' in text for text in reached)
+    page.locator("button.open").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[data-shown]", timeout=60_000)
+
+
+def test_hostile_names_do_nothing(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 40)
+    files = StudyFiles(
+        losses=("dice", "focal"), cases=4, folds=2, name=HOSTILE, dataset=HOSTILE, primary_class=HOSTILE,
+        classes=("background", "organ", HOSTILE), case_prefix='<img src=x onerror="alert(3)">'.replace("/", ""),
+    )  # fmt: skip
+    files.states = {("dice", 0, 0): ("failed", HOSTILE)}
+    page = build_report(files.write(tmp_path / "study"))
+    watched = Watched(browser)
+    watched.page.goto(page.as_uri())
+    watched.page.locator("button.open").first.click()
+    watched.page.wait_for_selector("#viewer[data-shown]", timeout=60_000)
+    watched.page.wait_for_timeout(300)
+    assert watched.dialogs == [] and watched.complaints == []
+    assert watched.page.locator("img[src=x]").count() == 0
+    assert watched.page.locator("h1").text_content().count(HOSTILE) == 1
+    assert watched.page.locator("#viewer-title").text_content().startswith("<img src=x")
+    watched.page.context.close()
+
+
+def test_the_same_page_over_http(browser, reported_study):
+    import threading
+
+    with report_server(reported_study) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        watched = Watched(browser)
+        watched.page.goto(server.address)
+        watched.open_case("case_001")
+        assert watched.colours(0)["grey"] > 2000 and watched.complaints == []
+        assert all(
+            url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:", "blob:")) for url in watched.requests
+        )
+        watched.page.context.close()
+        server.shutdown()
+
+
+def test_without_scripts_the_page_still_has_everything(browser, report):
+    watched = Watched(browser, java_script_enabled=False)
+    watched.page.goto((report / "index.html").as_uri())
+    assert watched.page.locator("#scores tbody tr").count() == 4
+    assert watched.page.locator("#cases-table tbody tr").count() == 9
+    watched.page.context.close()

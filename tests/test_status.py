@@ -1,0 +1,135 @@
+"""What `voxloss status` shows, from a study's files."""
+
+import io
+import json
+import threading
+
+import pytest
+from rich.console import Console
+
+from voxloss.config_files import load_config
+from voxloss.data import Case, Dataset
+from voxloss.status import progress, run_seconds_left, status_view, study_seconds_left, watch
+from voxloss.study import Study, locked, write_study
+
+HEADER = "epoch,train_loss,validation_loss,validation_dice,not_predicted,learning_rate,gradient_shares,seconds"
+
+
+@pytest.fixture
+def study(tmp_path):
+    cases = []
+    for number in range(4):
+        files = [tmp_path / f"{kind}{number}.nii.gz" for kind in ("image", "label")]
+        for file in files:
+            file.write_bytes(b"not read")
+        cases.append(Case(f"case{number}", (files[0],), files[1]))
+    dataset = Dataset("toy", tuple(cases), ("background", "a[b]"), {0: 0, 1: 1})
+    config = load_config(
+        None,
+        ["--comparison.losses", "[dice, focal]", "--comparison.seeds", "[0]", "--splits.folds", "2",
+         "--training.epochs", "10", "--execution.parallel", "2", "--data.root", str(tmp_path),
+         "--patches.size", "[8,8,8]", "--comparison.primary_class", "a[b]"],
+    )  # fmt: skip
+    return write_study(tmp_path / "study", config, dataset, [["case0", "case1"], ["case2", "case3"]], {})
+
+
+def train(study, place, state, epochs, epoch_seconds, **details):
+    run = study.runs()[place]
+    folder = study.run_folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f"{epoch},{1 / epoch},1,0.5,,1e-3,,{epoch_seconds}" for epoch in range(1, epochs + 1)]
+    (folder / "history.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    study.write_status(run, state, epoch=epochs, **details)
+
+
+def shown(study):
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(status_view(study, progress(study)))
+    return stream.getvalue()
+
+
+def test_nothing_has_begun(study):
+    assert [one.state for one in progress(study)] == ["pending"] * 4
+    text = shown(study)
+    assert "0 of 4 runs ended." in text and "left" not in text
+
+
+def test_a_running_study(study):
+    train(study, 0, "done", 10, 3.0, seconds=34.0)
+    train(study, 1, "running", 4, 5.0)
+    with locked(study.folder):
+        runs = progress(study)
+        assert run_seconds_left(runs[1], 10) == 30.0  # six epochs of five seconds
+        # 26 epochs of 50/14 s, and three predictions of 4 s, two runs at a time
+        assert study_seconds_left(runs, 10, 2) == pytest.approx((26 * 50 / 14 + 3 * 4) / 2)
+        text = shown(study)
+    assert "running 4/10" in text and "loss 0.25" in text and "30 s left" in text
+    assert "1 of 4 runs ended, about 52 s left." in text
+
+
+def test_a_run_whose_process_is_gone_is_pending(study):
+    train(study, 1, "running", 4, 5.0)
+    assert progress(study)[1].state == "pending"
+    text = shown(study)
+    assert "pending 4/10" in text and "once it goes on; nothing is at work." in text
+
+
+def test_reasons_and_collapsed_classes_are_text(study):
+    train(study, 0, "diverged", 3, 1.0, reason="the loss became [red]nan[/red]")
+    train(study, 1, "done", 10, 1.0, collapsed=["a[b]"])
+    text = shown(study)
+    assert "the loss became [red]nan[/red]" in text and "a[b] is predicted in no case" in text
+
+
+def test_a_trained_run_is_predicting(study):
+    train(study, 0, "running", 10, 1.0)
+    with locked(study.folder):
+        assert "predicting" in shown(study)
+
+
+def test_watching_ends_with_the_work(study):
+    train(study, 0, "running", 2, 1.0)
+    ready, stop = threading.Event(), threading.Event()
+
+    def work():
+        with locked(study.folder):
+            ready.set()
+            stop.wait(10)
+            study.write_status(study.runs()[0], "done", epoch=10)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert ready.wait(10)
+    threading.Timer(0.3, stop.set).start()
+    stream = io.StringIO()
+    watch(lambda: Study.open(study.folder), Console(file=stream, width=100, force_terminal=True), seconds=0.05)
+    worker.join(10)
+    assert "running 2/10" in stream.getvalue() and "1 of 4 runs ended" in stream.getvalue()
+
+
+def test_looking_does_not_keep_a_study_from_being_run(study):
+    """`is_locked` takes the lock for a moment; a run that begins just then waits for it."""
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            study.is_locked()
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for _ in range(50):
+            with locked(study.folder):
+                pass
+    finally:
+        stop.set()
+        watcher.join(10)
+
+
+def test_the_digest_of_the_data_is_in_the_study(study, tmp_path):
+    first = json.loads((study.folder / "dataset.json").read_text())["digest"]
+    again = write_study(tmp_path / "again", study.config, study.dataset, study.folds, {})
+    assert json.loads((again.folder / "dataset.json").read_text())["digest"] == first
+    study.dataset.cases[2].images[0].write_bytes(b"another")
+    changed = write_study(tmp_path / "changed", study.config, study.dataset, study.folds, {})
+    assert json.loads((changed.folder / "dataset.json").read_text())["digest"] != first
