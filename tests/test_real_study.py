@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 
 from study_helpers import command
+from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 
 
@@ -20,7 +21,7 @@ def test_the_brats20_preset_scores_and_predicts_on_the_original_grid(real_data, 
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     scores = read_scores(study / "scores.csv")
-    assert len(scores) == 2 * 4 * 3
+    assert len(scores) == 2 * 4 * len(METRICS)
     assert set(scores["class"]) == {"enhancing tumour"}
     dice = scores[scores.metric == "dice"].set_index(["loss", "case"])["value"]
     predictions = sorted(study.glob("runs/*/fold-*/seed-0/predictions/*.nii.gz"))

@@ -16,6 +16,7 @@ import yaml
 
 from study_helpers import command, tiny_run, voxloss
 from voxloss.data.phantom import write_phantom
+from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.study import Study, locked
 
@@ -43,7 +44,7 @@ def statuses(folder: Path) -> dict[tuple, dict]:
 def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
     assert {status["state"] for status in statuses(study).values()} == {"done"}
     scores = read_scores(study / "scores.csv")
-    assert len(scores) == 2 * 4 * 2 * 3  # losses, cases, classes, metrics
+    assert len(scores) == 2 * 4 * 2 * len(METRICS)  # losses, cases, classes
     assert set(scores["class"]) == {"kidney", "tumour"}
     assert set(scores["dataset"]) == {"phantom"}
     folds = json.loads((study / "folds.json").read_text())["folds"]
@@ -191,7 +192,7 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
     assert "the loss became" in diverged[0]["reason"]
     scores = read_scores(folder / "scores.csv")
     assert (scores[scores.status == "failed"]["value"].isna()).all()
-    assert len(scores) == 2 * 4 * 2 * 3
+    assert len(scores) == 2 * 4 * 2 * len(METRICS)
     assert "diverged" in command("status", folder).stdout
 
 
