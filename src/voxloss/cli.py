@@ -125,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     losses.add_argument("name", nargs="?", metavar="NAME")
     losses.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
 
+    command("nnunet-trainers", _nnunet_trainers, "print the folder that nnU-Net's variable nnUNet_extTrainer must name")
+
     check = command("check", _check, "say what is wrong with a data set, and how rare its structures are")
     check.add_argument("data", type=Path, metavar="DATA")
     check.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
@@ -336,6 +338,13 @@ def _losses(arguments: argparse.Namespace) -> int:
         print(describe(arguments.name))
     except ValueError as error:
         raise InputError(str(error)) from error
+    return 0
+
+
+def _nnunet_trainers(arguments: argparse.Namespace) -> int:
+    from voxloss.nnunet.names import trainers_folder
+
+    print(trainers_folder())
     return 0
 
 

@@ -1,0 +1,70 @@
+"""A loss of the catalogue with what nnU-Net decides about it: regions, ignored voxels, batch Dice, processes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from voxloss.losses import Compound, get_loss
+from voxloss.losses.modules import VoxelLoss
+
+# Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
+IGNORED = -1
+
+
+class RegionsWithIgnored(nn.Module):
+    """A loss of regions whose target's last channel marks the voxels that do not count, as nnU-Net gives it.
+
+    `loss` must have `IGNORED` as its ignore_index.
+    """
+
+    def __init__(self, loss: VoxelLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
+        ignored = target[:, -1:] > 0
+        return self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+
+
+def nnunet_loss(
+    name: str,
+    parameters: Mapping[str, Any],
+    *,
+    regions: int | None,
+    ignore_label: int | None,
+    batch_dice: bool,
+    several_processes: bool,
+) -> nn.Module:
+    """The loss for one resolution of nnU-Net's output.
+
+    Args:
+        name: one of `voxloss.list_losses()`.
+        parameters: of the loss, and shared options; they go before what nnU-Net decides, but for activation and
+            ignored voxels.
+        regions: how many, each with a sigmoid channel of its own; None: labels, with a softmax.
+        ignore_label: of voxels that do not count.
+        batch_dice: region terms of the batch instead of each sample.
+        several_processes: as under DistributedDataParallel: "the batch" is then that of all processes, as in nnU-Net.
+
+    `dice_cross_entropy` is nnU-Net's own loss, also where it sums instead of averages: the cross entropy of regions
+    with an ignore label.
+
+    Raises:
+        ValueError: an unknown loss or parameter, a value that it cannot have, or an option that nnU-Net decides.
+    """
+    for decided in ("activation", "ignore_index"):
+        if decided in parameters:
+            raise ValueError(f"{decided} is decided by the data set's labels; leave it out of the parameters of {name}")
+    pool = "sample" if not batch_dice else "world" if several_processes else "batch"
+    ignore_index = ignore_label if regions is None else None if ignore_label is None else IGNORED
+    reading = {"activation": "softmax" if regions is None else "sigmoid", "ignore_index": ignore_index}
+    loss = get_loss(name, **{"pool": pool, **parameters}, **reading)
+    if regions is None or ignore_label is None:
+        return loss
+    if name == "dice_cross_entropy":
+        # A cross entropy averaged over C channels, and (C - 1) / C of one summed over them, is one summed.
+        rest = get_loss("cross_entropy", pool=pool, **reading)
+        loss = Compound([loss, rest], [1.0, (regions - 1) / regions]) if regions > 1 else loss
+    return RegionsWithIgnored(loss)

@@ -1,0 +1,66 @@
+"""A loss's parameters for a training with nnU-Net: from a file beside the plans and from the environment."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FILE = "voxloss.yaml"
+VARIABLE = "VOXLOSS_PARAMETERS"
+
+
+def read_parameters(loss: str, folder: Path | None) -> dict[str, Any]:
+    """The parameters of `loss`: those of FOLDER/voxloss.yaml, and over them those of VOXLOSS_PARAMETERS.
+
+    The file maps names of losses to their parameters, the variable has the parameters of the loss that is trained:
+
+        mixed_focal: {weight: 0.5, gamma_focal: 3}      # voxloss.yaml
+        VOXLOSS_PARAMETERS='{weight: 0.5, gamma_focal: 3}'
+
+    folder: that of the data set's plans, `nnUNet_preprocessed/DATASET`.
+
+    Raises:
+        ValueError: something else than such mappings; the message names the file or the variable.
+    """
+    parameters: dict[str, Any] = {}
+    path = None if folder is None else folder / FILE
+    if path is not None and path.is_file():
+        content = _mapping(path.read_text(encoding="utf-8"), str(path))
+        parameters |= _mapping(content.get(loss), f"{path}, {loss}")
+    return parameters | _mapping(os.environ.get(VARIABLE), VARIABLE)
+
+
+def _mapping(given: Any, source: str) -> dict[str, Any]:
+    import yaml
+
+    if isinstance(given, str):
+        try:
+            given = yaml.safe_load(given)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from None
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{source} must be a mapping of names to values, received {given!r}")
+    return given
+
+
+def check_unchanged(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a training that was begun with another loss or other parameters, by the record that it left.
+
+    Raises:
+        ValueError: naming both; or the record is damaged.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before = {"loss": before["loss"], "parameters": before["parameters"]}
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); delete it if this training is to begin anew") from None
+    now = {name: record[name] for name in before}
+    if before != json.loads(json.dumps(now)):
+        raise ValueError(
+            f"this training was begun with {before['loss']} and the parameters {before['parameters']}, but is now to "
+            f"have {now['loss']} with {now['parameters']}; give those again, or name another folder in nnUNet_results"
+        )

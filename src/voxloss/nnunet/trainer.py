@@ -1,0 +1,63 @@
+"""nnU-Net's trainer with a loss of the catalogue, one class per loss."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+import voxloss
+from voxloss.files import write_json
+from voxloss.nnunet.loss import nnunet_loss
+from voxloss.nnunet.names import RECORD, trainer_name
+from voxloss.nnunet.parameters import check_unchanged, read_parameters
+
+
+class VoxlossTrainer(nnUNetTrainer):
+    """nnU-Net's trainer; only what it calls for every output of the network, its loss, is another.
+
+    The weights of deep supervision, network, optimiser, schedule and data are nnU-Net's. Regions, the ignore label,
+    batch Dice and several processes reach the loss by `nnunet_loss`.
+    """
+
+    voxloss_name: ClassVar[str]
+
+    def _build_loss(self) -> nn.Module:
+        folder = self.preprocessed_dataset_folder_base
+        parameters = read_parameters(self.voxloss_name, None if folder is None else Path(folder))
+        labels = self.label_manager
+        loss = nnunet_loss(
+            self.voxloss_name,
+            parameters,
+            regions=labels.num_segmentation_heads if labels.has_regions else None,
+            ignore_label=labels.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            several_processes=self.is_ddp,
+        )
+        self._record(parameters)
+        self.print_to_log_file(f"Loss: {loss}")
+        theirs = super()._build_loss()
+        if isinstance(theirs, DeepSupervisionWrapper):
+            theirs.loss = loss  # and their weights stay
+            return theirs
+        return loss
+
+    def _record(self, parameters: dict[str, Any]) -> None:
+        """Note the loss in the fold's folder; a training that goes on must have the one it began with."""
+        path = Path(self.output_folder) / RECORD
+        record = {"loss": self.voxloss_name, "parameters": parameters, "voxloss": voxloss.__version__}
+        if any(path.parent.glob("checkpoint_*.pth")):
+            check_unchanged(path, record)
+        if self.local_rank == 0:
+            write_json(path, record)
+
+
+def make_trainer(loss: str) -> type[VoxlossTrainer]:
+    """The trainer class of a loss of the catalogue, named as `trainer_name` says."""
+    content = {"voxloss_name": loss, "__doc__": f"nnU-Net's trainer with voxloss's {loss}.", "__module__": __name__}
+    return type(trainer_name(loss), (VoxlossTrainer,), content)
+
+
+TRAINERS: dict[str, type[VoxlossTrainer]] = {trainer_name(loss): make_trainer(loss) for loss in voxloss.list_losses()}
+globals().update(TRAINERS)  # so that they can be imported, and pickled, by name
