@@ -125,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     losses.add_argument("name", nargs="?", metavar="NAME")
     losses.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
 
+    _import_parsers(command("import", _import, "read results of trainings elsewhere as a study, for `voxloss report`"))
+
     command("nnunet-trainers", _nnunet_trainers, "print the folder that nnU-Net's variable nnUNet_extTrainer must name")
 
     check = command("check", _check, "say what is wrong with a data set, and how rare its structures are")
@@ -134,6 +136,50 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
     check.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")
     return parser
+
+
+def _import_parsers(parser: argparse.ArgumentParser) -> None:
+    sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
+    text = "read the fold validations of several nnU-Net trainers"
+    nnunet = sources.add_parser("nnunet", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    nnunet.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a trainer's folder, or a data set's")
+    nnunet.add_argument("--folds", help="compare only the folds of these numbers, separated by commas")
+    nnunet.add_argument("--labels", type=Path, metavar="FOLDER", help="references (default: where nnU-Net had them)")
+    nnunet.add_argument("--images", type=Path, metavar="FOLDER", help="images (default: imagesTr in nnUNet_raw)")
+    nnunet.add_argument("--tolerance-mm", type=float, default=1.0, help="of the NSD (default: %(default)s)")
+    text = "read a long table: one row per loss, case and metric"
+    table = sources.add_parser("csv", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    table.add_argument("table", type=Path, metavar="TABLE")
+    table.add_argument("--columns", metavar="OURS=THEIRS,...", help="loss=method,case=patient: what columns are called")
+    table.add_argument("--primary-class", metavar="CLASS", help="that the headline is about (default: the last)")
+    for sub in (nnunet, table):
+        sub.add_argument("--study", type=Path, required=True, metavar="STUDY", help="the folder to write")
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from voxloss.console import preparation_bar
+    from voxloss.imports import import_nnunet, import_table
+
+    console = Console()
+    if arguments.source == "csv":
+        made = import_table(arguments.table, arguments.study, arguments.columns, arguments.primary_class)
+    else:
+        folds = None if arguments.folds is None else _numbers("--folds", arguments.folds)
+        with preparation_bar(console) as bar:
+            made = import_nnunet(
+                arguments.folders,
+                arguments.study,
+                folds=folds,
+                labels=arguments.labels,
+                images=arguments.images,
+                tolerance_mm=arguments.tolerance_mm,
+                progress=bar,
+            )
+    console.print(f"{arguments.study}: {made}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"The report: voxloss report {arguments.study}", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -286,12 +332,14 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from voxloss.runs import merge_study_scores
-    from voxloss.study import Study
+    from voxloss.study import Study, is_imported
 
     if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
         raise InputError(f"--viewer-cases is a number of cases; received {arguments.viewer_cases}.")
-    merge_study_scores(Study.open(arguments.study))
+    if not is_imported(arguments.study):  # whose scores are not those of runs
+        from voxloss.runs import merge_study_scores
+
+        merge_study_scores(Study.open(arguments.study))
     _show_report(arguments.study, Console(), arguments.viewer_cases)
     return 0
 

@@ -70,6 +70,10 @@ class Study:
         """
         if not (folder / "study.yaml").is_file():
             raise InputError(f"{folder} is not a study: it has no study.yaml.")
+        if is_imported(folder):
+            raise InputError(
+                f"{folder} holds imported scores, which can be reported (voxloss report {folder}) but not run."
+            )
         try:
             config = _config_of(folder)
             content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -128,6 +132,15 @@ class Study:
                 return False
             except BlockingIOError:
                 return True
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether a study's folder was written by `voxloss import`: it has scores from elsewhere, and nothing to run."""
+    try:
+        content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "imported" in content
 
 
 @contextmanager
