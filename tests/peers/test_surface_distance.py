@@ -10,7 +10,7 @@ from voxloss.evaluation.surface import surface_distances
 
 package = pytest.importorskip("surface_distance")
 
-DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def made_pairs():

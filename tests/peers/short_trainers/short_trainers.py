@@ -1,0 +1,19 @@
+"""The trainers of nnU-Net's external mechanism, shortened: found before the whole ones, under the same names."""
+
+from voxloss.nnunet.trainer import TRAINERS
+
+
+class Short:
+    """Two epochs of three steps, and validation without the eight mirrored copies."""
+
+    def initialize(self):
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 3, 1
+        super().initialize()
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        *others, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None
+        return *others, mirror_axes
+
+
+globals().update({name: type(name, (Short, trainer), {}) for name, trainer in TRAINERS.items()})

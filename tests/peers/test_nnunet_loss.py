@@ -1,0 +1,186 @@
+"""The trainers' losses beside those that nnU-Net's own trainer builds: labels, regions, ignored voxels, DDP."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.multiprocessing
+
+import voxloss
+
+pytest.importorskip("nnunetv2")
+LABELS = {"background": 0, "a": 1, "b": 2}
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+KINDS = {
+    "labels": LABELS,
+    "labels, ignore": LABELS | {"ignore": 3},
+    "regions": REGIONS,
+    "regions, ignore": REGIONS | {"ignore": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    monkeypatch.delenv("VOXLOSS_PARAMETERS", raising=False)
+
+
+def built(trainer, labels, folder, *, batch_dice=True, deep=True, is_ddp=False):
+    """What `trainer` builds as its loss: of the real class, with as much of its state as that reads."""
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    made = object.__new__(trainer)
+    order = [1, 2, 3] if any(isinstance(values, list) for values in labels.values()) else None
+    made.label_manager = LabelManager(labels, order)
+    made.configuration_manager = SimpleNamespace(
+        batch_dice=batch_dice, pool_op_kernel_sizes=[[1, 1, 1], *[[2] * 3] * 3]
+    )
+    made.is_ddp, made.enable_deep_supervision, made.device, made.local_rank = is_ddp, deep, torch.device("cpu"), 0
+    made.preprocessed_dataset_folder_base, made.output_folder = str(folder / "plans"), str(folder / "output")
+    made.print_to_log_file = lambda *_, **__: None
+    return made._build_loss()
+
+
+def problem(labels, *, deep=True, seed=0, batch=2):
+    """Logits and targets at the resolutions of nnU-Net's deep supervision, as its loaders give targets."""
+    generator = torch.Generator().manual_seed(seed)
+    regions = [values for name, values in labels.items() if name not in ("background", "ignore")]
+    multi = any(isinstance(values, list) for values in regions)
+    ignore, channels = labels.get("ignore"), len(regions) + (not multi)
+    logits, targets = [], []
+    for size in (8, 4, 2) if deep else (8,):
+        shape = (batch, 1, size, size + 2, size)
+        mask = torch.randint(
+            0, (ignore or max(4 if multi else 3, 1)) + (ignore is not None), shape, generator=generator
+        )
+        if multi:
+            given = [torch.isin(mask, torch.tensor(values)) for values in regions]
+            mask = torch.cat([*given, mask == ignore] if ignore is not None else given, 1)
+        targets.append(mask if multi else mask.to(torch.int16))
+        logits.append(2 * torch.randn(batch, channels, *shape[2:], generator=generator))
+    return logits, targets
+
+
+def outcome(loss, logits, targets):
+    leaves = [given.clone().requires_grad_() for given in logits]
+    value = loss(leaves, targets) if len(leaves) > 1 else loss(leaves[0], targets[0])
+    value.backward()
+    return value.detach(), [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "single"])
+@pytest.mark.parametrize("batch_dice", [True, False], ids=["batch Dice", "sample Dice"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dice_cross_entropy_is_nnunets_own(kind, batch_dice, deep, tmp_path, record_property):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.trainer import TRAINERS
+
+    settings = {"batch_dice": batch_dice, "deep": deep}
+    theirs = built(nnUNetTrainer, KINDS[kind], tmp_path, **settings)
+    ours = built(TRAINERS["nnUNetTrainerVoxlossDiceCrossEntropy"], KINDS[kind], tmp_path, **settings)
+    logits, targets = problem(KINDS[kind], deep=deep)
+    value, gradients = outcome(theirs, logits, [target.clone() for target in targets])
+    our_value, our_gradients = outcome(ours, logits, targets)
+    worst = max((a - b).abs().max().item() for a, b in zip(gradients, our_gradients, strict=True))
+    print(f"{kind}: value {abs(value - our_value).item():.1e}, gradient {worst:.1e}")
+    assert abs(value - our_value) <= 1e-6
+    assert worst <= 1e-6
+    assert our_gradients[0].abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", voxloss.list_losses())
+def test_every_loss_has_values_and_gradients(name, kind, tmp_path):
+    from voxloss.nnunet.names import trainer_name
+    from voxloss.nnunet.trainer import TRAINERS
+
+    loss = built(TRAINERS[trainer_name(name)], KINDS[kind], tmp_path)
+    logits, targets = problem(KINDS[kind])
+    value, gradients = outcome(loss, logits, targets)
+    assert value.isfinite() and all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients[0].count_nonzero() > 0 and gradients[2].count_nonzero() == 0  # nnU-Net leaves out the coarsest
+    if "ignore" in kind:
+        ignored = targets[0][:, -1:] if "regions" in kind else targets[0] == KINDS[kind]["ignore"]
+        assert gradients[0][ignored.expand_as(gradients[0])].count_nonzero() == 0
+
+
+def test_the_inner_loss_is_that_of_the_functional_form(tmp_path):
+    from voxloss.nnunet.trainer import TRAINERS
+
+    loss = built(TRAINERS["nnUNetTrainerVoxlossMixedFocal"], LABELS, tmp_path, batch_dice=True)
+    logits, targets = problem(LABELS)
+    expected = [voxloss.functional.mixed_focal_loss(x, y, pool="batch") for x, y in zip(logits, targets, strict=True)]
+    torch.testing.assert_close(loss(logits, targets), expected[0] * 2 / 3 + expected[1] / 3)
+
+
+def test_parameters_of_the_file_and_of_the_environment(tmp_path, monkeypatch):
+    from voxloss.nnunet.trainer import TRAINERS
+
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "voxloss.yaml").write_text("focal: {gamma: 3, alpha: 0.5}\ndice: {smooth: 1}\n")
+    loss = built(TRAINERS["nnUNetTrainerVoxlossFocal"], LABELS, tmp_path, deep=False)
+    assert (loss.gamma, loss.alpha) == (3, 0.5)
+    monkeypatch.setenv("VOXLOSS_PARAMETERS", "{gamma: 1.5}")
+    loss = built(TRAINERS["nnUNetTrainerVoxlossFocal"], LABELS, tmp_path, deep=False)
+    assert (loss.gamma, loss.alpha) == (1.5, 0.5)
+    record = json.loads((tmp_path / "output" / "voxloss.json").read_text())
+    assert (record["loss"], record["parameters"]) == ("focal", {"gamma": 1.5, "alpha": 0.5})
+    (tmp_path / "output" / "checkpoint_latest.pth").touch()
+    monkeypatch.setenv("VOXLOSS_PARAMETERS", "{gamma: 2}")
+    with pytest.raises(ValueError, match=r"was begun with focal and the parameters .*1.5.* but is now"):
+        built(TRAINERS["nnUNetTrainerVoxlossFocal"], LABELS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{gamma: -1}", "gamma must"),
+        ("{gama: 1}", "no parameter 'gama'"),
+        ("3", "VOXLOSS_PARAMETERS must be a mapping"),
+        ("{a: [", "VOXLOSS_PARAMETERS is not readable as YAML"),
+        ("{activation: sigmoid}", "activation is decided by the data set's labels"),
+    ],
+)
+def test_wrong_parameters(given, message, tmp_path, monkeypatch):
+    from voxloss.nnunet.trainer import TRAINERS
+
+    monkeypatch.setenv("VOXLOSS_PARAMETERS", given)
+    with pytest.raises(ValueError, match=message):
+        built(TRAINERS["nnUNetTrainerVoxlossFocal"], LABELS, tmp_path)
+
+
+def rank(number, port, folder, kind, answers):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.trainer import TRAINERS
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    torch.distributed.init_process_group("gloo", rank=number, world_size=2)
+    logits, targets = problem(KINDS[kind], seed=number)
+    for name, trainer in (("theirs", nnUNetTrainer), ("ours", TRAINERS["nnUNetTrainerVoxlossDiceCrossEntropy"])):
+        loss = built(trainer, KINDS[kind], folder / str(number), is_ddp=True)
+        value, gradients = outcome(loss, logits, targets)
+        torch.distributed.all_reduce(value)
+        answers[name, number] = (value.item() / 2, [gradient.numpy() for gradient in gradients])
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_two_processes_give_what_nnunets_do(kind, tmp_path):
+    """Values averaged over the processes, as nnU-Net logs them, and each process's gradient."""
+    from nnunetv2.run.run_training import find_free_network_port
+
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+    with torch.multiprocessing.Manager() as manager:
+        answers = manager.dict()
+        arguments = (str(find_free_network_port()), tmp_path, kind, answers)
+        torch.multiprocessing.spawn(rank, arguments, nprocs=2)
+        for number in range(2):
+            (value, gradients), (our_value, our_gradients) = answers["theirs", number], answers["ours", number]
+            assert abs(value - our_value) <= 1e-6
+            for theirs, ours in zip(gradients, our_gradients, strict=True):
+                assert abs(theirs - ours).max() <= 1e-6
