@@ -90,12 +90,17 @@ def _reductions(entry: Entry) -> list[str]:
 def _peer(peer: Peer) -> list[str]:
     same = "No settings of ours give the same."
     if peer.ours is not None:
-        settings = ", ".join(f"{key}={_number(value)}" for key, value in peer.ours.items())
+        settings = settings_text(peer.ours)
         same = f"Ours with `{settings}`" if settings else "Ours with its defaults"
         same += f", times {peer.scale:g}" if peer.scale != 1 else ""
         same += f", plus {peer.offset:g}" if peer.offset > 0 else f", less {-peer.offset:g}" if peer.offset else ""
         same += " gives the same."
     return [f"- **{peer.library}**, `{peer.function}`: {peer.difference} {same}"]
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """Keyword arguments as they are written in a call, thirds as fractions."""
+    return ", ".join(f"{key}={_number(value)}" for key, value in settings.items())
 
 
 def _number(value: Any) -> str:

@@ -1,0 +1,57 @@
+"""The page "coming from other libraries", of the same entries as the cards.
+
+python -m voxloss.losses.coming_from > docs/coming-from.md
+"""
+
+from voxloss.losses.card import settings_text
+from voxloss.losses.peers import PEERS, Peer
+
+_HEAD = """\
+# Coming from other libraries
+
+What a loss of another library is called here, and with which parameters ours has its value and gradient. Every call is
+tested against that library (`make test-peers`), but for the authors' Keras code, which was read. Three classes: where a
+row has 1/3 it is one by the number of classes, and a list has a number for each. Written by
+`python -m voxloss.losses.coming_from`; [the cards](losses/README.md) say the same loss by loss.
+
+Three things hold for all: give logits (the softmax or sigmoid is inside), labels need no one-hot form, and our defaults
+are the published ones, which few libraries have.
+
+| there | here |
+|---|---|
+| `ignore_index`, an ignore label, a mask | `ignore_index=`, or `voxel_weight=` at the call |
+| `include_background`, `do_bg` | `include_background=` (None: dropped under softmax alone) |
+| `batch`, `batch_dice` | `pool="batch"`; over all processes `pool="world"` |
+| `reduction="mean"` over classes | `class_reduction="mean"` |
+| `smooth_nr`, `smooth_dr` added to 2·TP | half of it as `smooth=` |
+| `sigmoid=True`, "multilabel" | `activation="sigmoid"` |
+| α on false positives and β on false negatives, α + β = 1 (Tversky) | `delta=` is that β |
+| γ as the exponent itself (focal Tversky) | `gamma=` is 1/γ |
+| `weight` of classes | `alpha=[...]` of focal losses, one per class |
+"""
+
+
+def coming_from() -> str:
+    """The page as Markdown: a table per library, in the order of the catalogue."""
+    rows: dict[str, list[str]] = {}
+    for name, peers in PEERS.items():
+        for peer in peers:
+            rows.setdefault(peer.library, []).append(f"| `{peer.function}` | {_ours(name, peer)} | {peer.difference} |")
+    parts = [_HEAD]
+    for library, lines in rows.items():
+        title = library.replace("the ", "The ", 1)
+        parts.append("\n".join([f"## {title}", "", "| there | here | |", "|---|---|---|", *lines, ""]))
+    return "\n".join(parts)
+
+
+def _ours(name: str, peer: Peer) -> str:
+    if peer.ours is None:
+        return f"[`{name}`](losses/{name}.md), never the same"
+    settings = settings_text(peer.ours)
+    text = f'`get_loss("{name}"{f", {settings}" if settings else ""})`'
+    text += f" × {peer.scale:g}" if peer.scale != 1 else ""
+    return text + (f" {'+' if peer.offset > 0 else '-'} {abs(peer.offset):g}" if peer.offset else "")
+
+
+if __name__ == "__main__":
+    print(coming_from(), end="")
