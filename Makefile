@@ -30,7 +30,8 @@ test: lint
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
 
-# Other libraries' losses, in an environment of their own: what they require does not go beside the study's packages.
+# Other libraries' losses, and nnU-Net, MONAI and Lightning as trainers, in an environment of their own: what they require
+# does not go beside the study's packages.
 PEERS := .venv-peers
 $(PEERS)/.installed: constraints.txt tests/peers/requirements.txt tests/peers/requirements-alone.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -246,6 +246,8 @@ def test_folders_that_are_none(results, tmp_path):
     folder = results.trainer(MIXED)
     with pytest.raises(InputError, match="is not a folder of nnU-Net's results"):
         import_nnunet([tmp_path / "nothing"], tmp_path / "study")
+    with pytest.raises(InputError, match="must be a positive number of mm, got 0"):
+        import_nnunet([folder], tmp_path / "study", tolerance_mm=0)
     with pytest.raises(InputError, match="is given twice"):
         import_nnunet([folder, folder.parent], tmp_path / "study")
 

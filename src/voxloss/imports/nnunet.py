@@ -1,11 +1,13 @@
 """nnU-Net's validations of several trainers as one study."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from voxloss.data.case import Case, Dataset
+from voxloss.errors import InputError
 from voxloss.evaluation.metrics import TOLERANCE_MM
 from voxloss.evaluation.scores import score_table
 from voxloss.imports.comparable import require_comparable
@@ -42,6 +44,8 @@ def import_nnunet(
         InputError: results that cannot be compared or read; the message says which and why.
     """
     require_free(study)
+    if not 0 < tolerance_mm < math.inf:
+        raise InputError(f"the tolerance of the NSD must be a positive number of mm, got {tolerance_mm}")
     trainings = [read_training(folder, folds) for folder in find_trainings(folders)]
     require_comparable(trainings, folds)
     places = Places(labels, images)
