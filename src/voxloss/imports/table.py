@@ -12,6 +12,7 @@ from voxloss.evaluation.scores import COLUMNS, complete_check, score_table
 from voxloss.imports.study_files import Imported, Summary, require_free, write_imported
 
 REQUIRED = ("loss", "case", "metric", "value")
+MOST_FOLDS = 1000  # each gets a folder per loss and seed
 DEFAULTS = {"class": "structure", "fold": "0", "seed": "0"}
 PRIMARY_METRICS = ComparisonConfig.__annotations__["primary_metric"].__args__
 
@@ -107,8 +108,8 @@ def _renamed(columns: str | None, there: "pd.Index", path: Path) -> Mapping[str,
 def _check(scores: pd.DataFrame, path: Path) -> None:
     if scores["dataset"].nunique() > 1:
         raise InputError(f"{path} holds several data sets: {', '.join(scores['dataset'].unique())}; import one of them")
-    if (negative := scores[scores["fold"] < 0]).size:
-        raise InputError(f"{path}: fold {negative['fold'].iloc[0]} should not be negative")
+    if (strange := scores[~scores["fold"].between(0, MOST_FOLDS - 1)]).size:
+        raise InputError(f"{path}: fold {strange['fold'].iloc[0]} should lie between 0 and {MOST_FOLDS - 1}")
     folds = scores.groupby("case")["fold"].nunique()
     if (folds > 1).any():
         raise InputError(f"the splits differ: case {folds.idxmax()} of {path} is held out in more than one fold")
