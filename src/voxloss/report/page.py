@@ -16,6 +16,9 @@ from voxloss.report.record import RunRecord, StudyRecord
 from voxloss.report.summary import Summary
 from voxloss.report.tables import STARS_KEY, TEST_NAMES, TEST_NOTES, count_of
 
+# As `batch_check` gives it.
+IMPORTED = (True, "These scores were imported: whether the losses had the same batches and first weights is not known.")
+
 STATE_ORDER = ("failed", "diverged", "running", "pending", "done")
 
 
@@ -81,7 +84,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
             environment=_environment(record),
-            batches=batch_check(record.runs),
+            batches=IMPORTED if record.imported else batch_check(record.runs),
             version=voxloss.__version__,
         )
     )

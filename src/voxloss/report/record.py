@@ -34,7 +34,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """Everything a report is made from. `scores` may be empty; `losses` are keys, in the study's order."""
+    """Everything a report is made from. `scores` may be empty; `losses` are keys, in the study's order.
+
+    imported: the scores are of trainings elsewhere (`voxloss import`), of which little is known.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -46,6 +49,7 @@ class StudyRecord:
     runs: tuple[RunRecord, ...]
     scores: "pd.DataFrame"
     data_digest: str | None = None
+    imported: bool = False
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """One value of the configuration."""
@@ -84,7 +88,8 @@ def open_record(study: Path) -> StudyRecord:
     else:
         scores = merge_scores(run.folder / "scores.csv" for run in runs if (run.folder / "scores.csv").is_file())
     digest = _read(study / "dataset.json").get("digest")
-    return StudyRecord(study, config, environment, dataset, folds, losses, seeds, runs, scores, digest)
+    imported = "imported" in content
+    return StudyRecord(study, config, environment, dataset, folds, losses, seeds, runs, scores, digest, imported)
 
 
 def read_history(run: RunRecord) -> list[dict[str, float]]:
