@@ -85,18 +85,19 @@ def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
 
 
 def test_nothing_in_a_name_ends_the_script(tmp_path):
-    prefix = "</script><script>alert(1)//\u2028"
+    prefix, name = "<!--<script>\u2028", "</script><script>alert(1)//\u2028"
     files = StudyFiles(
-        losses=("dice", "focal"), cases=4, folds=2, case_prefix="case", classes=("background", prefix, "c")
+        losses=("dice", "focal"), cases=4, folds=2, case_prefix=prefix, classes=("background", name, "c")
     )
     files.primary_class = "c"
-    study = files.write(tmp_path / "study")
-    record = open_record(study)
+    record = open_record(files.write(tmp_path / "study"))
     comparison = compare(record)
-    names, _ = write_viewer_cases(record, comparison, ["case000"], tmp_path / "out")
-    text = (tmp_path / "out" / names["case000"]).read_text(encoding="utf-8")
+    names, _ = write_viewer_cases(record, comparison, [f"{prefix}000"], tmp_path / "out")
+    written = tmp_path / "out" / names[f"{prefix}000"]
+    text = written.read_text(encoding="utf-8")
     assert "<" not in text and text.isascii()
-    assert viewer_index(record, comparison, names)["classes"] == [prefix, "c"]
+    assert read_case(written)["case"] == f"{prefix}000"
+    assert viewer_index(record, comparison, names)["classes"] == [name, "c"]
 
 
 def test_the_largest_error_by_hand():
