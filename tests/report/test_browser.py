@@ -122,6 +122,30 @@ def test_another_loss_is_another_prediction(watched):
     assert watched.complaints == []
 
 
+def test_cases_asked_for_in_a_hurry_end_with_the_last(watched):
+    page = watched.page
+    page.locator("button.open").first.click()
+    for _ in range(3):
+        page.get_by_role("button", name="next").click()
+    wanted = page.locator("button.open").nth(3).text_content()
+    page.wait_for_selector(f"#viewer[data-shown={wanted}]", timeout=60_000)
+    page.wait_for_timeout(1000)
+    assert page.locator("#viewer-title").text_content() == wanted
+    assert page.locator("#viewer-message").text_content() == ""
+    drawn = page.evaluate("voxlossViewer.panes.map(pane => [pane.drawn, pane.niivue.volumes.length])")
+    assert drawn == [[wanted, 3], [wanted, 3]] and watched.complaints == []
+
+
+def test_where_there_is_no_webgl_the_viewer_says_so(browser, report):
+    watched = Watched(browser)
+    watched.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    watched.page.goto((report / "index.html").as_uri())
+    watched.page.locator("button.open").first.click()
+    watched.page.get_by_text("WebGL 2 is needed").wait_for(timeout=20_000)
+    assert watched.page.locator("#viewer-class").is_disabled()
+    watched.page.context.close()
+
+
 @pytest.mark.parametrize("width", [360, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_at_either_width(browser, report, width, scheme):

@@ -85,7 +85,7 @@ def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
 
 
 def test_nothing_in_a_name_ends_the_script(tmp_path):
-    prefix, name = "<!--<script>\u2028", "</script><script>alert(1)//\u2028"
+    prefix, name = "<!--<script>", "</script><script>alert(1)//\u2028"
     files = StudyFiles(
         losses=("dice", "focal"), cases=4, folds=2, case_prefix=prefix, classes=("background", name, "c")
     )
@@ -111,6 +111,29 @@ def test_the_largest_error_by_hand():
     }  # fmt: skip
     assert _largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed"
     assert _largest_error(reference, reference, affine) is None
+
+
+def test_missed_and_invented_voxels_are_not_one_error():
+    """A structure that is moved by a voxel is missed on one side and invented on the other."""
+    reference = np.zeros((20, 20, 20), bool)
+    reference[5:15, 5:15, 5:15] = True
+    prediction = np.roll(reference, 1, axis=0)
+    prediction[5:15, 5:15, 16:18] = True  # a little more on the invented side
+    error = _largest_error(reference, prediction, np.eye(4))
+    assert error["kind"] == "invented" and error["ml"] == pytest.approx(0.2)
+    alone = _largest_error(reference, np.roll(reference, 1, axis=0), np.eye(4))
+    assert alone["ml"] == pytest.approx(0.1)
+
+
+def test_the_scores_shown_are_those_of_the_predictions_shown(tmp_path):
+    study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2, seeds=(3, 5)).write(tmp_path / "study")
+    record = open_record(study)
+    comparison = compare(record)
+    scores = pd.read_csv(study / "scores.csv").set_index(["metric", "seed", "case", "loss", "class"])["value"]
+    index = viewer_index(record, comparison, {"case_001": "0001.js"})
+    assert index["seed"] == 3
+    for loss in ("dice", "focal"):
+        assert index["dice"]["case_001"][loss]["2"] == round(scores["dice", 3, "case_001", loss, "tumour"], 3)
 
 
 def test_the_largest_error_is_a_wrong_voxel_though_its_centre_is_not():
@@ -143,6 +166,9 @@ def test_the_cut_volume_lies_where_the_whole_one_does(tmp_path, monkeypatch, ope
     case = next(case for case in record.dataset.cases if case.case_id == "case_001")
     whole = nibabel.load(case.label)
     shown = volume(content["reference"])
+    predicted = nibabel.load(record.run("dice", record.fold_of("case_001"), 0).folder / "predictions/case_001.nii.gz")
+    wrong = [np.asarray(image.dataobj) == 2 for image in (whole, predicted)]
+    assert content["errors"]["dice"]["2"] == _largest_error(*wrong, whole.affine)  # of the whole grid
     for voxel in np.argwhere(np.asarray(shown.dataobj))[::5]:
         at = np.linalg.inv(whole.affine) @ shown.affine @ [*voxel, 1]
         assert np.asarray(whole.dataobj)[tuple(np.rint(at[:3]).astype(int))] == shown.dataobj[tuple(voxel)]

@@ -23,6 +23,7 @@ from voxloss.report.slices import grey_window
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 # A case of more voxels is cut to what surrounds its structures, and if that is not enough thinned out.
 VIEWER_VOXELS = 6_000_000
@@ -99,29 +100,29 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
 
     reference, geometry = read_label(case, record.dataset.label_values)
     predictions = _predictions(record, comparison, case)
+    classes = range(1, len(record.dataset.classes))
+    errors = {
+        loss: {str(index): _largest_error(reference == index, mask == index, geometry.affine) for index in classes}
+        for loss, mask in predictions.items()
+    }
     frame = _frame([reference, *predictions.values()])
     affine = np.asarray(geometry.affine) @ _window_affine(frame)
     image, _ = read_image(replace(case, images=case.images[:1]))
     low, high = grey_window(record, image[0])
     grey = np.clip((image[0][frame] - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     del image
-    reference = reference[frame]
-    classes = range(1, len(record.dataset.classes))
     return {
         "case": case.case_id,
         "cut": tuple(grey.shape) != tuple(geometry.shape),
         "image": _nifti(grey, affine),
-        "reference": _nifti(reference, affine),
+        "reference": _nifti(reference[frame], affine),
         "predictions": {loss: _nifti(mask[frame], affine) for loss, mask in predictions.items()},
-        "errors": {
-            loss: {str(index): _largest_error(reference == index, mask[frame] == index, affine) for index in classes}
-            for loss, mask in predictions.items()
-        },
+        "errors": errors,
     }
 
 
 def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> "dict[str, np.ndarray]":
-    fold, seed = record.fold_of(case.case_id), min(record.seeds, default=0)
+    fold, seed = record.fold_of(case.case_id), _shown_seed(record)
     predictions = {}
     for loss in comparison.losses:
         run = record.run(loss, fold, seed)
@@ -129,6 +130,10 @@ def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> "di
         if path is not None and path.is_file():
             predictions[loss], _ = read_label(replace(case, label=path), record.dataset.label_values)
     return predictions
+
+
+def _shown_seed(record: StudyRecord) -> int:
+    return min(record.seeds, default=0)
 
 
 def _frame(masks: "Sequence[np.ndarray]") -> tuple[slice, ...]:
@@ -170,36 +175,43 @@ def _nifti(array: "np.ndarray", affine: "np.ndarray") -> str:
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
 
 
-def _largest_error(reference: "np.ndarray", prediction: "np.ndarray", affine: "np.ndarray") -> dict[str, Any] | None:
-    """Where the largest connected piece of wrong voxels is, in world mm, and its size; None where none is wrong."""
+def _largest_error(reference: "np.ndarray", prediction: "np.ndarray", affine: "ArrayLike") -> dict[str, Any] | None:
+    """Where the largest connected piece of missed or of invented voxels is, in world mm, and its size; None without."""
     import numpy as np
     from scipy import ndimage
 
-    pieces, count = ndimage.label(reference != prediction, structure=np.ones((3, 3, 3)))
-    if not count:
+    boxes = ndimage.find_objects((reference != prediction).view(np.uint8))
+    if not boxes:
         return None
-    sizes = np.bincount(pieces.ravel())[1:]
-    largest = int(sizes.argmax()) + 1
-    box = ndimage.find_objects(pieces, max_label=largest)[-1]
-    inside = pieces[box] == largest
+    cut = boxes[0]  # the part of the grid that has errors
+    largest: tuple[int, str, np.ndarray] | None = None
+    for kind, wrong in (("missed", reference[cut] & ~prediction[cut]), ("invented", prediction[cut] & ~reference[cut])):
+        pieces, count = ndimage.label(wrong, structure=np.ones((3, 3, 3)))
+        if not count:
+            continue
+        sizes = np.bincount(pieces.ravel())[1:]
+        if largest is None or sizes.max() > largest[0]:
+            largest = int(sizes.max()), kind, pieces == int(sizes.argmax()) + 1
+    assert largest is not None
+    size, kind, piece = largest
     # The voxel furthest from the piece's border: its centroid may lie outside it.
-    depth = np.asarray(ndimage.distance_transform_cdt(np.pad(inside, 1)))[1:-1, 1:-1, 1:-1]
-    voxel = [
-        int(place) + part.start for place, part in zip(np.unravel_index(depth.argmax(), depth.shape), box, strict=True)
-    ]
-    millimetres = affine @ [*voxel, 1]
-    size = float(sizes.max() * abs(np.linalg.det(affine[:3, :3])) / 1000)
-    kind = "missed" if reference[tuple(voxel)] else "invented"
-    return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(size, 3), "kind": kind}
+    depth = np.asarray(ndimage.distance_transform_cdt(np.pad(piece, 1)))[1:-1, 1:-1, 1:-1]
+    places = zip(np.unravel_index(depth.argmax(), depth.shape), cut, strict=True)
+    matrix = np.asarray(affine)
+    millimetres = matrix @ [*(int(place) + part.start for place, part in places), 1]
+    volume_ml = size * abs(np.linalg.det(matrix[:3, :3])) / 1000
+    return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(float(volume_ml), 3), "kind": kind}
 
 
 def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, str]) -> dict[str, Any]:
-    """What the viewer's script needs to know before a case is opened: names of losses and classes, scores, files."""
-    from voxloss.evaluation.scores import seed_means
+    """What the viewer's script needs to know before a case is opened: names of losses and classes, scores, files.
 
+    The scores are those of the predictions that are shown, of the first seed.
+    """
     classes = list(record.dataset.classes)
     scores = comparison.scores
-    dice = seed_means(scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))])
+    dice = scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))]
+    dice = dice[dice["seed"] == _shown_seed(record)][["case", "loss", "class", "value"]]
     values: dict[str, dict[str, dict[str, float]]] = {}
     for row in dice.dropna().to_dict("records"):
         by_class = values.setdefault(row["case"], {}).setdefault(row["loss"], {})
@@ -210,4 +222,5 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
         "primary": classes.index(comparison.primary_class),
         "files": files,
         "dice": values,
+        "seed": _shown_seed(record) if len(record.seeds) > 1 else None,
     }

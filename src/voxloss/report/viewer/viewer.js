@@ -17,6 +17,9 @@
   }));
   const scripts = new Map();
   const cases = new Map();
+  // Which mean nothing before there is a volume.
+  const controls = [classes, plane, ...Object.values(opacity), ...panes.map((pane) => pane.losses)];
+  let started = null;
   let current = null;
   let request = 0;
 
@@ -44,7 +47,7 @@
     select.replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
   }
 
-  async function start() {
+  async function begin() {
     await load("viewer/niivue.umd.js");
     for (const pane of panes) {
       const niivue = new window.niivue.Niivue({
@@ -67,6 +70,16 @@
     }
     panes[0].niivue.broadcastTo([panes[1].niivue], { "2d": true, "3d": true });
     panes[1].niivue.broadcastTo([panes[0].niivue], { "2d": true, "3d": true });
+    for (const control of controls) control.disabled = false;
+  }
+
+  /** Once, however many cases are asked for meanwhile; tried again after a failure. */
+  function start() {
+    started ??= begin().catch((error) => {
+      started = null;
+      throw error;
+    });
+    return started;
   }
 
   /** Leave the chosen class alone in a volume of class indices. */
@@ -78,9 +91,12 @@
     volume.cal_max = 1;
   }
 
+  /** Put the current case into a pane; whatever was asked for before and comes late is left. */
   async function draw(pane) {
     const { niivue } = pane;
-    const content = cases.get(index.files[current]);
+    const mine = (pane.drawing = Symbol("drawing"));
+    const shown = current;
+    const content = cases.get(index.files[shown]);
     const prediction = content.predictions[pane.losses.value];
     const wanted = [
       ["image", content.image, "gray", 1],
@@ -95,13 +111,14 @@
       if (name !== "image") choose(volume);
       volumes.push(volume);
     }
+    if (mine !== pane.drawing || shown !== current) return;
     // The cross-hair stays where it is when another loss of the same case is taken.
-    const before = niivue.volumes.length && pane.drawn === current ? niivue.frac2mm(niivue.scene.crosshairPos) : null;
+    const before = niivue.volumes.length && pane.drawn === shown ? niivue.frac2mm(niivue.scene.crosshairPos) : null;
     for (const volume of niivue.volumes.slice()) niivue.removeVolume(volume);
     for (const volume of volumes) niivue.addVolume(volume);
     niivue.setSliceType(Number(plane.value));
     if (before) niivue.scene.crosshairPos = niivue.mm2frac(before.slice(0, 3));
-    pane.drawn = current;
+    pane.drawn = shown;
     niivue.drawScene();
     describe(pane);
   }
@@ -114,6 +131,7 @@
     const error = (content.errors[key] || {})[classes.value];
     pane.error.disabled = !error;
     pane.error.textContent = error ? `largest error: ${error.ml} ml ${error.kind}` : "no error";
+    pane.error.hidden = !content.predictions[key];
     if (!content.predictions[key]) pane.score.textContent = "no prediction";
   }
 
@@ -129,22 +147,24 @@
   async function open(name) {
     const mine = ++request;
     current = name;
-    document.getElementById("viewer-title").textContent = name;
+    document.getElementById("viewer-title").textContent = index.seed === null ? name : `${name}, seed ${index.seed}`;
     message.textContent = "loading …";
     if (!dialog.open) dialog.showModal();
     try {
-      if (!panes[1].niivue) await start();
+      await start();
       await load(`viewer/cases/${index.files[name]}`);
       for (const pane of panes) {
         if (mine !== request) return;
         await draw(pane);
       }
+      if (mine !== request) return;
       const first = panes.find((pane) => !pane.error.disabled);
       if (first) jump(first);
       const cut = cases.get(index.files[name]).cut;
       message.textContent = cut ? "The part around the structures, thinned out where it is large." : "";
       dialog.dataset.shown = name;
     } catch (error) {
+      if (mine !== request) return;
       message.textContent = `The volumes cannot be shown (WebGL 2 is needed): ${error.message}`;
     }
   }
@@ -182,6 +202,7 @@
   for (const button of document.querySelectorAll("button.open")) {
     button.addEventListener("click", () => open(button.dataset.case));
   }
+  for (const control of controls) control.disabled = true;
   for (const button of dialog.querySelectorAll("[data-step]")) {
     button.addEventListener("click", () => step(Number(button.dataset.step)));
   }
