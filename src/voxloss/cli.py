@@ -345,6 +345,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _view(arguments: argparse.Namespace) -> int:
+    import threading
     import webbrowser
 
     from voxloss.report import build_report
@@ -354,8 +355,8 @@ def _view(arguments: argparse.Namespace) -> int:
         build_report(arguments.study)
     with report_server(arguments.study, arguments.port) as server:
         print(f"{server.address}  (Ctrl-C ends it)", flush=True)
-        if not arguments.no_browser:
-            webbrowser.open(server.address)
+        if not arguments.no_browser:  # beside the server, which a browser in this terminal would keep waiting
+            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:

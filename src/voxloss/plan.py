@@ -7,14 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 import voxloss
 from voxloss.config import StudyConfig, loss_choices
 from voxloss.experiment import Survey, resolve_device, survey
-from voxloss.machine import available_memory
+from voxloss.machine import available_memory, forget_peak_memory, peak_memory
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import augments_on, workers_of
 from voxloss.training.networks import check_network, make_network, outputs
@@ -233,10 +232,6 @@ def _peak(device: torch.device, reset: bool = False) -> int | None:
         if reset:
             torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.max_memory_allocated(device)
-    try:
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return None
+    if reset:
+        forget_peak_memory()
+    return peak_memory()

@@ -72,7 +72,8 @@ class _PeakMemory:
 
         self.before, self.device = before, torch.device(device)
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            if torch.cuda.is_initialized():  # a device that cannot be had is the run's failure, and found there
+                torch.cuda.reset_peak_memory_stats(self.device)
         else:
             forget_peak_memory()
 

@@ -111,6 +111,36 @@ def test_what_is_refused(tmp_path, fault):
     assert not (tmp_path / "study").exists()
 
 
+def test_undefined_values_need_dice_beside_them(tmp_path):
+    lines = [
+        (*line[:3], "nan" if line[:2] == ("ours", "patient 1") else line[3], *line[4:])
+        for line in rows(metrics=("precision",))
+    ]
+    assert any(line[3] == "nan" for line in lines)
+    with pytest.raises(InputError, match="precision of structure in case patient 1 has no value for loss ours"):
+        import_table(write(tmp_path / "t.csv", lines), tmp_path / "study")
+
+
+def test_metrics_of_some_classes_or_cases_are_named(tmp_path):
+    lines = [(*line, "a") for line in rows(metrics=("dice",))] + [
+        (*line, "b") for line in rows(metrics=("dice", "recall"))
+    ]
+    lines += [(*line, "b") for line in rows(metrics=("nsd",)) if line[1] != "patient 1"]
+    import_table(write(tmp_path / "t.csv", lines, "loss,case,metric,value,fold,class"), tmp_path / "study")
+    page = build_report(tmp_path / "study").read_text(encoding="utf-8")
+    assert "Left out, since only some of the cases have it: NSD of b." in page
+    assert page.count("There are scores alone") == 1 and "cannot be looked at:" not in page
+    header = (tmp_path / "study" / "report" / "tables" / "table1_scores.md").read_text().splitlines()[2]
+    assert header == "| Loss | DSC a | DSC b | Recall b |"
+
+
+def test_folds_that_are_not_there_have_no_runs(tmp_path):
+    lines = [(*line[:4], {"0": "0", "1": "7"}[line[4]]) for line in rows()]
+    import_table(write(tmp_path / "t.csv", lines), tmp_path / "study")
+    record = open_record(tmp_path / "study")
+    assert {run.fold for run in record.runs} == {0, 7} and {run.state for run in record.runs} == {"done"}
+
+
 def test_tables_that_are_none(tmp_path):
     with pytest.raises(InputError, match="there is no table"):
         import_table(tmp_path / "none.csv", tmp_path / "study")

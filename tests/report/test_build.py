@@ -106,7 +106,7 @@ def test_tables_on_disk_are_the_numbers(reported_study):
     names = {path.name for path in folder.iterdir()}
     stems = {"table1_scores"} | {f"table2_{c}_{t}" for c in ("kidney", "tumour") for t in ("rank_sum", "signed_rank")}
     stems |= {f"{name}_{c}" for c in ("kidney", "tumour") for name in ("verdict", "ranks", "further")}
-    data_alone = {"effects_kidney.csv", "effects_tumour.csv", "cases.csv", "intervals_over_cases.csv"}
+    data_alone = {"effects_kidney.csv", "effects_tumour.csv", "cases.csv", "intervals_over_cases.csv", "scores.csv"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")} | data_alone
 
 
@@ -202,7 +202,7 @@ def test_one_loss_and_one_class(tmp_path):
     assert "there is no other loss to compare it with" in headline(study).headline
     build_report(study)
     written = {path.stem for path in (study / "report" / "tables").glob("*.csv")}
-    assert written == {"table1_scores", "further_organ", "cases", "intervals_over_cases"}
+    assert written == {"table1_scores", "further_organ", "cases", "intervals_over_cases", "scores"}
     print_tables(study, Console(file=io.StringIO()))
 
 

@@ -66,7 +66,7 @@ def import_nnunet(
         rows += training_rows(training, seed, places if without_masks is None else None, tolerance_mm, tell)
         for fold, cases in training.folds.items():
             for case, validated in cases.items():
-                if validated.prediction.name.endswith(".nii.gz") and validated.prediction.is_file():
+                if validated.prediction.name.endswith((".nii.gz", ".nii")) and validated.prediction.is_file():
                     predictions[training.loss, fold, seed, case] = validated.prediction
     settings = {training.loss: training.setting for training in trainings}
     first = trainings[0]

@@ -202,7 +202,9 @@ def _read_summary(path: Path, structures: Sequence[Structure], ending: str) -> d
             if case in cases:
                 raise InputError(f"{path} has the case {case} twice")
             cases[case] = Validated(counts, path.parent / name, Path(entry["reference_file"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a summary of nnU-Net's validation: {error!r} is missing or wrong") from None
     if not cases:
         raise InputError(f"{path} holds no case")

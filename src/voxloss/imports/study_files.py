@@ -1,5 +1,6 @@
 """Write scores from elsewhere as a study's folder, marked as such, with the masks where there are any."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -90,19 +91,18 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
         _write_json(folder / "folds.json", {"seed": None, "folds": folds})
         write_scores(folder / "scores.csv", scores)
         for loss in imported.keys:
-            for fold, cases in enumerate(folds):
+            for fold in (fold for fold, cases in enumerate(folds) if cases):
                 for seed in seeds:
                     run = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
                     run.mkdir(parents=True)
-                    reason = None if cases else "not among the folds that were imported"
-                    _write_json(
-                        run / "status.json",
-                        {"state": "done", "loss": loss, "fold": fold, "seed": seed, "reason": reason},
-                    )
+                    _write_json(run / "status.json", {"state": "done", "loss": loss, "fold": fold, "seed": seed})
         for (loss, fold, seed, case), source in imported.predictions.items():
             target = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}" / "predictions"
             target.mkdir(exist_ok=True)
-            shutil.copyfile(source, target / f"{case}.nii.gz")
+            if source.name.endswith(".gz"):
+                shutil.copyfile(source, target / f"{case}.nii.gz")
+            else:
+                (target / f"{case}.nii.gz").write_bytes(gzip.compress(source.read_bytes(), mtime=0))
         content = {
             "imported": dict(imported.origin),
             "config": {"name": imported.name, "comparison": comparison},

@@ -116,4 +116,18 @@ def _check(scores: pd.DataFrame, path: Path) -> None:
     for loss in scores["loss"].unique():
         if loss in ("", ".", "..") or any(sign in "/\\" or not sign.isprintable() for sign in loss):
             raise InputError(f"{path}: {loss!r} cannot be a loss's name, which is that of a folder")
+    _require_dice_of_undefined(scores, path)
     complete_check(scores)
+
+
+def _require_dice_of_undefined(scores: pd.DataFrame, path: Path) -> None:
+    """Without Dice nothing tells an empty prediction, which ranks as the worst, from a case without the structure."""
+    units = ["seed", "loss", "case", "class"]
+    with_dice = pd.MultiIndex.from_frame(scores.loc[scores["metric"] == "dice", units])
+    ambiguous = scores[(scores["status"] == "undefined") & ~pd.MultiIndex.from_frame(scores[units]).isin(with_dice)]
+    if len(ambiguous):
+        first = ambiguous.iloc[0]
+        raise InputError(
+            f"{path}: {first['metric']} of {first['class']} in case {first['case']} has no value for loss "
+            f"{first['loss']}, and there is no dice beside it that tells whether its prediction was empty"
+        )

@@ -68,12 +68,13 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
         axes.set_ylabel("Mean precision")
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
-            "Marks: means over the cases with a value; lines: the 95 % intervals of the main table; grey: where "
+            "Marks: the means of the main table, lines: their 95 % intervals; grey: where "
             "precision and recall give equal DSC. A loss towards the right misses less, towards the top invents less."
         )
-        without = [loss_name(loss) for loss in wide.loc[wide["precision_mean"].isna(), "loss"]]
+        none = wide[["precision_mean", "recall_mean"]].isna().any(axis=1)
+        without = [loss_name(loss) for loss in wide.loc[none, "loss"]]
         if without:
-            caption += f" Without a mark, since nothing was predicted: {', '.join(without)}."
+            caption += f" Without a mark, since it has no mean of both: {', '.join(without)}."
         return save_figure(figure, folder, name, f"Precision against recall of {class_name}", caption, wide)
 
 

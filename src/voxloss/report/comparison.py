@@ -23,7 +23,7 @@ class Comparison:
     losses and classes are in the study's order, the background left out; metrics are those of the table, in the order
     of `METRICS`. intervals, rank_sum and signed_rank are the tables of `voxloss.evaluation.significance`;
     other_intervals run over cases where the printed ones run over folds, and the other way round. The tests are on the
-    primary metric.
+    primary metric. partial: (class, metric) that only some of the cases have and that are therefore left out.
     """
 
     scores: "pd.DataFrame"
@@ -41,6 +41,7 @@ class Comparison:
     n_cases: int
     n_folds: int
     n_seeds: int
+    partial: tuple[tuple[str, str], ...] = ()
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -60,11 +61,12 @@ def compare(record: StudyRecord) -> Comparison:
     if scores.empty:
         raise InputError(f"{record.folder} has no case yet that is scored for all of its losses with a finished run")
     complete_check(scores)
+    metric = record.setting("comparison", "primary_metric", "dice")
+    scores, partial = _whole_metrics(scores, metric)
     present = list(dict.fromkeys(scores["loss"]))
     losses = [loss for loss in record.losses if loss in present]
     losses += [loss for loss in present if loss not in losses]
     scored = set(scores["class"])
-    metric = record.setting("comparison", "primary_metric", "dice")
     over = record.setting("comparison", "interval", "fold")
     classes = tuple(name for name in record.dataset.classes[1:] if name in scored)
     verdicts = {name: verdict(scores, name, metric) for name in classes}
@@ -84,7 +86,20 @@ def compare(record: StudyRecord) -> Comparison:
         n_cases=scores["case"].nunique(),
         n_folds=scores["fold"].nunique(),
         n_seeds=scores["seed"].nunique(),
+        partial=partial,
     )
+
+
+def _whole_metrics(scores: "pd.DataFrame", primary: str) -> "tuple[pd.DataFrame, tuple[tuple[str, str], ...]]":
+    """Without the metrics of a class that only some of its cases have, as where a study was begun by another version.
+
+    Their means would be of other cases than those beside them. The primary metric is kept in any case.
+    """
+    sizes = scores.groupby(["class", "metric"], sort=False)["case"].transform("size")
+    largest = sizes.groupby(scores["class"]).transform("max")
+    whole = (sizes == largest) | (scores["metric"] == primary)
+    left_out = scores.loc[~whole, ["class", "metric"]].drop_duplicates()
+    return scores[whole].reset_index(drop=True), tuple(left_out.itertuples(index=False, name=None))
 
 
 def rarest_class(record: StudyRecord, case_ids) -> str:

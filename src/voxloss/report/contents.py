@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxloss.errors import InputError
+from voxloss.evaluation.scores import write_scores
 from voxloss.report import beside_paper, cases, charts, figures, loss_figures, slices, tables
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures import FigureFile
@@ -29,6 +30,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
+    write_scores(folder / "tables" / "scores.csv", record.scores)
     further = _write_further(comparison, folder / "tables")
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
@@ -66,10 +68,11 @@ def _draw_figures(
     missing: list[str],
 ) -> list[FigureFile]:
     drawn: list[FigureFile | None] = []
-    try:
-        drawn.append(slices.slice_figure(record, comparison, folder))
-    except InputError as error:
-        missing.append(f"The figure of a representative case could not be drawn: {error}.")
+    if _has_images(record):
+        try:
+            drawn.append(slices.slice_figure(record, comparison, folder))
+        except InputError as error:
+            missing.append(f"The figure of a representative case could not be drawn: {error}.")
     drawn += others
     slug = slugs(comparison.classes)
     for name in primary_first(comparison):
@@ -162,13 +165,22 @@ def _write_cases(
     rows = cases.case_rows(comparison)
     _write_csv(folder / "tables" / "cases.csv", cases.cases_frame(rows, comparison.losses))
     chosen = [row.case_id for row in rows[:viewer_cases]]
-    files, failed = cases.write_viewer_cases(record, comparison, chosen, folder / "viewer" / "cases")
-    missing += failed
+    files: dict[str, str] = {}
+    if _has_images(record):
+        files, failed = cases.write_viewer_cases(record, comparison, chosen, folder / "viewer" / "cases")
+        missing += failed
+    else:
+        missing.append("There are scores alone, without images and masks, so no case can be looked at.")
     (folder / "viewer").mkdir(exist_ok=True)
     source = resources.files("voxloss.report") / "viewer"
     for name in VIEWER_FILES:
         (folder / "viewer" / name).write_bytes((source / name).read_bytes())
     return CasesTable(tuple(rows), cases.viewer_index(record, comparison, files))
+
+
+def _has_images(record: StudyRecord) -> bool:
+    """Whether the data set says where any case's image and mask are; imported scores may come without."""
+    return any(case.images and case.label for case in record.dataset.cases)
 
 
 def _write_table(folder: Path, name: str, data: "pd.DataFrame", table: Table, printed: Table) -> None:

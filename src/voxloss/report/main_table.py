@@ -25,7 +25,8 @@ def scores_table(comparison: Comparison, classes: Sequence[str]) -> Table:
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
     """Distances, volumes and lesions of one class; None where the scores have none of them."""
-    metrics = [metric for metric in comparison.metrics if metric not in OVERLAP_METRICS]
+    there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
+    metrics = [metric for metric in comparison.metrics if metric not in OVERLAP_METRICS and metric in there]
     if not metrics:
         return None
     caption = (

@@ -82,7 +82,8 @@ def open_record(study: Path) -> StudyRecord:
     comparison = config.get("comparison") or {}
     losses = tuple(_loss_key(entry) for entry in comparison.get("losses", ()))
     seeds = tuple(comparison.get("seeds", ()))
-    runs = tuple(_run(study, loss, fold, seed) for loss in losses for fold in range(len(folds)) for seed in seeds)
+    held_out = [fold for fold, ids in enumerate(folds) if ids]  # of imported results some folds may not be there
+    runs = tuple(_run(study, loss, fold, seed) for loss in losses for fold in held_out for seed in seeds)
     if (study / "scores.csv").is_file():
         scores = read_scores(study / "scores.csv")
     else:

@@ -13,13 +13,18 @@ LOOPBACK = "127.0.0.1"
 
 
 class ReportServer(ThreadingHTTPServer):
-    """Serves STUDY/report and STUDY/scores.csv, which the page links to; nothing else of the study."""
+    """Serves STUDY/report; nothing else of the study."""
 
     daemon_threads = True
 
     def __init__(self, study: Path, port: int) -> None:
         self.study = study.resolve()
         super().__init__((LOOPBACK, port), _Handler)
+
+    @property
+    def named_port(self) -> tuple[str, ...]:
+        """How a browser names the port after the host; it leaves out HTTP's own."""
+        return (f":{self.server_port}", "") if self.server_port == 80 else (f":{self.server_port}",)
 
     @property
     def address(self) -> str:
@@ -36,7 +41,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def send_head(self):
         # Another site's name that points to this address must not read the report (DNS rebinding).
         if self.headers.get("Host", "") not in {
-            f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")
+            f"{name}{port}" for name in (LOOPBACK, "localhost") for port in self.server.named_port
         }:
             self.send_error(HTTPStatus.FORBIDDEN)
             return None
@@ -50,8 +55,7 @@ class _Handler(SimpleHTTPRequestHandler):
             path = Path(self.translate_path(self.path)).resolve()
         except ValueError:  # a null byte
             path = Path()
-        inside = path.is_relative_to(self.server.study / "report") or path == self.server.study / "scores.csv"
-        if not inside or not path.is_file():
+        if not path.is_relative_to(self.server.study / "report") or not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         return super().send_head()

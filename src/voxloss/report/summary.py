@@ -67,5 +67,8 @@ def _limits(record: StudyRecord, comparison: Comparison):
     bad = [run for run in record.runs if run.state in ("failed", "diverged")]
     if bad:
         yield f"{count_of(len(bad), 'run')} failed or diverged; their scores count as 0 in rankings and tests."
+    if comparison.partial:
+        names = ", ".join(f"{metric_name(metric)} of {class_name}" for class_name, metric in comparison.partial)
+        yield f"Left out, since only some of the cases have it: {names}."
     if comparison.n_seeds == 1:
         yield "One seed: how much runs vary is known from the folds alone."

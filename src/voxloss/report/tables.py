@@ -1,6 +1,7 @@
 """What stands in the tables: mean ± interval of every loss, and matrices of adjusted p-values."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,9 @@ def scores_table(
     the best. † marks means that leave scores out; the notes say how many.
     """
     by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
-    columns = [(class_name, metric) for class_name in classes for metric in metrics]
+    there = {key[1:] for key in by_key}
+    columns = [(name, metric) for name in classes for metric in metrics if (name, metric) in there]
+    widths = Counter(name for name, _ in columns)
     best = {column: _best([by_key[(loss, *column)] for loss in losses], column[1]) for column in columns}
     rows = []
     for loss in losses:
@@ -91,7 +94,7 @@ def scores_table(
     return Table(
         title=title,
         caption=caption,
-        groups=tuple((class_name, len(metrics)) for class_name in classes),
+        groups=tuple((class_name, widths[class_name]) for class_name in classes if widths[class_name]),
         header=("Loss", *(metric_name(metric) for _, metric in columns)),
         rows=tuple(rows),
         notes=tuple(_left_out_notes(by_key, losses, columns)),

@@ -5,6 +5,7 @@
   /** The number that a cell begins with, or its text; what has no value comes last in either direction. */
   function cellValue(cell) {
     const text = (cell.dataset.value || cell.textContent).trim();
+    if (cell.tagName === "TH") return text.toLowerCase(); // a name, whatever it begins with
     if (text === "" || text.startsWith("n/a")) return null;
     const number = text.replace("−", "-").match(/^[-+]?\d+(\.\d+)?([eE][-+]?\d+)?/);
     return number ? Number(number[0]) : text.toLowerCase();
