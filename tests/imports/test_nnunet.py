@@ -199,6 +199,11 @@ FAULTS = {
     "a summary that is none": (
         {}, lambda f: (f / "fold_1/validation/summary.json").write_text("{}"), "is not a summary of nnU-Net's",
     ),
+    "a summary with no number": (
+        {}, lambda f: edit(f / "fold_0/validation/summary.json",
+                           lambda c: c["metric_per_case"][0]["metrics"]["1"].update(TP=float("nan"))),
+        "is not a summary of nnU-Net's validation: ValueError",
+    ),
     "a summary of other labels": (
         {}, lambda f: edit(f / "fold_0/validation/summary.json", lambda c: c["metric_per_case"][0]["metrics"].pop("2")),
         "is not a summary of nnU-Net's validation: KeyError",
