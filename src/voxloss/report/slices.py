@@ -201,7 +201,7 @@ def _draw(
     n_rows = math.ceil(len(panels) / COLUMNS)
     n_columns = math.ceil(len(panels) / n_rows)
     pictures = 2 if below and crop is not None else 1
-    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.42) + 0.35)
+    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.48) + 0.45)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
