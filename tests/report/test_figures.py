@@ -9,10 +9,12 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from study_files import AFFINE, StudyFiles
 
 from voxloss.errors import InputError
+from voxloss.report import slices
 from voxloss.report.comparison import compare, rarest_class
 from voxloss.report.figures import curves_figure, curves_table, score_figure
 from voxloss.report.record import open_record
@@ -95,6 +97,24 @@ def test_inset_stays_inside_and_is_left_out_where_useless():
     assert left >= -0.5 and right <= 99.5 and top >= -0.5 and bottom <= 99.5
     assert inset_crop(np.ones((10, 10), dtype=bool)) is None
     assert inset_crop(np.zeros((10, 10), dtype=bool)) is None
+
+
+def test_of_one_class_the_magnified_part_is_below_and_nothing_overlaps():
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[10:14, 12:18] = 1
+    panels = [slices.Panel(name, f"{name}\nDSC", mask, 0.5) for name in ("a", "b", "c")]
+    crop = inset_crop(mask > 0, 1.0)
+    figure = slices._draw(panels, np.ones((60, 80)), (0, 2), (1.0, 1.0), crop, True, ("background", "lesion"))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes] + [figure.legends[0].get_window_extent(renderer)]
+    assert len(boxes) == 7
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+        assert box.y1 <= figure.bbox.y1 + 1 and box.y0 >= -1
+    above, below = figure.axes[0], figure.axes[3]
+    assert above.get_xlim() == (-0.5, 79.5) and below.get_xlim() == (crop[0], crop[1])
 
 
 def test_inset_is_top_right_unless_it_would_hide_the_structure():

@@ -200,19 +200,22 @@ def _draw(
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)
     n_columns = math.ceil(len(panels) / n_rows)
-    pictures = 2 if below and crop is not None else 1
+    pictures = 2 if below and crop is not None else 1  # one above the other
     size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.48) + 0.45)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(n_rows, n_columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
+        grid = figure.subplots(n_rows * pictures, n_columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, n_columns)
+            axes = grid[row * pictures, column]
             _draw_plane(axes, grey, panel.mask, window, pixel_mm, 1.0)
             axes.set_title(panel.title, fontsize=8.5, linespacing=1.25)
             if crop is not None:
-                x, y, share = (0.0, -1.02, 1.0) if below else (*inset_corner(crop, grey.shape), INSET_SHARE)
-                _draw_inset(axes, (x, y, share, share), grey, panel.mask, window, pixel_mm, crop)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_axis_off()
+                corner = inset_corner(crop, grey.shape)
+                inset = grid[row * 2 + 1, column] if below else axes.inset_axes((*corner, INSET_SHARE, INSET_SHARE))
+                _draw_inset(axes, inset, grey, panel.mask, window, pixel_mm, crop)
         handles = [
             Line2D([], [], color=_contour_colour(place), linewidth=2, label=name)
             for place, name in enumerate(classes)
@@ -227,6 +230,7 @@ def _contour_colour(class_index: int) -> str:
 
 
 def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
+    axes.set_axis_on()
     axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_mm[0] / pixel_mm[1])
     axes.set_xticks([])
     axes.set_yticks([])
@@ -281,12 +285,11 @@ def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]
     return far, far
 
 
-def _draw_inset(axes, place, grey, mask, window, pixel_mm, crop) -> None:
+def _draw_inset(axes, inset, grey, mask, window, pixel_mm, crop) -> None:
     from matplotlib.patches import Rectangle
 
     left, right, top, bottom = crop
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.6))
-    inset = axes.inset_axes(place)
     _draw_plane(inset, grey, mask, window, pixel_mm, 1.3)
     inset.set_xlim(left, right)
     inset.set_ylim(bottom, top)
