@@ -1,7 +1,6 @@
 """Write scores from elsewhere as a study's folder, marked as such, with the masks where there are any."""
 
 import gzip
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import voxloss
 from voxloss.data.case import Case, Dataset
 from voxloss.errors import InputError
 from voxloss.evaluation.scores import write_scores
-from voxloss.files import atomic_folder
+from voxloss.files import atomic_folder, write_json
 from voxloss.study import is_imported
 
 
@@ -87,15 +86,15 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
     if imported.tolerance_mm is not None:
         comparison["tolerance_mm"] = imported.tolerance_mm
     with atomic_folder(study) as folder:
-        _write_json(folder / "dataset.json", _dataset_content(imported.dataset))
-        _write_json(folder / "folds.json", {"seed": None, "folds": folds})
+        write_json(folder / "dataset.json", _dataset_content(imported.dataset))
+        write_json(folder / "folds.json", {"seed": None, "folds": folds})
         write_scores(folder / "scores.csv", scores)
         for loss in imported.keys:
             for fold in (fold for fold, cases in enumerate(folds) if cases):
                 for seed in seeds:
                     run = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
                     run.mkdir(parents=True)
-                    _write_json(run / "status.json", {"state": "done", "loss": loss, "fold": fold, "seed": seed})
+                    write_json(run / "status.json", {"state": "done", "loss": loss, "fold": fold, "seed": seed})
         for (loss, fold, seed, case), source in imported.predictions.items():
             target = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}" / "predictions"
             target.mkdir(exist_ok=True)
@@ -130,10 +129,6 @@ def _dataset_content(dataset: Dataset) -> dict[str, Any]:
 def _case_content(case: Case) -> dict[str, Any]:
     label = None if case.label is None else str(case.label.resolve())
     return {"id": case.case_id, "images": [str(path.resolve()) for path in case.images], "label": label}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _text(value: Any) -> str:
