@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from voxloss.config import PAPER_LOSSES
+from voxloss.config.schema import PAPER_LOSSES
 from voxloss.evaluation.metrics import METRICS, OVERLAP_METRICS
 from voxloss.evaluation.scores import write_scores
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import voxloss
-from voxloss.config import StudyConfig
-from voxloss.config_files import load_config
-from voxloss.data import kits19
-from voxloss.data.phantom import write_phantom
-from voxloss.data.prepare_all import prepare_cases
-from voxloss.data.preprocess import Preparation, PreparedCase
+from voxloss.config.files import load_config
+from voxloss.config.schema import StudyConfig
+from voxloss.data.layouts import kits19
+from voxloss.data.phantom.write import write_phantom
+from voxloss.data.prepare.case import Preparation, PreparedCase
+from voxloss.data.prepare.cases import prepare_cases
 from voxloss.training.batches import Training, augmentation_seeds, device_augmenter, training_batches, workers_of
 from voxloss.training.networks import make_network
 from voxloss.training.precision import autocast, layout, place

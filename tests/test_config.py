@@ -2,10 +2,10 @@
 
 import pytest
 
-from voxloss.config import LossChoice, loss_choices
-from voxloss.config_checks import warnings_about
-from voxloss.config_files import load_config, preset_names, to_plain
-from voxloss.errors import InputError
+from voxloss.config.checks import warnings_about
+from voxloss.config.files import load_config, preset_names, to_plain
+from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.utilities.errors import InputError
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -57,7 +57,7 @@ def test_a_configuration_comes_back_from_its_plain_form():
     config = load_config("brats20", ["--comparison.losses", "[dice, {name: focal, gamma: 3}]"])
     import yaml
 
-    from voxloss.config import StudyConfig
+    from voxloss.config.schema import StudyConfig
 
     arguments = []
     for name, value in yaml.safe_load(yaml.safe_dump(to_plain(config))).items():

@@ -2,7 +2,7 @@
 
 import os
 
-from voxloss.executors import _short_spinning
+from voxloss.study.executors import _short_spinning
 
 
 def test_threads_of_worker_processes_do_not_spin_long_unless_the_user_says_so(monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from voxloss.files import atomic_folder, atomic_path, write_json, write_text
+from voxloss.utilities.files import atomic_folder, atomic_path, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxloss.machine import available_memory, forget_peak_memory, peak_memory
+from voxloss.utilities.machine import available_memory, forget_peak_memory, peak_memory
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from study_helpers import TINY
-from voxloss.cli import _run
-from voxloss.data.phantom import write_phantom
+from voxloss.commands.main import _run
+from voxloss.data.phantom.write import write_phantom
 
 IMAGE, MASK = "case_00001/imaging.nii.gz", "case_00002/segmentation.nii.gz"
 

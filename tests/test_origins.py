@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from voxloss.config_files import load_config, preset_names, to_plain
-from voxloss.origins import annotated_yaml
+from voxloss.config.files import load_config, preset_names, to_plain
+from voxloss.config.origins import annotated_yaml
 
 PAPER = ("paper", "MIScnn", "ours")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from study_helpers import TINY, command
-from voxloss import plan as module
-from voxloss.config_files import load_config
-from voxloss.data.phantom import write_phantom
-from voxloss.errors import InputError
-from voxloss.experiment import open_study
-from voxloss.plan import _advice, _growing, _windows, plan
+from voxloss.config.files import load_config
+from voxloss.data.phantom.write import write_phantom
+from voxloss.study import plan as module
+from voxloss.study.make import open_study
+from voxloss.study.plan import _advice, _growing, _windows, plan
+from voxloss.utilities.errors import InputError
 
 
 @pytest.fixture(scope="module")

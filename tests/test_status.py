@@ -7,10 +7,13 @@ import threading
 import pytest
 from rich.console import Console
 
-from voxloss.config_files import load_config
-from voxloss.data import Case, Dataset
-from voxloss.status import progress, run_seconds_left, status_view, study_seconds_left, watch
-from voxloss.study import Study, locked, write_study
+from voxloss.commands.display import status_view, watch
+from voxloss.config.files import load_config
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
+from voxloss.study.folder import Study, write_study
+from voxloss.study.lock import locked
+from voxloss.study.progress import progress, run_seconds_left, study_seconds_left
 
 HEADER = "epoch,train_loss,validation_loss,validation_dice,not_predicted,learning_rate,gradient_shares,seconds"
 

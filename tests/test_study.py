@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from study_helpers import command, tiny_run, voxloss
-from voxloss.data.phantom import write_phantom
+from voxloss.data.phantom.write import write_phantom
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
-from voxloss.study import Study, locked
+from voxloss.study.folder import Study
+from voxloss.study.lock import locked
 
 
 @pytest.fixture(scope="module")

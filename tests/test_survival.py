@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from study_helpers import command, tiny_run, voxloss
-from voxloss.data.phantom import write_phantom
+from voxloss.data.phantom.write import write_phantom
 from voxloss.evaluation.scores import read_scores
 from voxloss.training.checkpoint import load_state
 

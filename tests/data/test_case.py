@@ -9,18 +9,10 @@ import pytest
 from nifti_files import KITS_AFFINE, SCALING_AT, SROW_X_AT, box, oblique_affine, patch_header, write_nifti
 
 from voxloss.data import nifti
-from voxloss.data.case import (
-    Case,
-    Dataset,
-    count_label_values,
-    read_geometry,
-    read_image,
-    read_label,
-    require_complete,
-    without_excluded,
-    write_label,
-)
-from voxloss.errors import InputError
+from voxloss.data.case import Case, read_geometry, read_image, read_label, write_label
+from voxloss.data.dataset import Dataset, require_complete, without_excluded
+from voxloss.data.nifti import count_label_values
+from voxloss.utilities.errors import InputError
 
 KITS_VALUES = {0: 0, 1: 1, 2: 2}
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from nifti_files import KITS_AFFINE, PIXDIM_AT, SROW_X_AT, box, patch_header, write_nifti
 
-from voxloss.data import brats20, folder, kits19, load_dataset
-from voxloss.data.case import Case, Dataset
-from voxloss.data.doctor import ClassFingerprint, Finding, Patch, Report, Spread, check, format_report
+from voxloss.data.case import Case
+from voxloss.data.check.check import ClassFingerprint, Finding, Patch, Report, Spread, check, format_report
+from voxloss.data.dataset import Dataset
+from voxloss.data.layouts import brats20, folder, kits19, load_dataset
 
 SHAPE = (4, 10, 10)
 CLASSES = ("background", "kidney", "tumour")

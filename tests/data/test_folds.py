@@ -3,7 +3,7 @@
 import pytest
 
 from voxloss.data.folds import assign_folds, split_of
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 IDS = [f"case_{number:05}" for number in range(17)]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from nifti_files import write_nifti
 
-from voxloss.data import LAYOUTS, brats20, decathlon, detect_layout, folder, kits19, load_dataset
-from voxloss.data.case import read_image, read_label, require_complete
-from voxloss.errors import InputError
+from voxloss.data.case import read_image, read_label
+from voxloss.data.dataset import require_complete
+from voxloss.data.layouts import LAYOUTS, brats20, decathlon, detect_layout, folder, kits19, load_dataset
+from voxloss.utilities.errors import InputError
 
 SHAPE = (4, 5, 6)
 

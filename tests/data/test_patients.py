@@ -4,7 +4,7 @@ import pytest
 
 from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.patients import by_patient, read_patients
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 PATIENTS = {f"c{number:02}": f"p{number // 3}" for number in range(24)}  # three scans each
 

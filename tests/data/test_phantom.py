@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from voxloss.data import phantom
 from voxloss.data.case import read_image, read_label
-from voxloss.data.kits19 import load
-from voxloss.data.phantom import KITS19_TUMOUR_FRACTION, SETTINGS, draw_fraction, make_case, write_phantom
-from voxloss.data.phantom_canvas import SmoothField, ellipsoid, grow, segment
-from voxloss.errors import InputError
+from voxloss.data.layouts.kits19 import load
+from voxloss.data.phantom import write as phantom
+from voxloss.data.phantom.canvas import SmoothField, ellipsoid, grow, segment
+from voxloss.data.phantom.write import KITS19_TUMOUR_FRACTION, SETTINGS, draw_fraction, make_case, write_phantom
+from voxloss.utilities.errors import InputError
 
 SMALL, FULL = SETTINGS["small"], SETTINGS["full"]
 # The full setting's anatomy and distributions, every fourth pixel: quick enough for extreme tumours.

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from voxloss.data import kits19, prepare_all
-from voxloss.data.phantom import write_phantom
-from voxloss.data.preprocess import Preparation, prepare_case
-from voxloss.errors import InputError
+from voxloss.data.layouts import kits19
+from voxloss.data.phantom.write import write_phantom
+from voxloss.data.prepare import cases as prepare_all
+from voxloss.data.prepare.case import Preparation, prepare_case
+from voxloss.utilities.errors import InputError
 
 PREPARATION = Preparation((-79, 304), (8.0, 8.0, 8.0), "zscore")
 

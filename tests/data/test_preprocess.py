@@ -9,11 +9,13 @@ import torch
 from nifti_files import KITS_AFFINE, write_nifti
 from scipy import ndimage
 
-from voxloss.data import preprocess, resample
-from voxloss.data.case import Case, Dataset, read_image
-from voxloss.data.kits19 import load as load_kits
-from voxloss.data.preprocess import Preparation, open_prepared, prepare_case, prepare_image, restore_label
-from voxloss.errors import InputError
+from voxloss.data.case import Case, read_image
+from voxloss.data.dataset import Dataset
+from voxloss.data.layouts.kits19 import load as load_kits
+from voxloss.data.prepare import case as preprocess
+from voxloss.data.prepare import resample
+from voxloss.data.prepare.case import Preparation, open_prepared, prepare_case, prepare_image, restore_label
+from voxloss.utilities.errors import InputError
 
 PLAIN = Preparation(normalisation="none")
 
@@ -432,7 +434,7 @@ def test_the_real_abdomen_with_the_papers_settings(tmp_path, real_data):
 
 
 def test_the_real_brats_case_keeps_its_grid(tmp_path, real_data):
-    from voxloss.data.brats20 import load
+    from voxloss.data.layouts.brats20 import load
 
     dataset = load(real_data / "brats")
     prepared = prepare_case(dataset.cases[0], dataset, Preparation(spacing_mm=(1, 1, 1)), tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from voxloss.data.structures import bounding_box, components, share_of_patches_without
+from voxloss.data.check.structures import bounding_box, components, share_of_patches_without
 
 
 def test_pieces_touch_by_corners_too():

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from voxloss.errors import InputError
 from voxloss.evaluation import metrics
 from voxloss.evaluation.metrics import OVERLAP_METRICS, case_scores, confusion_counts
+from voxloss.utilities.errors import InputError
 
 CLASSES = ("background", "kidney", "tumour")
 

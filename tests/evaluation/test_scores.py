@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_helpers import dice_table, row
 
-from voxloss.errors import InputError
 from voxloss.evaluation.metrics import METRICS, case_scores
 from voxloss.evaluation.scores import (
     COLUMNS,
@@ -24,6 +23,7 @@ from voxloss.evaluation.scores import (
     worst_filled,
     write_scores,
 )
+from voxloss.utilities.errors import InputError
 
 CLASSES = ("background", "tumour")
 

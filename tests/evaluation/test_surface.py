@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from voxloss.errors import InputError
 from voxloss.evaluation import surface
 from voxloss.evaluation.lesions import match_lesions
 from voxloss.evaluation.metrics import METRICS, case_scores
 from voxloss.evaluation.surface import surface_distances
+from voxloss.utilities.errors import InputError
 
 SPACING = (3.0, 0.7, 1.1)
 

@@ -9,13 +9,13 @@ import yaml
 from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 
 from study_helpers import command
-from voxloss.errors import InputError
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
-from voxloss.imports import import_nnunet
 from voxloss.nnunet.names import trainer_name
 from voxloss.report import build_report
 from voxloss.report.record import open_record
+from voxloss.study.imported import import_nnunet
+from voxloss.utilities.errors import InputError
 
 MIXED, OURS = "nnUNetTrainerVoxlossMixedFocal", "nnUNetTrainerVoxlossFocal"
 

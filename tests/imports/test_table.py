@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from study_helpers import command
-from voxloss.errors import InputError
 from voxloss.evaluation.scores import read_scores
-from voxloss.imports import import_table
 from voxloss.report import build_report
 from voxloss.report.record import open_record
+from voxloss.study.imported import import_table
+from voxloss.utilities.errors import InputError
 
 
 def rows(losses=("ours", "theirs"), cases=6, metrics=("dice", "precision"), folds=2):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import voxloss
-from voxloss.cli import main
+from voxloss.commands.main import main
 from voxloss.losses import CATALOGUE, describe
 from voxloss.losses.options import Options
 

@@ -18,7 +18,7 @@ def test_summaries_are_those_of_nnunet(labels, tmp_path):
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    from voxloss.imports import import_nnunet
+    from voxloss.study.imported import import_nnunet
 
     results = nnunet_files.Results(tmp_path, labels).references()
     folder = results.trainer("nnUNetTrainerVoxlossMixedFocal")

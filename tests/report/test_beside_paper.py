@@ -5,8 +5,8 @@ import math
 import pytest
 from score_tables import intervals_of, pairs_of
 
-from voxloss.report.beside_paper import beside_paper, beside_paper_tests, paper_table, paper_tests_table
-from voxloss.report.paper_numbers import METRICS, PAPER_ORDER, PAPER_P, PAPER_RESULTS
+from voxloss.report.tables.beside_paper import beside_paper, beside_paper_tests, paper_table, paper_tests_table
+from voxloss.report.tables.paper_numbers import METRICS, PAPER_ORDER, PAPER_P, PAPER_RESULTS
 
 KITS_CLASSES = ("kidney", "tumour")
 

@@ -7,8 +7,9 @@ import pytest
 from browser import Watched, chromium, needs_browser
 from study_files import StudyFiles
 
-from voxloss.report import build_report, figures
-from voxloss.report.server import report_server
+from voxloss.report import build_report
+from voxloss.report.figures import scores as figures
+from voxloss.report.page.server import report_server
 
 pytestmark = needs_browser
 

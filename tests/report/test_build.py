@@ -13,14 +13,15 @@ from latex import compile_latex, needs_latex
 from rich.console import Console
 from study_files import StudyFiles
 
-from voxloss.errors import InputError
 from voxloss.evaluation.scores import read_scores
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum
-from voxloss.report import build_report, figures, print_tables
+from voxloss.report import build_report, print_tables
 from voxloss.report.comparison import compare
+from voxloss.report.figures import scores as figures
 from voxloss.report.record import open_record
 from voxloss.report.summary import summarise
-from voxloss.report.tables import interval_text, metric_digits
+from voxloss.report.tables.scores import interval_text, metric_digits
+from voxloss.utilities.errors import InputError
 
 HOSTILE = '"><script>alert(1)</script>$x$'
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from study_files import SHAPE, StudyFiles
 
-from voxloss.report import cases
-from voxloss.report.cases import _frame, _largest_error, case_rows, viewer_index, write_viewer_cases
 from voxloss.report.comparison import compare
+from voxloss.report.page import cases
+from voxloss.report.page.cases import _frame, _largest_error, case_rows, viewer_index, write_viewer_cases
 from voxloss.report.record import open_record
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from study_files import StudyFiles
 
-from voxloss.report.charts import _round_numbers, cost_figure, cost_table, precision_recall_figure, volume_table
 from voxloss.report.comparison import compare
+from voxloss.report.figures.charts import _round_numbers, cost_figure, cost_table, precision_recall_figure, volume_table
 from voxloss.report.record import open_record
 
 

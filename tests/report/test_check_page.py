@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from study_helpers import command
-from voxloss.data import load_dataset
-from voxloss.data.doctor import check
-from voxloss.data.findings import Finding
-from voxloss.data.phantom import write_phantom
-from voxloss.report.check_page import render_check
+from voxloss.data.check.check import check
+from voxloss.data.check.findings import Finding
+from voxloss.data.layouts import load_dataset
+from voxloss.data.phantom.write import write_phantom
+from voxloss.report.page.check import render_check
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_what_must_be_mended_gives_status_1(data, tmp_path):
 def test_patients_stay_in_one_fold_of_a_study(data, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_0000{number},p{number // 2}\n" for number in range(4)))
-    from voxloss.config_files import load_config
-    from voxloss.experiment import open_study
+    from voxloss.config.files import load_config
+    from voxloss.study.make import open_study
 
     config = load_config("demo", ["--data.root", str(data), "--splits.patients", str(table), "--splits.folds", "2",
                                   "--comparison.losses", "[dice]"])  # fmt: skip

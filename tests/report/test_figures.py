@@ -13,12 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from study_files import AFFINE, StudyFiles
 
-from voxloss.errors import InputError
-from voxloss.report import slices
 from voxloss.report.comparison import compare, rarest_class
-from voxloss.report.figures import curves_figure, curves_table, score_figure
-from voxloss.report.record import open_record
-from voxloss.report.slices import (
+from voxloss.report.figures import slices
+from voxloss.report.figures.scores import curves_figure, curves_table, score_figure
+from voxloss.report.figures.slices import (
     INSET_SHARE,
     inset_corner,
     inset_crop,
@@ -28,6 +26,8 @@ from voxloss.report.slices import (
     slice_figure,
     visible_frame,
 )
+from voxloss.report.record import open_record
+from voxloss.utilities.errors import InputError
 
 ORIENTATIONS = {
     "RAS": np.diag([1.0, 2.0, 3.0, 1.0]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import voxloss
-from voxloss.report.loss_figures import CURVES, EDGES, FAMILIES, curve_values, curves_of_losses_figure, family_figure
+from voxloss.report.figures.losses import CURVES, EDGES, FAMILIES, curve_values, curves_of_losses_figure, family_figure
 
 
 @pytest.fixture(scope="module")

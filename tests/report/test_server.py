@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from voxloss.errors import InputError
-from voxloss.report.server import report_server
+from voxloss.report.page.server import report_server
+from voxloss.utilities.errors import InputError
 
 
 @pytest.fixture

@@ -9,17 +9,10 @@ from latex import compile_latex, needs_latex
 from rich.console import Console
 from score_tables import intervals_of, pairs_of
 
-from voxloss.report.formats import Cell, Table, escape_latex, to_console, to_html, to_latex, to_markdown
 from voxloss.report.names import loss_name, slugs
-from voxloss.report.paper_numbers import PAPER_RESULTS
-from voxloss.report.tables import (
-    interval_text,
-    p_text,
-    scores_table,
-    short_p_text,
-    significance_matrix,
-    stars,
-)
+from voxloss.report.tables.formats import Cell, Table, escape_latex, to_console, to_html, to_latex, to_markdown
+from voxloss.report.tables.paper_numbers import PAPER_RESULTS
+from voxloss.report.tables.scores import interval_text, p_text, scores_table, short_p_text, significance_matrix, stars
 
 METRICS = ("dice", "precision", "recall")
 LOSSES_OF_THE_PAPER = tuple(PAPER_RESULTS["kits19"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from batchgenerators.augmentations.utils import create_zero_centered_coordinate_mesh, elastic_deform_coordinates
 
-from voxloss.config import AugmentationConfig
+from voxloss.config.schema import AugmentationConfig
 from voxloss.training.augment import Augmenter, elastic_magnitude
 
 SIZE = (12, 16, 16)

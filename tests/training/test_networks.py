@@ -8,13 +8,13 @@ import torch
 from test_train import CASES, CPU, SMALL, history
 
 import voxloss
-from voxloss.config_files import load_config
-from voxloss.errors import InputError
+from voxloss.config.files import load_config
 from voxloss.training.batches import Training
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import check_network, make_network, outputs
 from voxloss.training.predict import predict_probabilities
 from voxloss.training.train import train
+from voxloss.utilities.errors import InputError
 
 CLASSES = ("background", "ball", "core")
 SEGRESNET = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxloss.config import PatchesConfig, StudyConfig
+from voxloss.config.schema import PatchesConfig, StudyConfig
 from voxloss.training.predict import predict_probabilities
 
 

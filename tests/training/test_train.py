@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import voxloss
-from voxloss.config_files import load_config
+from voxloss.config.files import load_config
 from voxloss.training.batches import Training, augmentation_seeds
 from voxloss.training.checkpoint import load_state
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
+from voxloss.utilities.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -208,7 +209,7 @@ def test_validation_dice_is_the_mean_over_foreground_classes(tmp_path, monkeypat
 
 def test_a_damaged_checkpoint_is_named_and_code_in_one_is_not_run(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(voxloss.errors.InputError, match=r"checkpoint\.pt is not a readable checkpoint"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is not a readable checkpoint"):
         load_state(tmp_path / "checkpoint.pt")
 
     class Evil:
@@ -216,7 +217,7 @@ def test_a_damaged_checkpoint_is_named_and_code_in_one_is_not_run(tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"epoch": Evil()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(voxloss.errors.InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="not a readable checkpoint"):
         load_state(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "ran").exists()
 

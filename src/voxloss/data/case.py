@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ import numpy as np
 from voxloss.data.nifti import (
     Geometry,
     check_same_geometry,
-    count_label_values,
     count_values,
     geometry_of,
     grey_values,
@@ -21,27 +19,12 @@ from voxloss.data.nifti import (
     volume_shape,
     whole_values,
 )
-from voxloss.errors import InputError
-from voxloss.files import atomic_path
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_path
 
 if TYPE_CHECKING:
     import nibabel
 
-__all__ = [
-    "Case",
-    "Dataset",
-    "Geometry",
-    "channels_of",
-    "count_label_values",
-    "map_label",
-    "read_geometry",
-    "read_image",
-    "read_label",
-    "require_complete",
-    "require_same_channels",
-    "without_excluded",
-    "write_label",
-]
 
 MAX_LABEL_VALUE = 65535
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
@@ -63,75 +46,6 @@ class Case:
         name = self.case_id
         if name in ("", ".", "..") or any(sign in "/\\" or not sign.isprintable() for sign in name):
             raise InputError(f"{name!r} cannot be a case's id, since results are kept in a folder of that name")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Cases that share classes.
-
-    classes: names by class index; the first is "background". label_values: value in a mask file -> class index; any
-    other value in a mask is an error. dropped: (case id, reason) of what is on disk but not used.
-    value_hints: undeclared value -> what probably went wrong, for the error message.
-    """
-
-    name: str
-    cases: tuple[Case, ...]
-    classes: tuple[str, ...]
-    label_values: dict[int, int]
-    dropped: tuple[tuple[str, str], ...] = ()
-    value_hints: dict[int, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.classes or self.classes[0] != "background":
-            raise InputError(f"the first class of {self.name} should be background, but the classes are {self.classes}")
-        if len(set(self.classes)) < len(self.classes) or len(self.classes) >= UNDECLARED:
-            raise InputError(f"the classes of {self.name} should differ and be fewer than 255, but are {self.classes}")
-        if wrong := set(self.label_values.values()) - set(range(len(self.classes))):
-            raise InputError(f"label_values of {self.name} names class {min(wrong)}, of {len(self.classes)} classes")
-        ids = [case.case_id for case in self.cases]
-        if len(set(ids)) < len(ids):
-            twice = next(case_id for case_id in ids if ids.count(case_id) > 1)
-            raise InputError(f"{self.name} has more than one case called {twice}")
-
-
-def without_excluded(
-    cases: Iterable[Case], exclude: Collection[str]
-) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    """Split cases into those to use and the (id, reason) of those excluded.
-
-    An id that no case has is no mistake: a preset's exclusions also serve a part of its data set.
-    """
-    if isinstance(exclude, str):
-        raise InputError(f"exclude should be a list of case ids, but is the text {exclude!r}")
-    cases = tuple(cases)
-    kept = tuple(case for case in cases if case.case_id not in exclude)
-    return kept, tuple((case.case_id, "excluded by the settings") for case in cases if case.case_id in exclude)
-
-
-def require_complete(dataset: Dataset) -> None:
-    """Raise InputError naming the first missing file, and how many are missing, unless all of a data set's exist."""
-    unlabelled = [case.case_id for case in dataset.cases if case.label is None]
-    if unlabelled:
-        raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
-    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
-
-
-def require_same_channels(dataset: Dataset) -> None:
-    """Raise InputError naming the first case with another number of channels than the first case, by their headers."""
-    counts = [channels_of(case) for case in dataset.cases]
-    for case, count in zip(dataset.cases, counts, strict=True):
-        if count != counts[0]:
-            first = dataset.cases[0].case_id
-            raise InputError(f"{case.images[0]}: case {case.case_id} has {count} channels, but {first} has {counts[0]}")
-
-
-def channels_of(case: Case) -> int:
-    """The number of a case's channels. Raises InputError where a header cannot be read."""
-    return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
 
 
 def read_image(case: Case) -> tuple[np.ndarray, Geometry]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxloss.data.patients import by_patient
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     import nibabel

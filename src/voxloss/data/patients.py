@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 
 def read_patients(path: Path) -> dict[str, str]:

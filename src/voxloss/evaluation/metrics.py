@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from voxloss.errors import InputError
 from voxloss.evaluation.lesions import match_lesions
 from voxloss.evaluation.surface import surface_distances
+from voxloss.utilities.errors import InputError
 
 
 @dataclass(frozen=True)

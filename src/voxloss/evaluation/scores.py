@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from voxloss.errors import InputError
 from voxloss.evaluation.metrics import METRICS, Score
-from voxloss.files import atomic_path
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_path
 
 COLUMNS = ("dataset", "fold", "seed", "loss", "case", "class", "metric", "value", "status")
 STATUSES = ("ok", "undefined", "failed")

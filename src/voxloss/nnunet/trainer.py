@@ -8,10 +8,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 import voxloss
-from voxloss.files import write_json
 from voxloss.nnunet.loss import nnunet_loss
 from voxloss.nnunet.names import RECORD, trainer_name
 from voxloss.nnunet.parameters import check_unchanged, read_parameters
+from voxloss.utilities.files import write_json
 
 
 class VoxlossTrainer(nnUNetTrainer):

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxloss.files import atomic_folder
-from voxloss.report import tables
 from voxloss.report.comparison import compare
 from voxloss.report.contents import write_contents
-from voxloss.report.formats import to_console
-from voxloss.report.main_table import primary_first, scores_caption, scores_table
-from voxloss.report.page import render_page
+from voxloss.report.page.page import render_page
 from voxloss.report.record import open_record
 from voxloss.report.summary import summary_sentence
-from voxloss.report.verdict_table import verdict_table
+from voxloss.report.tables import scores as tables
+from voxloss.report.tables.formats import to_console
+from voxloss.report.tables.main import primary_first, scores_caption, scores_table
+from voxloss.report.tables.verdict import verdict_table
+from voxloss.utilities.files import atomic_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

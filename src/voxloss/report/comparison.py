@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxloss.errors import InputError
 from voxloss.report.record import StudyRecord
+from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ def rarest_class(record: StudyRecord, case_ids) -> str:
 
     Where the masks are no longer readable it is the last class, by the custom that a lesion comes after its organ.
     """
-    from voxloss.data.case import count_label_values
+    from voxloss.data.nifti import count_label_values
 
     dataset = record.dataset
     voxels = dict.fromkeys(dataset.classes[1:], 0)

@@ -4,19 +4,24 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxloss.errors import InputError
 from voxloss.evaluation.scores import write_scores
-from voxloss.report import beside_paper, cases, charts, figures, loss_figures, slices, tables
 from voxloss.report.comparison import Comparison
-from voxloss.report.figures import FigureFile
-from voxloss.report.formats import Table, to_latex, to_markdown
-from voxloss.report.main_table import further_table, primary_first, scores_table
+from voxloss.report.figures import charts, slices
+from voxloss.report.figures import losses as loss_figures
+from voxloss.report.figures import scores as figures
+from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
-from voxloss.report.page import CasesTable, Contents, NamedTable
-from voxloss.report.paper_numbers import PAPER_RESULTS
+from voxloss.report.page import cases
+from voxloss.report.page.page import CasesTable, Contents, NamedTable
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
-from voxloss.report.verdict_table import stability_table, verdict_table
+from voxloss.report.tables import beside_paper
+from voxloss.report.tables import scores as tables
+from voxloss.report.tables.formats import Table, to_latex, to_markdown
+from voxloss.report.tables.main import further_table, primary_first, scores_table
+from voxloss.report.tables.paper_numbers import PAPER_RESULTS
+from voxloss.report.tables.verdict import stability_table, verdict_table
+from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +177,7 @@ def _write_cases(
     else:
         missing.append("There are scores alone, without images and masks, so no case can be looked at.")
     (folder / "viewer").mkdir(exist_ok=True)
-    source = resources.files("voxloss.report") / "viewer"
+    source = resources.files("voxloss.report.page") / "viewer"
     for name in VIEWER_FILES:
         (folder / "viewer" / name).write_bytes((source / name).read_bytes())
     return CasesTable(tuple(rows), cases.viewer_index(record, comparison, files))

@@ -69,15 +69,3 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
             slug, number = f"{base}-{number}", number + 1
         result[name] = slug
     return result
-
-
-def duration_text(seconds: float) -> str:
-    """ "42 s", "3 min 5 s", "12 h 30 min", "3 days 4 h"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 2 * 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} days {whole % 86400 // 3600} h"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxloss.config import LossChoice
-from voxloss.data.case import Case, Dataset
-from voxloss.errors import InputError
+from voxloss.config.losses import LossChoice
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
+from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
-from voxloss.report.tables import count_of
-from voxloss.report.verdict_table import verdict_sentence
+from voxloss.report.tables.verdict import verdict_sentence
+from voxloss.utilities.text import count_of
 
 # What ends a run; a pending, running or failed one may still give other numbers.
 OVER = ("done", "diverged")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxloss.config import AugmentationConfig
+from voxloss.config.schema import AugmentationConfig
 from voxloss.training.planar import slice_axis
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from voxloss.config import StudyConfig
+from voxloss.config.schema import StudyConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.training.augment import Augmenter
 

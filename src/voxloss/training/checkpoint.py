@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from voxloss.errors import InputError
-from voxloss.files import atomic_path
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_path
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxloss.config import StudyConfig
-from voxloss.errors import InputError
+from voxloss.config.schema import StudyConfig
 from voxloss.training.planar import Planar, slice_axis
 from voxloss.training.unet3d import UNet3D, pooling_strides
+from voxloss.utilities.errors import InputError
 
 
 def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from voxloss.config import StudyConfig, TrainingConfig
+from voxloss.config.schema import StudyConfig, TrainingConfig
 
 
 def layout(config: StudyConfig) -> torch.memory_format:

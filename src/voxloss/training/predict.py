@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from voxloss.config import StudyConfig
+from voxloss.config.schema import StudyConfig
 from voxloss.data.patches import padding_before
 from voxloss.training.networks import outputs
 from voxloss.training.precision import autocast, layout

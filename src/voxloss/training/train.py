@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 import voxloss
-from voxloss.config import StudyConfig
-from voxloss.files import write_text
+from voxloss.config.schema import StudyConfig
 from voxloss.losses import VoxelLoss
 from voxloss.training.batches import (
     Training,
@@ -29,6 +28,7 @@ from voxloss.training.events import Events
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
+from voxloss.utilities.files import write_text
 
 HISTORY = (
     "epoch",

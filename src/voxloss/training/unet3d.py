@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from voxloss.errors import InputError
+from voxloss.utilities.errors import InputError
 
 
 def _convolutions(inputs: int, outputs: int, norm: str, kernel: tuple[int, int, int]) -> nn.Sequential:

@@ -1,0 +1,1 @@
+"""Problems of a data set, and how rare its structures are."""

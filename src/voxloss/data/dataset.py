@@ -1,0 +1,135 @@
+"""A data set: cases that share classes and mask values, and what identifies its content."""
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxloss.data.case import UNDECLARED, Case
+from voxloss.data.nifti import open_nifti, volume_shape
+from voxloss.utilities.errors import InputError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases that share classes.
+
+    classes: names by class index; the first is "background". label_values: value in a mask file -> class index; any
+    other value in a mask is an error. dropped: (case id, reason) of what is on disk but not used.
+    value_hints: undeclared value -> what probably went wrong, for the error message.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+    label_values: dict[int, int]
+    dropped: tuple[tuple[str, str], ...] = ()
+    value_hints: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.classes or self.classes[0] != "background":
+            raise InputError(f"the first class of {self.name} should be background, but the classes are {self.classes}")
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) >= UNDECLARED:
+            raise InputError(f"the classes of {self.name} should differ and be fewer than 255, but are {self.classes}")
+        if wrong := set(self.label_values.values()) - set(range(len(self.classes))):
+            raise InputError(f"label_values of {self.name} names class {min(wrong)}, of {len(self.classes)} classes")
+        ids = [case.case_id for case in self.cases]
+        if len(set(ids)) < len(ids):
+            twice = next(case_id for case_id in ids if ids.count(case_id) > 1)
+            raise InputError(f"{self.name} has more than one case called {twice}")
+
+
+def without_excluded(
+    cases: Iterable[Case], exclude: Collection[str]
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    """Split cases into those to use and the (id, reason) of those excluded.
+
+    An id that no case has is no mistake: a preset's exclusions also serve a part of its data set.
+    """
+    if isinstance(exclude, str):
+        raise InputError(f"exclude should be a list of case ids, but is the text {exclude!r}")
+    cases = tuple(cases)
+    kept = tuple(case for case in cases if case.case_id not in exclude)
+    return kept, tuple((case.case_id, "excluded by the settings") for case in cases if case.case_id in exclude)
+
+
+def require_complete(dataset: Dataset) -> None:
+    """Raise InputError naming the first missing file, and how many are missing, unless all of a data set's exist."""
+    unlabelled = [case.case_id for case in dataset.cases if case.label is None]
+    if unlabelled:
+        raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
+    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
+
+
+def require_same_channels(dataset: Dataset) -> None:
+    """Raise InputError naming the first case with another number of channels than the first case, by their headers."""
+    counts = [channels_of(case) for case in dataset.cases]
+    for case, count in zip(dataset.cases, counts, strict=True):
+        if count != counts[0]:
+            first = dataset.cases[0].case_id
+            raise InputError(f"{case.images[0]}: case {case.case_id} has {count} channels, but {first} has {counts[0]}")
+
+
+def channels_of(case: Case) -> int:
+    """The number of a case's channels. Raises InputError where a header cannot be read."""
+    return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
+
+
+def data_digest(dataset: Dataset) -> str:
+    """A digest of every case's id and of the bytes of its images and mask, whatever folder they lie in."""
+    digest = hashlib.blake2b(digest_size=16)
+    for case in sorted(dataset.cases, key=lambda case: case.case_id):
+        digest.update(case.case_id.encode() + b"\0")
+        for path in (*case.images, case.label):
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def file_values(dataset: Dataset) -> list[int]:
+    """For every class the value that the masks use, the smallest where there are several."""
+    return [
+        min(value for value, index in dataset.label_values.items() if index == wanted)
+        for wanted in range(len(dataset.classes))
+    ]
+
+
+def to_file_values(label: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Class indices as the values that the data set's own masks use (BraTS20 writes enhancing tumour as 4)."""
+    return np.array(file_values(dataset), dtype=np.uint8)[label]
+
+
+def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "label_values": {str(value): index for value, index in dataset.label_values.items()},
+        "value_hints": {str(value): hint for value, hint in dataset.value_hints.items()},
+        "dropped": [list(pair) for pair in dataset.dropped],
+        "cases": [
+            {"id": case.case_id, "images": [str(path) for path in case.images], "label": str(case.label)}
+            for case in dataset.cases
+        ],
+    }
+
+
+def dataset_from_json(content: dict[str, Any]) -> Dataset:
+    return Dataset(
+        name=content["name"],
+        cases=tuple(
+            Case(case["id"], tuple(Path(path) for path in case["images"]), Path(case["label"]))
+            for case in content["cases"]
+        ),
+        classes=tuple(content["classes"]),
+        label_values={int(value): index for value, index in content["label_values"].items()},
+        dropped=tuple((case_id, reason) for case_id, reason in content["dropped"]),
+        value_hints={int(value): hint for value, hint in content["value_hints"].items()},
+    )

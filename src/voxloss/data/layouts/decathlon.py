@@ -1,0 +1,96 @@
+"""The Medical Segmentation Decathlon's layout (Antonelli et al. 2022), which nnU-Net also reads: imagesTr, labelsTr."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset, without_excluded
+from voxloss.data.layouts.folder import declared_classes, found_classes, pair_by_name
+from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.utilities.errors import InputError
+
+
+def load(root: Path, exclude: Collection[str] = (), classes: Mapping[str, int] | None = None) -> Dataset:
+    """List the training cases of ROOT/imagesTr and ROOT/labelsTr.
+
+    With ROOT/dataset.json, its "training" list gives the cases and its "labels" the classes (value -> name as the
+    Decathlon writes, or name -> value as nnU-Net does). Without a list the files are paired by name, channels as
+    NAME_0000; without labels the classes are those found in the masks. classes: name -> value, instead of both.
+    Images without a mask are dropped. Raises InputError for a folder without the layout or a dataset.json at fault.
+    """
+    root = Path(root)
+    for name in ("imagesTr", "labelsTr"):
+        if not (root / name).is_dir():
+            raise InputError(f"{root} has no folder {name}, so it is not the Decathlon's layout")
+    description = _description(root / "dataset.json")
+    if "training" in description:
+        cases, unlabelled = _listed(root, description["training"])
+    else:
+        cases, images = pair_by_name(root / "imagesTr", root / "labelsTr")
+        unlabelled = [(stem(path), "no mask") for path in images]
+        cases = tuple(
+            case if case.images else Case(case.case_id, (root / "imagesTr" / f"{case.case_id}.nii.gz",), case.label)
+            for case in cases
+        )
+    if not cases:
+        raise InputError(f"{root} holds no image with a mask in imagesTr and labelsTr")
+    cases, dropped = without_excluded(cases, exclude)
+    if classes:
+        names, label_values = declared_classes(classes)
+    elif "labels" in description:
+        names, label_values = declared_classes(_label_names(root / "dataset.json", description["labels"]))
+    else:
+        names, label_values = found_classes(cases)
+    title = str(description.get("name") or root.resolve().name)
+    return Dataset(title, cases, names, label_values, (*dropped, *unlabelled))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})") from error
+    if not isinstance(description, dict):
+        raise InputError(
+            f"{path} should be a JSON object with labels and training, but is a {type(description).__name__}"
+        )
+    return description
+
+
+def _listed(root: Path, training: Any) -> tuple[tuple[Case, ...], list[tuple[str, str]]]:
+    """The cases of dataset.json's list, and the (id, reason) of images that it gives no mask or does not name."""
+    cases, unlabelled = [], []
+    if not isinstance(training, list):
+        raise InputError(f"{root / 'dataset.json'} should have a list as training, but has {training!r}")
+    for entry in training:
+        if not (isinstance(entry, dict) and isinstance(entry.get("image"), str)):
+            raise InputError(f"{root / 'dataset.json'} lists {entry!r} where an entry names an image and a label")
+        image = root / entry["image"]
+        if not is_nifti_name(image):
+            continue
+        if isinstance(entry.get("label"), str):
+            cases.append(Case(stem(image), (image,), root / entry["label"]))
+        else:
+            unlabelled.append((stem(image), "no mask"))
+    known = {case.case_id for case in cases} | {case_id for case_id, _ in unlabelled}
+    for path in sorted((root / "imagesTr").iterdir()):
+        if is_nifti_name(path) and stem(path) not in known:
+            unlabelled.append((stem(path), "not in the training list of dataset.json"))
+    return tuple(sorted(cases, key=lambda case: case.case_id)), unlabelled
+
+
+def _label_names(path: Path, labels: Any) -> dict[str, int]:
+    """Name -> value of dataset.json's labels, which the Decathlon and nnU-Net write in opposite directions."""
+    if not isinstance(labels, dict):
+        raise InputError(f"{path} should have an object as labels, but has {labels!r}")
+    names: dict[str, int] = {}
+    for key, value in labels.items():
+        name, number = (value, key) if str(key).isdigit() else (key, value)
+        if not isinstance(name, str) or not str(number).isdigit():
+            raise InputError(f"{path} has the label {key!r}: {value!r} where a name and a whole value should be")
+        names["background" if int(number) == 0 else name] = int(number)
+    return names

@@ -1,0 +1,1 @@
+"""Clip, resample and normalise cases into a cache of memory-mapped arrays."""

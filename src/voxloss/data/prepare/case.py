@@ -1,0 +1,234 @@
+"""Clip, resample, normalise; and a cache of memory-mapped arrays, keyed by everything that made them."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from voxloss.data.case import Case, Geometry, read_image, read_label
+from voxloss.data.dataset import Dataset
+from voxloss.data.prepare.resample import resample_classes, resample_image, resample_probabilities, resampled_shape
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_folder, write_json
+
+FORMAT = 1  # of the cache entries; a change of what is written or how it is computed raises it
+FOREGROUND_VOXELS = 10_000  # per class, enough to draw patches from
+
+Normalisation = Literal["zscore", "minmax", "none"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a volume before it is cut into patches, in this order (MIScnn's, which the paper used).
+
+    clip: lowest and highest grey value. spacing_mm: voxel sizes to resample to, per stored array axis (None: as
+    stored). normalisation, per volume and channel: "zscore" is (x - mean) / std over all voxels, "minmax" is
+    (x - min) / (max - min). Raises InputError for values that make no sense.
+    """
+
+    clip: tuple[float, float] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    normalisation: Normalisation = "zscore"
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            object.__setattr__(self, "clip", tuple(float(value) for value in self.clip))
+            if len(self.clip) != 2 or not all(map(math.isfinite, self.clip)) or self.clip[0] >= self.clip[1]:
+                raise InputError(f"clip should be a lower and a higher grey value, but is {self.clip}")
+        if self.spacing_mm is not None:
+            object.__setattr__(self, "spacing_mm", tuple(float(value) for value in self.spacing_mm))
+            if len(self.spacing_mm) != 3 or not all(math.isfinite(value) and value > 0 for value in self.spacing_mm):
+                raise InputError(f"spacing_mm should be three positive sizes, but is {self.spacing_mm}")
+        if self.normalisation not in get_args(Normalisation):
+            raise InputError(
+                f"normalisation should be one of {', '.join(get_args(Normalisation))}, not {self.normalisation!r}"
+            )
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case in the cache. shape is the prepared one; original is the geometry of the files.
+
+    The arrays are opened as memory maps when asked for, so that a PreparedCase is cheap to keep and to send.
+    """
+
+    case_id: str
+    folder: Path
+    shape: tuple[int, int, int]
+    original: Geometry
+
+    @property
+    def image(self) -> np.memmap:
+        """The prepared channels, float32 (C, *shape), read-only."""
+        return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def label(self) -> np.memmap:
+        """The class indices, uint8 (*shape), read-only."""
+        return np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def foreground(self) -> dict[int, np.ndarray]:
+        """Class index (without background) -> int32 (n, 3) voxel coordinates, at most 10,000, drawn once for all."""
+        with np.load(self.folder / "foreground.npz", allow_pickle=False) as arrays:
+            return {int(index): arrays[index] for index in arrays.files}
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The exact spacing of the prepared grid: the field of view is kept, so it is near the one asked for."""
+        first, second, third = (
+            spacing * before / after
+            for spacing, before, after in zip(self.original.spacing_mm, self.original.shape, self.shape, strict=True)
+        )
+        return first, second, third
+
+
+def prepare_image(image: np.ndarray, spacing_mm: tuple[float, float, float], preparation: Preparation) -> np.ndarray:
+    """Clip, resample and normalise an image (C, *shape) of the given spacing; returns float32 (C, *prepared_shape).
+
+    The prepared shape is max(1, round(shape · spacing / target)), over the same field of view. Interpolation is
+    linear between the two nearest voxels along each axis, without smoothing beforehand when the grid gets coarser.
+    """
+    shape = resampled_shape(image.shape[1:], spacing_mm, preparation.spacing_mm)
+    prepared = np.empty((image.shape[0], *shape), dtype=np.float32)
+    for channel, target in zip(image, prepared, strict=True):
+        resample_image(channel, target, preparation.clip)
+        _normalise(target, preparation.normalisation)
+    return prepared
+
+
+def _normalise(volume: np.ndarray, normalisation: Normalisation) -> None:
+    """In place, slice by slice where float64 is needed: a large volume in float64 alone takes 2 GB."""
+    if normalisation == "zscore":
+        volume -= np.float32(volume.mean(dtype=np.float64))
+        variance = sum(float(np.square(part, dtype=np.float64).sum()) for part in volume) / volume.size
+        if variance > 0:  # a constant volume becomes 0
+            volume /= np.float32(math.sqrt(variance))
+    elif normalisation == "minmax":
+        low, high = volume.min(), volume.max()
+        volume -= low
+        if high > low:
+            volume /= high - low
+
+
+def prepare_case(case: Case, dataset: Dataset, preparation: Preparation, cache: Path) -> PreparedCase:
+    """Prepare a case, or open what an earlier call with the same settings and files left in the cache.
+
+    The entry is the folder CASE-KEY, where the key is a digest of the settings, the label values, and the names, sizes
+    and times of the source files. It appears whole or not at all; one that was cut short since is made again.
+    The label is resampled so that each class keeps its size: see resample_classes.
+    Raises InputError naming the file when the case cannot be read.
+    """
+    folder = Path(cache) / f"{case.case_id}-{_key(case, dataset, preparation)}"
+    entry = _opened(folder)
+    if entry is None:
+        try:
+            _write_entry(folder, case, dataset, preparation)
+        except OSError:  # the disk is full, or another process put the same entry in place meanwhile
+            if _opened(folder) is None:
+                raise
+        entry = open_prepared(folder)
+    return entry
+
+
+def _opened(folder: Path) -> PreparedCase | None:
+    try:
+        return open_prepared(folder)
+    except InputError:
+        return None
+
+
+def _key(case: Case, dataset: Dataset, preparation: Preparation) -> str:
+    if case.label is None:
+        raise InputError(f"case {case.case_id} has no mask")
+    sources = []
+    for path in (*case.images, case.label):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist")
+        status = path.stat()
+        sources.append([path.name, status.st_size, status.st_mtime_ns])
+    made_by = {
+        "format": FORMAT,
+        "preparation": asdict(preparation),
+        "label_values": sorted(dataset.label_values.items()),
+        "classes": len(dataset.classes),
+        "sources": sources,
+    }
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Preparation) -> None:
+    original_label, _ = read_label(case, dataset.label_values, dataset.value_hints)
+    image, original = read_image(case)
+    prepared = prepare_image(image, original.spacing_mm, preparation)
+    del image
+    label = resample_classes(original_label, prepared.shape[1:])
+    foreground = {str(index): _coordinates(label, index) for index in range(1, len(dataset.classes))}
+    with atomic_folder(folder) as partial:
+        np.save(partial / "image.npy", prepared, allow_pickle=False)
+        np.save(partial / "label.npy", label, allow_pickle=False)
+        np.savez(partial / "foreground.npz", **foreground)  # type: ignore[arg-type]
+        description = {
+            "case_id": case.case_id,
+            "shape": list(label.shape),
+            "channels": prepared.shape[0],
+            "original": asdict(original),
+            "preparation": asdict(preparation),
+            "bytes": {path.name: path.stat().st_size for path in sorted(partial.iterdir())},
+        }
+        write_json(partial / "geometry.json", description)
+
+
+def _coordinates(label: np.ndarray, index: int) -> np.ndarray:
+    """Coordinates of a class, int32 (n, 3); of many, an even draw that depends on the label alone."""
+    flat = np.flatnonzero(label == index)
+    if flat.size > FOREGROUND_VOXELS:
+        flat = np.sort(np.random.default_rng(index).choice(flat, FOREGROUND_VOXELS, replace=False))
+    return np.stack(np.unravel_index(flat, label.shape), axis=1).astype(np.int32)
+
+
+def open_prepared(folder: Path) -> PreparedCase:
+    """Open a cache entry. Raises InputError when it is absent, or a file is not as long or shaped as it was written."""
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / "geometry.json").read_text(encoding="utf-8"))
+        prepared = PreparedCase(
+            description["case_id"], folder, _three(description["shape"]), _geometry(description["original"])
+        )
+        for name, size in description["bytes"].items():
+            if (folder / name).stat().st_size != size:
+                raise InputError(f"{folder / name} is not {size:,} bytes long as it was written, so prepare it again")
+        image, label = prepared.image, prepared.label
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} is not a prepared case ({Path(error.filename).name} is missing)") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder} is not a prepared case or is damaged ({error})") from error
+    expected = (description["channels"], *prepared.shape)
+    if (image.shape, image.dtype) != (expected, np.float32) or (label.shape, label.dtype) != (expected[1:], np.uint8):
+        raise InputError(f"{folder} holds arrays of other shapes or types than its geometry.json tells")
+    return prepared
+
+
+def _three(values: list[Any]) -> tuple[Any, Any, Any]:
+    first, second, third = values
+    return first, second, third
+
+
+def _geometry(values: dict[str, Any]) -> Geometry:
+    affine = tuple((row[0], row[1], row[2], row[3]) for row in values["affine"])
+    return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine)
+
+
+def restore_label(probabilities: np.ndarray, original_shape: tuple[int, int, int]) -> np.ndarray:
+    """Class indices uint8 (*original_shape) from probabilities float32 (n_classes, *prepared_shape).
+
+    Each class's map is resampled linearly to the original grid, then the largest wins; of equals the lower class.
+    """
+    return resample_probabilities(probabilities, original_shape)

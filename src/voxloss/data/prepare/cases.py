@@ -1,0 +1,90 @@
+"""Prepare the cases of a data set, several at the same time within a limit of memory."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
+from voxloss.data.nifti import geometry_of, open_nifti, volume_shape
+from voxloss.data.prepare.case import Preparation, PreparedCase, prepare_case
+from voxloss.data.prepare.resample import resampled_shape
+
+# Measured on the largest cases: the image as float32, the mask and what is made of both slab by slab.
+BYTES_BESIDE_IMAGE, FIXED_BYTES = 2, 500_000_000
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    dataset: Dataset,
+    preparation: Preparation,
+    cache: Path,
+    workers: int = 1,
+    memory: int | None = None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> list[PreparedCase]:
+    """Prepare cases, or open what is in the cache, as `prepare_case` does; in the order given.
+
+    Args:
+        workers: cases at the same time, at most.
+        memory: bytes that they may take together by their headers' sizes; a larger case is prepared alone.
+        progress: called with (finished, of, what) after each.
+
+    Raises:
+        InputError: a case cannot be prepared; of several the first in order. Those at work are finished and kept.
+    """
+    budget = _Budget(math.inf if memory is None else memory)
+
+    def prepare(case: Case) -> PreparedCase:
+        with budget.hold(memory_needed(case, preparation)):
+            return prepare_case(case, dataset, preparation, cache)
+
+    with ThreadPoolExecutor(workers) as pool:  # reading, resampling and writing run outside the interpreter's lock
+        futures: dict[Future[PreparedCase], Case] = {pool.submit(prepare, case): case for case in cases}
+        try:
+            for finished, future in enumerate(as_completed(futures)):
+                if future.exception() is not None:
+                    break
+                progress(finished + 1, len(cases), f"prepared {futures[future].case_id}")
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    failed = next((future for future in futures if not future.cancelled() and future.exception() is not None), None)
+    if failed is not None:
+        failed.result()
+    return [future.result() for future in futures]
+
+
+def memory_needed(case: Case, preparation: Preparation) -> int:
+    """Bytes that preparing a case takes at most, about; 0 for one whose header cannot be read, which fails soon."""
+    try:
+        opened = [(path, open_nifti(path)) for path in case.images]
+        geometry = geometry_of(*opened[0])
+        channels = sum(volume_shape(path, file)[1] for path, file in opened)
+    except (ValueError, OSError, IndexError):
+        return 0
+    prepared = math.prod(resampled_shape(geometry.shape, geometry.spacing_mm, preparation.spacing_mm))
+    original = math.prod(geometry.shape)
+    return (4 * channels + BYTES_BESIDE_IMAGE) * original + (4 * channels + 1) * prepared + FIXED_BYTES
+
+
+class _Budget:
+    """Hands out bytes of a limit; who asks for more than is left waits, unless nobody holds any."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit, self._held = limit, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + amount <= self._limit)
+            self._held += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= amount
+                self._changed.notify_all()

@@ -1,6 +1,0 @@
-"""Results of trainings that were not voxloss's own, as a study's folder that `voxloss report` reads."""
-
-from voxloss.imports.nnunet import import_nnunet
-from voxloss.imports.table import import_table
-
-__all__ = ["import_nnunet", "import_table"]

@@ -1,0 +1,297 @@
+"""One axial slice of a representative case: the reference, then every loss, as coloured contours on the image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxloss.data.case import Case, read_image, read_label
+from voxloss.report.comparison import Comparison
+from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
+from voxloss.report.names import loss_name
+from voxloss.report.record import StudyRecord
+from voxloss.utilities.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+# Of Okabe and Ito's colours those that show on grey, from dark to light images.
+CONTOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
+
+COLUMNS = 4
+PANEL_INCHES = 2.35
+INSET_SHARE = 0.45  # of a panel's width and height
+LEAST_MAGNIFICATION = 1.25
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A slice's class indices under its heading; no mask where a run left no prediction."""
+
+    loss: str
+    title: str
+    mask: "np.ndarray | None"
+    dice: float
+
+
+def representative_case(comparison: Comparison) -> str:
+    """The case whose DSC of the primary class, averaged over losses and seeds, is the median of all cases.
+
+    Of an even number of cases the lower middle one; equal means are ordered by case id.
+
+    Raises:
+        InputError: no case has a DSC of that class.
+    """
+    scores = comparison.scores
+    chosen = scores[(scores["class"] == comparison.primary_class) & (scores["metric"] == "dice")]
+    means = chosen.groupby("case", as_index=False)["value"].mean().dropna()
+    if means.empty:
+        raise InputError(f"no case has a DSC of {comparison.primary_class}")
+    return means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2]
+
+
+def radiological_plane(volume: "np.ndarray", affine: "ArrayLike", index: int) -> "np.ndarray":
+    """Axial slice `index`, counted from the feet, as it is looked at: patient's right on the left, front on top.
+
+    Args:
+        volume: (*shape) in the stored axis order, of any orientation.
+        affine: 4 × 4, from voxel to RAS+ millimetres.
+    """
+    return _canonical(volume, affine)[:, :, index].T[::-1, ::-1]
+
+
+def _canonical(volume: "np.ndarray", affine: "ArrayLike") -> "np.ndarray":
+    """The same voxels with axes to the patient's right, front and head (`nibabel.as_closest_canonical`'s order)."""
+    import numpy as np
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    return apply_orientation(volume, io_orientation(np.asarray(affine)))
+
+
+def plane_spacing_mm(spacing_mm: Sequence[float], affine: "ArrayLike") -> tuple[float, float]:
+    """Height and width of a pixel of `radiological_plane`."""
+    import numpy as np
+    from nibabel.orientations import io_orientation
+
+    by_direction = dict(zip(io_orientation(np.asarray(affine))[:, 0].astype(int), spacing_mm, strict=True))
+    return by_direction[1], by_direction[0]
+
+
+def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> FigureFile:
+    """Draw the figure in the manner of the paper's Figures 3 (several classes) and 4 (one), and save it.
+
+    The slice is the one with the largest area of the primary class in the reference.
+
+    Raises:
+        InputError: the case's image or mask cannot be read.
+    """
+    import numpy as np
+    import pandas as pd
+
+    case_id = representative_case(comparison)
+    case = next(case for case in record.dataset.cases if case.case_id == case_id)
+    reference, geometry = read_label(case, record.dataset.label_values)
+    target = record.dataset.classes.index(comparison.primary_class)
+    areas = np.count_nonzero(_canonical(reference, geometry.affine) == target, axis=(0, 1))
+    index = int(np.argmax(areas))
+    reference_plane = radiological_plane(reference, geometry.affine, index)
+    del reference
+    image, _ = read_image(replace(case, images=case.images[:1]))
+    grey = radiological_plane(image[0], geometry.affine, index).copy()
+    window = grey_window(record, image[0])
+    del image
+
+    panels = [Panel("reference", "Reference", reference_plane, math.nan)]
+    panels += [_loss_panel(record, comparison, case, loss, geometry.affine, index) for loss in comparison.losses]
+    pixel_mm = plane_spacing_mm(geometry.spacing_mm, geometry.affine)
+    frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
+    panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
+    below = (
+        len(record.dataset.classes) == 2
+    )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
+    crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
+    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.dataset.classes)
+    caption = (
+        f"Case {case_id}, axial slice {index + 1} of {len(areas)} from the feet, the one with the most "
+        f"{comparison.primary_class} in the reference; patient's right on the left. Of all cases it has the median "
+        f"DSC of {comparison.primary_class}, averaged over the losses. DSC is of the whole volume."
+    )
+    if crop is not None:
+        caption += f" {'Below' if below else 'Inset'}: the frame, magnified."
+    data = pd.DataFrame(
+        {
+            "panel": panel.loss, "case": case_id, "slice": index, "class": name, "dice_of_primary_class": panel.dice,
+            "pixels": np.nan if panel.mask is None else int(np.count_nonzero(panel.mask == place)),
+        }
+        for panel in panels
+        for place, name in enumerate(record.dataset.classes)
+        if place
+    )  # fmt: skip
+    return save_figure(figure, folder, "slices", "A representative case", caption, data)
+
+
+def grey_window(record: StudyRecord, image: "np.ndarray") -> tuple[float, float]:
+    """The clipping range of the preparation where it has one (CT), else the volume's 1st to 99th percentile.
+
+    Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.
+    """
+    import numpy as np
+
+    clip = record.setting("preparation", "clip")
+    if clip:
+        return float(clip[0]), float(clip[1])
+    sample = image.ravel(order="K")[:: max(1, image.size // 1_000_000)]
+    inside = sample[sample > sample.min()]
+    low, high = np.percentile(inside if len(inside) else sample, (1, 99))
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def visible_frame(bright: "np.ndarray", masks: Sequence["np.ndarray"]) -> tuple[slice, slice]:
+    """The part of a plane that has something to see: what is brighter than black, and every mask, with a margin."""
+    import numpy as np
+
+    seen = np.logical_or.reduce([bright, *(mask > 0 for mask in masks)])
+    frame = []
+    for axis, extent in enumerate(seen.shape):
+        where = np.flatnonzero(seen.any(axis=1 - axis))
+        margin = max(1, extent // 50)
+        first, last = (where[0], where[-1]) if len(where) else (0, extent - 1)
+        frame.append(slice(max(0, int(first) - margin), min(extent, int(last) + 1 + margin)))
+    return frame[0], frame[1]
+
+
+def _loss_panel(
+    record: StudyRecord, comparison: Comparison, case: Case, loss: str, affine: "ArrayLike", index: int
+) -> Panel:
+    scores = comparison.scores
+    chosen = scores[(scores["loss"] == loss) & (scores["case"] == case.case_id) & (scores["metric"] == "dice")]
+    chosen = chosen[chosen["class"] == comparison.primary_class].sort_values("seed")
+    seed, dice = int(chosen["seed"].iloc[0]), float(chosen["value"].iloc[0])
+    run = record.run(loss, record.fold_of(case.case_id), seed)
+    path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
+    if path is None or not path.is_file():
+        return Panel(loss, f"{loss_name(loss)}\nno prediction", None, dice)
+    mask, _ = read_label(replace(case, label=path), record.dataset.label_values)
+    shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
+    return Panel(
+        loss,
+        f"{loss_name(loss)}\nDSC {comparison.primary_class} {shown}",
+        radiological_plane(mask, affine, index),
+        dice,
+    )
+
+
+def _draw(
+    panels: Sequence[Panel],
+    grey: "np.ndarray",
+    window: tuple[float, float],
+    pixel_mm: tuple[float, float],
+    crop: tuple[float, float, float, float] | None,
+    below: bool,
+    classes: Sequence[str],
+) -> Any:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    rows, columns = grey.shape
+    height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
+    n_rows = math.ceil(len(panels) / COLUMNS)
+    n_columns = math.ceil(len(panels) / n_rows)
+    pictures = 2 if below and crop is not None else 1  # one above the other
+    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.48) + 0.45)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(n_rows * pictures, n_columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, n_columns)
+            axes = grid[row * pictures, column]
+            _draw_plane(axes, grey, panel.mask, window, pixel_mm, 1.0)
+            axes.set_title(panel.title, fontsize=8.5, linespacing=1.25)
+            if crop is not None:
+                corner = inset_corner(crop, grey.shape)
+                inset = grid[row * 2 + 1, column] if below else axes.inset_axes((*corner, INSET_SHARE, INSET_SHARE))
+                _draw_inset(axes, inset, grey, panel.mask, window, pixel_mm, crop)
+        handles = [
+            Line2D([], [], color=_contour_colour(place), linewidth=2, label=name)
+            for place, name in enumerate(classes)
+            if place
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
+    return figure
+
+
+def _contour_colour(class_index: int) -> str:
+    return CONTOURS[(class_index - 1) % len(CONTOURS)]
+
+
+def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
+    axes.set_axis_on()
+    axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_mm[0] / pixel_mm[1])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if mask is None:
+        return
+    for place in range(1, int(mask.max(initial=0)) + 1):
+        if (mask == place).any():
+            axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
+
+
+def inset_crop(
+    structure: "np.ndarray", share_of_panel: float = INSET_SHARE
+) -> tuple[float, float, float, float] | None:
+    """The frame to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
+
+    It holds the structure with some space around; None where a picture of it as wide as this share of the panel would
+    hardly magnify it.
+    """
+    import numpy as np
+
+    rows, columns = structure.shape
+    where_rows, where_columns = np.nonzero(structure)
+    if len(where_rows) == 0:
+        return None
+    centre = (float(where_rows.min() + where_rows.max()) / 2, float(where_columns.min() + where_columns.max()) / 2)
+    # As shares of the plane's height and width, so that the frame keeps the plane's proportions.
+    share = max(np.ptp(where_rows) + 1, 4) / rows, max(np.ptp(where_columns) + 1, 4) / columns
+    side = max(1.3 * max(share), 0.12)
+    if side * LEAST_MAGNIFICATION > share_of_panel:
+        return None
+    top = min(max(centre[0] - side * rows / 2, -0.5), rows - 0.5 - side * rows)
+    left = min(max(centre[1] - side * columns / 2, -0.5), columns - 0.5 - side * columns)
+    return left, left + side * columns, top, top + side * rows
+
+
+def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]) -> tuple[float, float]:
+    """Lower left corner of the inset in shares of the panel: top right, or the next corner that hides no structure."""
+    left, right, top, bottom = crop
+    far = 1 - INSET_SHARE
+    for x, y in ((far, far), (0.0, far), (far, 0.0), (0.0, 0.0)):
+        inset_left, inset_top = x * shape[1] - 0.5, (1 - y - INSET_SHARE) * shape[0] - 0.5
+        apart = (
+            right <= inset_left
+            or left >= inset_left + INSET_SHARE * shape[1]
+            or bottom <= inset_top
+            or top >= inset_top + INSET_SHARE * shape[0]
+        )
+        if apart:
+            return x, y
+    return far, far
+
+
+def _draw_inset(axes, inset, grey, mask, window, pixel_mm, crop) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, right, top, bottom = crop
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.6))
+    _draw_plane(inset, grey, mask, window, pixel_mm, 1.3)
+    inset.set_xlim(left, right)
+    inset.set_ylim(bottom, top)
+    for spine in inset.spines.values():
+        spine.set(visible=True, edgecolor="white", linewidth=0.9)

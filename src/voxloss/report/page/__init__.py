@@ -1,0 +1,1 @@
+"""The page: HTML, viewer and the server that shows it."""

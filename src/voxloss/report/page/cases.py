@@ -1,0 +1,226 @@
+"""The cases of a study, those first on which the losses disagree most, and their volumes for the viewer.
+
+From a file a page can fetch nothing, but it can load scripts: each case's volumes are a script of their own, as base64,
+that the viewer loads when the case is opened.
+"""
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxloss.data.case import Case, read_image, read_label
+from voxloss.report.comparison import Comparison
+from voxloss.report.figures.slices import grey_window
+from voxloss.report.names import loss_name
+from voxloss.report.record import StudyRecord
+from voxloss.utilities.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+# A case of more voxels is cut to what surrounds its structures, and if that is not enough thinned out.
+VIEWER_VOXELS = 6_000_000
+MARGIN = 0.5  # of the structures' extent, on every side
+LEAST_MARGIN = 12  # voxels
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case: its fold, the volume of the primary class in ml, the primary metric by loss, and their spread."""
+
+    case_id: str
+    fold: int
+    volume_ml: float
+    values: tuple[float, ...]
+    spread: float
+
+
+def case_rows(comparison: Comparison) -> list[CaseRow]:
+    """All cases with a value of the primary class for some loss, by falling spread (highest minus lowest), then id."""
+    from voxloss.evaluation.significance import case_values
+
+    scores = comparison.scores
+    wide = case_values(scores, comparison.primary_class, comparison.primary_metric)
+    own = scores[scores["class"] == comparison.primary_class]
+    folds = own.drop_duplicates(["dataset", "case"]).set_index(["dataset", "case"])["fold"]
+    volumes = own[own["metric"] == "reference_volume"].groupby(["dataset", "case"])["value"].mean()
+    rows = []
+    for key, values in wide.dropna(how="all").iterrows():
+        spread = float(values.max() - values.min())
+        volume = float(volumes.get(key, math.nan))
+        in_order = tuple(float(values[loss]) for loss in comparison.losses)
+        rows.append(CaseRow(str(key[1]), int(folds[key]), volume, in_order, spread))
+    return sorted(rows, key=lambda row: (-row.spread, row.case_id))
+
+
+def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> "pd.DataFrame":
+    """The rows as a table: case, fold, volume_ml, spread, and a column per loss."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(row.case_id, row.fold, row.volume_ml, row.spread, *row.values) for row in rows],
+        columns=["case", "fold", "volume_ml", "spread", *losses],
+    )
+
+
+def write_viewer_cases(
+    record: StudyRecord, comparison: Comparison, case_ids: Sequence[str], folder: Path
+) -> tuple[dict[str, str], list[str]]:
+    """Write the volumes of some cases into `folder`; their files' names by case, and sentences about those that failed.
+
+    The predictions are those of the first seed.
+    """
+    cases = {case.case_id: case for case in record.dataset.cases}
+    files: dict[str, str] = {}
+    missing = []
+    for case_id in case_ids:
+        try:
+            content = _viewer_case(record, comparison, cases[case_id])
+        except (InputError, KeyError) as error:
+            missing.append(f"Case {case_id} cannot be looked at: {error}.")
+            continue
+        # Numbered, since a case may be called anything.
+        name = f"{len(files) + 1:04}.js"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+        (folder / name).write_text(f"voxlossCase({json.dumps(name)}, {text});\n", encoding="utf-8")
+        files[case_id] = name
+    return files, missing
+
+
+def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, Any]:
+    import numpy as np
+
+    reference, geometry = read_label(case, record.dataset.label_values)
+    predictions = _predictions(record, comparison, case)
+    classes = range(1, len(record.dataset.classes))
+    errors = {
+        loss: {str(index): _largest_error(reference == index, mask == index, geometry.affine) for index in classes}
+        for loss, mask in predictions.items()
+    }
+    frame = _frame([reference, *predictions.values()])
+    affine = np.asarray(geometry.affine) @ _window_affine(frame)
+    image, _ = read_image(replace(case, images=case.images[:1]))
+    low, high = grey_window(record, image[0])
+    grey = np.clip((image[0][frame] - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    del image
+    return {
+        "case": case.case_id,
+        "cut": tuple(grey.shape) != tuple(geometry.shape),
+        "image": _nifti(grey, affine),
+        "reference": _nifti(reference[frame], affine),
+        "predictions": {loss: _nifti(mask[frame], affine) for loss, mask in predictions.items()},
+        "errors": errors,
+    }
+
+
+def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> "dict[str, np.ndarray]":
+    fold, seed = record.fold_of(case.case_id), _shown_seed(record)
+    predictions = {}
+    for loss in comparison.losses:
+        run = record.run(loss, fold, seed)
+        path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
+        if path is not None and path.is_file():
+            predictions[loss], _ = read_label(replace(case, label=path), record.dataset.label_values)
+    return predictions
+
+
+def _shown_seed(record: StudyRecord) -> int:
+    return min(record.seeds, default=0)
+
+
+def _frame(masks: "Sequence[np.ndarray]") -> tuple[slice, ...]:
+    """The part of the grid, and the step along each axis, that the viewer shows."""
+    import numpy as np
+
+    shape = masks[0].shape
+    frame = [slice(0, extent) for extent in shape]
+    if math.prod(shape) > VIEWER_VOXELS:
+        for axis, extent in enumerate(shape):
+            others = tuple(other for other in range(3) if other != axis)
+            seen = np.flatnonzero(np.logical_or.reduce([mask.any(axis=others) for mask in masks]))
+            if len(seen):
+                margin = max(LEAST_MARGIN, round(MARGIN * (seen[-1] - seen[0])))
+                frame[axis] = slice(max(0, int(seen[0]) - margin), min(extent, int(seen[-1]) + 1 + margin))
+    steps = [1, 1, 1]
+    extents = [part.stop - part.start for part in frame]
+    while math.prod(-(-extent // step) for extent, step in zip(extents, steps, strict=True)) > VIEWER_VOXELS:
+        finest = max(range(3), key=lambda axis: extents[axis] / steps[axis])
+        steps[finest] += 1
+    return tuple(slice(part.start, part.stop, step) for part, step in zip(frame, steps, strict=True))
+
+
+def _window_affine(frame: tuple[slice, ...]) -> "np.ndarray":
+    """From voxels of the frame to voxels of the whole grid, as 4 × 4."""
+    import numpy as np
+
+    affine = np.diag([*(part.step or 1 for part in frame), 1]).astype(float)
+    affine[:3, 3] = [part.start for part in frame]
+    return affine
+
+
+def _nifti(array: "np.ndarray", affine: "np.ndarray") -> str:
+    """A compressed NIfTI file of bytes as base64."""
+    import nibabel
+    import numpy as np
+
+    image = nibabel.Nifti1Image(np.ascontiguousarray(array, dtype=np.uint8), affine)
+    return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
+
+
+def _largest_error(reference: "np.ndarray", prediction: "np.ndarray", affine: "ArrayLike") -> dict[str, Any] | None:
+    """Where the largest connected piece of missed or of invented voxels is, in world mm, and its size; None without."""
+    import numpy as np
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects((reference != prediction).view(np.uint8))
+    if not boxes:
+        return None
+    cut = boxes[0]  # the part of the grid that has errors
+    largest: tuple[int, str, np.ndarray] | None = None
+    for kind, wrong in (("missed", reference[cut] & ~prediction[cut]), ("invented", prediction[cut] & ~reference[cut])):
+        pieces, count = ndimage.label(wrong, structure=np.ones((3, 3, 3)))
+        if not count:
+            continue
+        sizes = np.bincount(pieces.ravel())[1:]
+        if largest is None or sizes.max() > largest[0]:
+            largest = int(sizes.max()), kind, pieces == int(sizes.argmax()) + 1
+    assert largest is not None
+    size, kind, piece = largest
+    # The voxel furthest from the piece's border: its centroid may lie outside it.
+    depth = np.asarray(ndimage.distance_transform_cdt(np.pad(piece, 1)))[1:-1, 1:-1, 1:-1]
+    places = zip(np.unravel_index(depth.argmax(), depth.shape), cut, strict=True)
+    matrix = np.asarray(affine)
+    millimetres = matrix @ [*(int(place) + part.start for place, part in places), 1]
+    volume_ml = size * abs(np.linalg.det(matrix[:3, :3])) / 1000
+    return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(float(volume_ml), 3), "kind": kind}
+
+
+def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, str]) -> dict[str, Any]:
+    """What the viewer's script needs to know before a case is opened: names of losses and classes, scores, files.
+
+    The scores are those of the predictions that are shown, of the first seed.
+    """
+    classes = list(record.dataset.classes)
+    scores = comparison.scores
+    dice = scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))]
+    dice = dice[dice["seed"] == _shown_seed(record)][["case", "loss", "class", "value"]]
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for row in dice.dropna().to_dict("records"):
+        by_class = values.setdefault(row["case"], {}).setdefault(row["loss"], {})
+        by_class[str(classes.index(row["class"]))] = round(row["value"], 3)
+    return {
+        "losses": [{"key": loss, "name": loss_name(loss)} for loss in comparison.losses],
+        "classes": classes[1:],
+        "primary": classes.index(comparison.primary_class),
+        "files": files,
+        "dice": values,
+        "seed": _shown_seed(record) if len(record.seeds) > 1 else None,
+    }

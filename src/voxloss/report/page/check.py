@@ -1,0 +1,111 @@
+"""The check of a data set as a page and as JSON."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from voxloss.data.check.findings import Report, class_table, grouped, number_text, patch_text
+from voxloss.report.page.templates import page_environment
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_folder
+
+SCALE = (1e-6, 1.0)  # ends of the bars, as shares of a volume
+
+
+def write_check(report: Report, folder: Path) -> Path:
+    """Write FOLDER/index.html and FOLDER/check.json, whole or not at all, and return the page's path.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "check.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and no check; name another folder")
+    with atomic_folder(folder) as partial:
+        content = json.dumps(_plain(asdict(report) | {"ok": report.ok}), ensure_ascii=False, indent=1, allow_nan=False)
+        (partial / "check.json").write_text(content + "\n", encoding="utf-8")
+        (partial / "index.html").write_text(render_check(report), encoding="utf-8")
+    return folder / "index.html"
+
+
+def render_check(report: Report) -> str:
+    """The page as HTML; names and messages in it are escaped."""
+    import voxloss
+
+    dropped: dict[str, list[str]] = defaultdict(list)
+    for case_id, reason in report.dropped:
+        dropped[reason].append(case_id)
+    return (
+        page_environment()
+        .get_template("check.html")
+        .render(
+            report=report,
+            headline=_headline(report),
+            facts=_facts(report),
+            table=class_table(report.classes),
+            bars=[
+                _bar(item.voxel_fraction.low, item.voxel_fraction.median, item.voxel_fraction.high)
+                for item in report.classes
+            ],
+            ticks=("one in a million", "all of it"),
+            patch=patch_text(report),
+            groups=grouped(report),
+            dropped=dict(dropped),
+            classes=[item.name for item in report.classes[1:]],
+            records=[_row(record) for record in report.records],
+            version=voxloss.__version__,
+        )
+    )
+
+
+def _headline(report: Report) -> str:
+    errors = sum(len(ids) for ids in grouped(report).get("error", {}).values())
+    if errors:
+        return f"{errors} {'things' if errors > 1 else 'thing'} must be mended before a study."
+    rarest = min(report.classes[1:], key=lambda item: item.voxel_fraction.median)
+    share = rarest.voxel_fraction.median
+    return (
+        f"Nothing stops a study. The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} where it is."
+    )
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    facts = [("Cases", str(report.cases)), ("Masks read", str(report.masks_read))]
+    if report.shape and math.isfinite(report.shape[0].median):
+        facts.append(("Voxels, median", " × ".join(number_text(axis.median) for axis in report.shape)))
+        facts.append(("Spacing, median", " × ".join(number_text(axis.median) for axis in report.spacing_mm) + " mm"))
+    return facts
+
+
+def _bar(low: float, median: float, high: float) -> tuple[str, str, str] | None:
+    """Left end, width and median of a bar, in per cent of the scale."""
+    if not math.isfinite(median):
+        return None
+    start, middle, end = (
+        100 * math.log(min(max(value, SCALE[0]), SCALE[1]) / SCALE[0]) / math.log(SCALE[1] / SCALE[0])
+        for value in (low, median, high)
+    )
+    return f"{start:.2f}", f"{end - start:.2f}", f"{middle:.2f}"
+
+
+def _row(record: Any) -> list[str]:
+    cells = [
+        record.case_id,
+        " × ".join(map(str, record.shape)),
+        " × ".join(f"{size:.3g}" for size in record.spacing_mm),
+    ]
+    for volume, pieces in zip(record.volume_ml[1:], record.components[1:], strict=True):
+        cells += [number_text(volume), str(pieces)]
+    return cells
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no NaN: null instead."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

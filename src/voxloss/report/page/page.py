@@ -1,0 +1,164 @@
+"""The page: everything of a report in one HTML file beside its tables and figures, readable offline."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from voxloss.report.comparison import Comparison
+from voxloss.report.figures.scores import FigureFile
+from voxloss.report.names import loss_name, metric_name
+from voxloss.report.page.cases import CaseRow
+from voxloss.report.page.templates import page_environment
+from voxloss.report.record import RunRecord, StudyRecord
+from voxloss.report.summary import Summary
+from voxloss.report.tables.formats import Table
+from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
+from voxloss.utilities.text import count_of, duration_text
+
+# As `batch_check` gives it.
+IMPORTED = (True, "These scores were imported: whether the losses had the same batches and first weights is not known.")
+
+STATE_ORDER = ("failed", "diverged", "running", "pending", "done")
+
+
+@dataclass(frozen=True)
+class NamedTable:
+    """A table and the name of its files in tables/; of a matrix also its test, and what it is headed on the page."""
+
+    name: str
+    table: Table
+    test: str = ""
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class CasesTable:
+    """The rows of the cases' table, and what the viewer needs to know (`cases.viewer_index`)."""
+
+    rows: tuple[CaseRow, ...]
+    index: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the page shows. missing: sentences about what could not be drawn."""
+
+    summary: Summary
+    scores: NamedTable
+    further: tuple[NamedTable, ...]
+    verdicts: tuple[NamedTable, ...]
+    matrices: tuple[NamedTable, ...]
+    beside_paper: tuple[NamedTable, ...]
+    cases: CasesTable
+    main_figure: FigureFile
+    figures: tuple[FigureFile, ...]
+    loss_figures: tuple[FigureFile, ...]
+    missing: tuple[str, ...] = field(default=())
+
+
+def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
+    """The page as HTML; every name, path and reason in it is escaped."""
+    import yaml
+
+    import voxloss
+    from voxloss.report.tables.formats import to_html
+
+    tests = [(test, TEST_NAMES[test], TEST_NOTES[test]) for test in ("signed_rank", "rank_sum")]
+    return (
+        page_environment()
+        .get_template("index.html")
+        .render(
+            name=str(record.config.get("name") or record.folder.name),
+            dataset=record.dataset.name,
+            facts=_facts(record, comparison),
+            contents=contents,
+            losses=[loss_name(loss) for loss in comparison.losses],
+            primary=(metric_name(comparison.primary_metric), comparison.primary_class),
+            number=_number,
+            to_html=to_html,
+            tests=tests,
+            stars=STARS_KEY,
+            states=_states(record.runs),
+            troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
+            runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
+            settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
+            environment=_environment(record),
+            batches=IMPORTED if record.imported else batch_check(record.runs),
+            version=voxloss.__version__,
+        )
+    )
+
+
+def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]:
+    training = record.config.get("training") or {}
+    n_cases = str(comparison.n_cases)
+    if comparison.n_cases < len(record.dataset.cases):
+        n_cases += f" of {len(record.dataset.cases)}"
+    facts = [
+        ("Losses", str(len(comparison.losses))),
+        ("Cases", n_cases),
+        ("Folds", str(comparison.n_folds)),
+        ("Seeds", str(comparison.n_seeds)),
+    ]
+    if training.get("epochs") and training.get("iterations"):
+        facts.append(("Training", f"{training['epochs']} × {training['iterations']} steps"))
+    return facts
+
+
+def _environment(record: StudyRecord) -> list[tuple[str, str]]:
+    rows = [(str(key), str(value)) for key, value in record.environment.items()]
+    rows.append(("cases", f"{len(record.dataset.cases)} of {record.dataset.name}"))
+    if record.data_digest:
+        rows.append(("digest of images and masks", record.data_digest))
+    rows.append(("seeds", ", ".join(map(str, record.seeds))))
+    rows.append(("seed of the folds", str(record.setting("splits", "seed", ""))))
+    return rows
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "n/a"
+
+
+def _known(state: str) -> str:
+    return state if state in STATE_ORDER else "pending"
+
+
+def _states(runs: Sequence[RunRecord]) -> list[tuple[str, int]]:
+    counts = Counter(_known(run.state) for run in runs)
+    return [(state, counts[state]) for state in reversed(STATE_ORDER) if counts[state]]
+
+
+def _run_row(run: RunRecord) -> dict[str, Any]:
+    return {
+        "loss": loss_name(run.loss),
+        "fold": run.fold,
+        "seed": run.seed,
+        "state": _known(run.state),
+        "epochs": f"{run.epoch} / {run.epochs}" if run.epochs else "",
+        "time": duration_text(run.seconds) if run.seconds else "",
+        "seconds": run.seconds,
+        "memory": f"{run.peak_memory / 1e9:.2f} GB" if run.peak_memory else "",
+        "reason": run.reason or "",
+    }
+
+
+def batch_check(runs: Sequence[RunRecord]) -> tuple[bool, str]:
+    """Whether all finished runs of a fold and seed saw the same batches, and the sentence that says so."""
+    groups: dict[tuple[int, int], set[str]] = {}
+    compared: Counter[tuple[int, int]] = Counter()
+    for run in runs:
+        if run.state == "done" and run.batch_digest:
+            groups.setdefault((run.fold, run.seed), set()).add(run.batch_digest)
+            compared[run.fold, run.seed] += 1
+    several = [key for key in groups if compared[key] > 1]
+    different = [f"fold {fold}, seed {seed}" for fold, seed in several if len(groups[fold, seed]) > 1]
+    if different:
+        return False, f"The batches differ between losses in {'; '.join(different)}: these losses are not comparable."
+    if not several:
+        return True, "No two finished runs share a fold and seed yet, so their batches could not be compared."
+    unrecorded = sum(run.state == "done" and not run.batch_digest for run in runs)
+    without = f" {count_of(unrecorded, 'finished run')} recorded no digest." if unrecorded else ""
+    pairs = count_of(len(several), "fold-and-seed pair")
+    return not unrecorded, f"The batches are identical for all losses in each of {pairs}, by their digests.{without}"

@@ -1,0 +1,86 @@
+"""A study's report over HTTP, for the browser of this machine alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from voxloss.utilities.errors import InputError
+
+LOOPBACK = "127.0.0.1"
+
+
+class ReportServer(ThreadingHTTPServer):
+    """Serves STUDY/report; nothing else of the study."""
+
+    daemon_threads = True
+
+    def __init__(self, study: Path, port: int) -> None:
+        self.study = study.resolve()
+        super().__init__((LOOPBACK, port), _Handler)
+
+    @property
+    def named_port(self) -> tuple[str, ...]:
+        """How a browser names the port after the host; it leaves out HTTP's own."""
+        return (f":{self.server_port}", "") if self.server_port == 80 else (f":{self.server_port}",)
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://{LOOPBACK}:{self.server_port}/report/index.html"
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: ReportServer
+
+    def __init__(self, request, client_address, server: ReportServer) -> None:
+        super().__init__(request, client_address, server, directory=str(server.study))
+
+    def send_head(self):
+        # Another site's name that points to this address must not read the report (DNS rebinding).
+        if self.headers.get("Host", "") not in {
+            f"{name}{port}" for name in (LOOPBACK, "localhost") for port in self.server.named_port
+        }:
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return None
+        if urlsplit(self.path).path in ("/", "/report", "/report/"):
+            self.send_response(HTTPStatus.FOUND)
+            self.send_header("Location", "/report/index.html")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        try:
+            path = Path(self.translate_path(self.path)).resolve()
+        except ValueError:  # a null byte
+            path = Path()
+        if not path.is_relative_to(self.server.study / "report") or not path.is_file():
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")  # a report that was built again is shown
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """A line per request would hide the address."""
+
+
+@contextmanager
+def report_server(study: Path, port: int = 0) -> Iterator[ReportServer]:
+    """A server of the study's report on a port of the loopback address (0: a free one); closed at the end.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    try:
+        server = ReportServer(study, port)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port {port} cannot be used: {getattr(error, 'strerror', None) or error}.") from None
+    try:
+        yield server
+    finally:
+        server.server_close()

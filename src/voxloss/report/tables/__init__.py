@@ -1,0 +1,1 @@
+"""Tables of scores, tests and verdicts, and their formats."""

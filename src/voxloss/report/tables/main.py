@@ -1,0 +1,53 @@
+"""The main table of a study, with its caption, and the table of the further metrics."""
+
+from collections.abc import Sequence
+
+from voxloss.evaluation.metrics import OVERLAP_METRICS
+from voxloss.report.comparison import Comparison
+from voxloss.report.tables import scores as tables
+from voxloss.report.tables.formats import Table
+from voxloss.utilities.text import count_of
+
+
+def primary_first(comparison: Comparison) -> list[str]:
+    """The classes, the primary one first."""
+    return sorted(comparison.classes, key=lambda name: name != comparison.primary_class)
+
+
+def scores_table(comparison: Comparison, classes: Sequence[str]) -> Table:
+    """Table 1 (or 3) of the paper's form for some of the classes; the primary metric is in it in any case."""
+    title = f"Scores of {classes[0]}" if len(classes) == 1 else "Scores"
+    wanted = {*OVERLAP_METRICS, comparison.primary_metric}
+    metrics = [metric for metric in comparison.metrics if metric in wanted]
+    caption = scores_caption(comparison)
+    return tables.scores_table(comparison.intervals, comparison.losses, classes, metrics, title, caption)
+
+
+def further_table(comparison: Comparison, class_name: str) -> Table | None:
+    """Distances, volumes and lesions of one class; None where the scores have none of them."""
+    there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
+    metrics = [metric for metric in comparison.metrics if metric not in OVERLAP_METRICS and metric in there]
+    if not metrics:
+        return None
+    caption = (
+        f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the surface distances; "
+        "ASSD: average symmetric surface distance; NSD: share of both surfaces within the tolerance (normalised "
+        "surface Dice); a lesion is a connected piece, and found where it shares a voxel with the other mask."
+    )
+    title = f"Surfaces, volumes and lesions of {class_name}"
+    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)
+
+
+def scores_caption(comparison: Comparison) -> str:
+    """Which interval is printed, over what, and what bold means."""
+    cases, folds = count_of(comparison.n_cases, "case"), count_of(comparison.n_folds, "fold")
+    seeds = count_of(comparison.n_seeds, "seed")
+    if comparison.over == "fold":
+        values = f"Mean ± 95 % confidence interval over {folds} (Student's t on the fold means; {cases}, {seeds})"
+        if comparison.n_folds == 1:
+            values = f"Mean over 1 fold, which gives no interval over folds ({cases}, {seeds})"
+    else:
+        values = f"Mean and 95 % confidence interval over {cases} (bootstrap, BCa; {folds}, {seeds})"
+    bold = " Bold: the best mean of a column, failed runs and empty predictions counted as the worst."
+    several = " A case's score is averaged over the seeds first." if comparison.n_seeds > 1 else ""
+    return f"{values}.{several}{bold if len(comparison.losses) > 1 else ''}"

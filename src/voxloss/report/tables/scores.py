@@ -1,0 +1,174 @@
+"""What stands in the tables: mean ± interval of every loss, and matrices of adjusted p-values."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from voxloss.evaluation.metrics import METRICS
+from voxloss.report.names import loss_name, metric_name
+from voxloss.report.tables.formats import Cell, Shade, Table
+from voxloss.utilities.text import count_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STARS = ((0.001, "‡"), (0.01, "**"), (0.05, "*"))
+STARS_KEY = "* p < 0.05, ** p < 0.01, ‡ p < 0.001"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+TEST_NAMES = {"rank_sum": "Wilcoxon rank-sum test", "signed_rank": "Wilcoxon signed-rank test"}
+TEST_NOTES = {
+    "rank_sum": "The test is the paper's; it treats the losses' scores as independent, though the cases are the same.",
+    "signed_rank": "The test is paired by case.",
+}
+
+
+def interval_text(
+    mean: float, half_width: float, low: float = math.nan, high: float = math.nan, digits: int = 3
+) -> str:
+    """ "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" of an interval that is not symmetric; without one the mean alone;
+    "n/a" without a value."""
+    if math.isnan(mean):
+        return "n/a"
+    if not math.isnan(half_width):
+        return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+    return f"{mean:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if not math.isnan(low) else "")
+
+
+def p_text(p: float) -> str:
+    """Three significant digits as in the paper: "1.00", "0.0962", "2.52 × 10⁻⁵"; "n/a" without a value."""
+    if math.isnan(p):
+        return "n/a"
+    digits = f"{p:.2e}"
+    if float(digits) >= 0.001 or p == 0:
+        return f"{p:#.3g}"
+    mantissa, exponent = digits.split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def short_p_text(p: float) -> str:
+    """p to three decimals for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
+    if math.isnan(p):
+        return "n/a"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def stars(p: float) -> str:
+    """The mark of a p-value, from the value itself and not from its rounding."""
+    return next((mark for limit, mark in STARS if p < limit), "")
+
+
+def scores_table(
+    intervals: "pd.DataFrame",
+    losses: Sequence[str],
+    classes: Sequence[str],
+    metrics: Sequence[str],
+    title: str,
+    caption: str,
+) -> Table:
+    """Rows are losses, columns are metrics per class; the best of each column is bold.
+
+    Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
+    the best. † marks means that leave scores out; the notes say how many.
+    """
+    by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
+    there = {key[1:] for key in by_key}
+    columns = [(name, metric) for name in classes for metric in metrics if (name, metric) in there]
+    widths = Counter(name for name, _ in columns)
+    best = {column: _best([by_key[(loss, *column)] for loss in losses], column[1]) for column in columns}
+    rows = []
+    for loss in losses:
+        cells = [Cell(loss_name(loss))]
+        for column in columns:
+            entry, digits = by_key[(loss, *column)], metric_digits(column[1])
+            left_out = entry["n_undefined"] + entry["n_failed"] > 0
+            text = interval_text(entry["mean"], entry["half_width"], entry["low"], entry["high"], digits)
+            is_best = round(entry["ranking_mean"], digits) == best[column] if len(losses) > 1 else False
+            cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
+        rows.append(tuple(cells))
+    return Table(
+        title=title,
+        caption=caption,
+        groups=tuple((class_name, widths[class_name]) for class_name in classes if widths[class_name]),
+        header=("Loss", *(metric_name(metric) for _, metric in columns)),
+        rows=tuple(rows),
+        notes=tuple(_left_out_notes(by_key, losses, columns)),
+    )
+
+
+def metric_digits(metric: str) -> int:
+    """Decimals: three of a share, two of millimetres and millilitres."""
+    return 2 if METRICS[metric].unit else 3
+
+
+def _best(entries: Sequence[dict[str, Any]], metric: str) -> float:
+    means = [round(entry["ranking_mean"], metric_digits(metric)) for entry in entries]
+    means = [mean for mean in means if math.isfinite(mean)]
+    return (max if METRICS[metric].higher_is_better else min)(means, default=math.nan)
+
+
+def _left_out_notes(
+    by_key: dict[tuple[str, str, str], dict[str, Any]], losses: Sequence[str], columns: Sequence[tuple[str, str]]
+) -> Iterable[str]:
+    parts = []
+    for loss in losses:
+        counts = []
+        for kind in ("undefined", "failed"):
+            numbers = {column: by_key[(loss, *column)][f"n_{kind}"] for column in columns}
+            if len(columns) > 1 and len(set(numbers.values())) == 1 and any(numbers.values()):
+                counts.append(f"{next(iter(numbers.values()))} {kind} in every column")
+            else:
+                counts += [
+                    f"{number} {kind} in {metric_name(metric)} of {class_name}"
+                    for (class_name, metric), number in numbers.items()
+                    if number
+                ]
+        if counts:
+            parts.append(f"{loss_name(loss)}: {', '.join(counts)}")
+    if parts:
+        yield f"† Scores without a value, left out of the mean. {'; '.join(parts)}."
+
+
+def significance_matrix(
+    pairs: "pd.DataFrame",
+    class_name: str,
+    metric: str,
+    losses: Sequence[str],
+    test: str,
+    numbered: bool = False,
+    p_format: Callable[[float], str] = p_text,
+) -> Table:
+    """Lower triangle of Holm-adjusted p-values, row compared with column.
+
+    Args:
+        pairs: what `pairwise_rank_sum` or `pairwise_signed_rank` gave for the same order of losses.
+        test: which of them, "rank_sum" or "signed_rank".
+        numbered: head the columns with the losses' numbers, to save width in print and on the console.
+        p_format: how a p-value is written.
+    """
+    chosen = pairs[(pairs["class"] == class_name) & (pairs["metric"] == metric)]
+    by_pair = {(row["row"], row["column"]): row for row in chosen.to_dict("records")}
+    rows = []
+    for place, loss in enumerate(losses):
+        cells = [Cell(f"{place + 1} {loss_name(loss)}" if numbered else loss_name(loss))]
+        cells += [_p_cell(by_pair[loss, other], p_format) for other in losses[:place]]
+        cells += [Cell("–"), *[Cell("")] * (len(losses) - place - 1)]
+        rows.append(tuple(cells))
+    numbers = [entry["n"] for entry in by_pair.values()] or [0]
+    cases = f"{min(numbers)} to {max(numbers)} cases" if len(set(numbers)) > 1 else count_of(numbers[0], "case")
+    caption = (
+        f"Holm-adjusted p-values of the two-sided {TEST_NAMES[test]} between every two losses on {cases} (one family: "
+        f"the {count_of(len(by_pair), 'pair')} of this table). A row is compared with a column; the colour is the sign "
+        f"of the statistic: green, the row's scores are higher; red, lower. {STARS_KEY}. {TEST_NOTES[test]}"
+    )
+    header = [str(place + 1) if numbered else loss_name(loss) for place, loss in enumerate(losses)]
+    title = f"{metric_name(metric)} of {class_name}: {TEST_NAMES[test]}"
+    return Table(title=title, caption=caption, header=("", *header), rows=tuple(rows))
+
+
+def _p_cell(entry: dict[str, Any], p_format: Callable[[float], str]) -> Cell:
+    p, statistic = entry["p_holm"], entry["statistic"]
+    mark = stars(p)
+    shade: Shade = "positive" if statistic > 0 else "negative" if statistic < 0 else ""
+    return Cell(p_format(p) + mark, shade=shade, strong=bool(mark))

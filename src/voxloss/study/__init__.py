@@ -1,0 +1,1 @@
+"""A study: its folder, how it is created, run, followed, planned, and what it predicts."""
