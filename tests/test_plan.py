@@ -93,7 +93,7 @@ def test_advice_where_memory_is_short(data):
 def test_the_command(data):
     result = command("plan", "demo", "--data", data, "--losses", "dice", *TINY)
     assert result.returncode == 0, result.stderr
-    assert "2: 1 loss × 2 folds × 1 seed" in result.stdout and "4 steps a run" in result.stdout
+    assert "2: 1 loss × 2 folds × 1 seed" in result.stdout and "4 steps per run" in result.stdout
     wrong = command("plan", "demo", "--data", data / "nowhere")
     assert wrong.returncode == 2 and "nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
 

@@ -154,7 +154,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "Traceback" not in errors
-        assert "goes on from here" in errors
+        assert "Run the same command to resume." in errors
         assert {status["state"] for status in statuses(folder).values()} <= {"pending", "done"}
     else:
         process.kill()  # the parent alone: its workers must notice by themselves
@@ -205,7 +205,7 @@ def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(data, tmp_
     ended = statuses(folder)["cross_entropy", 0, 0]
     assert ended["state"] == "done"
     assert "tumour" in ended["collapsed"]
-    assert "cross_entropy, fold 0, seed 0: tumour is predicted in no case" in command("status", folder).stdout
+    assert "cross_entropy, fold 0, seed 0: tumour was never predicted" in command("status", folder).stdout
     scores = read_scores(folder / "scores.csv")
     recall = scores[(scores["class"] == "tumour") & (scores.metric == "recall") & (scores.fold == 0)]
     assert (recall["value"] == 0).all()

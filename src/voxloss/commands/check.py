@@ -1,26 +1,66 @@
-"""`voxloss check`."""
+"""`voxloss check`: the problems of a data set, and how rare its structures are."""
 
+import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from voxloss.config.schema import StudyConfig
-from voxloss.data.check.check import check
-from voxloss.data.check.findings import Report
-from voxloss.data.check.inspection import USUAL_PATCH, Patch
-from voxloss.data.folds import assign_folds
-from voxloss.data.layouts import load_dataset
-from voxloss.data.patients import read_patients
-from voxloss.study.make import Progress
+from voxloss.commands.shared import Parsers, add_command
+from voxloss.utilities.errors import InputError
+
+if TYPE_CHECKING:
+    from voxloss.config.schema import StudyConfig
+    from voxloss.data.check.findings import Report
+    from voxloss.study.make import Progress
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "check a data set for problems, and measure how rare its structures are"
+    parser = add_command(parsers, "check", check, summary)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
+    parser.add_argument("--config", help="read layout, options, excluded cases, patch, spacing and folds from here")
+    parser.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")
+
+
+def check(arguments: argparse.Namespace) -> int:
+    # NumPy, rich, jsonargparse
+    from rich.console import Console
+
+    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.config.files import load_config
+    from voxloss.data.check.check import format_report
+
+    if arguments.config is not None and arguments.layout is not None:
+        raise InputError("--config sets the layout; give either --config or --layout.")
+    config = None if arguments.config is None else load_config(arguments.config)
+    with preparation_bar(Console(stderr=True)) as bar:
+        report = check_data(arguments.data, config, arguments.layout or "auto", arguments.patients, bar)
+    print(format_report(report))
+    if arguments.output is not None:
+        from voxloss.report.page.check import write_check  # pandas
+
+        print(f"Page: {write_check(report, arguments.output)}")
+    return 0 if report.ok else 1
 
 
 def check_data(
-    root: Path, config: StudyConfig | None, layout: str, patients: Path | None, progress: Progress = lambda *_: None
-) -> Report:
-    """Check a data set as a study with this configuration would use it, or (None) as it lies there.
+    root: Path, config: "StudyConfig | None", layout: str, patients: Path | None, progress: "Progress"
+) -> "Report":
+    """Check a data set as a study with this configuration would use it, or (None) as it is on disk.
 
     Raises:
         InputError: the folder or the table of patients is not what it should be.
     """
+    # NumPy, nibabel
+    from voxloss.config.schema import StudyConfig
+    from voxloss.data.check.check import check
+    from voxloss.data.check.inspection import USUAL_PATCH, Patch
+    from voxloss.data.folds import assign_folds
+    from voxloss.data.layouts import load_dataset
+    from voxloss.data.patients import read_patients
+
     known = read_patients(patients) if patients is not None else {}
     if config is None:
         config, dataset = StudyConfig(), load_dataset(layout, root)

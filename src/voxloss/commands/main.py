@@ -1,53 +1,88 @@
-"""The command line. Nothing heavy is imported before a command needs it, so that `--help` answers at once."""
+"""The command line: the parser of all commands, and what happens when one of them fails.
 
-import argparse
+Exit statuses: 0 success; 1 `check` or `plan` found problems; 2 wrong input, a missing package or a failed run;
+130 interrupted.
+
+A command is a file with `add_parser`, which names the function that does the work; `_COMMANDS` lists the files.
+Packages that take long to import, or may be absent, are imported when a command runs, so that `--help` answers at
+once; a comment at the imports names them.
+"""
+
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NoReturn
 
-from voxloss.commands import actions as commands
+from voxloss.commands import (
+    check,
+    config,
+    demo,
+    import_results,
+    losses,
+    nnunet_trainers,
+    plan,
+    predict,
+    report,
+    run,
+    status,
+    view,
+)
+from voxloss.commands.shared import Parser, fail
 from voxloss.utilities.errors import InputError
 
-_DESCRIPTION = "Losses for segmenting rare structures in medical volumes, and the study that tells which one to take."
-_OVERRIDES = """\
-Any value of the configuration can be given as --SECTION.KEY VALUE, for example
-  --training.epochs 50 --patches.size "[96,96,96]" --comparison.seeds "[0,1,2]"
-`voxloss config CONFIG` prints all keys with the values that a study would have.
-Stopped at any moment (Ctrl-C), the same command goes on where it stopped."""
+# In the order of `voxloss --help`.
+_COMMANDS = (demo, run, plan, config, status, report, view, predict, losses, import_results, nnunet_trainers, check)
+
+_DESCRIPTION = (
+    "Loss functions for segmenting rare structures in medical volumes, and a tool that compares them on your data."
+)
+_EPILOG = """\
+Exit status:
+  0    success
+  1    `check` or `plan` found problems
+  2    wrong input, a missing package or a failed run
+  130  interrupted (Ctrl-C)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: 0 on success, 1 where `check` or `plan` finds what to mend, 2 on a mistake, 130 when interrupted."""
-    sys.exit(_run(arguments))
+    """Run the command line and exit with the status that the module's docstring lists."""
+    sys.exit(run_command(arguments))
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    parser = _parser()
-    known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("run", "plan", "config"):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a mistake of the user is printed as one sentence.
+
+    Args:
+        arguments: the words after `voxloss`; None for those of this process.
+
+    Raises:
+        SystemExit: the words cannot be parsed (status 2), or ask for help (status 0).
+    """
+    parsed, unknown = _parser().parse_known_args(arguments)
+    if unknown and not parsed.takes_overrides:
+        parsed.parser.error(f"unknown argument {unknown[0]}")
+    parsed.overrides = unknown
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if known.command in ("run", "plan", "config"):
-            return known.action(known, rest)
-        return known.action(known)
+        exit_status: int = parsed.action(parsed)
+        sys.stdout.flush()
+        return exit_status
     except InputError as error:
-        return commands.fail(str(error))
+        return fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("voxloss"):
+        package = (error.name or "voxloss").split(".")[0]
+        if package == "voxloss":  # our own mistake
             raise
-        return commands.fail(
-            f"This command needs the package {error.name!r}; install voxloss with pip install 'voxloss[bench]'."
-        )
-    except BrokenPipeError:
+        return fail(f"this command needs the package {package!r}; install it with: pip install 'voxloss[bench]'")
+    except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return commands.fail(f"{place}{error.strerror or error}.")
+        return fail(f"{place}{error.strerror or error}")
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped." + (" Run the same command to resume." if parsed.resumable else ""), file=sys.stderr)
         return 130
 
 
@@ -55,107 +90,9 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="voxloss", description=_DESCRIPTION, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="voxloss", description=_DESCRIPTION, epilog=_EPILOG)
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def command(name: str, action: Callable[..., int], text: str, epilog: str | None = None) -> argparse.ArgumentParser:
-        sub = parsers.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(action=action)
-        return sub
-
-    demo = command("demo", commands.demo, "compare the seven losses on a small synthetic CT, in minutes on two cores")
-    demo.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
-
-    run = command(
-        "run", commands.run, "run a study: train every loss on every fold, score, test and report", _OVERRIDES
-    )
-    plan = command("plan", commands.plan, "say what a study will cost on this machine, before it is begun", _OVERRIDES)
-    for sub in (run, plan):
-        sub.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
-        sub.add_argument("--data", type=Path, help="folder of the images (data.root)")
-        sub.add_argument("--losses", help="train only these, separated by commas (comparison.losses)")
-        sub.add_argument("--seeds", help="run only these, separated by commas (comparison.seeds)")
-    run.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
-    run.add_argument("--folds", help="run only the folds of these numbers, separated by commas")
-
-    show = command(
-        "config",
-        commands.config,
-        "print a configuration, and where each value comes from, or list the presets",
-        _OVERRIDES,
-    )
-    show.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
-
-    status = command(
-        "status", commands.status, "show how far every run of a study is, live while some process is at work"
-    )
-    status.add_argument("study", type=Path, metavar="STUDY")
-    status.add_argument("--once", action="store_true", help="show it once, also on a terminal")
-
-    report = command("report", commands.report, "rebuild a study's tables, figures and page from its files")
-    report.add_argument("study", type=Path, metavar="STUDY")
-    report.add_argument(
-        "--viewer-cases", type=int, metavar="N", default=None,
-        help="give the viewer the volumes of the N cases on which the losses disagree most (default: 12)",
-    )  # fmt: skip
-
-    view = command("view", commands.view, "serve a study's report to this machine's browser, and open it")
-    view.add_argument("study", type=Path, metavar="STUDY")
-    view.add_argument("--port", type=int, default=0, help="default: a free one")
-    view.add_argument("--no-browser", action="store_true", help="only say the address")
-
-    predict = command("predict", commands.predict, "segment images with the network of a finished run")
-    predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="NIfTI file; the channels of a case by commas")
-    predict.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="gets one mask per image")
-    predict.add_argument("--device", help="default: the study's")
-
-    losses = command("losses", commands.losses, "list the losses, or explain one: equation, conventions, parameters")
-    losses.add_argument("name", nargs="?", metavar="NAME")
-    losses.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
-
-    _import_parsers(
-        command(
-            "import", commands.import_results, "read results of trainings elsewhere as a study, for `voxloss report`"
-        )
-    )
-
-    command(
-        "nnunet-trainers",
-        commands.nnunet_trainers,
-        "print the folder that nnU-Net's variable nnUNet_extTrainer must name",
-    )
-
-    check = command("check", commands.check, "say what is wrong with a data set, and how rare its structures are")
-    check.add_argument("data", type=Path, metavar="DATA")
-    check.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
-    check.add_argument("--config", help="take layout, its options, excluded cases, patch, spacing and folds from here")
-    check.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
-    check.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")
+    for command in _COMMANDS:
+        command.add_parser(parsers)
     return parser
-
-
-def _import_parsers(parser: argparse.ArgumentParser) -> None:
-    sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
-    text = "read the fold validations of several nnU-Net trainers"
-    nnunet = sources.add_parser("nnunet", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    nnunet.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a trainer's folder, or a data set's")
-    nnunet.add_argument("--folds", help="compare only the folds of these numbers, separated by commas")
-    nnunet.add_argument("--labels", type=Path, metavar="FOLDER", help="references (default: where nnU-Net had them)")
-    nnunet.add_argument("--images", type=Path, metavar="FOLDER", help="images (default: imagesTr in nnUNet_raw)")
-    nnunet.add_argument("--tolerance-mm", type=float, default=1.0, help="of the NSD (default: %(default)s)")
-    text = "read a long table: one row per loss, case and metric"
-    table = sources.add_parser("csv", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    table.add_argument("table", type=Path, metavar="TABLE")
-    table.add_argument("--columns", metavar="OURS=THEIRS,...", help="loss=method,case=patient: what columns are called")
-    table.add_argument("--primary-class", metavar="CLASS", help="that the headline is about (default: the last)")
-    for sub in (nnunet, table):
-        sub.add_argument("--study", type=Path, required=True, metavar="STUDY", help="the folder to write")

@@ -7,7 +7,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from voxloss.commands.display import status_view, watch
+from voxloss.commands.display.status_view import status_view, watch
 from voxloss.config.files import load_config
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
@@ -54,7 +54,7 @@ def shown(study):
 def test_nothing_has_begun(study):
     assert [one.state for one in progress(study)] == ["pending"] * 4
     text = shown(study)
-    assert "0 of 4 runs ended." in text and "left" not in text
+    assert "0 of 4 runs finished." in text and "left" not in text
 
 
 def test_a_running_study(study):
@@ -67,21 +67,27 @@ def test_a_running_study(study):
         assert study_seconds_left(runs, 10, 2) == pytest.approx((26 * 50 / 14 + 3 * 4) / 2)
         text = shown(study)
     assert "running 4/10" in text and "loss 0.25" in text and "30 s left" in text
-    assert "1 of 4 runs ended, about 52 s left." in text
+    assert "1 of 4 runs finished, about 52 s left." in text
 
 
 def test_a_run_whose_process_is_gone_is_pending(study):
     train(study, 1, "running", 4, 5.0)
     assert progress(study)[1].state == "pending"
-    text = shown(study)
-    assert "pending 4/10" in text and "once it goes on; nothing is at work." in text
+    text = " ".join(shown(study).split())
+    assert "pending 4/10" in text and "left after it is resumed (no process is running it now)." in text
 
 
 def test_reasons_and_collapsed_classes_are_text(study):
     train(study, 0, "diverged", 3, 1.0, reason="the loss became [red]nan[/red]")
     train(study, 1, "done", 10, 1.0, collapsed=["a[b]"])
     text = shown(study)
-    assert "the loss became [red]nan[/red]" in text and "a[b] is predicted in no case" in text
+    assert "the loss became [red]nan[/red]" in text and "a[b] was never predicted" in text
+
+
+def test_all_runs_finished(study):
+    for place in range(4):
+        train(study, place, "done" if place else "diverged", 10, 1.0)
+    assert "All 4 runs finished." in shown(study)
 
 
 def test_a_trained_run_is_predicting(study):
@@ -107,7 +113,7 @@ def test_watching_ends_with_the_work(study):
     stream = io.StringIO()
     watch(lambda: Study.open(study.folder), Console(file=stream, width=100, force_terminal=True), seconds=0.05)
     worker.join(10)
-    assert "running 2/10" in stream.getvalue() and "1 of 4 runs ended" in stream.getvalue()
+    assert "running 2/10" in stream.getvalue() and "1 of 4 runs finished" in stream.getvalue()
 
 
 def test_looking_does_not_keep_a_study_from_being_run(study):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from study_helpers import TINY
-from voxloss.commands.main import _run
+from voxloss.commands.main import run_command
 from voxloss.data.phantom.write import write_phantom
 
 IMAGE, MASK = "case_00001/imaging.nii.gz", "case_00002/segmentation.nii.gz"
@@ -28,7 +28,7 @@ def refused(capsys, words: tuple[str, ...], arguments: list[object], study: Path
     """The command ends with status 2 and one line that holds all `words`; the study's folder does not come to be."""
     around = sorted(study.parent.rglob("*"))
     try:
-        status = _run(list(map(str, arguments)))
+        status = run_command(list(map(str, arguments)))
     except SystemExit as end:
         status = end.code
     error = capsys.readouterr().err

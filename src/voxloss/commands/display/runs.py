@@ -1,0 +1,91 @@
+"""The runs while `voxloss run` executes them: a line per finished run, and on a terminal bars with the time left."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from voxloss.commands.display.preparation import SPEED_PERIOD
+from voxloss.commands.display.states import STYLES
+from voxloss.study.folder import FINISHED, Run, Study
+from voxloss.utilities.text import count_of
+
+
+@dataclass
+class RunDisplay:
+    """Follows the runs of a study by their status files.
+
+    The bar of all runs counts epochs, and one more step per run for prediction and scoring.
+    """
+
+    study: Study
+    runs: Sequence[Run]
+    console: Console
+    bars: Progress
+    overall: TaskID
+    tasks: dict[str, TaskID] = field(default_factory=dict)
+    ended: int = 0
+
+    def changed(self, run: Run, state: str) -> None:
+        """Print that a run ended."""
+        if state == "pending":  # it was stopped
+            return
+        self.ended += 1
+        status = self.study.status(run)
+        seconds = float(status.get("seconds", 0.0))
+        self.console.print(
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {seconds:.0f} s)",
+            highlight=False,
+        )
+        if status.get("reason"):
+            self.console.print(f"         {status['reason']}", markup=False, highlight=False)
+        self.poll()
+
+    def stopping(self) -> None:
+        """Print that stopping may take a moment."""
+        self.console.print("Stopping after the current training step.", highlight=False)
+
+    def poll(self) -> None:
+        """Read the status files and move the bars."""
+        total = 0
+        for run in self.runs:
+            status = self.study.status(run)
+            name, epochs = str(run), self.study.config.training.epochs
+            state, epoch = status["state"], int(status.get("epoch", 0))
+            total += epochs + 1 if state in (*FINISHED, "failed") else epoch
+            if state == "running":
+                if name not in self.tasks:
+                    self.tasks[name] = self.bars.add_task(name, total=epochs)
+                what = name if epoch < epochs else f"{name}: predicting"
+                self.bars.update(self.tasks[name], completed=epoch, description=what)
+            elif name in self.tasks:
+                self.bars.remove_task(self.tasks.pop(name))
+        self.bars.update(self.overall, completed=total)
+
+
+@contextmanager
+def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator[RunDisplay]:
+    """Show the runs while they are executed."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=SPEED_PERIOD,
+    ) as bars:
+        total = len(runs) * (study.config.training.epochs + 1)
+        overall = bars.add_task(f"{count_of(len(runs), 'run')}, in epochs", total=total)
+        display = RunDisplay(study, runs, console, bars, overall)
+        display.poll()
+        yield display

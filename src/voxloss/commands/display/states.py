@@ -1,0 +1,3 @@
+"""The colour of each state of a run."""
+
+STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}

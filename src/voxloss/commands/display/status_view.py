@@ -1,0 +1,85 @@
+"""What `voxloss status` prints, once or until no process runs the study."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from voxloss.commands.display.states import STYLES
+from voxloss.study.folder import FINISHED, Study
+from voxloss.study.progress import RunProgress, progress, run_seconds_left, study_seconds_left
+from voxloss.utilities.text import count_of, duration_text
+
+REFRESH_SECONDS = 2.0
+
+
+def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
+    """Lay out the runs, a row per loss and a column per fold and seed; below them the time left and the problems."""
+    config, epochs = study.config, study.config.training.epochs
+    table = Table(title=escape(f"{config.name}: {study.folder}"), title_justify="left")
+    table.add_column("loss")
+    several = len(config.comparison.seeds) > 1
+    places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
+    for seed, fold in places:
+        table.add_column(f"fold {fold}" + (f"\nseed {seed}" if several else ""))
+    rows: dict[str, dict[tuple[int, int], Text]] = {}
+    for one in runs:
+        rows.setdefault(one.run.loss.key, {})[one.run.seed, one.run.fold] = _cell(one, epochs)
+    for loss, cells in rows.items():
+        table.add_row(escape(loss), *(cells[place] for place in places))
+    return Group(table, *_sentences(study, runs))
+
+
+def _cell(one: RunProgress, epochs: int) -> Text:
+    lines = [one.state]
+    if one.state in ("running", "pending") and one.epoch:
+        lines[0] += f" {one.epoch}/{epochs}"
+    if one.state == "running" and one.loss is not None:
+        lines.append(f"loss {one.loss:.4g}")
+        left = run_seconds_left(one, epochs)
+        lines.append("predicting" if one.epoch >= epochs or left is None else f"{duration_text(left)} left")
+    return Text("\n".join(lines), style=STYLES[one.state])
+
+
+def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
+    lines = [Text(_progress_sentence(study, runs))]
+    for one in runs:
+        if one.reason:
+            lines.append(Text(f"{one.run}: {one.state}: {one.reason}"))
+        lines += [Text(f"{one.run}: {name} was never predicted") for name in one.collapsed]
+    return lines
+
+
+def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
+    finished = sum(one.state in FINISHED for one in runs)
+    if finished == len(runs):
+        return "The run finished." if finished == 1 else f"All {finished} runs finished."
+    text = f"{finished} of {count_of(len(runs), 'run')} finished"
+    left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
+    if left is not None:
+        text += f", about {duration_text(left)} left"
+        if not any(one.state == "running" for one in runs):
+            text += " after it is resumed (no process is running it now)"
+    return f"{text}."
+
+
+def watch(study_folder: Callable[[], Study], console: Console, seconds: float = REFRESH_SECONDS) -> None:
+    """Show the study and refresh the view until no process runs the study.
+
+    Args:
+        study_folder: opens the study; called for every refresh, since losses may be added meanwhile.
+        console: where it is shown.
+        seconds: between two refreshes.
+    """
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            study = study_folder()
+            runs = progress(study)
+            live.update(status_view(study, runs), refresh=True)
+            if not study.is_locked():
+                return
+            time.sleep(seconds)

@@ -1,0 +1,59 @@
+"""`voxloss import`: results from other tools as a study that `voxloss report` reads."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command, whole_numbers
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "import results from other tools as a study for `voxloss report`"
+    parser = add_command(parsers, "import", import_results, summary)
+    sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
+
+    text = "read the validations that several nnU-Net trainers wrote for each fold"
+    nnunet = sources.add_parser("nnunet", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    nnunet.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a trainer's folder, or a data set's")
+    nnunet.add_argument("--folds", help="compare only these folds, numbers separated by commas")
+    nnunet.add_argument("--labels", type=Path, metavar="FOLDER", help="references (default: where nnU-Net had them)")
+    nnunet.add_argument("--images", type=Path, metavar="FOLDER", help="images (default: imagesTr in nnUNet_raw)")
+    nnunet.add_argument("--tolerance-mm", type=float, default=1.0, help="of the NSD (default: %(default)s)")
+
+    text = "read a long table: one row per loss, case and metric"
+    table = sources.add_parser("csv", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    table.add_argument("table", type=Path, metavar="TABLE")
+    table.add_argument(
+        "--columns", metavar="OURS=THEIRS,...", help="the table's names for columns: loss=method,case=patient"
+    )
+    table.add_argument("--primary-class", metavar="CLASS", help="class of the headline (default: the last)")
+
+    for source in (nnunet, table):
+        source.set_defaults(parser=source)
+        source.add_argument("--study", type=Path, required=True, metavar="STUDY", help="folder to write")
+
+
+def import_results(arguments: argparse.Namespace) -> int:
+    # pandas, rich
+    from rich.console import Console
+
+    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.study.imported import import_nnunet, import_table
+
+    console = Console()
+    if arguments.source == "csv":
+        imported = import_table(arguments.table, arguments.study, arguments.columns, arguments.primary_class)
+    else:
+        folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
+        with preparation_bar(console) as bar:
+            imported = import_nnunet(
+                arguments.folders,
+                arguments.study,
+                folds=folds,
+                labels=arguments.labels,
+                images=arguments.images,
+                tolerance_mm=arguments.tolerance_mm,
+                progress=bar,
+            )
+    for line in (f"{arguments.study}: {imported}", f"To build the report: voxloss report {arguments.study}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,31 @@
+"""`voxloss losses`: the list of losses, the card of one, or the cards of all as files."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command
+from voxloss.utilities.errors import InputError
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "list the losses, or explain one: equation, conventions, parameters"
+    parser = add_command(parsers, "losses", losses, summary)
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
+
+
+def losses(arguments: argparse.Namespace) -> int:
+    # torch
+    from voxloss.losses import list_losses
+    from voxloss.losses.card import describe, write_cards
+
+    if arguments.write is not None:
+        write_cards(arguments.write)
+    elif arguments.name is None:
+        print("\n".join(list_losses()))
+    else:
+        try:
+            print(describe(arguments.name))
+        except ValueError as error:  # an unknown name; the losses know no InputError
+            raise InputError(str(error)) from error
+    return 0

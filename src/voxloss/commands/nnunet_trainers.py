@@ -1,0 +1,17 @@
+"""`voxloss nnunet-trainers`: where nnU-Net finds the trainers with these losses."""
+
+import argparse
+
+from voxloss.commands.shared import Parsers, add_command
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "print the folder for nnU-Net's environment variable nnUNet_extTrainer"
+    add_command(parsers, "nnunet-trainers", nnunet_trainers, summary)
+
+
+def nnunet_trainers(arguments: argparse.Namespace) -> int:
+    from voxloss.nnunet.names import trainers_folder
+
+    print(trainers_folder())
+    return 0

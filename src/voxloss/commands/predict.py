@@ -1,0 +1,25 @@
+"""`voxloss predict`: masks of new images by a finished run."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command
+
+
+def add_parser(parsers: Parsers) -> None:
+    parser = add_command(parsers, "predict", predict, "segment images with the network of a finished run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="NIfTI file; the files of several channels separated by commas"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
+    parser.add_argument("--device", help="cpu, cuda or another device of PyTorch (default: the study's)")
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    from voxloss.study.predict import segment_files  # torch
+
+    cases = [[Path(part) for part in image.split(",")] for image in arguments.images]
+    for path in segment_files(arguments.run, cases, arguments.output, arguments.device):
+        print(path)
+    return 0

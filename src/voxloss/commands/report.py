@@ -1,0 +1,31 @@
+"""`voxloss report`: the report of a study, rebuilt from its files."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command, show_report
+from voxloss.utilities.errors import InputError
+
+
+def add_parser(parsers: Parsers) -> None:
+    parser = add_command(parsers, "report", report, "rebuild a study's tables, figures and page from its files")
+    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument(
+        "--viewer-cases", type=int, metavar="N",
+        help="copy the volumes of the N cases on which the losses disagree most into the viewer (default: 12)",
+    )  # fmt: skip
+
+
+def report(arguments: argparse.Namespace) -> int:
+    # pandas, rich
+    from rich.console import Console
+
+    from voxloss.study.folder import Study, is_imported
+    from voxloss.study.scores import merge_study_scores
+
+    if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
+        raise InputError(f"--viewer-cases must be 0 or more; received {arguments.viewer_cases}.")
+    if not is_imported(arguments.study):  # an imported study has no scores of runs to merge
+        merge_study_scores(Study.open(arguments.study))
+    show_report(arguments.study, Console(), arguments.viewer_cases)
+    return 0

@@ -1,0 +1,93 @@
+"""`voxloss run`: a whole study, from the data to the report."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxloss.commands.shared import (
+    Parsers,
+    add_command,
+    add_study_options,
+    fail,
+    show_report,
+    study_config,
+    whole_numbers,
+)
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
+
+if TYPE_CHECKING:
+    from voxloss.config.schema import StudyConfig
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "run a study: train every loss on every fold, score, test and report"
+    parser = add_command(parsers, "run", run, summary, overrides=True, resumable=True)
+    add_study_options(parser)
+    parser.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
+    parser.add_argument("--folds", help="train only these folds, numbers separated by commas")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = study_config(arguments)
+    folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
+    return run_study(config, arguments.study or Path("studies") / config.name, folds)
+
+
+def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None) -> int:
+    """Train what is missing, merge the scores, report; the exit status says whether a run failed.
+
+    Args:
+        config: losses and seeds that the study lacks are added to it.
+        folder: of the study, new or not.
+        folds: which to train; None for all.
+
+    Raises:
+        InputError: a fold that the study does not have, or what `open_study` refuses.
+    """
+    # pandas, rich
+    from rich.console import Console
+
+    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.commands.display.runs import run_display
+    from voxloss.config.checks import warnings_about
+    from voxloss.config.losses import loss_choices
+    from voxloss.study.executors import execute_locally
+    from voxloss.study.folder import FINISHED
+    from voxloss.study.make import open_study
+    from voxloss.study.scores import merge_study_scores
+
+    for fold in folds or ():
+        if fold not in range(config.splits.folds):
+            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
+    console = Console()
+    with ExitStack() as held:
+        with preparation_bar(console) as bar:
+            study = held.enter_context(open_study(config, folder, bar))
+        for case_id, reason in study.dataset.dropped:
+            console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
+        for warning in warnings_about(study.config):
+            console.print(f"[yellow]note[/]: {warning}", highlight=False)
+        # Only this call's losses, seeds and folds: an earlier call may have asked for others.
+        keys, seeds = [choice.key for choice in loss_choices(config)], config.comparison.seeds
+        runs = [
+            run
+            for run in study.runs()
+            if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
+        ]
+        waiting = [run for run in runs if study.status(run)["state"] not in FINISHED]
+        if waiting:
+            cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
+            console.print(f"{folder}: {cases}, {losses}, {count_of(len(waiting), 'run')} left", highlight=False)
+            with run_display(study, waiting, console) as display:
+                execute_locally(study, waiting, display.changed, display.poll, display.stopping)
+        merge_study_scores(study)
+    show_report(folder, console)
+    failed = [run for run in runs if study.status(run)["state"] == "failed"]
+    if failed:
+        first = f"{failed[0]}: {study.status(failed[0])['reason'].rstrip('.')}"
+        which = first if len(failed) == 1 else f"the first: {first}"
+        return fail(f"{count_of(len(failed), 'run')} failed ({which}). Run the same command to try again.")
+    return 0

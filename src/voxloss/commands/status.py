@@ -1,0 +1,29 @@
+"""`voxloss status`: how far a study is."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "show the progress of every run of a study, live while the study is running"
+    parser = add_command(parsers, "status", status, summary)
+    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("--once", action="store_true", help="print it once instead of following it")
+
+
+def status(arguments: argparse.Namespace) -> int:
+    # NumPy, rich
+    from rich.console import Console
+
+    from voxloss.commands.display.status_view import status_view, watch
+    from voxloss.study.folder import Study
+    from voxloss.study.progress import progress
+
+    study, console = Study.open(arguments.study), Console()
+    if console.is_terminal and not arguments.once and study.is_locked():
+        watch(lambda: Study.open(arguments.study), console)
+    else:
+        console.print(status_view(study, progress(study)))
+    return 0

@@ -1,0 +1,35 @@
+"""`voxloss view`: the report in the browser."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command
+
+
+def add_parser(parsers: Parsers) -> None:
+    summary = "open a study's report in the browser, served to this machine only"
+    parser = add_command(parsers, "view", view, summary)
+    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("--port", type=int, default=0, help="port of the address (default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address without opening a browser")
+
+
+def view(arguments: argparse.Namespace) -> int:
+    # pandas, and what only this command needs
+    import threading
+    import webbrowser
+
+    from voxloss.report import build_report
+    from voxloss.report.page.server import report_server
+
+    if not (arguments.study / "report" / "index.html").is_file():
+        build_report(arguments.study)
+    with report_server(arguments.study, arguments.port) as server:
+        print(f"{server.address}  (press Ctrl-C to stop)", flush=True)
+        if not arguments.no_browser:  # in a thread: a browser in this terminal would keep the server waiting
+            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0

@@ -1,0 +1,165 @@
+"""The command line itself: what it imports, prints and exits with, whatever the command."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from study_helpers import command, tiny_run
+from voxloss.commands import check, main, run
+from voxloss.commands.main import run_command
+from voxloss.data.phantom.write import write_phantom
+from voxloss.study import plan
+from voxloss.utilities.errors import InputError
+
+COMMANDS = [
+    "demo", "run", "plan", "config", "status", "report", "view", "predict", "losses", "import", "nnunet-trainers",
+    "check",
+]  # fmt: skip
+EXIT_STATUSES = {
+    "0": "success",
+    "1": "`check` or `plan` found problems",
+    "2": "wrong input, a missing package or a failed run",
+    "130": "interrupted",
+}
+
+
+def exit_status(arguments: list[str]) -> int:
+    try:
+        return run_command(arguments)
+    except SystemExit as end:
+        return end.code
+
+
+def test_help_lists_every_command_and_the_exit_statuses(capsys):
+    assert exit_status(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^    ([a-z-]+)", text, re.MULTILINE) == COMMANDS
+    for status, meaning in EXIT_STATUSES.items():
+        assert re.search(rf"^  {status} +{re.escape(meaning)}", text, re.MULTILINE)
+        assert f"{status} {meaning}" in " ".join(main.__doc__.split())
+
+
+@pytest.mark.parametrize("arguments", [[name] for name in COMMANDS] + [["import", "nnunet"], ["import", "csv"]])
+def test_help_of_each_command(capsys, arguments):
+    assert exit_status([*arguments, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: voxloss {' '.join(arguments)} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND; see `voxloss --help`"),
+        (["stat", "x"], "invalid choice: 'stat'"),
+        (["status"], "the following arguments are required: STUDY; see `voxloss status --help`"),
+        (["status", "x", "--twice", "3"], "unknown argument --twice; see `voxloss status --help`"),
+        (["status", "x", "y"], "unknown argument y;"),
+        (["report", "x", "--viewer", "3"], "unknown argument --viewer"),  # options are not abbreviated
+        (["report", "x", "--viewer-cases", "-1"], "--viewer-cases must be 0 or more; received -1"),
+        (["view", "x", "--port", "y"], "argument --port: invalid int value: 'y'"),
+        (["import", "csv", "t", "--study", "s", "--bar"], "unknown argument --bar; see `voxloss import csv --help`"),
+        (["config", "--training.epochs=3"], "needs a preset or a YAML file before the options"),
+        (["config", "demo", "--training.epoch", "3"], "training.epoch"),
+        (["check", "x", "--config", "demo", "--layout", "folder"], "give either --config or --layout"),
+        (["run", "demo", "--folds", "a"], "--folds takes whole numbers separated by commas; received 'a'"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_and_status_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert exit_status(arguments) == 2
+    out, error = capsys.readouterr()
+    assert not out and error.startswith("voxloss: ") and message in error
+    assert error.endswith(".\n") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+class Raises:
+    """A command's action that raises one error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, arguments):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (InputError("scores.csv is\nno table."), 2, "voxloss: scores.csv is no table.\n"),
+        (
+            ModuleNotFoundError("No module named 'rich'", name="rich.console"), 2,
+            "voxloss: this command needs the package 'rich'; install it with: pip install 'voxloss[bench]'.\n",
+        ),
+        (PermissionError(13, "Permission denied", "/data"), 2, "voxloss: /data: Permission denied.\n"),
+        (OSError("no space"), 2, "voxloss: no space.\n"),
+        (KeyboardInterrupt(), 130, "Stopped. Run the same command to resume.\n"),
+    ],
+)  # fmt: skip
+def test_what_a_command_raises(capsys, monkeypatch, error, status, message):
+    monkeypatch.setattr(run, "run", Raises(error))
+    assert exit_status(["run", "demo"]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_only_a_study_is_said_to_be_resumed(capsys, monkeypatch):
+    monkeypatch.setattr(check, "check", Raises(KeyboardInterrupt()))
+    assert exit_status(["check", "data"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError(name="voxloss.nothing"), KeyError("ours")])
+def test_our_own_mistakes_keep_their_traceback(monkeypatch, error):
+    monkeypatch.setattr(run, "run", Raises(error))
+    with pytest.raises(type(error)):
+        run_command(["run", "demo"])
+
+
+def test_check_exits_with_1_on_problems(capsys, tmp_path):
+    write_phantom(tmp_path / "data", cases=2, seed=0, setting="small")
+    assert exit_status(["check", str(tmp_path / "data")]) == 0
+    (tmp_path / "data" / "case_00001" / "imaging.nii.gz").write_bytes(b"no image")
+    assert exit_status(["check", str(tmp_path / "data")]) == 1
+    assert "case_00001" in capsys.readouterr().out
+
+
+def test_plan_exits_with_1_where_memory_is_short(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "available_memory", lambda *_: 1)
+    write_phantom(tmp_path / "data", cases=4, seed=0, setting="small")
+    arguments = tiny_run(tmp_path / "data", tmp_path)[1:]
+    place = arguments.index("--study")
+    assert exit_status(list(map(str, ["plan", *arguments[:place], *arguments[place + 2 :]]))) == 1
+    assert "not enough memory: " in capsys.readouterr().out
+
+
+def test_the_parsers_import_nothing_heavy():
+    """`voxloss --help` answers at once: the standard library and the commands' own files suffice."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from voxloss.commands.main import _parser; _parser()\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == ["voxloss"]
+
+
+def test_a_closed_pipe_prints_nothing():
+    code = "from voxloss.commands.main import main; main(['losses'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # before the command prints
+    assert process.wait(60) == 1
+    assert process.stderr.read() == ""
+
+
+def test_python_dash_m_is_the_command():
+    result = command("config")
+    assert (result.returncode, result.stderr) == (0, "") and "kits19" in result.stdout.split()
+
+
+def test_the_old_place_of_main_warns():
+    code = "import voxloss.cli, voxloss.commands.main as new; assert voxloss.cli.main is new.main"
+    result = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "DeprecationWarning: voxloss.cli was renamed to voxloss.commands.main" in result.stderr
