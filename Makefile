@@ -20,6 +20,7 @@ demo: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Two processes by default; the tests' tensors are tiny, so each takes one thread.
 JOBS ?= 2
