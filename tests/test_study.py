@@ -216,7 +216,10 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
     """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
     folder = tmp_path / "study"
     process = subprocess.Popen(
-        voxloss(*tiny_run(data, folder, *LONGER, "--execution.parallel", "2")), stdout=subprocess.PIPE, text=True
+        voxloss(*tiny_run(data, folder, *LONGER, "--execution.parallel", "2")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     victim = folder / "runs" / "mixed_focal" / "fold-0" / "seed-0"
     for _ in range(2):
@@ -229,12 +232,14 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
         )
         for worker in workers_at(process.pid):
             os.kill(worker, signal.SIGKILL)
-    process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=300)
     states = statuses(folder)
     failed = states.pop(("mixed_focal", 0, 0))
     if failed["state"] == "failed":  # it may have been done before the second kill
         assert "killed" in failed["reason"]
         assert process.returncode == 2
+        assert "voxloss: 1 run failed (mixed_focal, fold 0, seed 0: " in errors
+        assert errors.endswith("). Run the same command to try again.\n")
         scores = read_scores(folder / "scores.csv")
         assert set(scores[scores.status == "failed"]["loss"]) == {"mixed_focal"}
     assert {status["state"] for status in states.values()} == {"done"}
