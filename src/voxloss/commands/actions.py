@@ -73,14 +73,13 @@ def plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
     from voxloss.commands.display import plan_table
-    from voxloss.config.checks import warnings_about
     from voxloss.study.plan import plan
 
     console = Console()
     with console.status("reading the headers") as status:
         made = plan(_load(arguments, overrides), status.update)
     console.print(plan_table(made))
-    for warning in warnings_about(made.survey.config):
+    for warning in made.survey.config.warnings():
         console.print(f"[yellow]note[/]: {warning}", highlight=False)
     if made.advice is not None:
         console.print(f"[red]not enough memory[/]: {made.advice}", highlight=False)
@@ -115,11 +114,9 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
     from rich.console import Console
 
     from voxloss.commands.display import preparation_bar, run_display
-    from voxloss.config.checks import warnings_about
     from voxloss.config.losses import loss_choices
+    from voxloss.study.create import open_study
     from voxloss.study.folder import FINISHED
-    from voxloss.study.make import open_study
-    from voxloss.study.scores import merge_study_scores
 
     for fold in folds or ():
         if fold not in range(config.splits.folds):
@@ -130,15 +127,15 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
             study = held.enter_context(open_study(config, folder, bar))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for warning in warnings_about(study.config):
+        for warning in study.config.warnings():
             console.print(f"[yellow]note[/]: {warning}", highlight=False)
-        keys = [choice.key for choice in loss_choices(config)]
+        keys = [choice.key for choice in loss_choices(config.comparison.losses)]
         runs = [
             run
             for run in study.runs()
             if run.loss.key in keys and run.seed in config.comparison.seeds and (folds is None or run.fold in folds)
         ]
-        waiting = [run for run in runs if study.status(run)["state"] not in FINISHED]
+        waiting = [run for run in runs if study.status(run).state not in FINISHED]
         if waiting:
             from voxloss.study.executors import execute_locally
 
@@ -146,11 +143,11 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
             console.print(f"{folder}: {count}, {len(waiting)} of {len(runs)} runs to do", highlight=False)
             with run_display(study, waiting, console) as display:
                 execute_locally(study, waiting, display.changed, display.poll, display.stopping)
-        merge_study_scores(study)
+        study.merge_scores()
     _show_report(folder, console)
-    failed = [run for run in runs if study.status(run)["state"] == "failed"]
+    failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
-        reason = study.status(failed[0])["reason"]
+        reason = study.status(failed[0]).reason
         return fail(f"{len(failed)} runs failed; the first ({failed[0]}): {reason}. The same command tries them again.")
     return 0
 
@@ -181,8 +178,8 @@ def status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from voxloss.commands.display import status_view, watch
-    from voxloss.study.folder import Study
     from voxloss.study.progress import progress
+    from voxloss.study.study import Study
 
     study, console = Study.open(arguments.study), Console()
     if console.is_terminal and not arguments.once and study.is_locked():
@@ -195,14 +192,11 @@ def status(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from voxloss.study.folder import Study, is_imported
+    from voxloss.study.study import Study
 
     if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
         raise InputError(f"--viewer-cases is a number of cases; received {arguments.viewer_cases}.")
-    if not is_imported(arguments.study):  # whose scores are not those of runs
-        from voxloss.study.scores import merge_study_scores
-
-        merge_study_scores(Study.open(arguments.study))
+    Study.open(arguments.study).merge_scores()
     _show_report(arguments.study, Console(), arguments.viewer_cases)
     return 0
 

@@ -10,7 +10,7 @@ from voxloss.data.check.inspection import USUAL_PATCH, Patch
 from voxloss.data.folds import assign_folds
 from voxloss.data.layouts import load_dataset
 from voxloss.data.patients import read_patients
-from voxloss.study.make import Progress
+from voxloss.study.create import Progress
 
 
 def check_data(

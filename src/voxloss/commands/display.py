@@ -13,8 +13,9 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 from rich.text import Text
 
-from voxloss.study.folder import FINISHED, Run, Study
+from voxloss.study.folder import FINISHED, Run
 from voxloss.study.progress import RunProgress, progress, run_seconds_left, study_seconds_left
+from voxloss.study.study import Study
 from voxloss.utilities.text import duration_text
 
 if TYPE_CHECKING:
@@ -44,14 +45,12 @@ class RunDisplay:
             return
         self.ended += 1
         status = self.study.status(run)
-        reason = f": {status['reason']}" if status.get("reason") else ""
-        seconds = float(status.get("seconds", 0.0))
         self.console.print(
-            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {seconds:.0f} s)",
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {status.seconds:.0f} s)",
             highlight=False,
         )
-        if reason:
-            self.console.print(f"         {reason[2:]}", markup=False, highlight=False)
+        if status.reason:
+            self.console.print(f"         {status.reason}", markup=False, highlight=False)
         self.poll()
 
     def stopping(self) -> None:
@@ -64,7 +63,7 @@ class RunDisplay:
         for run in self.runs:
             status = self.study.status(run)
             name, epochs = str(run), self.study.config.training.epochs
-            state, epoch = status["state"], int(status.get("epoch", 0))
+            state, epoch = status.state, status.epoch
             total += epochs + 1 if state in (*FINISHED, "failed") else epoch
             if state == "running":
                 if name not in self.tasks:
@@ -177,12 +176,12 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
 
 def _cell(one: RunProgress, epochs: int) -> Text:
     lines = [one.state]
-    if one.state in ("running", "pending") and one.epoch:
-        lines[0] += f" {one.epoch}/{epochs}"
-    if one.state == "running" and one.loss is not None:
-        lines.append(f"loss {one.loss:.4g}")
+    if one.state in ("running", "pending") and one.status.epoch:
+        lines[0] += f" {one.status.epoch}/{epochs}"
+    if one.state == "running" and one.epochs:
+        lines.append(f"loss {one.epochs[-1].train_loss:.4g}")
         left = run_seconds_left(one, epochs)
-        lines.append("predicting" if one.epoch >= epochs or left is None else f"{duration_text(left)} left")
+        lines.append("predicting" if one.status.epoch >= epochs or left is None else f"{duration_text(left)} left")
     return Text("\n".join(lines), style=STYLES[one.state])
 
 
@@ -197,9 +196,9 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
             text += " once it goes on; nothing is at work"
     lines = [Text(f"{text}.")]
     for one in runs:
-        if one.reason:
-            lines.append(Text(f"{one.run}: {one.state}: {one.reason}"))
-        lines += [Text(f"{one.run}: {name} is predicted in no case") for name in one.collapsed]
+        if one.status.reason:
+            lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
+        lines += [Text(f"{one.run}: {name} is predicted in no case") for name in one.status.collapsed]
     return lines
 
 

@@ -40,7 +40,10 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
             text = f"{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
             lines.append(f"{text:<{COLUMN}}  # {origin or otherwise}")
             if key == "comparison.losses":
-                lines += [f"    # {_signature(choice.name, choice.parameters)}" for choice in loss_choices(config)]
+                lines += [
+                    f"    # {_signature(choice.name, choice.parameters)}"
+                    for choice in loss_choices(config.comparison.losses)
+                ]
     return "\n".join(lines) + "\n"
 
 

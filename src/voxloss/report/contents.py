@@ -40,7 +40,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     missing: list[str] = []
-    slug = slugs(record.dataset.classes)
+    slug = slugs(record.study.dataset.classes)
     charts_of = {
         name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
         for name in primary_first(comparison)
@@ -144,8 +144,8 @@ def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, .
 
 def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
     """The paper's tables beside this study's, of its own presets on its own data alone."""
-    preset = record.config.get("name")
-    if preset not in PAPER_RESULTS or preset != record.dataset.name or record.setting("comparison", "demonstration"):
+    preset = record.study.name
+    if preset not in PAPER_RESULTS or preset != record.study.dataset.name or record.study.comparison.demonstration:
         return ()
     losses, classes = comparison.losses, comparison.classes
     beside = beside_paper.beside_paper(comparison.intervals, losses, classes, preset)
@@ -185,7 +185,7 @@ def _write_cases(
 
 def _has_images(record: StudyRecord) -> bool:
     """Whether the data set says where any case's image and mask are; imported scores may come without."""
-    return any(case.images and case.label for case in record.dataset.cases)
+    return any(case.images and case.label for case in record.study.dataset.cases)
 
 
 def _write_table(folder: Path, name: str, data: "pd.DataFrame", table: Table, printed: Table) -> None:

@@ -53,12 +53,12 @@ def _headline(comparison: Comparison) -> str:
 
 
 def _limits(record: StudyRecord, comparison: Comparison):
-    if record.setting("comparison", "demonstration", False):
+    if record.study.comparison.demonstration:
         yield "Demonstration on a phantom, not evidence."
     waiting = [run for run in record.runs if run.state not in OVER]
     if waiting:
         over = len(record.runs) - len(waiting)
-        absent = [loss_name(loss) for loss in record.losses if loss not in comparison.losses]
+        absent = [loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
             f"In progress: {over} of {count_of(len(record.runs), 'run')} finished; compared on the "

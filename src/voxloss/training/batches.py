@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.training.augment import Augmenter
 
@@ -30,7 +31,7 @@ class Training:
     """
 
     folder: Path
-    config: StudyConfig
+    config: SettledConfig
     loss: str
     parameters: dict[str, Any]
     fold: int
@@ -42,7 +43,6 @@ class Training:
     @property
     def patches(self) -> PatchSetting:
         setting = self.config.patches
-        assert setting.size is not None, "settled when the study was made"
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import padding_before
 from voxloss.training.networks import outputs
 from voxloss.training.precision import autocast, layout
@@ -15,7 +15,7 @@ from voxloss.training.precision import autocast, layout
 def predict_probabilities(
     network: torch.nn.Module,
     image: np.ndarray,
-    config: StudyConfig,
+    config: SettledConfig,
     before_windows: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Class probabilities of a prepared volume.
@@ -33,8 +33,6 @@ def predict_probabilities(
     from monai.inferers import sliding_window_inference
 
     setting = config.patches
-    if setting.size is None:
-        raise ValueError("the patch size is not set")
     network.eval()
     device = next(network.parameters()).device
     axes = list(zip(image.shape[1:], setting.size, strict=True))

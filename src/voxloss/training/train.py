@@ -1,8 +1,6 @@
 """Training of one network: one loss, fold and seed. Everything but the loss is the same for every loss."""
 
-import csv
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 
 import voxloss
-from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.losses import VoxelLoss
 from voxloss.training.batches import (
     Training,
@@ -25,23 +23,11 @@ from voxloss.training.batches import (
 )
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.events import Events
+from voxloss.training.history import COLUMNS, write_history
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.utilities.files import write_text
 
-HISTORY = (
-    "epoch",
-    "train_loss",
-    "validation_loss",
-    "validation_dice",
-    "not_predicted",
-    "learning_rate",
-    "gradient_shares",
-    "seconds",
-    "waiting",
-    "batch_digest",
-)
 _WEIGHTS = 4  # a stream of random numbers; the batches have others
 
 
@@ -85,7 +71,7 @@ def train(
         row |= _validate(trainee, validation)
         row["seconds"] = round(time.perf_counter() - start, 3)
         schedule.finish(row["train_loss"])
-        progress.history.append({name: row[name] for name in HISTORY})
+        progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
         _select(run, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(run.folder, network, optimizer, schedule, channels)
@@ -115,7 +101,7 @@ class _Trainee:
     def make(cls, run: Training, channels: int, device: torch.device) -> "_Trainee":
         with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
             torch.manual_seed(seed_of(run.seed, run.fold, _WEIGHTS))
-            network = make_network(run.config, channels, len(run.classes))
+            network = make_network(run.config.network, run.config.patches.size, channels, len(run.classes))
         place(network, device, run.config)
         call = torch.compile(network) if run.config.execution.compile else network
         loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
@@ -134,7 +120,7 @@ class _Trainee:
 class _Schedule:
     """The learning rate of each epoch, polynomial or lowered on a plateau of the training loss."""
 
-    def __init__(self, config: StudyConfig, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, config: SettledConfig, optimizer: torch.optim.Optimizer) -> None:
         self.setting, self.optimizer = config.training, optimizer
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer,
@@ -206,11 +192,7 @@ class _Progress:
                 "plateau": schedule.plateau.state_dict(),
             },
         )
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(folder / "history.csv", text.getvalue())
+        write_history(folder / "history.csv", self.history)
 
 
 def _select(run: Training, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import STYLE, FigureFile, loss_colour, save_figure
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.record import StudyRecord, read_history
+from voxloss.report.record import StudyRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +190,8 @@ def cost_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for loss in losses:
         runs = [run for run in record.runs if run.loss == loss]
-        seconds = [entry["seconds"] for run in runs for entry in read_history(run) if not math.isnan(entry["seconds"])]
+        epochs = [epoch for run in runs for epoch in record.study.run_folder(run.run).history()]
+        seconds = [epoch.seconds for epoch in epochs if not math.isnan(epoch.seconds)]
         memory = [run.peak_memory / 1e9 for run in runs if run.peak_memory]
         rows.append(
             {

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.record import StudyRecord, chosen_epoch, read_history
+from voxloss.report.record import StudyRecord
+from voxloss.training.history import selected_epoch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,14 +123,14 @@ def curves_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
     the epoch whose weights were taken."""
     import pandas as pd
 
-    selection, rows = record.setting("training", "selection", "last"), []
+    rows = []
     for run in record.runs:
         if run.loss in losses:
-            history = read_history(run)
-            chosen = chosen_epoch(history, selection) if run.state == "done" else None
-            for entry in history:
-                epoch = entry["epoch"]
-                rows.append((run.loss, epoch, entry["validation_dice"], int(epoch == chosen)))
+            history = record.study.run_folder(run.run).history()
+            done = run.state == "done" and not record.study.imported
+            chosen = selected_epoch(history, record.study.config.training.selection) if done else None
+            for epoch in history:
+                rows.append((run.loss, epoch.number, epoch.validation_dice, int(epoch.number == chosen)))
     table = pd.DataFrame(rows, columns=["loss", "epoch", "validation_dice", "chosen"]).dropna()
     grouped = table.groupby(["loss", "epoch"])
     return grouped.agg(

@@ -91,9 +91,9 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     import pandas as pd
 
     case_id = representative_case(comparison)
-    case = next(case for case in record.dataset.cases if case.case_id == case_id)
-    reference, geometry = read_label(case, record.dataset.label_values)
-    target = record.dataset.classes.index(comparison.primary_class)
+    case = next(case for case in record.study.dataset.cases if case.case_id == case_id)
+    reference, geometry = read_label(case, record.study.dataset.label_values)
+    target = record.study.dataset.classes.index(comparison.primary_class)
     areas = np.count_nonzero(_canonical(reference, geometry.affine) == target, axis=(0, 1))
     index = int(np.argmax(areas))
     reference_plane = radiological_plane(reference, geometry.affine, index)
@@ -109,10 +109,10 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
     panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
     below = (
-        len(record.dataset.classes) == 2
+        len(record.study.dataset.classes) == 2
     )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
-    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.dataset.classes)
+    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
     caption = (
         f"Case {case_id}, axial slice {index + 1} of {len(areas)} from the feet, the one with the most "
         f"{comparison.primary_class} in the reference; patient's right on the left. Of all cases it has the median "
@@ -126,7 +126,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
             "pixels": np.nan if panel.mask is None else int(np.count_nonzero(panel.mask == place)),
         }
         for panel in panels
-        for place, name in enumerate(record.dataset.classes)
+        for place, name in enumerate(record.study.dataset.classes)
         if place
     )  # fmt: skip
     return save_figure(figure, folder, "slices", "A representative case", caption, data)
@@ -139,9 +139,9 @@ def grey_window(record: StudyRecord, image: "np.ndarray") -> tuple[float, float]
     """
     import numpy as np
 
-    clip = record.setting("preparation", "clip")
-    if clip:
-        return float(clip[0]), float(clip[1])
+    clip = None if record.study.imported else record.study.config.preparation.clip
+    if clip is not None:
+        return clip
     sample = image.ravel(order="K")[:: max(1, image.size // 1_000_000)]
     inside = sample[sample > sample.min()]
     low, high = np.percentile(inside if len(inside) else sample, (1, 99))
@@ -169,11 +169,10 @@ def _loss_panel(
     chosen = scores[(scores["loss"] == loss) & (scores["case"] == case.case_id) & (scores["metric"] == "dice")]
     chosen = chosen[chosen["class"] == comparison.primary_class].sort_values("seed")
     seed, dice = int(chosen["seed"].iloc[0]), float(chosen["value"].iloc[0])
-    run = record.run(loss, record.fold_of(case.case_id), seed)
-    path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
-    if path is None or not path.is_file():
+    path = record.prediction(loss, case.case_id, seed)
+    if path is None:
         return Panel(loss, f"{loss_name(loss)}\nno prediction", None, dice)
-    mask, _ = read_label(replace(case, label=path), record.dataset.label_values)
+    mask, _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
     return Panel(
         loss,

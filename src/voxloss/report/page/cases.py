@@ -77,7 +77,7 @@ def write_viewer_cases(
 
     The predictions are those of the first seed.
     """
-    cases = {case.case_id: case for case in record.dataset.cases}
+    cases = {case.case_id: case for case in record.study.dataset.cases}
     files: dict[str, str] = {}
     missing = []
     for case_id in case_ids:
@@ -98,9 +98,9 @@ def write_viewer_cases(
 def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, Any]:
     import numpy as np
 
-    reference, geometry = read_label(case, record.dataset.label_values)
+    reference, geometry = read_label(case, record.study.dataset.label_values)
     predictions = _predictions(record, comparison, case)
-    classes = range(1, len(record.dataset.classes))
+    classes = range(1, len(record.study.dataset.classes))
     errors = {
         loss: {str(index): _largest_error(reference == index, mask == index, geometry.affine) for index in classes}
         for loss, mask in predictions.items()
@@ -122,18 +122,17 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
 
 
 def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> "dict[str, np.ndarray]":
-    fold, seed = record.fold_of(case.case_id), _shown_seed(record)
+    seed = _shown_seed(record)
     predictions = {}
     for loss in comparison.losses:
-        run = record.run(loss, fold, seed)
-        path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
-        if path is not None and path.is_file():
-            predictions[loss], _ = read_label(replace(case, label=path), record.dataset.label_values)
+        path = record.prediction(loss, case.case_id, seed)
+        if path is not None:
+            predictions[loss], _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     return predictions
 
 
 def _shown_seed(record: StudyRecord) -> int:
-    return min(record.seeds, default=0)
+    return min(record.study.comparison.seeds, default=0)
 
 
 def _frame(masks: "Sequence[np.ndarray]") -> tuple[slice, ...]:
@@ -208,7 +207,7 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
 
     The scores are those of the predictions that are shown, of the first seed.
     """
-    classes = list(record.dataset.classes)
+    classes = list(record.study.dataset.classes)
     scores = comparison.scores
     dice = scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))]
     dice = dice[dice["seed"] == _shown_seed(record)][["case", "loss", "class", "value"]]
@@ -222,5 +221,5 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
         "primary": classes.index(comparison.primary_class),
         "files": files,
         "dice": values,
-        "seed": _shown_seed(record) if len(record.seeds) > 1 else None,
+        "seed": _shown_seed(record) if len(record.study.comparison.seeds) > 1 else None,
     }

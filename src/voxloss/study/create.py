@@ -1,4 +1,4 @@
-"""Make a study from a configuration and images, or open it; `runs` executes what it consists of."""
+"""Open a study, or create it from a configuration and images."""
 
 import os
 import shutil
@@ -7,43 +7,52 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from voxloss.config.losses import loss_choices
+from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import open_prepared, prepare_case
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
-from voxloss.study.folder import Run, Study, extend_study, write_study
+from voxloss.study.folder import Run, StudyFolder
 from voxloss.study.lock import locked
-from voxloss.study.settle import load_data, preparation_of, settle_patch_size, settle_primary_class, settle_spacing
+from voxloss.study.settle import load_data, preparation_of, rarest_class, settle_patch_size, settle_spacing
+from voxloss.study.study import Study, extend_study, write_study
 from voxloss.training.device import resolve_device
+from voxloss.training.networks import check_network
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_json
 from voxloss.utilities.machine import available_memory
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
 
-# What an unfinished study may hold: preparation that was interrupted, or the demonstration's phantom.
+# What the folder of a study that is not created yet may hold: interrupted preparation, or the demonstration's images.
 UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock")
 
 
 @contextmanager
 def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_: None) -> Iterator[Study]:
-    """Hold the study in `folder`, extended by new losses and seeds of `config`, or made if it is not there.
+    """Hold the study in `folder`, extended by new losses and seeds of `config`, or created if it is not there.
 
-    A new study's data are read, checked and prepared first; on a mistake nothing new is left behind. Interrupted
-    preparation is kept, and the same call goes on with it. Of an existing study what was damaged is made again.
+    The data of a new study are read, checked and prepared first. Whatever goes wrong meanwhile, prepared cases are
+    kept, and the same call goes on with them; where none is prepared yet, nothing is left behind. Damaged files of an
+    existing study are rebuilt.
+
+    Args:
+        config: The configuration.
+        folder: The study's folder.
+        progress: Called with (finished, of, what) as cases are prepared.
 
     Raises:
-        InputError: see the message; it names the file, key or value. Or another process holds the study.
+        InputError: The message names the file, key or value. Or another process holds the study.
     """
-    loss_choices(config)
+    check_losses(loss_choices(config.comparison.losses))
     resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
-    exists = (folder / "study.yaml").exists()
+    files = StudyFolder(folder)
+    exists = files.is_study()
     if not exists:
         _refuse_foreign(folder)
     new = _first_missing(folder)
@@ -56,44 +65,49 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
                 study = extend_study(Study.open(folder), config)
                 _repair(study, progress)
             else:
-                study = _make_study(config, folder, progress)
-        except Exception:
-            if new is not None:
+                study = _create_study(config, files, progress)
+        except BaseException:
+            if new is not None and not _has_prepared(files):
                 shutil.rmtree(new, ignore_errors=True)
             raise
         yield study
 
 
+def _has_prepared(files: StudyFolder) -> bool:
+    return files.prepared.is_dir() and any(not path.name.startswith(".") for path in files.prepared.iterdir())
+
+
 def _repair(study: Study, progress: Progress) -> None:
-    """Prepare damaged cases again, and take up finished runs again whose scores or predictions are gone.
+    """Prepare damaged cases again, and make finished runs pending again whose scores or predictions are gone.
 
     Such a run predicts and scores anew with the weights of its checkpoint; nothing else is trained.
     """
-    preparation = preparation_of(study.config)
+    preparation = preparation_of(study.config.preparation)
+    folders = study.files.read_prepared()
     for case in study.dataset.cases:
-        folder = study.prepared_folder(case.case_id)
+        folder = folders[case.case_id]
         try:
             open_prepared(folder)
         except InputError as error:
             progress(0, 1, f"preparing {case.case_id} again")
             if prepare_case(case, study.dataset, preparation, folder.parent).folder != folder:
                 raise InputError(
-                    f"{error}, and the files of {case.case_id} are no longer those it was made from"
+                    f"{error}, and the files of {case.case_id} are no longer those that it was prepared from"
                 ) from error
     for run in study.runs():
-        if study.status(run)["state"] == "done" and (gone := _first_gone(study, run)) is not None:
-            study.write_status(run, "pending", reason=f"{gone.name} was gone or damaged")
+        if study.status(run).state == "done" and (missing := _first_missing_result(study, run)) is not None:
+            study.write_status(run, state="pending", reason=f"{missing.name} was missing or damaged")
 
 
-def _first_gone(study: Study, run: Run) -> Path | None:
-    folder = study.run_folder(run)
+def _first_missing_result(study: Study, run: Run) -> Path | None:
+    files = study.run_folder(run)
     for case_id in study.split(run.fold).validation:
-        if not (folder / "predictions" / f"{case_id}.nii.gz").is_file():
-            return folder / "predictions" / f"{case_id}.nii.gz"
+        if not files.prediction(case_id).is_file():
+            return files.prediction(case_id)
     try:
-        read_scores(folder / "scores.csv")
+        read_scores(files.scores_file)
     except InputError:
-        return folder / "scores.csv"
+        return files.scores_file
     return None
 
 
@@ -111,31 +125,38 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _make_study(config: StudyConfig, folder: Path, progress: Progress) -> Study:
-    from voxloss.training.networks import check_network
-
+def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -> Study:
     dataset = load_data(config)
-    if dataset.name == "phantom":
-        config = replace(config, comparison=replace(config.comparison, demonstration=True))
-    config = settle_spacing(config, dataset)
+    classes = len(dataset.classes)
+    config = replace(config, preparation=settle_spacing(config.preparation, dataset))
     if config.patches.size is not None:  # what can be told before hours of preparation
-        check_network(config, None, len(dataset.classes))
+        check_network(config.network, config.patches.size, None, classes)
     ids = [case.case_id for case in dataset.cases]
     patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
     require_known(patients, ids)
     folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
     if config.training.selection == "inner":
         split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
-    preparation = preparation_of(config)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
-        dataset.cases, dataset, preparation, folder / "prepared", os.cpu_count() or 1, _memory_limit(config), progress
+        dataset.cases,
+        dataset,
+        preparation_of(settle_spacing(config.preparation, dataset)),
+        files.prepared,
+        os.cpu_count() or 1,
+        _memory_limit(config),
+        progress,
     )
-    write_json(folder / "prepared" / "index.json", {case.case_id: case.folder.name for case in prepared})
-    config = settle_primary_class(config, dataset, prepared)
-    config = settle_patch_size(config, [case.shape for case in prepared])
-    check_network(config, prepared[0].image.shape[0], len(dataset.classes))
-    return write_study(folder, config, dataset, folds, patients)
+    files.write_prepared({case.case_id: case.folder for case in prepared})
+    comparison = replace(
+        config.comparison,
+        primary_class=config.comparison.primary_class or rarest_class(dataset, prepared),
+        demonstration=config.comparison.demonstration or dataset.name == "phantom",
+    )
+    patches = settle_patch_size(config, [case.shape for case in prepared])
+    settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison))
+    check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
+    return write_study(files.path, settled, dataset, folds, patients)
 
 
 def _memory_limit(config: StudyConfig) -> int | None:
