@@ -43,6 +43,7 @@ def stem(path: Path) -> str:
 
 def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     """Open a NIfTI file and read its header alone. Raises InputError naming the file when that is impossible."""
+    # nibabel imports SciPy, and commands that open no volume (status) import this module.
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from voxloss.evaluation.scores import seed_means, worst_filled
 
@@ -82,15 +84,11 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
 
 
 def _student_half_width(values: np.ndarray) -> float:
-    from scipy import stats
-
     n = len(values)
     return stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n >= 2 else np.nan
 
 
 def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
-
     if len(values) < 2:
         return np.nan, np.nan
     if (values == values[0]).all():
@@ -154,14 +152,11 @@ def pairwise_signed_rank(
 
 
 def _rank_sum(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
-
     result = stats.ranksums(row, column)
     return float(result.statistic), float(result.pvalue)
 
 
 def _signed_rank(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
 
     # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
     difference = np.round(row - column, 12)
@@ -210,8 +205,6 @@ def _pairwise(scores: pd.DataFrame, test, metrics: Sequence[str], losses: Sequen
 
 def _holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's step-down adjustment; NaN takes a place in the family, as the least significant, and stays NaN."""
-    from statsmodels.stats.multitest import multipletests
-
     p = np.asarray(p_values, dtype=float)
     if len(p) == 0:
         return p

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from voxloss.evaluation.scores import worst_filled
 
@@ -158,27 +159,19 @@ def _tiers(names: list[str], pairs: pd.DataFrame) -> tuple[tuple[str, ...], ...]
 
 @lru_cache
 def _critical(count: int, degrees: int) -> float:
-    from scipy import stats
-
     return float(stats.studentized_range.ppf(CONFIDENCE, count, degrees)) / math.sqrt(2)
 
 
 @lru_cache
 def _student(degrees: int, level: float) -> float:
-    from scipy import stats
-
     return float(stats.t.ppf(1 - level / 2, degrees))
 
 
 @lru_cache
 def _median_of_chi_square(degrees: int) -> float:
-    from scipy import stats
-
     return float(stats.chi2.ppf(0.5, degrees)) / degrees
 
 
 @lru_cache
 def _normal(probability: float) -> float:
-    from scipy import stats
-
     return float(stats.norm.ppf(probability))

@@ -30,6 +30,7 @@ def predict_probabilities(
     Returns:
         float32 (classes, *spatial); they sum to one over the classes.
     """
+    # MONAI takes seconds to import, which a run should not spend before it trains.
     from monai.inferers import sliding_window_inference
 
     setting = config.patches

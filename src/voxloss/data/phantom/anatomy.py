@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from voxloss.data.phantom.canvas import Box, Canvas, Point, ellipsoid, grow, largest_part, segment
+from voxloss.data.phantom.canvas import Box, Canvas, Point, ellipsoid, grow, segment
 from voxloss.data.phantom.frame import LEFT, RIGHT, Trunk, draw_chest, draw_pelvis, draw_spine
+from voxloss.geometry.components import largest_component
 
 KIDNEY, TUMOUR = 1, 2
 
@@ -184,7 +185,7 @@ class Abdomen:
             cyst = ellipsoid([c - np.float32(o) for c, o in zip(local, offset, strict=True)], (radius,) * 3)
             canvas.paint(box, cyst, rng.uniform(0, 22))
             mask |= cyst < 0
-        mask = largest_part(mask)
+        mask, _ = largest_component(mask, "faces")
         self.label[box][mask] = KIDNEY
 
         shell = np.nonzero(mask & (outside > -2 - canvas.steps_mm[2] / 2) & (local[2] > -3))

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
+
+from voxloss.geometry.components import component_at
 
 Point = tuple[float, float, float]  # (z, y, x) in mm
 Box = tuple[slice, slice, slice]
@@ -87,12 +88,6 @@ def segment(grid: Sequence[np.ndarray], start: Point, end: Point) -> np.ndarray:
     return np.sqrt(np.asarray(sum((c - t * a) ** 2 for c, a in zip(local, along, strict=True))))
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of `mask`."""
-    parts, count = ndimage.label(mask)
-    return mask if count < 2 else parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-
-
 def grow(size: np.ndarray, voxels: int) -> tuple[float, np.ndarray]:
     """The level of `size` whose component around the smallest value has at least `voxels` voxels, and that component.
 
@@ -103,8 +98,7 @@ def grow(size: np.ndarray, voxels: int) -> tuple[float, np.ndarray]:
     wanted = voxels
     while True:
         level = ordered[min(wanted, len(ordered)) - 1]
-        parts, _ = ndimage.label(size <= level)
-        inside = parts == parts[seed]
+        inside = component_at(size <= level, seed, "faces")
         missing = voxels - int(inside.sum())
         if missing <= 0 or wanted >= len(ordered):
             return float(level), inside

@@ -38,7 +38,7 @@ def _resample_slab(
     torch.nn.functional.interpolate(mode="trilinear", align_corners=False), of which the first axis is done by hand
     because torch would need the whole volume in float32.
     """
-    import torch
+    import torch  # takes seconds, and only resampling needs it
 
     source = volume.shape[0]
     position = (np.arange(rows.start, rows.stop) + 0.5) * (source / target[0]) - 0.5

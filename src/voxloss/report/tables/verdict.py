@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from voxloss.evaluation.effects import Friedman
 from voxloss.evaluation.verdict import Verdict
@@ -10,9 +11,6 @@ from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
 from voxloss.report.tables.scores import p_text
 from voxloss.utilities.text import count_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAMED = 3  # losses of the first tier that a sentence names
 
@@ -49,7 +47,7 @@ def verdict_table(
     verdict: Verdict,
     class_name: str,
     metric: str,
-    effects: "pd.DataFrame | None" = None,
+    effects: pd.DataFrame | None = None,
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
 ) -> Table:
@@ -83,7 +81,7 @@ def verdict_table(
     )
 
 
-def _effect_cells(effects: "pd.DataFrame", best: str, loss: str) -> list[Cell]:
+def _effect_cells(effects: pd.DataFrame, best: str, loss: str) -> list[Cell]:
     """How far below the best a loss is on the median case, and on which share of the cases it does better."""
     forward = effects[(effects["row"] == best) & (effects["column"] == loss)]
     backward = effects[(effects["row"] == loss) & (effects["column"] == best)]
@@ -97,7 +95,7 @@ def _effect_cells(effects: "pd.DataFrame", best: str, loss: str) -> list[Cell]:
     return [Cell(f"{median + 0.0:.3f}{interval}"), Cell(f"{better:.0%}")]
 
 
-def stability_table(stability: "pd.DataFrame", class_name: str, metric: str) -> Table:
+def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Table:
     """How often each loss has each rank, in per cent."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     rows = []
