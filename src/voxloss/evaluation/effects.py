@@ -11,6 +11,7 @@ from scipy import stats
 
 from voxloss.evaluation.scores import worst_filled
 from voxloss.evaluation.significance import CONFIDENCE, case_values
+from voxloss.utilities.arrays import Float64s
 
 RESAMPLES = 2000
 EFFECT_COLUMNS = ("class", "metric", "row", "column", "median", "low", "high", "superiority", "n")
@@ -52,7 +53,7 @@ def paired_effects(
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 
-def _median_interval(ordered: np.ndarray) -> tuple[float, float]:
+def _median_interval(ordered: Float64s) -> tuple[float, float]:
     n = len(ordered)
     k = int(stats.binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0  # the first with P(X ≤ k) ≥ 2.5 %
     if k < 1:

@@ -1,5 +1,6 @@
 """Everything that is computed for a report, once: tables, figures and the headline are all drawn from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -98,7 +99,7 @@ def _whole_metrics(scores: pd.DataFrame, primary: str) -> tuple[pd.DataFrame, tu
     return scores[whole].reset_index(drop=True), tuple(left_out.itertuples(index=False, name=None))
 
 
-def rarest_class(record: StudyRecord, case_ids) -> str:
+def rarest_class(record: StudyRecord, case_ids: Iterable[str]) -> str:
     """The foreground class with the fewest voxels in the first few of the cases' reference masks.
 
     Where the masks are no longer readable it is the last class, by the custom that a lesion comes after its organ.

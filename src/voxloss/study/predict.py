@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from voxloss.data.case import Case, read_geometry, read_image, write_label
+from voxloss.data.case import Case, read_image, write_label
 from voxloss.data.dataset import to_file_values
+from voxloss.data.nifti import read_geometry
 from voxloss.data.prepare.case import prepare_image, restore_label
 from voxloss.study.folder import Study
 from voxloss.study.settle import preparation_of

@@ -124,4 +124,5 @@ def elastic_magnitude(alpha: float, sigma: float, size: tuple[int, ...]) -> floa
     """
     width = 2 * math.sqrt(math.pi) * sigma
     cells = max(1.0, math.prod(max(1.0, extent / width) for extent in size))
-    return alpha / math.sqrt(3) * width**-1.5 * math.sqrt(2 * math.log(2 * cells))
+    largest: float = alpha / math.sqrt(3) * width**-1.5 * math.sqrt(2 * math.log(2 * cells))
+    return largest

@@ -153,7 +153,7 @@ class _Schedule:
             rate = self.setting.learning_rate * (1 - epoch / self.setting.epochs) ** 0.9
             for group in self.optimizer.param_groups:
                 group["lr"] = max(rate, self.setting.minimum_learning_rate)
-        return self.optimizer.param_groups[0]["lr"]
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def finish(self, train_loss: float) -> None:
         if self.setting.schedule == "plateau":

@@ -9,11 +9,11 @@ import nibabel
 import numpy as np
 from nibabel.openers import ImageOpener
 
-from voxloss.data.case import Case, Geometry, map_label
+from voxloss.data.case import UNDECLARED, Case, map_label
 from voxloss.data.check.findings import Finding, Severity
 from voxloss.data.check.patches import share_of_patches_without
-from voxloss.data.dataset import UNDECLARED, Dataset
-from voxloss.data.nifti import check_same_geometry, geometry_of, grey_values, open_nifti, volume_shape
+from voxloss.data.dataset import Dataset
+from voxloss.data.nifti import Geometry, check_same_geometry, geometry_of, grey_values, open_nifti, volume_shape
 from voxloss.geometry.components import count_components
 from voxloss.utilities.errors import InputError
 

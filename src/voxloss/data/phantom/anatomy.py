@@ -13,6 +13,7 @@ import numpy as np
 from voxloss.data.phantom.canvas import Box, Canvas, Point, ellipsoid, grow, segment
 from voxloss.data.phantom.frame import LEFT, RIGHT, Trunk, draw_chest, draw_pelvis, draw_spine
 from voxloss.geometry.components import largest_component
+from voxloss.utilities.arrays import Floats
 
 KIDNEY, TUMOUR = 1, 2
 
@@ -24,8 +25,8 @@ class Kidney:
     radii: Point  # along the kidney, front to back, midline to side
     lean: float  # upper pole towards the midline, mm per mm
     tip: float  # upper pole towards the back
-    points: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # surface voxels away from the hilum, mm
-    normals: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # outward
+    points: Floats = field(default_factory=lambda: np.empty((0, 3)))  # surface voxels away from the hilum, mm
+    normals: Floats = field(default_factory=lambda: np.empty((0, 3)))  # outward
 
 
 class Abdomen:
@@ -37,7 +38,7 @@ class Abdomen:
     def __init__(
         self,
         rng: np.random.Generator,
-        axes: Sequence[np.ndarray],
+        axes: Sequence[Floats],
         trunk: Trunk,
         tumour_voxels: int,
         tumour_hu: float,
@@ -158,7 +159,7 @@ class Abdomen:
             side, centre, (53 * scale, 25 * scale, 27 * scale), rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.2)
         )
 
-    def _kidney_frame(self, kidney: Kidney) -> tuple[Box, list[np.ndarray]]:
+    def _kidney_frame(self, kidney: Kidney) -> tuple[Box, list[Floats]]:
         """Box and coordinates along the kidney, front to back, midline to side; its poles bend towards the midline."""
         box = self.canvas.around(kidney.centre, (80, 55, 62))
         z, y, x = self.canvas.grid(box, kidney.centre)

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +17,7 @@ from voxloss.evaluation.scores import seed_means
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord, chosen_epoch, read_history
+from voxloss.utilities.arrays import Float64s
 
 # Okabe and Ito's colours, told apart in every common kind of colour blindness, with grey for their yellow, which is
 # too faint on white.
@@ -95,7 +97,7 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
         return save_figure(figure, folder, name, f"{metric_name(metric)} of {class_name} per case", caption, means)
 
 
-def _box_and_strip(axes, values, place: int, colour: str) -> None:
+def _box_and_strip(axes: Axes, values: Float64s, place: int, colour: str) -> None:
     box = boxplot_stats(values)[0]
     axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.56, color=colour, alpha=0.18, linewidth=0)
     axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.56, fill=False, edgecolor=colour, linewidth=1)

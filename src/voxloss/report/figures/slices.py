@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -21,6 +21,7 @@ from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
 from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Mask
 from voxloss.utilities.errors import InputError
 
 # Of Okabe and Ito's colours those that show on grey, from dark to light images.
@@ -38,7 +39,7 @@ class Panel:
 
     loss: str
     title: str
-    mask: np.ndarray | None
+    mask: ClassIndices | None
     dice: float
 
 
@@ -55,10 +56,10 @@ def representative_case(comparison: Comparison) -> str:
     means = chosen.groupby("case", as_index=False)["value"].mean().dropna()
     if means.empty:
         raise InputError(f"no case has a DSC of {comparison.primary_class}")
-    return means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2]
+    return str(means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2])
 
 
-def radiological_plane(volume: np.ndarray, affine: ArrayLike, index: int) -> np.ndarray:
+def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int) -> AnyArray:
     """Axial slice `index`, counted from the feet, as it is looked at: patient's right on the left, front on top.
 
     Args:
@@ -68,9 +69,10 @@ def radiological_plane(volume: np.ndarray, affine: ArrayLike, index: int) -> np.
     return _canonical(volume, affine)[:, :, index].T[::-1, ::-1]
 
 
-def _canonical(volume: np.ndarray, affine: ArrayLike) -> np.ndarray:
+def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
     """The same voxels with axes to the patient's right, front and head (`nibabel.as_closest_canonical`'s order)."""
-    return apply_orientation(volume, io_orientation(np.asarray(affine)))
+    turned: AnyArray = apply_orientation(volume, io_orientation(np.asarray(affine)))
+    return turned
 
 
 def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike) -> tuple[float, float]:
@@ -129,7 +131,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     return save_figure(figure, folder, "slices", "A representative case", caption, data)
 
 
-def grey_window(record: StudyRecord, image: np.ndarray) -> tuple[float, float]:
+def grey_window(record: StudyRecord, image: Float32s) -> tuple[float, float]:
     """The clipping range of the preparation where it has one (CT), else the volume's 1st to 99th percentile.
 
     Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.
@@ -143,7 +145,7 @@ def grey_window(record: StudyRecord, image: np.ndarray) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def visible_frame(bright: np.ndarray, masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
+def visible_frame(bright: Mask, masks: Sequence[ClassIndices]) -> tuple[slice, slice]:
     """The part of a plane that has something to see: what is brighter than black, and every mask, with a margin."""
     whole = tuple(slice(0, extent) for extent in bright.shape)
     rows, columns = enclosing_box(map(bounding_box, (bright, *masks))) or whole
@@ -178,13 +180,13 @@ def _loss_panel(
 
 def _draw(
     panels: Sequence[Panel],
-    grey: np.ndarray,
+    grey: Float32s,
     window: tuple[float, float],
     pixel_mm: tuple[float, float],
     crop: tuple[float, float, float, float] | None,
     below: bool,
     classes: Sequence[str],
-) -> Any:
+) -> Figure:
     rows, columns = grey.shape
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)
@@ -218,7 +220,14 @@ def _contour_colour(class_index: int) -> str:
     return CONTOURS[(class_index - 1) % len(CONTOURS)]
 
 
-def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
+def _draw_plane(
+    axes: Axes,
+    grey: Float32s,
+    mask: ClassIndices | None,
+    window: tuple[float, float],
+    pixel_mm: tuple[float, float],
+    width: float,
+) -> None:
     axes.set_axis_on()
     axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_mm[0] / pixel_mm[1])
     axes.set_xticks([])
@@ -232,7 +241,7 @@ def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
             axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
 
 
-def inset_crop(structure: np.ndarray, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:
+def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:
     """The frame to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
 
     It holds the structure with some space around; None where a picture of it as wide as this share of the panel would
@@ -270,7 +279,15 @@ def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]
     return far, far
 
 
-def _draw_inset(axes, inset, grey, mask, window, pixel_mm, crop) -> None:
+def _draw_inset(
+    axes: Axes,
+    inset: Axes,
+    grey: Float32s,
+    mask: ClassIndices | None,
+    window: tuple[float, float],
+    pixel_mm: tuple[float, float],
+    crop: tuple[float, float, float, float],
+) -> None:
     left, right, top, bottom = crop
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.6))
     _draw_plane(inset, grey, mask, window, pixel_mm, 1.3)

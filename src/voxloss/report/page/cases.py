@@ -26,6 +26,7 @@ from voxloss.report.comparison import Comparison
 from voxloss.report.figures.slices import grey_window
 from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float64s, Mask
 from voxloss.utilities.errors import InputError
 
 # A case of more voxels is cut to what surrounds its structures, and if that is not enough thinned out.
@@ -118,7 +119,7 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
     }
 
 
-def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, np.ndarray]:
+def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, ClassIndices]:
     fold, seed = record.fold_of(case.case_id), _shown_seed(record)
     predictions = {}
     for loss in comparison.losses:
@@ -133,7 +134,7 @@ def _shown_seed(record: StudyRecord) -> int:
     return min(record.seeds, default=0)
 
 
-def _frame(masks: Sequence[np.ndarray]) -> tuple[slice, ...]:
+def _frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
     """The part of the grid, and the step along each axis, that the viewer shows."""
     shape = masks[0].shape
     frame = [slice(0, extent) for extent in shape]
@@ -150,20 +151,20 @@ def _frame(masks: Sequence[np.ndarray]) -> tuple[slice, ...]:
     return tuple(slice(part.start, part.stop, step) for part, step in zip(frame, steps, strict=True))
 
 
-def _window_affine(frame: tuple[slice, ...]) -> np.ndarray:
+def _window_affine(frame: tuple[slice, ...]) -> Float64s:
     """From voxels of the frame to voxels of the whole grid, as 4 × 4."""
     affine = np.diag([*(part.step or 1 for part in frame), 1]).astype(float)
     affine[:3, 3] = [part.start for part in frame]
     return affine
 
 
-def _nifti(array: np.ndarray, affine: np.ndarray) -> str:
+def _nifti(array: AnyArray, affine: Float64s) -> str:
     """A compressed NIfTI file of bytes as base64."""
     image = nibabel.Nifti1Image(np.ascontiguousarray(array, dtype=np.uint8), affine)
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
 
 
-def _largest_error(reference: np.ndarray, prediction: np.ndarray, affine: ArrayLike) -> dict[str, Any] | None:
+def _largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
     """Where the largest component of missed or of invented voxels is, in world mm, and its size; None without any."""
     cut = bounding_box(reference != prediction)
     if cut is None:

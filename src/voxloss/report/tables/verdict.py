@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -149,7 +150,8 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
     return text
 
 
-def _between(verdict: Verdict, better: str, worse: str):
+def _between(verdict: Verdict, better: str, worse: str) -> Any:
+    """The row of `Verdict.pairs` about two losses, its columns as attributes."""
     pairs = verdict.pairs
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())
 
