@@ -68,24 +68,24 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     """Write predictions and scores; return the classes that are in scored cases and predicted in none of them."""
     import torch
 
-    from voxloss.training.batches import Training
+    from voxloss.training.batches import TrainingJob
     from voxloss.training.predict import predict_probabilities
     from voxloss.training.train import InterruptedRunError, train
 
     config, folder, split = study.config, study.run_folder(run), study.split(run.fold)
     prepared = {case.case_id: open_prepared(study.prepared_folder(case.case_id)) for case in study.dataset.cases}
-    training = Training(
+    job = TrainingJob(
         folder=folder,
         config=config,
         loss=run.loss.name,
         parameters=run.loss.parameters,
         fold=run.fold,
         seed=run.seed,
-        training=[prepared[case_id] for case_id in split.training],
-        validation=[prepared[case_id] for case_id in split.inner or split.validation],
+        training_cases=[prepared[case_id] for case_id in split.training],
+        validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
         classes=study.dataset.classes,
     )
-    network = train(training, torch.device(resolve_device(config.execution.device)), stop, report)
+    network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     there, predicted = set[int](), set[int]()
 
