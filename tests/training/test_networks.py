@@ -9,7 +9,7 @@ from test_train import CASES, CPU, SMALL, history
 
 import voxloss
 from voxloss.config.files import load_config
-from voxloss.training.batches import Training
+from voxloss.training.batches import TrainingJob
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import check_network, make_network, outputs
 from voxloss.training.predict import predict_probabilities
@@ -33,9 +33,9 @@ def config(*overrides: str):
     return load_config(None, [*SMALL, *overrides])
 
 
-def run(folder: Path, *overrides: str) -> Training:
+def run(folder: Path, *overrides: str) -> TrainingJob:
     folder.mkdir(parents=True, exist_ok=True)
-    return Training(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
+    return TrainingJob(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
 
 
 @pytest.mark.parametrize("chosen", [SEGRESNET, DYNUNET], ids=["SegResNet", "DynUNet"])

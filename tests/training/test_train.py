@@ -9,7 +9,7 @@ import torch
 
 import voxloss
 from voxloss.config.files import load_config
-from voxloss.training.batches import Training, augmentation_seeds
+from voxloss.training.batches import TrainingJob, augmentation_seeds
 from voxloss.training.checkpoint import load_state
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
@@ -45,10 +45,12 @@ SMALL = [
 
 def run(
     folder: Path, *overrides: str, loss: str = "mixed_focal", fold: int = 0, seed: int = 0, **parameters
-) -> Training:
+) -> TrainingJob:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [*SMALL, *overrides])
-    return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], ("background", "ball", "core"))
+    return TrainingJob(
+        folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], ("background", "ball", "core")
+    )
 
 
 def history(folder: Path) -> list[dict]:

@@ -175,7 +175,7 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
-    lines = [one.state]
+    lines: list[str] = [one.state]
     if one.state in ("running", "pending") and one.status.epoch:
         lines[0] += f" {one.status.epoch}/{epochs}"
     if one.state == "running" and one.epochs:

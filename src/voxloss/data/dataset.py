@@ -10,6 +10,7 @@ import numpy as np
 
 from voxloss.data.case import UNDECLARED, Case
 from voxloss.data.nifti import open_nifti, volume_shape
+from voxloss.utilities.arrays import ClassIndices
 from voxloss.utilities.errors import InputError
 
 
@@ -102,7 +103,7 @@ def file_values(dataset: Dataset) -> list[int]:
     ]
 
 
-def to_file_values(label: np.ndarray, dataset: Dataset) -> np.ndarray:
+def to_file_values(label: ClassIndices, dataset: Dataset) -> ClassIndices:
     """Class indices as the values that the data set's own masks use (BraTS20 writes enhancing tumour as 4)."""
     return np.array(file_values(dataset), dtype=np.uint8)[label]
 

@@ -25,7 +25,8 @@ class RegionsWithIgnored(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
         ignored = target[:, -1:] > 0
-        return self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        loss: Tensor = self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        return loss
 
 
 def nnunet_loss(

@@ -1,15 +1,15 @@
 """Everything that is computed for a report, once: tables, figures and the headline are all drawn from it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.scores import common_scores, complete_check
+from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
+from voxloss.evaluation.verdict import Verdict, verdict
 from voxloss.report.record import StudyRecord
 from voxloss.utilities.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from voxloss.evaluation.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Comparison:
     primary metric. partial: (class, metric) that only some of the cases have and that are therefore left out.
     """
 
-    scores: "pd.DataFrame"
+    scores: pd.DataFrame
     losses: tuple[str, ...]
     classes: tuple[str, ...]
     primary_class: str
     primary_metric: str
     metrics: tuple[str, ...]
     over: str
-    intervals: "pd.DataFrame"
-    other_intervals: "pd.DataFrame"
-    rank_sum: "pd.DataFrame"
-    signed_rank: "pd.DataFrame"
-    verdicts: "dict[str, Verdict]"
+    intervals: pd.DataFrame
+    other_intervals: pd.DataFrame
+    rank_sum: pd.DataFrame
+    signed_rank: pd.DataFrame
+    verdicts: dict[str, Verdict]
     n_cases: int
     n_folds: int
     n_seeds: int
@@ -47,11 +47,6 @@ def compare(record: StudyRecord) -> Comparison:
     Raises:
         InputError: no run is finished, or the losses have no case in common yet.
     """
-    from voxloss.evaluation.metrics import METRICS
-    from voxloss.evaluation.scores import common_scores, complete_check
-    from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
-    from voxloss.evaluation.verdict import verdict
-
     if record.scores.empty:
         raise InputError(f"{record.study.folder} has no finished run yet, so there is nothing to report")
     scores = common_scores(record.scores)
@@ -89,7 +84,7 @@ def compare(record: StudyRecord) -> Comparison:
     )
 
 
-def _whole_metrics(scores: "pd.DataFrame", primary: str) -> "tuple[pd.DataFrame, tuple[tuple[str, str], ...]]":
+def _whole_metrics(scores: pd.DataFrame, primary: str) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
     """Without the metrics of a class that only some of its cases have, as where a study was begun by another version.
 
     Their means would be of other cases than those beside them. The primary metric is kept in any case.

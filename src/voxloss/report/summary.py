@@ -1,5 +1,6 @@
 """What a study says in a sentence, and what it cannot tell."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from voxloss.report.comparison import Comparison
@@ -52,7 +53,7 @@ def _headline(comparison: Comparison) -> str:
     )
 
 
-def _limits(record: StudyRecord, comparison: Comparison):
+def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.comparison.demonstration:
         yield "Demonstration on a phantom, not evidence."
     waiting = [run for run in record.runs if run.state not in OVER]

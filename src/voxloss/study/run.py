@@ -16,7 +16,7 @@ from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.study.folder import FINISHED, Run, State
 from voxloss.study.predict import predict_mask
 from voxloss.study.study import Study
-from voxloss.training.batches import Training
+from voxloss.training.batches import TrainingJob
 from voxloss.training.device import resolve_device
 from voxloss.training.train import DivergedError, InterruptedRunError, train
 from voxloss.utilities.files import write_text
@@ -74,18 +74,18 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     """Write predictions and scores; return the classes that are in scored cases and predicted in none of them."""
     config, files, split = study.config, study.run_folder(run), study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
-    training = Training(
+    job = TrainingJob(
         folder=files.path,
         config=config,
         loss=run.loss.name,
         parameters=run.loss.parameters,
         fold=run.fold,
         seed=run.seed,
-        training=[prepared[case_id] for case_id in split.training],
-        validation=[prepared[case_id] for case_id in split.inner or split.validation],
+        training_cases=[prepared[case_id] for case_id in split.training],
+        validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
         classes=study.dataset.classes,
     )
-    network = train(training, torch.device(resolve_device(config.execution.device)), stop, report)
+    network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
 

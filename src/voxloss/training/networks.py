@@ -98,4 +98,5 @@ def _imported(path: str) -> Callable[..., Any]:
         ) from error
     if not callable(found):
         raise InputError(f"network.name {path} is a {type(found).__name__}, nothing that makes a network.")
-    return found
+    network: Callable[..., Any] = found
+    return network

@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from voxloss.losses.formulas import cosine_power, error_power
 from voxloss.report.figures.scores import LINES, PALETTE, STYLE, FigureFile, save_figure
 from voxloss.report.names import LOSS_NAMES, SYMBOLS
 
@@ -53,10 +59,6 @@ def _short(value: Any) -> str:
 
 def family_figure(folder: Path) -> FigureFile:
     """Figure 1: the losses by family, with an arrow from each to those that it contains."""
-    import matplotlib as mpl
-    import pandas as pd
-    from matplotlib.figure import Figure
-
     columns = {"Distribution": 0.0, "Compound": 1.0, "Region": 2.0}
     colours = dict(zip(columns, PALETTE, strict=False))
     place, family_of = {}, {}
@@ -125,10 +127,6 @@ def curve_values(name: str, x: Any, gamma: float) -> Any:
         x: float64 tensor.
         gamma: as published: the exponent of focal and cosine Tversky, its inverse for focal Tversky.
     """
-    import torch
-
-    from voxloss.losses.formulas import cosine_power, error_power
-
     if name == "focal":
         return (1 - x) ** gamma * -torch.log(x)
     if name == "focal_tversky":
@@ -138,11 +136,6 @@ def curve_values(name: str, x: Any, gamma: float) -> Any:
 
 def curves_of_losses_figure(folder: Path) -> FigureFile:
     """Figure 2: focal, focal Tversky and cosine Tversky loss against their variable, for several γ."""
-    import matplotlib as mpl
-    import pandas as pd
-    import torch
-    from matplotlib.figure import Figure
-
     x = torch.linspace(0.005, 1, 200, dtype=torch.float64)
     parts = []
     with mpl.rc_context(STYLE):

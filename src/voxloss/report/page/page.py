@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
+import voxloss
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import loss_name, metric_name
@@ -13,7 +16,7 @@ from voxloss.report.page.cases import CaseRow
 from voxloss.report.page.templates import page_environment
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import Summary
-from voxloss.report.tables.formats import Table
+from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
 from voxloss.study.folder import RunStatus
 from voxloss.utilities.text import count_of, duration_text
@@ -61,11 +64,6 @@ class Contents:
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
     """The page as HTML; every name, path and reason in it is escaped."""
-    import yaml
-
-    import voxloss
-    from voxloss.report.tables.formats import to_html
-
     tests = [(test, TEST_NAMES[test], TEST_NOTES[test]) for test in ("signed_rank", "rank_sum")]
     return (
         page_environment()

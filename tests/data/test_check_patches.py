@@ -1,21 +1,10 @@
-"""Pieces of a structure, and patches that miss it."""
+"""Patches that miss a structure."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from voxloss.data.check.structures import bounding_box, components, share_of_patches_without
-
-
-def test_pieces_touch_by_corners_too():
-    chosen = np.zeros((6, 6, 6), bool)
-    assert components(chosen) == 0
-    assert bounding_box(chosen) is None
-    chosen[1, 1, 1] = chosen[2, 2, 2] = True
-    assert components(chosen) == 1
-    chosen[5, 5, 5] = True
-    assert components(chosen) == 2
-    assert bounding_box(chosen) == (slice(1, 6),) * 3
+from voxloss.data.check.patches import share_of_patches_without
 
 
 def test_the_share_of_patches_is_that_of_all_places():
