@@ -15,7 +15,7 @@ import torch
 import voxloss
 from voxloss.config import StudyConfig
 from voxloss.files import write_text
-from voxloss.losses import VoxelLoss
+from voxloss.losses import Loss
 from voxloss.training.batches import (
     Training,
     augmentation_seeds,
@@ -108,7 +108,7 @@ class _Trainee:
     device: torch.device
     network: torch.nn.Module
     call: Callable[[torch.Tensor], Any]
-    loss: VoxelLoss
+    loss: Loss
     optimizer: torch.optim.Optimizer
 
     @classmethod
