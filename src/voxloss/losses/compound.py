@@ -46,7 +46,7 @@ class _OfAllLosses:
             return self
         values = [getattr(loss, self.name) for loss in compound._parts()]
         if any(value != values[0] for value in values):
-            raise AttributeError(f"the losses of this Compound differ in {self.name}: {values}")
+            raise AttributeError(self.name)  # which leads to `Compound.__getattr__`
         return values[0]
 
     def __set__(self, compound: "Compound", value: Any) -> None:
@@ -105,6 +105,12 @@ class Compound(Loss):
         reading = _agreed(given) if given else {}
         self.losses = nn.ModuleList(get_loss(loss, **reading) if isinstance(loss, str) else loss for loss in losses)
         self.weights = (1.0,) * len(self.losses) if weights is None else weights
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Loss.arguments:
+            values = [getattr(loss, name) for loss in self._parts()]
+            raise AttributeError(f"the losses of this Compound differ in {name}: {values}")
+        return super().__getattr__(name)
 
     def _parts(self) -> list[Loss]:
         return cast(list[Loss], list(self.losses))

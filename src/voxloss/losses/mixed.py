@@ -90,7 +90,7 @@ class ModifiedComboLoss(Loss):
     Example:
         >>> loss = voxloss.ModifiedComboLoss(beta=None)
         >>> round(loss(logits, labels).item(), 4)
-        1.5665
+        1.5611
     """
 
     alpha: Fraction = 0.5
@@ -136,7 +136,7 @@ class MixedFocalLoss(Loss):
     Example:
         >>> loss = voxloss.MixedFocalLoss(weight=0.5, gamma_tversky=1)
         >>> round(loss(logits, labels).item(), 4)
-        1.0782
+        1.0728
     """
 
     weight: OptionalFraction = None
@@ -188,7 +188,7 @@ class UnifiedFocalLoss(Loss):
     Example:
         >>> loss = voxloss.UnifiedFocalLoss(weight=0, gamma=0)
         >>> round(loss(logits, labels).item(), 4)
-        2.0297
+        2.0271
     """
 
     weight: OptionalFraction = 0.5
@@ -234,7 +234,7 @@ class AsymmetricUnifiedFocalLoss(Loss):
     Example:
         >>> loss = voxloss.AsymmetricUnifiedFocalLoss(weight=0, gamma=0)
         >>> round(loss(logits, labels).item(), 4)
-        2.0297
+        2.0271
     """
 
     weight: OptionalFraction = 0.5

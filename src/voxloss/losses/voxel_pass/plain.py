@@ -93,7 +93,7 @@ def _chunks(
     for sample in range(batch):
         for start in range(0, voxels, size):
             span = slice(start, min(start + size, voxels))
-            widths = (classes, classes, classes, kernels.Buffers.ROWS)
+            widths = [classes, classes, classes, kernels.Buffers.ROWS]
             x, mask, scratch, rows = torch.split(memory[:, : span.stop - start], widths)
             buffers = kernels.Buffers(x, mask, scratch, rows.unbind())
             x.copy_(flat[sample, :, span])
