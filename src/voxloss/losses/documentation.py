@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 _HEADING = re.compile(r"(Where|Args|Shape|Raises|Example):")
 _ENTRY = re.compile(r"(\S[^:]*): (.*)")
-_WIDTH = 100
+_WIDTH = 116
 
 
 @dataclass(frozen=True)
