@@ -166,9 +166,13 @@ def test_what_is_not_finite_is_named():
     assert what_is_not_finite(loss, logits, labels, classes) == "the network's logits of core are not finite"
     # A loss of our own whose region term breaks at finite logits: 0/0 in the class that is perfectly predicted.
     perfect = 1e4 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
-    broken = voxloss.get_loss("mixed_focal")
-    region = replace(broken.formula.region, curve=lambda error, index, exponent: error / error)
-    broken.formula = replace(broken.formula, region=region)
+
+    class BrokenLoss(voxloss.MixedFocalLoss):
+        def terms(self):
+            pixelwise, region = super().terms()
+            return pixelwise, replace(region, curve=lambda index: index.error / index.error)
+
+    broken = BrokenLoss()
     assert what_is_not_finite(broken, perfect, labels, classes) == "the region term is not finite"
 
 

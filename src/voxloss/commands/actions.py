@@ -232,7 +232,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def losses(arguments: argparse.Namespace) -> int:
     import voxloss
-    from voxloss.losses.card import describe, write_cards
+    from voxloss.losses.cards.card import describe, write_cards
 
     if arguments.write is not None:
         write_cards(arguments.write)

@@ -69,7 +69,8 @@ def _comments(text: str) -> dict[str, str]:
 
 def _signature(name: str, parameters: dict[str, Any]) -> str:
     """A loss with the values of its own parameters, such as focal(alpha=0.25, gamma=2.0)."""
-    from voxloss.losses.catalogue import get_entry
+    from voxloss.losses.catalogue import loss_class
 
-    values = get_entry(name).parameters | parameters
+    defaults = {key: argument.default for key, argument in loss_class(name).arguments.items() if not argument.shared}
+    values = defaults | parameters
     return f"{name}({', '.join(f'{key}={value}' for key, value in values.items())})"

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxloss.losses import Compound, get_loss
-from voxloss.losses.modules import VoxelLoss
+from voxloss.losses import Compound, Loss, get_loss
 
 # Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
 IGNORED = -1
@@ -18,7 +17,7 @@ class RegionsWithIgnored(nn.Module):
     `loss` must have `IGNORED` as its ignore_index.
     """
 
-    def __init__(self, loss: VoxelLoss) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__()
         self.loss = loss
 

@@ -12,7 +12,7 @@ import torch
 
 import voxloss
 from voxloss.config.settled import SettledConfig
-from voxloss.losses import VoxelLoss
+from voxloss.losses import Loss
 from voxloss.training.batches import (
     TrainingJob,
     augmentation_seeds,
@@ -94,7 +94,7 @@ class _Trainee:
     device: torch.device
     network: torch.nn.Module
     call: Callable[[torch.Tensor], Any]
-    loss: VoxelLoss
+    loss: Loss
     optimizer: torch.optim.Optimizer
 
     @classmethod

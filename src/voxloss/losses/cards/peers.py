@@ -154,7 +154,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             MONAI,
             "unified_focal_loss.AsymmetricFocalTverskyLoss(to_onehot_y=True)",
             {**MEAN, "smooth": 1e-7},
-            "Takes probabilities, and only channels 0 and 1: further classes are left out without a word. The same for "
+            "Takes probabilities, and only channels 0 and 1: further classes are silently ignored. The same for "
             "two classes.",
         ),
         Peer(KERAS, "asymmetric_focal_tversky_loss()", {**MEAN, "smooth": 1e-7}, "Two classes, and the mean of them."),
@@ -212,7 +212,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             MONAI,
             "AsymmetricUnifiedFocalLoss(to_onehot_y=True, delta=0.6)",
             {"smooth": 1e-7},
-            "Takes probabilities, and only channels 0 and 1: further classes are left out without a word. For two "
+            "Takes probabilities, and only channels 0 and 1: further classes are silently ignored. For two "
             "classes half of ours, as both terms are averaged over them; δ = 0.7 by default.",
             scale=0.5,
         ),

@@ -5,6 +5,9 @@ padded channel has a logit of -inf and no target. Shapes, rows and symbols are t
 where they are explained. No atomic operations: every program writes sums of its own, so that results are repeatable.
 """
 
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call, type-arg"
+# Kernels are compiled by Triton: their arguments are pointers and blocks, for which it has no types.
+
 import functools
 
 import torch
@@ -12,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from voxloss.losses import kernels
-from voxloss.losses.plain_pass import empty_gradient, working_type
-from voxloss.losses.settings import PassSettings
+from voxloss.losses.voxel_pass import kernels
+from voxloss.losses.voxel_pass.plain import empty_gradient, working_type
+from voxloss.losses.voxel_pass.settings import PassSettings
 
 TILE = 1024  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
 LARGEST_TILE = 4096
@@ -23,7 +26,7 @@ PROGRAMS = 8  # for each multiprocessor, over the batch
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
-    """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,); as `plain_pass.sums`, without its checks."""
+    """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,); as `plain.sums`, without its checks."""
     launch = _Launch(logits, target, weight, settings)
     batch, classes, voxels = launch.logits.shape
     rows = kernels.rows(settings.activation, len(settings.exponents))
@@ -38,7 +41,7 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
 
 
 def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
-    """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain_pass.gradient`."""
+    """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
     launch = _Launch(logits, target, weight, settings)
     result = empty_gradient(logits)
     batch, classes, voxels = launch.logits.shape

@@ -1,21 +1,22 @@
-"""The page "coming from other libraries", of the same entries as the cards.
+"""The page "coming from other libraries", from the same entries as the cards.
 
-python -m voxloss.losses.coming_from > docs/coming-from.md
+python -m voxloss.losses.cards.coming_from > docs/coming-from.md
 """
 
-from voxloss.losses.card import settings_text
-from voxloss.losses.peers import PEERS, Peer
+from voxloss.losses.cards.card import settings_text
+from voxloss.losses.cards.peers import PEERS, Peer
 
 _HEAD = """\
 # Coming from other libraries
 
-What a loss of another library is called here, and with which parameters ours has its value and gradient. Every call is
-tested against that library (`make test-peers`), but for the authors' Keras code, which was read. Three classes: where a
-row has 1/3 it is one by the number of classes, and a list has a number for each. Written by
-`python -m voxloss.losses.coming_from`; [the cards](losses/README.md) say the same loss by loss.
+The name and the parameters with which a loss of this package has the value and the gradient of a loss of another
+library. `make test-peers` tests every call against that library, except the authors' Keras code, which was only read.
+The settings are for three classes: 1/3 is one divided by the number of classes, and a list has one number per class.
+`python -m voxloss.losses.cards.coming_from` writes this page; [the cards](losses/README.md) have the same facts loss by
+loss.
 
-Three things hold for all: give logits (the softmax or sigmoid is inside), labels need no one-hot form, and our defaults
-are the published ones, which few libraries have.
+Three rules hold for all losses: pass logits (the softmax or sigmoid is inside), labels need no one-hot form, and our
+defaults are the published ones, which few libraries use.
 
 | there | here |
 |---|---|
@@ -46,7 +47,7 @@ def coming_from() -> str:
 
 def _ours(name: str, peer: Peer) -> str:
     if peer.ours is None:
-        return f"[`{name}`](losses/{name}.md), never the same"
+        return f"[`{name}`](losses/{name}.md), no equivalent settings"
     settings = settings_text(peer.ours)
     text = f'`get_loss("{name}"{f", {settings}" if settings else ""})`'
     text += f" × {peer.scale:g}" if peer.scale != 1 else ""

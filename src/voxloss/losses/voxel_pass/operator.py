@@ -4,6 +4,9 @@ An operator of torch's dispatcher, not an autograd Function: `torch.compile` tak
 checks of label values run inside it, where they may look at the data.
 """
 
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+# torch has no types for its library of operators.
+
 import functools
 import importlib.util
 import warnings
@@ -14,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxloss.losses import kernels, plain_pass, targets
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.settings import PassSettings
+from voxloss.losses.voxel_pass import kernels, plain, targets
+from voxloss.losses.voxel_pass.settings import PassSettings
 
 _SETTINGS = "str activation, bool dense, float[] exponents, int? ignore_index, bool check"
 _LIBRARY = torch.library.Library("voxloss", "FRAGMENT")
@@ -48,10 +51,10 @@ def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
 
 def _implementation(logits: Tensor) -> ModuleType:
     if not logits.is_cuda or not _has_triton():
-        return plain_pass
-    from voxloss.losses import triton_kernels
+        return plain
+    from voxloss.losses.voxel_pass import triton
 
-    return triton_kernels
+    return triton
 
 
 @functools.cache
@@ -66,7 +69,7 @@ def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> 
     settings = _settings(logits.shape[1], rest)
     implementation = _implementation(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        if settings.check and implementation is not plain_pass:  # which checks chunk by chunk, while they are in cache
+        if settings.check and implementation is not plain:  # which checks chunk by chunk, while they are in cache
             targets.check_values(target, weight, logits.shape[1], settings)
         return implementation.sums(logits, target, weight, settings)
 
@@ -80,13 +83,13 @@ def _sums_gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Ten
 def _shape_of_sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, classes = logits.shape[:2]
     activation, _, exponents, _, _ = rest
-    kind = plain_pass.total_type(logits)
+    kind = plain.total_type(logits)
     rows = kernels.rows(activation, len(exponents) // classes)
     return logits.new_empty((batch, rows, classes), dtype=kind), logits.new_empty(batch, dtype=kind)
 
 
 def _shape_of_gradient(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
-    return plain_pass.empty_gradient(logits)
+    return plain.empty_gradient(logits)
 
 
 def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxloss.losses import kernels, targets
-from voxloss.losses.settings import PassSettings
+from voxloss.losses.voxel_pass import kernels, targets
+from voxloss.losses.voxel_pass.settings import PassSettings
 
 # Numbers in the buffers of a chunk: on a CPU so many that they about stay in cache and calling the operations costs
 # little beside running them (85,008 voxels of three classes, no multiple of a page), on other devices so many that
@@ -93,9 +93,8 @@ def _chunks(
     for sample in range(batch):
         for start in range(0, voxels, size):
             span = slice(start, min(start + size, voxels))
-            x, mask, scratch, rows = memory[:, : span.stop - start].split(
-                (classes, classes, classes, kernels.Buffers.ROWS)
-            )
+            widths = [classes, classes, classes, kernels.Buffers.ROWS]
+            x, mask, scratch, rows = torch.split(memory[:, : span.stop - start], widths)
             buffers = kernels.Buffers(x, mask, scratch, rows.unbind())
             x.copy_(flat[sample, :, span])
             raw_weight = None if flat_weight is None else flat_weight[sample, span]
