@@ -86,7 +86,7 @@ def steps_of(
     batches: Batches, loss: torch.nn.Module, config: StudyConfig, device: torch.device
 ) -> Callable[[int], tuple]:
     torch.manual_seed(0)
-    network = make_network(config, 1, len(kits19.CLASSES)).train()
+    network = make_network(config.network, config.patches.size, 1, len(kits19.CLASSES)).train()
     place(network, device, config)
     call = torch.compile(network) if config.execution.compile else network
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)

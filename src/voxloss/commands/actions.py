@@ -147,8 +147,9 @@ def _execute(config: "StudyConfig", folder: Path, folds: list[int] | None) -> in
     _show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
-        reason = study.status(failed[0]).reason
-        return fail(f"{len(failed)} runs failed; the first ({failed[0]}): {reason}. The same command tries them again.")
+        number = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        reason = (study.status(failed[0]).reason or "no reason is recorded").rstrip(".")
+        return fail(f"{number} failed; the first ({failed[0]}): {reason}. Run the same command to try again.")
     return 0
 
 

@@ -13,7 +13,7 @@ from voxloss.config.settled import SettledComparison, SettledConfig, settled_com
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
-from voxloss.study.folder import ENDED, Description, Run, RunFolder, RunStatus, StudyFolder
+from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
@@ -202,7 +202,7 @@ def extend_study(study: Study, config: StudyConfig) -> Study:
         study.comparison, losses=tuple(losses), seeds=tuple(seeds), interval=config.comparison.interval
     )
     extended = replace(study.config, comparison=comparison, execution=config.execution)
-    if extended != study.config:
+    if extended != study.config or study.description.format != FORMAT:
         study.files.write_description(Description(to_plain(extended), environment()))
         return Study.open(study.folder)
     return study
