@@ -7,7 +7,6 @@ is statistics, bootstrap, tables, figures and page. The report is made in a proc
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from voxloss.config.files import config_from, to_plain
+from voxloss.config.losses import LossChoice
 from voxloss.config.schema import PAPER_LOSSES
+from voxloss.config.settled import SettledConfig
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
 from voxloss.evaluation.metrics import METRICS, OVERLAP_METRICS
 from voxloss.evaluation.scores import write_scores
+from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
+from voxloss.training.history import write_history
 
 CASES, FOLDS, CLASSES = 210, 5, ("kidney", "tumour")
 REPORT = """
@@ -34,26 +39,22 @@ print(time.perf_counter() - start)
 
 def write_study(study: Path, seeds: int, metrics: tuple[str, ...]) -> int:
     """Write a study's files without images or predictions; the number of scores."""
-    generator = np.random.default_rng(0)
+    generator, files = np.random.default_rng(0), StudyFolder(study)
     folds = [[f"case_{number:05}" for number in range(fold, CASES, FOLDS)] for fold in range(FOLDS)]
     difficulty = {case: generator.uniform(0.3, 0.9) for ids in folds for case in ids}
     rows = []
     for place, loss in enumerate(PAPER_LOSSES):
         for fold, ids in enumerate(folds):
             for seed in range(seeds):
-                folder = study / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
-                folder.mkdir(parents=True)
-                status = {
-                    "state": "done",
-                    "epoch": 500,
-                    "epochs": 500,
-                    "seconds": 3600.0,
-                    "batch_digest": f"{fold}{seed}",
-                }
-                (folder / "status.json").write_text(json.dumps(status))
-                lines = ["epoch,validation_loss,validation_dice,seconds"]
-                lines += [f"{epoch},{1 / epoch},{1 - 1 / epoch},7.2" for epoch in range(1, 501)]
-                (folder / "history.csv").write_text("\n".join(lines) + "\n")
+                run = Run(LossChoice(loss, {}), fold, seed)
+                digest = f"{fold}{seed}"
+                files.write_status(RunStatus(run, "done", 500, 500, seconds=3600.0, batch_digest=digest))
+                epochs = [
+                    {"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": 1 / epoch,
+                     "validation_dice": 1 - 1 / epoch, "seconds": 7.2}
+                    for epoch in range(1, 501)
+                ]  # fmt: skip
+                write_history(files.run(run).history_file, epochs)
                 for case in ids:
                     for class_name in CLASSES:
                         share = float(np.clip(difficulty[case] + 0.01 * place + generator.normal(0, 0.07), 0, 1))
@@ -65,15 +66,15 @@ def write_study(study: Path, seeds: int, metrics: tuple[str, ...]) -> int:
                                     "class": class_name, "metric": metric, "value": value, "status": "ok",
                                 }
                             )  # fmt: skip
-    write_scores(study / "scores.csv", rows)
+    write_scores(files.scores_file, rows)
     comparison = {"losses": list(PAPER_LOSSES), "seeds": list(range(seeds)), "primary_class": "tumour"}
-    config = {"name": "made-up", "comparison": comparison, "splits": {"folds": FOLDS}}
-    (study / "study.yaml").write_text(yaml.safe_dump({"config": config, "environment": {}}))
-    (study / "folds.json").write_text(json.dumps({"folds": folds}))
-    cases = [{"id": case, "images": [f"{case}.nii.gz"], "label": f"{case}-mask.nii.gz"} for case in difficulty]
-    values = {str(value): value for value in range(3)}
-    dataset = {"name": "made-up", "classes": ["background", *CLASSES], "label_values": values, "cases": cases}
-    (study / "dataset.json").write_text(json.dumps(dataset))
+    content = {"name": "made-up", "comparison": comparison, "splits": {"folds": FOLDS}}
+    content |= {"patches": {"size": [16, 16, 16]}, "preparation": {"spacing_mm": "stored"}}
+    cases = tuple(Case(case, (Path(f"{case}.nii.gz"),), Path(f"{case}-mask.nii.gz")) for case in difficulty)
+    dataset = Dataset("made-up", cases, ("background", *CLASSES), {value: value for value in range(3)})
+    files.write_dataset(dataset, digest=False)
+    files.write_folds(folds)
+    files.write_description(Description(to_plain(SettledConfig.of(config_from(content))), {}))
     return len(rows)
 
 

@@ -29,7 +29,7 @@ from voxloss.data.layouts import kits19
 from voxloss.data.phantom.write import write_phantom
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.cases import prepare_cases
-from voxloss.training.batches import Training, augmentation_seeds, device_augmenter, training_batches, workers_of
+from voxloss.training.batches import TrainingJob, augmentation_seeds, device_augmenter, training_batches, workers_of
 from voxloss.training.networks import make_network
 from voxloss.training.precision import autocast, layout, place
 
@@ -37,7 +37,7 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def study_batches(cases: list[PreparedCase], config: StudyConfig, device: torch.device) -> Batches:
-    run = Training(Path(), config, "mixed_focal", {}, 0, 0, cases, cases, kits19.CLASSES)
+    run = TrainingJob(Path(), config, "mixed_focal", {}, 0, 0, cases, cases, kits19.CLASSES)
     augment = device_augmenter(run, device)
     for step, (images, labels) in enumerate(training_batches(run, 0, device)):
         moved = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
@@ -86,7 +86,7 @@ def steps_of(
     batches: Batches, loss: torch.nn.Module, config: StudyConfig, device: torch.device
 ) -> Callable[[int], tuple]:
     torch.manual_seed(0)
-    network = make_network(config, 1, len(kits19.CLASSES)).train()
+    network = make_network(config.network, config.patches.size, 1, len(kits19.CLASSES)).train()
     place(network, device, config)
     call = torch.compile(network) if config.execution.compile else network
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)

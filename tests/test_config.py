@@ -1,10 +1,11 @@
 """Configurations: presets, overrides, and mistakes that get one sentence."""
 
 import pytest
+import yaml
 
-from voxloss.config.checks import warnings_about
-from voxloss.config.files import load_config, preset_names, to_plain
-from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.files import config_from, load_config, preset_names, to_plain
+from voxloss.config.losses import LossChoice, check_losses, loss_choices
+from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
 
 
@@ -12,7 +13,7 @@ from voxloss.utilities.errors import InputError
 def test_every_preset_is_valid_and_its_losses_exist(name):
     config = load_config(name)
     assert config.name == name
-    assert loss_choices(config)
+    check_losses(loss_choices(config.comparison.losses))
 
 
 def test_kits19_is_the_papers_protocol():
@@ -25,7 +26,7 @@ def test_kits19_is_the_papers_protocol():
     assert (config.training.epochs, config.training.iterations) == (500, 100)
     assert (config.training.learning_rate, config.training.minimum_learning_rate) == (3e-4, 1e-6)
     assert (config.training.schedule, config.training.selection) == ("plateau", "fold")
-    assert [choice.name for choice in loss_choices(config)] == [
+    assert [choice.name for choice in loss_choices(config.comparison.losses)] == [
         "focal",
         "dice",
         "tversky",
@@ -55,15 +56,8 @@ def test_overrides_go_over_the_file_and_the_file_over_defaults(tmp_path):
 
 def test_a_configuration_comes_back_from_its_plain_form():
     config = load_config("brats20", ["--comparison.losses", "[dice, {name: focal, gamma: 3}]"])
-    import yaml
-
-    from voxloss.config.schema import StudyConfig
-
-    arguments = []
-    for name, value in yaml.safe_load(yaml.safe_dump(to_plain(config))).items():
-        arguments += [f"--{name}", yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()]
-    again = load_config(None, arguments)
-    assert isinstance(again, StudyConfig)
+    again = config_from(yaml.safe_load(yaml.safe_dump(to_plain(config))))
+    assert type(again) is StudyConfig
     assert again == config
 
 
@@ -118,7 +112,7 @@ def test_an_unknown_preset_names_those_that_exist():
 )
 def test_an_unusable_loss_is_named(losses, named):
     with pytest.raises(InputError, match=named):
-        loss_choices(load_config(None, ["--comparison.losses", losses]))
+        check_losses(loss_choices(load_config(None, ["--comparison.losses", losses]).comparison.losses))
 
 
 def test_a_loss_with_other_parameters_has_them_in_its_key():
@@ -128,8 +122,8 @@ def test_a_loss_with_other_parameters_has_them_in_its_key():
 
 def test_batch_normalisation_in_a_short_training_is_warned_about():
     short = ["--training.epochs", "6", "--training.iterations", "10"]
-    [warning] = warnings_about(load_config("brats20", short))
+    [warning] = load_config("brats20", short).warnings()
     assert "after 60 steps" in warning
     assert "55%" in warning  # 0.99^60
-    assert not warnings_about(load_config("brats20"))
-    assert not warnings_about(load_config("brats20", [*short, "--network.norm", "instance"]))
+    assert not load_config("brats20").warnings()
+    assert not load_config("brats20", [*short, "--network.norm", "instance"]).warnings()

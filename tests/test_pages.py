@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxloss.losses.coming_from import coming_from
+from voxloss.losses.cards.coming_from import coming_from
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -10,7 +10,7 @@ from study_helpers import TINY, command
 from voxloss.config.files import load_config
 from voxloss.data.phantom.write import write_phantom
 from voxloss.study import plan as module
-from voxloss.study.make import open_study
+from voxloss.study.create import open_study
 from voxloss.study.plan import _advice, _growing, _windows, plan
 from voxloss.utilities.errors import InputError
 
@@ -37,7 +37,7 @@ def test_counts_and_shapes_are_those_of_the_study(data, tmp_path):
     assert made.step > 0 and made.forward > 0
     assert made.training == pytest.approx(8 * (4 * made.step + 2 * 1 * 2 * made.forward))
     with open_study(chosen, tmp_path / "study") as study:
-        prepared = [study.prepared_folder(case.case_id) for case in study.dataset.cases]
+        prepared = list(study.files.read_prepared().values())
         sizes = [sum(path.stat().st_size for path in folder.glob("*.npy")) for folder in prepared]
         assert made.survey.config.preparation == study.config.preparation
     network = made.parameters * 4 * 4 * 8

@@ -18,8 +18,8 @@ from study_helpers import command, tiny_run, voxloss
 from voxloss.data.phantom.write import write_phantom
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
-from voxloss.study.folder import Study
 from voxloss.study.lock import locked
+from voxloss.study.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def statuses(folder: Path) -> dict[tuple, dict]:
 
 
 def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
-    assert {status["state"] for status in statuses(study).values()} == {"done"}
+    assert {status.state for status in statuses(study).values()} == {"done"}
     scores = read_scores(study / "scores.csv")
     assert len(scores) == 2 * 4 * 2 * len(METRICS)  # losses, cases, classes
     assert set(scores["class"]) == {"kidney", "tumour"}
@@ -54,7 +54,7 @@ def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
 
 
 def test_losses_saw_equal_batches_and_folds_did_not(study):
-    digests = {key: status["batch_digest"] for key, status in statuses(study).items()}
+    digests = {key: status.batch_digest for key, status in statuses(study).items()}
     assert digests["dice", 0, 0] == digests["mixed_focal", 0, 0]
     assert digests["dice", 1, 0] == digests["mixed_focal", 1, 0]
     assert digests["dice", 0, 0] != digests["dice", 1, 0]
@@ -155,11 +155,11 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
         assert process.returncode == 130
         assert "Traceback" not in errors
         assert "Run the same command to resume." in errors
-        assert {status["state"] for status in statuses(folder).values()} <= {"pending", "done"}
+        assert {status.state for status in statuses(folder).values()} <= {"pending", "done"}
     else:
         process.kill()  # the parent alone: its workers must notice by themselves
         process.communicate()
-    assert {status["state"] for status in statuses(folder).values()} != {"done"}
+    assert {status.state for status in statuses(folder).values()} != {"done"}
     result = command(*tiny_run(data, folder, *LONGER))
     assert result.returncode == 0, result.stderr
     pd.testing.assert_frame_equal(comparable(folder), uninterrupted, check_exact=True)
@@ -176,7 +176,7 @@ def test_losses_and_seeds_can_be_added_and_nothing_else_changed(study, data, tmp
     assert "training.epochs = 2, not 3" in result.stderr
     result = command(*arguments, "--folds", "1")
     assert result.returncode == 0, result.stderr
-    states = {key: status["state"] for key, status in statuses(folder).items()}
+    states = {key: status.state for key, status in statuses(folder).items()}
     assert states["focal", 1, 0] == "done"
     assert states["focal", 0, 0] == "pending"
     assert states["mixed_focal", 0, 0] == "done"
@@ -188,7 +188,7 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
                                "--training.iterations", "6"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     states = statuses(folder)
-    diverged = [status for status in states.values() if status["state"] == "diverged"]
+    diverged = [status for status in states.values() if status.state == "diverged"]
     assert diverged
     assert "the loss became" in diverged[0]["reason"]
     scores = read_scores(folder / "scores.csv")
@@ -203,8 +203,8 @@ def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(data, tmp_
                                "--training.learning_rate", "0.03", "--patches.foreground_share", "0"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     ended = statuses(folder)["cross_entropy", 0, 0]
-    assert ended["state"] == "done"
-    assert "tumour" in ended["collapsed"]
+    assert ended.state == "done"
+    assert "tumour" in ended.collapsed
     assert "cross_entropy, fold 0, seed 0: tumour was never predicted" in command("status", folder).stdout
     scores = read_scores(folder / "scores.csv")
     recall = scores[(scores["class"] == "tumour") & (scores.metric == "recall") & (scores.fold == 0)]
@@ -235,14 +235,14 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
     _, errors = process.communicate(timeout=300)
     states = statuses(folder)
     failed = states.pop(("mixed_focal", 0, 0))
-    if failed["state"] == "failed":  # it may have been done before the second kill
-        assert "killed" in failed["reason"]
+    if failed.state == "failed":  # it may have been done before the second kill
+        assert "killed" in failed.reason
         assert process.returncode == 2
         assert "voxloss: 1 run failed (mixed_focal, fold 0, seed 0: " in errors
         assert errors.endswith("). Run the same command to try again.\n")
         scores = read_scores(folder / "scores.csv")
         assert set(scores[scores.status == "failed"]["loss"]) == {"mixed_focal"}
-    assert {status["state"] for status in states.values()} == {"done"}
+    assert {status.state for status in states.values()} == {"done"}
     assert (folder / "report" / "index.html").exists()
 
 
@@ -269,7 +269,7 @@ def test_another_network_by_its_import_path(data, tmp_path):
     assert wrong.returncode == 2 and "cannot be imported" in wrong.stderr and not folder.exists()
     result = command(*tiny_run(data, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
     assert result.returncode == 0, result.stderr
-    assert {status["state"] for status in statuses(folder).values()} == {"done"}
+    assert {status.state for status in statuses(folder).values()} == {"done"}
     image = sorted(data.glob("case_*/imaging.nii.gz"))[0]
     run = folder / "runs" / "dice" / "fold-0" / "seed-0"
     result = command("predict", run, image, "--output", tmp_path / "masks")

@@ -100,9 +100,9 @@ def test_what_is_gone_or_damaged_is_made_again(data, finished, tmp_path, place, 
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("study.yaml", "is a damaged study"),
-        ("folds.json", "is a damaged study"),
-        ("dataset.json", "is a damaged study"),
+        ("study.yaml", "study.yaml is"),
+        ("folds.json", "folds.json is damaged"),
+        ("dataset.json", "dataset.json is damaged"),
         ("runs/dice/fold-0/seed-0/status.json", "status.json is damaged"),
     ],
 )

@@ -3,8 +3,8 @@
     loss = voxloss.get_loss("mixed_focal")
     loss(logits, labels).backward()  # logits (B, C, *spatial), labels (B, *spatial) or (B, 1, *spatial)
 
-The losses, and torch with them, are imported when one of the names below is first used, so that commands which need
-neither start at once.
+The names of `voxloss.losses` are names of this package. They, and torch with them, are imported when one of them is
+first used, so that commands which need neither start at once.
 """
 
 import importlib
@@ -13,67 +13,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from voxloss.losses import (
-        AsymmetricFocalTverskyLoss,
-        AsymmetricUnifiedFocalLoss,
-        ComboLoss,
-        Compound,
-        CosineTverskyLoss,
-        CrossEntropyLoss,
-        DeepSupervision,
-        DiceCrossEntropyLoss,
-        DiceFocalLoss,
-        DiceLoss,
-        FocalLoss,
-        FocalTverskyLoss,
-        GeneralisedDiceLoss,
-        LogCoshDiceLoss,
-        MixedFocalLoss,
-        ModifiedComboLoss,
-        TverskyLoss,
-        UnifiedFocalLoss,
-        VoxelLoss,
-        VoxelStatistics,
-        functional,
-        get_loss,
-        list_losses,
-        voxel_statistics,
-    )
-
-__all__ = [
-    "AsymmetricFocalTverskyLoss",
-    "AsymmetricUnifiedFocalLoss",
-    "ComboLoss",
-    "Compound",
-    "CosineTverskyLoss",
-    "CrossEntropyLoss",
-    "DeepSupervision",
-    "DiceCrossEntropyLoss",
-    "DiceFocalLoss",
-    "DiceLoss",
-    "FocalLoss",
-    "FocalTverskyLoss",
-    "GeneralisedDiceLoss",
-    "LogCoshDiceLoss",
-    "MixedFocalLoss",
-    "ModifiedComboLoss",
-    "TverskyLoss",
-    "UnifiedFocalLoss",
-    "VoxelLoss",
-    "VoxelStatistics",
-    "__version__",
-    "functional",
-    "get_loss",
-    "list_losses",
-    "voxel_statistics",
-]
+    from voxloss.losses import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_") and name != "__all__":  # such as __path__, which must not import torch
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("voxloss.losses"), name)
+    losses = importlib.import_module("voxloss.losses")
+    if name == "__all__":
+        return ["__version__", *losses.__all__]
+    if name not in (*losses.__all__, "VoxelLoss"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(losses, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})

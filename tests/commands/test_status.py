@@ -9,11 +9,12 @@ from rich.console import Console
 
 from voxloss.commands.display.status_view import status_view, watch
 from voxloss.config.files import load_config
+from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
-from voxloss.study.folder import Study, write_study
 from voxloss.study.lock import locked
 from voxloss.study.progress import progress, run_seconds_left, study_seconds_left
+from voxloss.study.study import Study, write_study
 
 HEADER = "epoch,train_loss,validation_loss,validation_dice,not_predicted,learning_rate,gradient_shares,seconds"
 
@@ -33,16 +34,18 @@ def study(tmp_path):
          "--training.epochs", "10", "--execution.parallel", "2", "--data.root", str(tmp_path),
          "--patches.size", "[8,8,8]", "--comparison.primary_class", "a[b]"],
     )  # fmt: skip
-    return write_study(tmp_path / "study", config, dataset, [["case0", "case1"], ["case2", "case3"]], {})
+    return write_study(
+        tmp_path / "study", SettledConfig.of(config), dataset, [["case0", "case1"], ["case2", "case3"]], {}
+    )
 
 
 def train(study, place, state, epochs, epoch_seconds, **details):
     run = study.runs()[place]
-    folder = study.run_folder(run)
+    folder = study.run_folder(run).path
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f"{epoch},{1 / epoch},1,0.5,,1e-3,,{epoch_seconds}" for epoch in range(1, epochs + 1)]
     (folder / "history.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    study.write_status(run, state, epoch=epochs, **details)
+    study.write_status(run, state=state, epoch=epochs, **details)
 
 
 def shown(study):
@@ -104,7 +107,7 @@ def test_watching_ends_with_the_work(study):
         with locked(study.folder):
             ready.set()
             stop.wait(10)
-            study.write_status(study.runs()[0], "done", epoch=10)
+            study.write_status(study.runs()[0], state="done", epoch=10)
 
     worker = threading.Thread(target=work)
     worker.start()

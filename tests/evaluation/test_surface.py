@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from voxloss.evaluation import surface
 from voxloss.evaluation.lesions import match_lesions
 from voxloss.evaluation.metrics import METRICS, case_scores
 from voxloss.evaluation.surface import surface_distances
+from voxloss.geometry import distances
 from voxloss.utilities.errors import InputError
 
 SPACING = (3.0, 0.7, 1.1)
@@ -40,7 +40,7 @@ def values(reference, prediction, spacing=SPACING, tolerance=1.0):
 
 @pytest.mark.parametrize("dense", [0, 20])
 def test_agrees_with_surface_distance(dense, monkeypatch):
-    monkeypatch.setattr(surface, "DENSE", dense)  # both ways to find the nearest element
+    monkeypatch.setattr(distances, "DENSE", dense)  # both ways to find the nearest element
     for (reference, prediction), expected in zip(noisy_masks(), FROM_SURFACE_DISTANCE, strict=True):
         got = values(reference, prediction)
         assert [got[metric] for metric in ("hd95", "assd", "nsd")] == pytest.approx(expected, rel=1e-6, abs=1e-9)

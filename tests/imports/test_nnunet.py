@@ -77,8 +77,8 @@ def test_regions_and_ignored_voxels(tmp_path):
     scores = read_scores(tmp_path / "study" / "scores.csv")
     assert list(dict.fromkeys(scores["class"])) == ["whole", "core", "enhancing"]
     record = open_record(tmp_path / "study")
-    assert record.dataset.label_values == {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
-    assert record.setting("comparison", "primary_class") == "enhancing"
+    assert record.study.dataset.label_values == {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
+    assert record.study.comparison.primary_class == "enhancing"
     volumes = scores[(scores["metric"] == "reference_volume") & (scores["case"] == "case_001")].groupby("class")
     volume = volumes["value"].first()
     assert volume["whole"] > volume["core"] > volume["enhancing"] > 0

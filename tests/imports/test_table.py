@@ -40,7 +40,7 @@ def test_the_least_that_a_table_needs(tmp_path):
     table = write(tmp_path / "t.csv", lines, "loss,case,metric,value")
     import_table(table, tmp_path / "study")
     record = open_record(tmp_path / "study")
-    assert record.setting("comparison", "interval") == "case" and len(record.folds) == 1
+    assert record.study.comparison.interval == "case" and len(record.study.folds) == 1
     build_report(tmp_path / "study")
 
 
@@ -68,8 +68,8 @@ def test_other_primary_metrics_and_classes(tmp_path):
     table = write(tmp_path / "t.csv", lines, "loss,case,metric,value,fold,class")
     import_table(table, tmp_path / "study")
     record = open_record(tmp_path / "study")
-    assert record.setting("comparison", "primary_metric") == "recall"
-    assert record.setting("comparison", "primary_class") == "vessel"
+    assert record.study.comparison.primary_metric == "recall"
+    assert record.study.comparison.primary_class == "vessel"
     import_table(table, tmp_path / "study", primary_class="liver")
     assert open_record(tmp_path / "study").setting("comparison", "primary_class") == "liver"
     page = build_report(tmp_path / "study").read_text(encoding="utf-8")

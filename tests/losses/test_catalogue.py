@@ -14,8 +14,9 @@ import torch
 
 import voxloss
 from voxloss.commands.main import main
-from voxloss.losses import CATALOGUE, describe
-from voxloss.losses.options import Options
+from voxloss.losses import describe
+from voxloss.losses.catalogue import CATALOGUE
+from voxloss.losses.loss import argument_text
 
 PUBLISHED = {
     "cross_entropy": {"beta": None},
@@ -56,16 +57,16 @@ def test_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_the_published_parameters(name):
     expected = PUBLISHED[name] | OPTIONS | OTHER.get(name, {})
-    entry = CATALOGUE[name]
-    assert entry.parameters == PUBLISHED[name] and entry.accepted == expected
-    assert entry.function is getattr(voxloss.functional, f"{name}_loss")
-    assert entry.module is getattr(voxloss, name.title().replace("_", "") + "Loss")
-    shown = inspect.signature(entry.function).parameters
-    assert list(shown)[:2] == ["logits", "labels"]
-    assert {k: v.default for k, v in list(shown.items())[2:] if k != "voxel_weight"} == expected
+    loss, function = CATALOGUE[name], getattr(voxloss.functional, f"{name}_loss")
+    assert loss is getattr(voxloss, name.title().replace("_", "") + "Loss") is function.loss
+    assert {key: value.default for key, value in loss.arguments.items()} == expected
+    assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
+    assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
+    shown = inspect.signature(function).parameters
+    assert list(shown)[:3] == ["logits", "labels", "voxel_weight"]
+    assert {key: value.default for key, value in list(shown.items())[3:]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
-    assert "ignore_index" in entry.function.__doc__ and "ignore_index" in entry.module.__doc__
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,10 +101,12 @@ def test_class_weights_as_any_sequence(alpha):
 @pytest.mark.parametrize("name", NAMES)
 def test_card_tells_the_conventions(name):
     card = describe(name)
-    entry = CATALOGUE[name]
-    assert name in card and entry.equation in card and entry.equations in card and entry.source in card
-    assert all(note in card for note in entry.notes) and all(f"`{key}`" in card for key in entry.parameters)
-    assert all(option in card for option in Options.__annotations__)
+    loss = CATALOGUE[name]
+    assert name in card and loss.equations in card and loss.source in card and loss.value_range in card
+    assert all(line in card for line in loss.documentation.equation.splitlines())
+    assert all(note in card for note in loss.conventions)
+    for parameter in loss.arguments:
+        assert f"- `{parameter}`: {argument_text(loss, parameter)}" in card
 
 
 def test_committed_cards_are_those_of_the_catalogue(tmp_path):
@@ -182,7 +185,7 @@ def test_values_are_checked_at_construction(name, parameter, value):
     with pytest.raises(ValueError, match=rf"{parameter}.*received"):
         voxloss.get_loss(name, **{parameter: value})
     with pytest.raises(ValueError, match=rf"{parameter}.*received"):
-        CATALOGUE[name].function(torch.zeros(1, 2, 3), torch.zeros(1, 3), **{parameter: value})
+        getattr(voxloss.functional, f"{name}_loss")(torch.zeros(1, 2, 3), torch.zeros(1, 3), **{parameter: value})
 
 
 def test_unknown_attribute():

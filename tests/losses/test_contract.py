@@ -8,7 +8,7 @@ import torch
 from loss_twin import one_hot, twin
 
 from voxloss import get_loss, list_losses
-from voxloss.losses import CATALOGUE
+from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
 OPTIONS = [

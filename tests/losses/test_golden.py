@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses import CATALOGUE, voxel_statistics
+from voxloss.losses import functional, voxel_statistics
 
 VECTORS = json.loads(Path(__file__).with_name("loss_vectors.json").read_text())["vectors"]
 NAMES = [f"{i}-{vector['loss']}-{vector['kind']}" for i, vector in enumerate(VECTORS)]
@@ -22,7 +22,7 @@ def tensors(vector):
 
 
 def as_function(vector):
-    return lambda *tensors: CATALOGUE[vector["loss"]].function(*tensors, **vector["params"])
+    return lambda *tensors: getattr(functional, vector["loss"] + "_loss")(*tensors, **vector["params"])
 
 
 def as_module(vector):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses import functional, passes, voxel_statistics
+from voxloss.losses import functional, voxel_statistics
+from voxloss.losses.voxel_pass import operator
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 
@@ -241,10 +242,10 @@ def test_single_channel_without_background():
 def test_without_triton_it_is_said_once(monkeypatch):
     """On CUDA the plain path is taken instead of the fused one."""
     cuda = SimpleNamespace(is_cuda=True)
-    monkeypatch.setattr(passes.importlib.util, "find_spec", lambda name: None)
-    passes._has_triton.cache_clear()
+    monkeypatch.setattr(operator.importlib.util, "find_spec", lambda name: None)
+    operator._has_triton.cache_clear()
     with pytest.warns(UserWarning, match="Triton is not installed"):
-        assert passes._implementation(cuda) is passes.plain_pass
+        assert operator._implementation(cuda) is operator.plain
     with warnings.catch_warnings(action="error"):
-        assert passes._implementation(cuda) is passes.plain_pass
-    passes._has_triton.cache_clear()
+        assert operator._implementation(cuda) is operator.plain
+    operator._has_triton.cache_clear()

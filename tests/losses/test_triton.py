@@ -10,10 +10,10 @@ from loss_twin import one_hot, twin
 from test_twin import CASES, REGION
 
 from voxloss import get_loss, voxel_statistics
-from voxloss.losses import passes
+from voxloss.losses.voxel_pass import operator
 
 pytest.importorskip("triton")
-from voxloss.losses import triton_kernels
+from voxloss.losses.voxel_pass import triton as triton_kernels
 
 # The interpreter computes with NumPy, which warns where a GPU is silent: the logarithm of 0, and what follows from it.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -24,7 +24,7 @@ INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch
 @pytest.fixture(autouse=True)
 def fused(monkeypatch):
     """The fused path, also for tensors of the CPU, in tiles so small that every program has several of them."""
-    monkeypatch.setattr(passes, "_implementation", lambda logits: triton_kernels)
+    monkeypatch.setattr(operator, "_implementation", lambda logits: triton_kernels)
     if DEVICE == "cpu":
         monkeypatch.setattr(triton_kernels, "TILE", 8)
         monkeypatch.setattr(triton_kernels, "LARGEST_TILE", 32)
@@ -75,8 +75,8 @@ def test_agrees_with_twin(problem, seed):
 def both_paths(logits, labels, monkeypatch, **options):
     """Sums and gradient of the fused and of the plain path; the gradient's weights differ from sum to sum."""
     found = []
-    for implementation in (triton_kernels, passes.plain_pass):
-        monkeypatch.setattr(passes, "_implementation", lambda _, chosen=implementation: chosen)
+    for implementation in (triton_kernels, operator.plain):
+        monkeypatch.setattr(operator, "_implementation", lambda _, chosen=implementation: chosen)
         leaf = logits.detach().requires_grad_()
         statistics = voxel_statistics(leaf, labels, **options)
         weights = torch.linspace(-1, 2, statistics.sums.numel(), device=leaf.device).view_as(statistics.sums)

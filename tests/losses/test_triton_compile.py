@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from voxloss.losses import triton_kernels
+from voxloss.losses.voxel_pass import triton as triton_kernels
 
 def build(kernel, classes, floats, labels, activation, dense, exponents):
     double = floats == "fp64"

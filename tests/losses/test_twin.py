@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from loss_twin import nnunet, one_hot, twin
 
 from voxloss import get_loss, list_losses
-from voxloss.losses import plain_pass, statistics
+from voxloss.losses import voxel_statistics
+from voxloss.losses.voxel_pass import plain
 
 OWN = {
     "cross_entropy": [{}, {"beta": 0.8}],
@@ -130,7 +131,7 @@ def test_chunks_change_nothing(name, activation, soft, monkeypatch):
     loss = get_loss(name, activation=activation, ignore_index=9)
     results = []
     for chunk in (10**6, 7, 2, 1):  # voxels at a time, of 30 in a sample
-        monkeypatch.setattr(plain_pass, "CPU_CHUNK", chunk * 17)
+        monkeypatch.setattr(plain, "CPU_CHUNK", chunk * 17)
         z = logits.clone().requires_grad_()
         value = loss(z, labels, weight)
         value.backward()
@@ -152,9 +153,7 @@ def test_statistics_pass_gradcheck(activation, soft, exponents):
     weight = torch.rand(2, 2, 3, generator=generator)
 
     def sums(z):
-        s = statistics.voxel_statistics(
-            z, labels, focal_exponents=exponents, activation=activation, voxel_weight=weight
-        )
+        s = voxel_statistics(z, labels, focal_exponents=exponents, activation=activation, voxel_weight=weight)
         return s.true_positive, s.false_positive, s.false_negative, *s.focal, *s.focal_negative
 
     assert torch.autograd.gradcheck(sums, logits.requires_grad_())

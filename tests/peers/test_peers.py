@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses.peers import KERAS, KORNIA, MONAI, NNUNET, PEERS, SMP, Peer
+from voxloss.losses.cards.peers import KERAS, KORNIA, MONAI, NNUNET, PEERS, SMP, Peer
 
 
 def monai_loss(function, probabilities=False):

@@ -1,15 +1,20 @@
 """Write a small study folder as an experiment leaves it, without training anything."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import yaml
 
+from voxloss.config.files import config_from, to_plain
+from voxloss.config.losses import LossChoice
+from voxloss.config.settled import SettledConfig
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
+from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
+from voxloss.training.history import write_history
 
 LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
 SHAPE = (10, 40, 36)
@@ -32,7 +37,7 @@ class StudyFiles:
     dataset: str = "toy"
     case_prefix: str = "case_"
     interval: str = "fold"
-    primary_class: str | None = "tumour"
+    primary_class: str = "tumour"
     demonstration: bool = False
     clip: tuple | None = (-79, 304)
     skip: set = field(default_factory=set)
@@ -69,11 +74,12 @@ class StudyFiles:
         return study
 
     def _write_descriptions(self, study, folds):
-        config = {
+        content = {
             "name": self.name,
             "data": {"layout": "folder", "root": "images"},
-            "preparation": {"clip": list(self.clip) if self.clip else None, "spacing_mm": None},
+            "preparation": {"clip": list(self.clip) if self.clip else None, "spacing_mm": "stored"},
             "splits": {"folds": self.folds, "seed": 0},
+            "patches": {"size": [8, 16, 16]},
             "training": {"epochs": 8, "iterations": 12, "selection": "last"},
             "comparison": {
                 "losses": list(self.losses), "seeds": list(self.seeds), "primary_class": self.primary_class,
@@ -87,36 +93,30 @@ class StudyFiles:
             "processor": "a processor",
             "cores": 2,
         }
-        text = yaml.safe_dump({"config": config, "environment": environment}, sort_keys=False, allow_unicode=True)
-        (study / "study.yaml").write_text(text, encoding="utf-8")
-        cases = [
-            {
-                "id": case_id,
-                "images": [str(study / "images" / case_id / "image.nii.gz")],
-                "label": str(study / "images" / case_id / "label.nii.gz"),
-            }
+        files = StudyFolder(study)
+        cases = tuple(
+            Case(case_id, (study / f"images/{case_id}/image.nii.gz",), study / f"images/{case_id}/label.nii.gz")
             for case_id in self.ids
-        ]
-        values = {str(value): value for value in range(len(self.classes))}
-        dataset = {"name": self.dataset, "classes": list(self.classes), "label_values": values, "cases": cases}
-        (study / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
-        (study / "folds.json").write_text(json.dumps({"seed": 0, "folds": folds}), encoding="utf-8")
+        )
+        values = {value: value for value in range(len(self.classes))}
+        files.write_dataset(Dataset(self.dataset, cases, tuple(self.classes), values), digest=False)
+        files.write_folds(folds, seed=0)
+        files.write_description(Description(to_plain(SettledConfig.of(config_from(content))), environment))
 
     def _write_run(self, study, loss, fold, seed, held_out, references, error, random):
         state, reason = self.states.get((loss, fold, seed), ("done", None))
-        folder = study / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
+        files, run = StudyFolder(study), Run(LossChoice(loss, {}), fold, seed)
+        folder = files.run(run).path
         folder.mkdir(parents=True)
         digest = self.digest_of.get((loss, fold, seed), f"digest-{fold}-{seed}")
-        status = {
-            "state": state, "loss": loss, "fold": fold, "seed": seed, "epoch": 8 if state == "done" else 3, "epochs": 8,
-            "reason": reason, "seconds": 41.5, "batch_digest": digest,
-        }  # fmt: skip
-        (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
-        lines = ["epoch,train_loss,validation_loss,validation_dice,learning_rate,seconds,batch_digest"]
+        epoch = 8 if state == "done" else 3
+        files.write_status(RunStatus(run, state, epoch, 8, reason, seconds=41.5, batch_digest=digest))
+        rows = []
         for epoch in range(1, 9):
             dice = (1 - error) * (1 - np.exp(-epoch / 3)) + random.normal(0, 0.02)
-            lines.append(f"{epoch},{1 / epoch},{1.1 / epoch},{dice},0.0003,1.2,x")
-        (folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            losses = {"train_loss": 1 / epoch, "validation_loss": 1.1 / epoch, "validation_dice": dice}
+            rows.append({"epoch": epoch, **losses, "learning_rate": 0.0003, "seconds": 1.2, "batch_digest": "x"})
+        write_history(files.run(run).history_file, rows)
         if state in ("pending", "running"):
             return None
         origin = {"dataset": self.dataset, "fold": fold, "seed": seed, "loss": loss}

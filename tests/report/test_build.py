@@ -199,7 +199,7 @@ def test_different_batches_are_warned_about(tmp_path):
 
 
 def test_one_loss_and_one_class(tmp_path):
-    study = small(losses=("dice",), classes=("background", "organ"), primary_class=None).write(tmp_path / "study")
+    study = small(losses=("dice",), classes=("background", "organ"), primary_class="organ").write(tmp_path / "study")
     assert "there is no other loss to compare it with" in headline(study).headline
     build_report(study)
     written = {path.stem for path in (study / "report" / "tables").glob("*.csv")}
@@ -208,7 +208,7 @@ def test_one_loss_and_one_class(tmp_path):
 
 
 def test_images_that_moved_away_do_not_stop_the_report(tmp_path):
-    study = small(primary_class=None).write(tmp_path / "study")
+    study = small().write(tmp_path / "study")
     for path in (study / "images").rglob("*.nii.gz"):
         path.unlink()
     assert "could not be drawn" in Page(build_report(study)).text
@@ -292,12 +292,12 @@ def test_print_tables_in_80_columns(reported_study):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("study.yaml", "a: [", "study.yaml cannot be read"),
+        ("study.yaml", "a: [", "study.yaml is damaged"),
         ("study.yaml", "- 1", "should hold a mapping"),
-        ("dataset.json", "{", "dataset.json cannot be read"),
+        ("dataset.json", "{", "dataset.json is damaged"),
         ("dataset.json", "{}", "dataset.json is not a data set's description"),
         ("scores.csv", "a,b\n", "scores.csv lacks"),
-        ("runs/dice/fold-0/seed-0/status.json", "[]", "status.json should hold"),
+        ("runs/dice/fold-0/seed-0/status.json", "[]", "status.json is damaged: it should hold"),
         ("runs/dice/fold-0/seed-0/history.csv", "epoch\nx\n", "history.csv is not"),
     ],
 )

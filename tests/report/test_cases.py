@@ -37,15 +37,15 @@ def volume(text):
 
 def test_rows_by_disagreement(opened):
     record, _ = opened
-    scores = pd.read_csv(record.folder / "scores.csv")
+    scores = pd.read_csv(record.study.folder / "scores.csv")
     chosen = (scores["class"] == "tumour") & (scores["metric"] == "dice")
     number = scores.loc[chosen, "case"].str[-3:].astype(int)
     scores.loc[chosen, "value"] = 0.5 + 0.05 * number * (scores.loc[chosen, "loss"] == "focal")
-    scores.to_csv(record.folder / "scores.csv", index=False)
-    rows = case_rows(compare(open_record(record.folder)))
+    scores.to_csv(record.study.folder / "scores.csv", index=False)
+    rows = case_rows(compare(open_record(record.study.folder)))
     assert [row.case_id[-1] for row in rows] == ["5", "4", "3", "2", "1", "0"]
     assert rows[0].spread == pytest.approx(0.25) and rows[0].values == (0.5, 0.75)
-    assert rows[0].fold == record.fold_of(rows[0].case_id) and rows[0].volume_ml > 0
+    assert rows[0].fold == record.study.fold_of(rows[0].case_id) and rows[0].volume_ml > 0
 
 
 def test_the_volumes_are_the_studys(opened, tmp_path):
@@ -53,13 +53,13 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
     files, missing = write_viewer_cases(record, comparison, ["case_001", "case_004"], tmp_path)
     assert files == {"case_001": "0001.js", "case_004": "0002.js"} and not missing
     content = read_case(tmp_path / "0002.js")
-    case = next(case for case in record.dataset.cases if case.case_id == "case_004")
+    case = next(case for case in record.study.dataset.cases if case.case_id == "case_004")
     reference = nibabel.load(case.label)
     shown = volume(content["reference"])
     np.testing.assert_array_equal(np.asarray(shown.dataobj), np.asarray(reference.dataobj))
     np.testing.assert_allclose(shown.affine, reference.affine, atol=1e-5)
     for loss in ("dice", "focal"):
-        folder = record.run(loss, record.fold_of("case_004"), 0).folder
+        folder = record.prediction(loss, "case_004", 0).parent.parent
         predicted = nibabel.load(folder / "predictions" / "case_004.nii.gz")
         np.testing.assert_array_equal(np.asarray(volume(content["predictions"][loss]).dataobj), predicted.dataobj)
     grey = np.asarray(volume(content["image"]).dataobj).astype(float)
@@ -70,7 +70,7 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
 
 def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
     record, comparison = opened
-    next(case for case in record.dataset.cases if case.case_id == "case_001").images[0].unlink()
+    next(case for case in record.study.dataset.cases if case.case_id == "case_001").images[0].unlink()
     files, missing = write_viewer_cases(record, comparison, ["case_001", "case_002"], tmp_path)
     assert list(files) == ["case_002"]
     assert len(missing) == 1 and missing[0].startswith("Case case_001 cannot be looked at")
@@ -78,7 +78,7 @@ def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
 
 def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
     record, comparison = opened
-    folder = record.run("dice", record.fold_of("case_001"), 0).folder
+    folder = record.prediction("dice", "case_001", 0).parent.parent
     (folder / "predictions" / "case_001.nii.gz").unlink()
     write_viewer_cases(record, comparison, ["case_001"], tmp_path)
     assert list(read_case(tmp_path / "0001.js")["predictions"]) == ["focal"]
@@ -163,10 +163,10 @@ def test_the_cut_volume_lies_where_the_whole_one_does(tmp_path, monkeypatch, ope
     files, _ = write_viewer_cases(record, comparison, ["case_001"], tmp_path)
     content = read_case(tmp_path / files["case_001"])
     assert content["cut"] and math.prod(volume(content["reference"]).shape) <= 900 < math.prod(SHAPE)
-    case = next(case for case in record.dataset.cases if case.case_id == "case_001")
+    case = next(case for case in record.study.dataset.cases if case.case_id == "case_001")
     whole = nibabel.load(case.label)
     shown = volume(content["reference"])
-    predicted = nibabel.load(record.run("dice", record.fold_of("case_001"), 0).folder / "predictions/case_001.nii.gz")
+    predicted = nibabel.load(record.prediction("dice", "case_001", 0))
     wrong = [np.asarray(image.dataobj) == 2 for image in (whole, predicted)]
     assert content["errors"]["dice"]["2"] == _largest_error(*wrong, whole.affine)  # of the whole grid
     for voxel in np.argwhere(np.asarray(shown.dataobj))[::5]:

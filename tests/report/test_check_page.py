@@ -65,7 +65,7 @@ def test_patients_stay_in_one_fold_of_a_study(data, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_0000{number},p{number // 2}\n" for number in range(4)))
     from voxloss.config.files import load_config
-    from voxloss.study.make import open_study
+    from voxloss.study.create import open_study
 
     config = load_config("demo", ["--data.root", str(data), "--splits.patients", str(table), "--splits.folds", "2",
                                   "--comparison.losses", "[dice]"])  # fmt: skip

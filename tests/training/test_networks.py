@@ -9,7 +9,7 @@ from test_train import CASES, CPU, SMALL, history
 
 import voxloss
 from voxloss.config.files import load_config
-from voxloss.training.batches import Training
+from voxloss.training.batches import TrainingJob
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import check_network, make_network, outputs
 from voxloss.training.predict import predict_probabilities
@@ -33,14 +33,19 @@ def config(*overrides: str):
     return load_config(None, [*SMALL, *overrides])
 
 
-def run(folder: Path, *overrides: str) -> Training:
+def network_and_size(*overrides: str):
+    chosen = config(*overrides)
+    return chosen.network, chosen.patches.size
+
+
+def run(folder: Path, *overrides: str) -> TrainingJob:
     folder.mkdir(parents=True, exist_ok=True)
-    return Training(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
+    return TrainingJob(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
 
 
 @pytest.mark.parametrize("chosen", [SEGRESNET, DYNUNET], ids=["SegResNet", "DynUNet"])
 def test_networks_of_monai_train_and_resume(tmp_path, chosen):
-    check_network(config(*chosen), 1, 3)
+    check_network(*network_and_size(*chosen), 1, 3)
     whole = train(run(tmp_path / "whole", *chosen, "--training.epochs", "4"), CPU)
     assert type(whole).__name__ == chosen[1].split(".")[-1]
     losses = [row["train_loss"] for row in history(tmp_path / "whole")]
@@ -59,7 +64,7 @@ def test_networks_of_monai_train_and_resume(tmp_path, chosen):
 
 
 def test_several_outputs_are_all_supervised(tmp_path):
-    network = make_network(config(*DYNUNET), 1, 3).train()
+    network = make_network(*network_and_size(*DYNUNET), 1, 3).train()
     image, labels = torch.randn(1, 1, 8, 16, 16), torch.zeros(1, 8, 16, 16, dtype=torch.long)
     logits = outputs(network(image))
     assert [tuple(x.shape) for x in logits] == [(1, 3, 8, 16, 16)] * 2
@@ -87,7 +92,7 @@ def test_several_outputs_are_all_supervised(tmp_path):
 )  # fmt: skip
 def test_what_is_refused(overrides, channels, words):
     with pytest.raises(InputError, match=words):
-        check_network(config(*overrides), channels, 3)
+        check_network(*network_and_size(*overrides), channels, 3)
 
 
 def test_arguments_belong_to_other_networks():
@@ -97,7 +102,7 @@ def test_arguments_belong_to_other_networks():
 
 def test_trying_a_network_leaves_the_generator_alone():
     before = torch.random.get_rng_state()
-    check_network(config(*SEGRESNET), 1, 3)
+    check_network(*network_and_size(*SEGRESNET), 1, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -115,7 +120,7 @@ PLANAR = {
 
 @pytest.mark.parametrize("chosen", PLANAR.values(), ids=PLANAR)
 def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
-    check_network(config(*chosen, *SLICES), 1, 3)
+    check_network(*network_and_size(*chosen, *SLICES), 1, 3)
     network = train(run(tmp_path, *chosen, *SLICES, "--augmentation.probability", "0.5"), CPU)
     weights = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
     assert weights
@@ -130,7 +135,7 @@ def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
 
 
 def test_all_outputs_of_a_2d_network_are_supervised():
-    network = make_network(config(*PLANAR["DynUNet"], *SLICES), 1, 3).train()
+    network = make_network(*network_and_size(*PLANAR["DynUNet"], *SLICES), 1, 3).train()
     logits = outputs(network(torch.randn(2, 1, 1, 16, 16)))
     assert [tuple(x.shape) for x in logits] == [(2, 3, 1, 16, 16)] * 2
     assert not torch.equal(*logits)
@@ -138,7 +143,7 @@ def test_all_outputs_of_a_2d_network_are_supervised():
 
 def test_a_2d_network_along_the_last_axis_sees_the_other_two():
     size = config(*SEGRESNET, "--patches.size", "[16,16,1]")
-    check_network(size, 1, 3)
-    network = make_network(size, 1, 3).eval()
+    check_network(size.network, size.patches.size, 1, 3)
+    network = make_network(size.network, size.patches.size, 1, 3).eval()
     image = torch.randn(2, 1, 16, 16, 1)
     torch.testing.assert_close(outputs(network(image))[0][..., 0], network.network(image[..., 0]))

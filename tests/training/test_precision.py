@@ -14,7 +14,7 @@ import torch
 assert torch.empty(1000).isnan().all()
 torch.set_num_threads(1)
 from torch import nn
-from voxloss.config import StudyConfig, TrainingConfig
+from voxloss.config.schema import StudyConfig, TrainingConfig
 from voxloss.training.precision import autocast, place
 
 cpu, setting = torch.device("cpu"), TrainingConfig(precision="bfloat16")

@@ -9,7 +9,7 @@ import torch
 
 import voxloss
 from voxloss.config.files import load_config
-from voxloss.training.batches import Training, augmentation_seeds
+from voxloss.training.batches import TrainingJob, augmentation_seeds
 from voxloss.training.checkpoint import load_state
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
@@ -45,10 +45,12 @@ SMALL = [
 
 def run(
     folder: Path, *overrides: str, loss: str = "mixed_focal", fold: int = 0, seed: int = 0, **parameters
-) -> Training:
+) -> TrainingJob:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [*SMALL, *overrides])
-    return Training(folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], ("background", "ball", "core"))
+    return TrainingJob(
+        folder, config, loss, parameters, fold, seed, CASES[:3], CASES[3:], ("background", "ball", "core")
+    )
 
 
 def history(folder: Path) -> list[dict]:
@@ -164,9 +166,13 @@ def test_what_is_not_finite_is_named():
     assert what_is_not_finite(loss, logits, labels, classes) == "the network's logits of core are not finite"
     # A loss of our own whose region term breaks at finite logits: 0/0 in the class that is perfectly predicted.
     perfect = 1e4 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
-    broken = voxloss.get_loss("mixed_focal")
-    region = replace(broken.formula.region, curve=lambda error, index, exponent: error / error)
-    broken.formula = replace(broken.formula, region=region)
+
+    class BrokenLoss(voxloss.MixedFocalLoss):
+        def terms(self):
+            pixelwise, region = super().terms()
+            return pixelwise, replace(region, curve=lambda index: index.error / index.error)
+
+    broken = BrokenLoss()
     assert what_is_not_finite(broken, perfect, labels, classes) == "the region term is not finite"
 
 

@@ -11,7 +11,7 @@ from voxloss.utilities.errors import InputError
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
     from voxloss.data.check.findings import Report
-    from voxloss.study.make import Progress
+    from voxloss.study.create import Progress
 
 
 def add_parser(parsers: Parsers) -> None:

@@ -17,7 +17,7 @@ def add_parser(parsers: Parsers) -> None:
 def losses(arguments: argparse.Namespace) -> int:
     # torch
     from voxloss.losses import list_losses
-    from voxloss.losses.card import describe, write_cards
+    from voxloss.losses.cards.card import describe, write_cards
 
     if arguments.write is not None:
         write_cards(arguments.write)

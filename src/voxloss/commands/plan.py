@@ -15,14 +15,13 @@ def plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from voxloss.commands.display.plan_table import plan_table
-    from voxloss.config.checks import warnings_about
     from voxloss.study.plan import plan as plan_study
 
     console = Console()
     with console.status("reading the headers") as status:
         planned = plan_study(study_config(arguments), status.update)
     console.print(plan_table(planned))
-    for warning in warnings_about(planned.survey.config):
+    for warning in planned.survey.config.warnings():
         console.print(f"[yellow]note[/]: {warning}", highlight=False)
     if planned.advice is not None:
         console.print(f"[red]not enough memory[/]: {planned.advice}", highlight=False)

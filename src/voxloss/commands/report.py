@@ -20,12 +20,10 @@ def report(arguments: argparse.Namespace) -> int:
     # pandas, rich
     from rich.console import Console
 
-    from voxloss.study.folder import Study, is_imported
-    from voxloss.study.scores import merge_study_scores
+    from voxloss.study.study import Study
 
     if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
         raise InputError(f"--viewer-cases must be 0 or more; received {arguments.viewer_cases}.")
-    if not is_imported(arguments.study):  # an imported study has no scores of runs to merge
-        merge_study_scores(Study.open(arguments.study))
+    Study.open(arguments.study).merge_scores()
     show_report(arguments.study, Console(), arguments.viewer_cases)
     return 0

@@ -52,12 +52,10 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
 
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.runs import run_display
-    from voxloss.config.checks import warnings_about
     from voxloss.config.losses import loss_choices
+    from voxloss.study.create import open_study
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED
-    from voxloss.study.make import open_study
-    from voxloss.study.scores import merge_study_scores
 
     for fold in folds or ():
         if fold not in range(config.splits.folds):
@@ -68,26 +66,27 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             study = held.enter_context(open_study(config, folder, bar))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for warning in warnings_about(study.config):
+        for warning in study.config.warnings():
             console.print(f"[yellow]note[/]: {warning}", highlight=False)
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
-        keys, seeds = [choice.key for choice in loss_choices(config)], config.comparison.seeds
+        keys, seeds = [choice.key for choice in loss_choices(config.comparison.losses)], config.comparison.seeds
         runs = [
             run
             for run in study.runs()
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
-        waiting = [run for run in runs if study.status(run)["state"] not in FINISHED]
+        waiting = [run for run in runs if study.status(run).state not in FINISHED]
         if waiting:
             cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
             console.print(f"{folder}: {cases}, {losses}, {count_of(len(waiting), 'run')} left", highlight=False)
             with run_display(study, waiting, console) as display:
                 execute_locally(study, waiting, display.changed, display.poll, display.stopping)
-        merge_study_scores(study)
+        study.merge_scores()
     show_report(folder, console)
-    failed = [run for run in runs if study.status(run)["state"] == "failed"]
+    failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
-        first = f"{failed[0]}: {study.status(failed[0])['reason'].rstrip('.')}"
+        reason = study.status(failed[0]).reason or "no reason is recorded"
+        first = f"{failed[0]}: {reason.rstrip('.')}"
         which = first if len(failed) == 1 else f"the first: {first}"
         return fail(f"{count_of(len(failed), 'run')} failed ({which}). Run the same command to try again.")
     return 0

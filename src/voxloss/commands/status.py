@@ -18,8 +18,8 @@ def status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from voxloss.commands.display.status_view import status_view, watch
-    from voxloss.study.folder import Study
     from voxloss.study.progress import progress
+    from voxloss.study.study import Study
 
     study, console = Study.open(arguments.study), Console()
     if console.is_terminal and not arguments.once and study.is_locked():

@@ -1,11 +1,13 @@
-"""Reading configurations: a preset or a user's YAML file over the defaults, and command-line values over both."""
+"""Reading configurations: a preset or a YAML file over the defaults, and command-line values over both."""
 
 import dataclasses
 import re
 from argparse import ArgumentError
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -22,34 +24,44 @@ def preset_names() -> list[str]:
 def load_config(source: str | Path | None, overrides: list[str] | None = None) -> StudyConfig:
     """Read a preset or a YAML file over the defaults, and `--section.key value` arguments over both.
 
+    Args:
+        source: Name of a preset or path of a YAML file; None: the defaults alone.
+        overrides: Command-line arguments.
+
     Raises:
-        InputError: no such preset or file, not YAML, an unknown key or a value of the wrong type; the message names it.
+        InputError: No such preset or file, not YAML, an unknown key or a value of the wrong type; the message names it.
     """
+    content = {} if source is None else read_config(source)
+    return config_from(content, overrides, where=f"{source}: " if source is not None else "")
+
+
+def config_from(content: Mapping[str, Any], overrides: list[str] | None = None, where: str = "") -> StudyConfig:
+    """A configuration from the mappings, lists and scalars that YAML gives, over the defaults.
+
+    Args:
+        content: Sections and their keys, as `to_plain` returns them.
+        overrides: Command-line arguments, over `content`.
+        where: Put before messages about keys and types.
+
+    Raises:
+        InputError: An unknown key, or a value of the wrong type or one that makes no sense.
+    """
+    # jsonargparse takes a fifth of a second to import, which commands that read no configuration need not wait for.
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config")
     parser.add_class_arguments(StudyConfig, None)
-    arguments = list(overrides or [])
-    if source is not None:
-        arguments = ["--config", str(config_path(source)), *arguments]
     try:
-        values = parser.instantiate(parser.parse_args(arguments))
+        namespace = parser.parse_object(dict(content))
+        values = parser.instantiate(parser.parse_args(overrides or [], namespace=namespace))
     except ArgumentError as error:
-        where = f"{source}: " if source is not None else ""
         raise InputError(where + _one_sentence(str(error))) from error
     return StudyConfig(**{item.name: getattr(values, item.name) for item in dataclasses.fields(StudyConfig)})
 
 
-def config_path(source: str | Path) -> Path:
-    """The file of a preset or configuration. Raises InputError when there is none or it is not a YAML mapping."""
-    if str(source) in preset_names():
-        return Path(str(resources.files("voxloss.config") / "presets" / f"{source}.yaml"))
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(
-            f"{str(source)!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
-        )
+def read_config(source: str | Path) -> dict[str, Any]:
+    """The content of a preset or configuration file. Raises InputError when there is none or it is not a mapping."""
+    path = config_path(source)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -60,22 +72,59 @@ def config_path(source: str | Path) -> Path:
         section = content.get(item.name, {})
         if item.default is dataclasses.MISSING and not isinstance(section, dict):  # the others are single values
             raise InputError(f"{path}: {item.name} must be a mapping of its keys; received {section!r}.")
+    return content
+
+
+def config_path(source: str | Path) -> Path:
+    """The file of a preset or configuration. Raises InputError when there is none."""
+    if str(source) in preset_names():
+        return Path(str(resources.files("voxloss.config") / "presets" / f"{source}.yaml"))
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(
+            f"{str(source)!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
+        )
     return path
 
 
 def _one_sentence(message: str) -> str:
-    """jsonargparse's explanation of several lines, shortened to the key, what was expected and what was received."""
-    text = " ".join(message.split()).replace("typing.", "").rstrip(".")
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    key = re.match(r'Parser key "([^"]+)": (.*)', text)
-    if key is None:
-        return text + "."
-    reason = key[2]
-    union = re.search(r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)", reason)
-    if union:
-        kinds = union[1].replace("NoneType", "null")
-        reason = f"Expected one of {kinds}. Got value: {union[2]}"
-    return f"{key[1]}: {reason[0].lower()}{reason[1:].replace('. Got value:', '; received')}."
+    """jsonargparse's explanation of several lines as one sentence: the key, what it takes and the value received."""
+    text = " ".join(message.split()).rstrip(".")
+    key = re.match(r'Parser key "([^"]+)": ', text)
+    value = re.search(r".*Given value: (.*)", text) or re.search(r"Got value: (.*)", text)  # of a union the whole
+    kind = _type_of(key[1]) if key else None
+    if key is None or value is None or kind is None:
+        return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text) + "."
+    return f"{key[1]} takes {_in_words(kind)}; received {value[1].rstrip('.')}."
+
+
+def _type_of(key: str) -> Any:
+    """The type of the value at a dotted key; None where there is no such key."""
+    kind: Any = StudyConfig
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        kind = get_type_hints(kind).get(name)
+    return kind
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """A type as a reader of YAML would say it: "a list of 3 whole numbers or null"."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, parts))
+    if origin is tuple:
+        number = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(parts[0], "values")
+        return f"a list of {number}{plural}"
+    return "a mapping" if origin is dict else "another value"
 
 
 def to_plain(config: StudyConfig) -> dict[str, Any]:
@@ -90,4 +139,4 @@ def to_plain(config: StudyConfig) -> dict[str, Any]:
             return [plain(item) for item in value]
         return value
 
-    return plain(config)
+    return {item.name: plain(getattr(config, item.name)) for item in dataclasses.fields(config)}

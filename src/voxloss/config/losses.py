@@ -1,18 +1,36 @@
-"""The losses of a study's configuration."""
+"""The losses of a study's configuration: their names, parameters and keys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
 
 
 @dataclass(frozen=True)
 class LossChoice:
-    """A loss of the study: its catalogue name and the parameters that differ from its defaults."""
+    """A loss of the study.
+
+    Args:
+        name: Its catalogue name.
+        parameters: Those that differ from the loss's defaults.
+    """
 
     name: str
     parameters: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: str | dict[str, Any]) -> Self:
+        """From an entry of `comparison.losses`: a name, or a mapping with `name` and parameters.
+
+        Raises:
+            InputError: A mapping without a name.
+        """
+        if isinstance(entry, str):
+            return cls(entry, {})
+        if not isinstance(entry.get("name"), str):
+            raise InputError(f"A loss is a name or a mapping with `name` and its parameters; received {entry!r}.")
+        return cls(entry["name"], {key: value for key, value in entry.items() if key != "name"})
 
     @property
     def key(self) -> str:
@@ -28,27 +46,30 @@ def _short(value: Any) -> str:
     return text.replace("/", "_")
 
 
-def loss_choices(config: StudyConfig) -> list[LossChoice]:
-    """The losses of a study, in order, each made once to check its name and parameters (this imports torch).
+def loss_choices(entries: Sequence[str | dict[str, Any]]) -> list[LossChoice]:
+    """The losses that `comparison.losses` lists, in order; names and parameters are not checked.
 
     Raises:
-        InputError: an unknown loss, an unknown or unusable parameter, or the same loss twice.
+        InputError: An entry without a name, or the same loss twice.
     """
-    from voxloss import get_loss
+    choices = [LossChoice.of(entry) for entry in entries]
+    keys = [choice.key for choice in choices]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"The loss {key!r} is listed twice in comparison.losses.")
+    return choices
 
-    choices: list[LossChoice] = []
-    for entry in config.comparison.losses:
-        if isinstance(entry, str):
-            choice = LossChoice(entry, {})
-        else:
-            if not isinstance(entry.get("name"), str):
-                raise InputError(f"A loss is a name or a mapping with `name` and its parameters; received {entry!r}.")
-            choice = LossChoice(entry["name"], {key: value for key, value in entry.items() if key != "name"})
+
+def check_losses(choices: Sequence[LossChoice]) -> None:
+    """Build every loss once, to check its name and parameters.
+
+    Raises:
+        InputError: An unknown loss, or a parameter that is unknown or has a value that it cannot have.
+    """
+    from voxloss.losses import get_loss  # imports torch, which listing a study's losses need not wait for
+
+    for choice in choices:
         try:
             get_loss(choice.name, **choice.parameters)
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error
-        if choice.key in [other.key for other in choices]:
-            raise InputError(f"The loss {choice.key!r} is listed twice in comparison.losses.")
-        choices.append(choice)
-    return choices

@@ -40,7 +40,10 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
             text = f"{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
             lines.append(f"{text:<{COLUMN}}  # {origin or otherwise}")
             if key == "comparison.losses":
-                lines += [f"    # {_signature(choice.name, choice.parameters)}" for choice in loss_choices(config)]
+                lines += [
+                    f"    # {_signature(choice.name, choice.parameters)}"
+                    for choice in loss_choices(config.comparison.losses)
+                ]
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +69,8 @@ def _comments(text: str) -> dict[str, str]:
 
 def _signature(name: str, parameters: dict[str, Any]) -> str:
     """A loss with the values of its own parameters, such as focal(alpha=0.25, gamma=2.0)."""
-    from voxloss.losses.catalogue import get_entry
+    from voxloss.losses.catalogue import loss_class
 
-    values = get_entry(name).parameters | parameters
+    defaults = {key: argument.default for key, argument in loss_class(name).arguments.items() if not argument.shared}
+    values = defaults | parameters
     return f"{name}({', '.join(f'{key}={value}' for key, value in values.items())})"

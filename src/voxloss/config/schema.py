@@ -1,26 +1,33 @@
-"""A study's configuration: what decides its numbers, typed and checked. `config_files` reads it.
+"""The configuration of a study: every value that decides its numbers, with its type, default and check.
 
-Nothing here imports torch before a loss is asked for, so that commands answer at once.
+Nothing here imports torch, so that commands start at once. `voxloss.config.files` reads configurations, and
+`voxloss.config.settled` has the form in which nothing is left open.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
-from voxloss.config.checks import check_values
+from voxloss.config.checks import Check, Section
 
 PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
 
+Spacing = tuple[float, float, float]
+Size = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """Where the images are.
 
     Args:
-        layout: how the files are named and paired.
-        root: the folder that holds them.
-        exclude: case ids to leave out.
-        options: options of the layout, such as `classes` of a folder or `modalities` of BraTS20.
+        layout: How the files are named and paired.
+        root: The folder that holds them.
+        exclude: Ids of cases to leave out.
+        options: Options of the layout, such as `classes` of a folder or `modalities` of BraTS20.
     """
+
+    section: ClassVar[str] = "data"
 
     layout: Literal["kits19", "brats20", "decathlon", "folder"] = "folder"
     root: str = ""
@@ -29,75 +36,104 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class PreparationConfig:
+class PreparationConfig(Section):
     """What is done to every volume once, before training.
 
     Args:
-        clip: intensities are clipped to this range (Hounsfield units for CT); null: not at all.
-        spacing_mm: volumes are resampled to this spacing, per stored array axis; "median": the median of the cases';
-            null: as stored.
-        normalisation: per volume and channel, after clipping and resampling.
+        clip: Intensities are clipped to this range (Hounsfield units for CT); null: no clipping.
+        spacing_mm: Volumes are resampled to this voxel spacing, one number per stored array axis. "median" takes the
+            median spacing of the cases, "stored" (or null) keeps each volume's own grid.
+        normalisation: Applied per volume and channel, after clipping and resampling.
     """
 
+    section: ClassVar[str] = "preparation"
+
     clip: tuple[float, float] | None = None
-    spacing_mm: tuple[float, float, float] | Literal["median"] | None = "median"
+    spacing_mm: Spacing | Literal["median", "stored"] | None = "median"
     normalisation: Literal["zscore", "minmax", "none"] = "zscore"
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is None:  # what "stored" is called in older files
+            object.__setattr__(self, "spacing_mm", "stored")
+        super().__post_init__()
+
+    def checks(self) -> Iterable[Check]:
+        clip, spacing = self.clip, self.spacing_mm
+        yield Check("clip", clip is None or clip[0] < clip[1], clip, "a lower and a higher value")
+        yield Check("spacing_mm", not isinstance(spacing, tuple) or min(spacing) > 0, spacing, "positive")
 
 
 @dataclass(frozen=True)
-class SplitsConfig:
+class SplitsConfig(Section):
     """One random assignment of the cases to folds, the same for every loss.
 
     Args:
-        folds: number of folds.
-        seed: of the assignment.
-        inner_share: the part of the training cases that `selection: inner` sets aside.
-        patients: CSV file with the columns `case` and `patient`; scans of one patient then stay in one fold.
+        folds: Number of folds.
+        seed: Seed of the assignment.
+        inner_share: Share of the training cases that `training.selection: inner` sets aside.
+        patients: CSV file with the columns `case` and `patient`; all scans of a patient then stay in one fold.
     """
+
+    section: ClassVar[str] = "splits"
 
     folds: int = 5
     seed: int = 0
     inner_share: float = 0.2
     patients: str | None = None
 
+    def checks(self) -> Iterable[Check]:
+        yield Check("folds", self.folds >= 2, self.folds, "at least 2")
+        yield Check("seed", self.seed >= 0, self.seed, "not negative")
+        yield Check("inner_share", 0 < self.inner_share < 1, self.inner_share, "between 0 and 1")
+
 
 @dataclass(frozen=True)
-class PatchesConfig:
+class PatchesConfig(Section):
     """The patches that the network sees.
 
     Args:
-        size: voxels per stored array axis; null: from the median shape of the prepared cases. One axis of 1 makes the
-            training two-dimensional: slices across that axis, and a 2D network.
-        batch_size: patches per step.
-        foreground_share: probability that a patch is centred on a voxel of a foreground class (class drawn first);
-            0 draws positions uniformly, as the paper does.
-        overlap: of neighbouring windows at prediction, as a part of the patch size.
-        window: weight of a window's voxels when overlapping probabilities are averaged.
+        size: Voxels per stored array axis; null: chosen from the median shape of the prepared cases. A size of 1 along
+            one axis trains a 2D network on slices across that axis.
+        batch_size: Patches per step.
+        foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
+            first); 0 draws positions uniformly, as the paper does.
+        overlap: Overlap of neighbouring windows at prediction, as a share of the patch size.
+        window: Weight of a window's voxels where overlapping probabilities are averaged.
     """
 
-    size: tuple[int, int, int] | None = None
+    section: ClassVar[str] = "patches"
+
+    size: Size | None = None
     batch_size: int = 2
     foreground_share: float = 0.33
     overlap: float = 0.5
     window: Literal["constant", "gaussian"] = "constant"
 
+    def checks(self) -> Iterable[Check]:
+        yield Check("size", self.size is None or min(self.size) >= 1, self.size, "positive")
+        yield Check("batch_size", self.batch_size >= 1, self.batch_size, "at least 1")
+        yield Check("foreground_share", 0 <= self.foreground_share <= 1, self.foreground_share, "from 0 to 1")
+        yield Check("overlap", 0 <= self.overlap < 1, self.overlap, "at least 0 and below 1")
+
 
 @dataclass(frozen=True)
-class AugmentationConfig:
-    """Random changes of a training patch; a null range or an empty tuple leaves that kind out.
+class AugmentationConfig(Section):
+    """Random changes of a training patch; a null range or an empty tuple switches a kind off.
 
     Args:
-        probability: of each kind but mirroring, per patch.
-        rotation_degrees: range of the angle about each axis.
-        scaling: range of the factor per axis (1.25 shows a quarter more of the body).
-        elastic_alpha: range of the elastic deformation's strength, in batchgenerators' (and MIScnn's) unit.
-        elastic_sigma: range of its smoothness, in voxels.
-        mirror_axes: stored array axes that are mirrored, each in half of the patches.
-        brightness: range of the factor.
-        contrast: range of the factor about the patch's mean.
-        gamma: range of the exponent.
-        noise_sd: range of the standard deviation of added Gaussian noise, in normalised intensity.
+        probability: Probability of each kind except mirroring, per patch.
+        rotation_degrees: Range of the angle about each axis.
+        scaling: Range of the factor per axis (1.25 shows a quarter more of the body).
+        elastic_alpha: Range of the strength of the elastic deformation, in the unit of batchgenerators and MIScnn.
+        elastic_sigma: Range of the smoothness of the elastic deformation, in voxels.
+        mirror_axes: Stored array axes that are mirrored, each in half of the patches.
+        brightness: Range of the factor.
+        contrast: Range of the factor about the patch's mean.
+        gamma: Range of the exponent.
+        noise_sd: Range of the standard deviation of added Gaussian noise, in normalised intensity.
     """
+
+    section: ClassVar[str] = "augmentation"
 
     probability: float = 0.15
     rotation_degrees: tuple[float, float] | None = (-15.0, 15.0)
@@ -110,20 +146,33 @@ class AugmentationConfig:
     gamma: tuple[float, float] | None = (0.7, 1.5)
     noise_sd: tuple[float, float] | None = (0.0, 0.05)
 
+    def checks(self) -> Iterable[Check]:
+        axes, probability = self.mirror_axes, self.probability
+        yield Check("mirror_axes", set(axes) <= {0, 1, 2}, axes, "among the axes 0, 1 and 2")
+        yield Check("probability", 0 <= probability <= 1, probability, "from 0 to 1")
+        for item in fields(self):
+            limits = getattr(self, item.name)
+            if isinstance(limits, tuple) and item.name != "mirror_axes":
+                yield Check(item.name, limits[0] <= limits[1], limits, "a lower and a higher value")
+
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Section):
     """The 3D U-Net, or another network.
 
     Args:
-        name: "unet3d" (of slices a 2D U-Net), or the import path of a class, such as monai.networks.nets.SegResNet.
-            Where it gives several outputs in training, the loss supervises all of them.
-        arguments: of the other network; in_channels, out_channels, spatial_dims and the like are given by themselves.
-        filters: of unet3d: channels at the top; doubled at every level.
-        depth: of unet3d: number of poolings.
-        norm: of unet3d: batch normalisation is the paper's; with a batch of two and few steps its running averages are
-            poor, so instance normalisation is the default elsewhere.
+        name: "unet3d" (a 2D U-Net where patches are slices), or the import path of a class such as
+            monai.networks.nets.SegResNet. Where the network returns several outputs in training, the loss supervises
+            all of them.
+        arguments: Arguments of a network given by its import path; in_channels, out_channels, spatial_dims and the
+            like are filled in automatically.
+        filters: Channels of unet3d at the top level; doubled at every level.
+        depth: Number of poolings of unet3d.
+        norm: Normalisation of unet3d. The paper uses batch normalisation; with a batch of two and few steps its
+            running averages are poor, so instance normalisation is the default elsewhere.
     """
+
+    section: ClassVar[str] = "network"
 
     name: str = "unet3d"
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -131,23 +180,37 @@ class NetworkConfig:
     depth: int = 4
     norm: Literal["batch", "instance"] = "instance"
 
+    def checks(self) -> Iterable[Check]:
+        yield Check(
+            "arguments",
+            not self.arguments or self.name != "unet3d",
+            self.arguments,
+            "empty for unet3d, whose settings are network.filters, depth and norm",
+        )
+        yield Check("filters", self.filters >= 1, self.filters, "at least 1")
+        yield Check("depth", self.depth >= 1, self.depth, "at least 1")
+
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section):
     """How each network is trained, identically for every loss.
 
     Args:
-        epochs: number of epochs.
-        iterations: optimiser steps per epoch.
-        learning_rate: Adam's, at the start.
-        minimum_learning_rate: the schedule goes no lower.
-        schedule: "polynomial": decay with power 0.9, the same for all losses; "plateau": the paper's, lowered tenfold
-            when the training loss has not fallen by 1e-4 (absolute) for 20 epochs, so it depends on the loss's scale.
-        selection: which weights are the model: those of the last epoch; of the best mean foreground Dice on an inner
-            part of the training cases; or, as in the paper, of the lowest loss on the fold that is scored.
-        validation_batches: batches that the validation after every epoch looks at, the same every time.
-        precision: of the network's arithmetic (autocast); the loss works in float32 or better.
+        epochs: Number of epochs.
+        iterations: Optimiser steps per epoch.
+        learning_rate: Adam's learning rate at the start.
+        minimum_learning_rate: The schedule goes no lower.
+        schedule: "polynomial": decay with power 0.9, the same for all losses. "plateau": the paper's schedule, lowered
+            tenfold when the training loss has not fallen by 1e-4 (absolute) for 20 epochs, so it depends on the loss's
+            scale.
+        selection: Which weights become the model: those of the "last" epoch; those with the best mean foreground Dice
+            on an "inner" part of the training cases; or, as in the paper, those with the lowest loss on the scored
+            "fold".
+        validation_batches: Batches that the validation after every epoch looks at, the same every time.
+        precision: Precision of the network's arithmetic (autocast); the loss computes in float32 or better.
     """
+
+    section: ClassVar[str] = "training"
 
     epochs: int = 100
     iterations: int = 100
@@ -158,20 +221,27 @@ class TrainingConfig:
     validation_batches: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
 
+    def checks(self) -> Iterable[Check]:
+        for key in ("epochs", "iterations", "validation_batches"):
+            yield Check(key, getattr(self, key) >= 1, getattr(self, key), "at least 1")
+        yield Check("learning_rate", self.learning_rate > 0, self.learning_rate, "positive")
+
 
 @dataclass(frozen=True)
-class ComparisonConfig:
+class ComparisonConfig(Section):
     """What is compared, fixed before training.
 
     Args:
-        losses: names, or mappings of a name and parameters: {name: focal, gamma: 3}.
-        seeds: of initial weights and patches; the same set for every loss.
-        primary_class: the class that the headline is about; null: the rarest.
-        primary_metric: the metric that the headline is about.
-        interval: what the printed 95 % interval runs over.
-        tolerance_mm: distance between surfaces that the normalised surface Dice (nsd) takes for agreement.
-        demonstration: the data cannot be evidence (a phantom); the report says so.
+        losses: Names, or mappings of a name and parameters such as {name: focal, gamma: 3}.
+        seeds: Seeds of initial weights and patches; every loss gets the same set.
+        primary_class: The class that the headline is about; null: the rarest.
+        primary_metric: The metric that the headline is about.
+        interval: What the printed 95 % interval runs over.
+        tolerance_mm: Distance up to which the normalised surface Dice (nsd) counts two surfaces as matching.
+        demonstration: The data cannot be evidence (synthetic images); the report says so.
     """
+
+    section: ClassVar[str] = "comparison"
 
     losses: tuple[str | dict[str, Any], ...] = (*PAPER_LOSSES, "dice_cross_entropy")
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -181,22 +251,32 @@ class ComparisonConfig:
     tolerance_mm: float = 1.0
     demonstration: bool = False
 
+    def checks(self) -> Iterable[Check]:
+        yield Check("losses", len(self.losses) >= 1, self.losses, "at least one loss")
+        yield Check("seeds", len(self.seeds) >= 1, self.seeds, "at least one seed")
+        yield Check("seeds", len(set(self.seeds)) == len(self.seeds), self.seeds, "all different")
+        yield Check("seeds", min(self.seeds, default=0) >= 0, self.seeds, "not negative")
+        yield Check("tolerance_mm", self.tolerance_mm > 0, self.tolerance_mm, "positive")
+
 
 @dataclass(frozen=True)
-class ExecutionConfig:
-    """Where and how fast, without effect on what is compared.
+class ExecutionConfig(Section):
+    """Where and how fast runs are executed; nothing here decides what is compared.
 
     Args:
-        device: auto takes CUDA where there is one.
-        parallel: runs at the same time.
-        threads: per run; null: the cores shared among the parallel runs.
-        workers: processes per run that read patches ahead (and augment them, where that is done on the CPU); 0: in the
-            run's own process; null: on CUDA a run's share of the cores, 8 at most, elsewhere 0.
-        augmentation: where patches are augmented; auto: on the device if it is CUDA.
-        channels_last: memory layout of images and weights, in which convolutions are faster.
-        compile: torch.compile the network for training: half a minute or more per run before the first step.
-        memory_gb: that preparing cases in parallel may take; null: three quarters of what is free.
+        device: "auto" takes CUDA where there is one.
+        parallel: Runs at the same time.
+        threads: Threads per run; null: the cores shared among the parallel runs.
+        workers: Processes per run that read patches ahead (and augment them, where the CPU does that); 0: the run's
+            own process; null: on CUDA a run's share of the cores, 8 at most, elsewhere 0.
+        augmentation: Where patches are augmented; "auto": on the device if it is CUDA.
+        channels_last: Memory layout of images and weights in which convolutions are faster.
+        compile: Compile the network with torch.compile for training, which takes half a minute or more per run before
+            the first step.
+        memory_gb: Memory that preparing cases in parallel may take; null: three quarters of what is free.
     """
+
+    section: ClassVar[str] = "execution"
 
     device: str = "auto"
     parallel: int = 1
@@ -207,10 +287,29 @@ class ExecutionConfig:
     compile: bool = False
     memory_gb: float | None = None
 
+    def checks(self) -> Iterable[Check]:
+        yield Check("parallel", self.parallel >= 1, self.parallel, "at least 1")
+        yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
+        yield Check("memory_gb", self.memory_gb is None or self.memory_gb > 0, self.memory_gb, "positive")
+        yield Check("threads", self.threads is None or self.threads >= 1, self.threads, "at least 1")
+
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """A study: everything that decides its numbers."""
+class StudyConfig(Section):
+    """A study: everything that decides its numbers, by section.
+
+    Args:
+        name: The study's name, and that of its folder.
+        data: Where the images are.
+        preparation: What is done to every volume once.
+        splits: How cases are assigned to folds.
+        patches: The patches that the network sees.
+        augmentation: Random changes of training patches.
+        network: The network that every loss trains.
+        training: How it is trained.
+        comparison: What is compared.
+        execution: Where and how fast.
+    """
 
     name: str = "study"
     data: DataConfig = field(default_factory=DataConfig)
@@ -223,5 +322,16 @@ class StudyConfig:
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
-    def __post_init__(self) -> None:
-        check_values(self)
+    def checks(self) -> Iterable[Check]:
+        yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
+
+    def warnings(self) -> list[str]:
+        """Settings that are allowed and will disappoint, a sentence each."""
+        steps = self.training.epochs * self.training.iterations
+        initial = 0.99**steps  # what is left in the running averages of their initial values
+        if self.network.name == "unet3d" and self.network.norm == "batch" and initial > 0.05:
+            return [
+                f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their "
+                "initial values, so predictions will be poor; train longer or take --network.norm instance"
+            ]
+        return []

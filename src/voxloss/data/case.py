@@ -19,6 +19,7 @@ from voxloss.data.nifti import (
     volume_shape,
     whole_values,
 )
+from voxloss.utilities.arrays import ClassIndices, Float32s, Labels
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
 
@@ -48,7 +49,7 @@ class Case:
             raise InputError(f"{name!r} cannot be a case's id, since results are kept in a folder of that name")
 
 
-def read_image(case: Case) -> tuple[np.ndarray, Geometry]:
+def read_image(case: Case) -> tuple[Float32s, Geometry]:
     """Read a case's channels as float32 (channel, *shape), in the stored axis order, with the header's scaling.
 
     Each channel keeps the file's memory order (first axis fastest). Raises InputError naming the file: absent,
@@ -78,7 +79,7 @@ def read_image(case: Case) -> tuple[np.ndarray, Geometry]:
 
 def read_label(
     case: Case, label_values: dict[int, int], value_hints: dict[int, str] | None = None
-) -> tuple[np.ndarray, Geometry]:
+) -> tuple[ClassIndices, Geometry]:
     """Read a case's mask as uint8 class indices (*shape), in the stored axis order.
 
     label_values: value in the file -> class index. Floating masks are rounded when within 1e-3 of whole values.
@@ -103,7 +104,7 @@ def read_label(
 
 def map_label(
     path: Path, file: "nibabel.Nifti1Image", label_values: dict[int, int]
-) -> tuple[np.ndarray, dict[int, int]]:
+) -> tuple[ClassIndices, dict[int, int]]:
     """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values, and each value's voxels."""
     shape, _ = volume_shape(path, file)
     table = _class_table(label_values)
@@ -124,7 +125,7 @@ def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints
     return f"{path} holds the value {value}, but the declared values are {declared}" + (f": {hint}" if hint else "")
 
 
-def _class_table(label_values: dict[int, int]) -> np.ndarray:
+def _class_table(label_values: dict[int, int]) -> ClassIndices:
     if wrong := [value for value in label_values if not 0 <= value <= MAX_LABEL_VALUE]:
         raise InputError(
             f"label_values holds {wrong[0]}, but the values of a mask should lie in 0 to {MAX_LABEL_VALUE}"
@@ -135,7 +136,7 @@ def _class_table(label_values: dict[int, int]) -> np.ndarray:
     return table
 
 
-def _map_values(values: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+def _map_values(values: Labels, table: ClassIndices, out: ClassIndices) -> None:
     if values.dtype in (np.uint8, np.uint16):
         np.take(table, values, out=out)
         return
@@ -144,7 +145,7 @@ def _map_values(values: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     out[~inside] = UNDECLARED
 
 
-def write_label(path: Path, label: np.ndarray, like: Path) -> None:
+def write_label(path: Path, label: Labels, like: Path) -> None:
     """Write class indices (*shape) as a uint8 NIfTI on the grid of the NIfTI file `like`, whole or not at all.
 
     Voxel sizes, both matrices (qform and sform), both codes and the units are copied as stored, so that a viewer

@@ -10,6 +10,7 @@ import numpy as np
 
 from voxloss.data.case import UNDECLARED, Case
 from voxloss.data.nifti import open_nifti, volume_shape
+from voxloss.utilities.arrays import ClassIndices
 from voxloss.utilities.errors import InputError
 
 
@@ -102,12 +103,13 @@ def file_values(dataset: Dataset) -> list[int]:
     ]
 
 
-def to_file_values(label: np.ndarray, dataset: Dataset) -> np.ndarray:
+def to_file_values(label: ClassIndices, dataset: Dataset) -> ClassIndices:
     """Class indices as the values that the data set's own masks use (BraTS20 writes enhancing tumour as 4)."""
     return np.array(file_values(dataset), dtype=np.uint8)[label]
 
 
 def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
+    """The data set as JSON values; files by their absolute paths."""
     return {
         "name": dataset.name,
         "classes": list(dataset.classes),
@@ -115,21 +117,27 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
         "value_hints": {str(value): hint for value, hint in dataset.value_hints.items()},
         "dropped": [list(pair) for pair in dataset.dropped],
         "cases": [
-            {"id": case.case_id, "images": [str(path) for path in case.images], "label": str(case.label)}
+            {
+                "id": case.case_id,
+                "images": [str(path.absolute()) for path in case.images],
+                "label": None if case.label is None else str(case.label.absolute()),
+            }
             for case in dataset.cases
         ],
     }
 
 
 def dataset_from_json(content: dict[str, Any]) -> Dataset:
+    """The data set of `dataset_to_json`. Raises KeyError, TypeError or AttributeError for anything else."""
+    cases = [
+        Case(case["id"], tuple(map(Path, case["images"])), Path(case["label"]) if case["label"] else None)
+        for case in content["cases"]
+    ]
     return Dataset(
         name=content["name"],
-        cases=tuple(
-            Case(case["id"], tuple(Path(path) for path in case["images"]), Path(case["label"]))
-            for case in content["cases"]
-        ),
+        cases=tuple(cases),
         classes=tuple(content["classes"]),
         label_values={int(value): index for value, index in content["label_values"].items()},
-        dropped=tuple((case_id, reason) for case_id, reason in content["dropped"]),
-        value_hints={int(value): hint for value, hint in content["value_hints"].items()},
+        dropped=tuple((case_id, reason) for case_id, reason in content.get("dropped", ())),
+        value_hints={int(value): hint for value, hint in content.get("value_hints", {}).items()},
     )

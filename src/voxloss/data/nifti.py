@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from voxloss.utilities.arrays import AnyArray, Float32s, Labels
 from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def stem(path: Path) -> str:
 
 def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     """Open a NIfTI file and read its header alone. Raises InputError naming the file when that is impossible."""
+    # nibabel imports SciPy, and commands that open no volume (status) import this module.
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
@@ -118,7 +120,7 @@ def check_same_geometry(path: Path, geometry: Geometry, reference_path: Path, re
         )
 
 
-def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[np.ndarray]:
+def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[AnyArray]:
     """Yield the file's unscaled values, flat and in file order (first axis fastest), in pieces.
 
     Each piece lies in the same buffer, so it is valid until the next is asked for. A compressed file is read to its end
@@ -144,7 +146,7 @@ def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[np.ndarr
         raise InputError(f"{path} is damaged ({_one_line(error)})") from error
 
 
-def grey_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[np.ndarray]:
+def grey_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[Float32s]:
     """Yield the file's grey values as float32, scaled by the header's slope and intercept, flat, in file order."""
     slope, intercept = np.float32(_proxy(image).slope), np.float32(_proxy(image).inter)
     for piece in stored_values(path, image):
@@ -157,7 +159,7 @@ def grey_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[np.ndarray
         yield values
 
 
-def whole_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[np.ndarray]:
+def whole_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[Labels]:
     """Yield a mask's values as integers, flat, in file order.
 
     Floating or scaled values are rounded when within 1e-3 of a whole number (truncating would turn 3.9999998 into 3).
@@ -186,7 +188,7 @@ def count_label_values(path: Path) -> dict[int, int]:
     return {value: count for value, count in sorted(counts.items()) if count}
 
 
-def count_values(piece: np.ndarray, counts: Counter[int]) -> None:
+def count_values(piece: Labels, counts: Counter[int]) -> None:
     """Add the number of each value in a piece of a mask to `counts`."""
     low, high = int(piece.min()), int(piece.max())
     if high - low < 16:  # comparing is twenty times faster than binning, and most masks have few values

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
+
 # Streams of random numbers that must not coincide, as last words of a seed sequence.
 _ORDER, _PLACE, _VALIDATION = 0, 1, 2
 
@@ -20,11 +22,11 @@ class PatchSource(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]: ...
     @property
-    def image(self) -> np.ndarray: ...
+    def image(self) -> Float32s: ...
     @property
-    def label(self) -> np.ndarray: ...
+    def label(self) -> ClassIndices: ...
     @property
-    def foreground(self) -> dict[int, np.ndarray]: ...
+    def foreground(self) -> dict[int, Integers]: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def padding_before(extent: int, size: int) -> int:
 
 def read_batch(
     cases: Sequence[PatchSource], places: Sequence[Place], size: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float32s, ClassIndices]:
     """Cut the patches out: images float32 (B, channels, *size), labels uint8 (B, *size).
 
     Voxels outside a volume smaller than the patch get each channel's minimum over the part read (air, or the clipped
@@ -108,7 +110,7 @@ def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Gener
 
 def _read_patch(
     case: PatchSource, origin: tuple[int, int, int], size: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float32s, ClassIndices]:
     inside = tuple(
         slice(max(0, first), min(first + length, extent))
         for first, length, extent in zip(origin, size, case.shape, strict=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from voxloss.evaluation.scores import worst_filled
 from voxloss.evaluation.significance import CONFIDENCE, case_values
+from voxloss.utilities.arrays import Float64s
 
 RESAMPLES = 2000
 EFFECT_COLUMNS = ("class", "metric", "row", "column", "median", "low", "high", "superiority", "n")
@@ -51,9 +53,7 @@ def paired_effects(
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 
-def _median_interval(ordered: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
-
+def _median_interval(ordered: Float64s) -> tuple[float, float]:
     n = len(ordered)
     k = int(stats.binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0  # the first with P(X ≤ k) ≥ 2.5 %
     if k < 1:
@@ -77,8 +77,6 @@ def friedman(scores: pd.DataFrame, class_name: str, metric: str) -> Friedman:
     NaN with fewer than three losses or two cases; statistic 0 and p = 1 where all losses are equal on every case.
     Kendall's W = χ² / (n (k - 1)) is 0 where ranks are random and 1 where every case ranks the losses alike.
     """
-    from scipy import stats
-
     values = case_values(scores, class_name, metric).dropna().to_numpy(dtype=float)
     n, count = values.shape if values.ndim == 2 else (0, 0)
     if count < 3 or n < 2:
@@ -102,8 +100,6 @@ def rank_stability(
         A row per loss in order of its mean rank: loss, mean_rank, and columns 1 to k with the share of the resamples
         in which it has that rank.
     """
-    from scipy import stats
-
     chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
     values = case_values(scores, class_name, metric).dropna()
     fold_of = chosen.drop_duplicates(["dataset", "case"]).set_index(["dataset", "case"])["fold"]

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxloss.evaluation.lesions import match_lesions
 from voxloss.evaluation.surface import surface_distances
+from voxloss.geometry.components import class_boxes
+from voxloss.utilities.arrays import Integers, Labels, Mask
 from voxloss.utilities.errors import InputError
 
 
@@ -69,7 +72,7 @@ class Score(NamedTuple):
     status: Status
 
 
-def confusion_counts(reference: np.ndarray, prediction: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def confusion_counts(reference: Labels, prediction: Labels, classes: Sequence[str]) -> NDArray[np.int64]:
     """Count the voxels of every pair (reference class, predicted class).
 
     Args:
@@ -102,7 +105,7 @@ def confusion_counts(reference: np.ndarray, prediction: np.ndarray, classes: Seq
     return counts.reshape(n_classes, n_classes)
 
 
-def _check_values(slab: np.ndarray, role: str, classes: Sequence[str]) -> None:
+def _check_values(slab: Integers, role: str, classes: Sequence[str]) -> None:
     for value in (int(slab.min()), int(slab.max())):
         if not 0 <= value < len(classes):
             names = ", ".join(classes)
@@ -112,8 +115,8 @@ def _check_values(slab: np.ndarray, role: str, classes: Sequence[str]) -> None:
 
 
 def case_scores(
-    reference: np.ndarray,
-    prediction: np.ndarray,
+    reference: Labels,
+    prediction: Labels,
     classes: Sequence[str],
     spacing_mm: Sequence[float] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
@@ -165,7 +168,7 @@ def case_scores(
     if spacing_mm is not None:
         if reference.ndim != 3 or len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
             raise InputError(f"the spacing of a volume must be three positive numbers, got {tuple(spacing_mm)}")
-        boxes = _bounding_boxes(reference, prediction, len(classes))
+        boxes = class_boxes([reference, prediction], len(classes))
     scores = []
     for index, name in enumerate(classes):
         if index == 0:
@@ -192,28 +195,7 @@ def case_scores(
     return scores
 
 
-def _bounding_boxes(reference: np.ndarray, prediction: np.ndarray, n_classes: int) -> list[tuple[slice, ...]]:
-    """For every class index the part of the grid that holds it in either array, empty for a class in neither."""
-    from scipy import ndimage
-
-    found = [
-        ndimage.find_objects(array.view(np.uint8) if array.dtype == bool else array, max_label=n_classes - 1)
-        for array in (reference, prediction)
-    ]
-    boxes = [(slice(0, 0),) * reference.ndim]
-    for parts in zip(*found, strict=True):
-        there = [part for part in parts if part is not None]
-        if there:
-            axes = zip(*there, strict=True)
-            boxes.append(tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in axes))
-        else:
-            boxes.append(boxes[0])
-    return boxes
-
-
-def _of_masks(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float
-) -> dict[str, float]:
+def _of_masks(reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, float]:
     lesions = match_lesions(reference, prediction)
     values = {
         "lesion_recall": _ratio(lesions.found, lesions.in_reference),

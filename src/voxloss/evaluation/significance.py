@@ -1,13 +1,16 @@
 """Confidence intervals and pairwise tests over the long table of scores."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from voxloss.evaluation.scores import seed_means, worst_filled
+from voxloss.utilities.arrays import Float64s
 
 # Below this no test is made: with two pairs the signed-rank test cannot give less than p = 0.5.
 MINIMUM_SCORES = 3
@@ -81,16 +84,12 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
     return pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
 
 
-def _student_half_width(values: np.ndarray) -> float:
-    from scipy import stats
-
+def _student_half_width(values: Float64s) -> float:
     n = len(values)
     return stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n >= 2 else np.nan
 
 
-def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
-
+def _bootstrap_interval(values: Float64s) -> tuple[float, float]:
     if len(values) < 2:
         return np.nan, np.nan
     if (values == values[0]).all():
@@ -102,9 +101,10 @@ def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _unit_values(group: pd.DataFrame, over: str) -> np.ndarray:
+def _unit_values(group: pd.DataFrame, over: str) -> Float64s:
     values = group["value"] if over == "case" else group.groupby("fold", sort=False)["value"].mean()
-    return values.dropna().to_numpy(dtype=float)
+    numbers: Float64s = values.dropna().to_numpy(dtype=float)
+    return numbers
 
 
 def case_values(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
@@ -153,15 +153,12 @@ def pairwise_signed_rank(
     return _pairwise(scores, _signed_rank, metrics, losses)
 
 
-def _rank_sum(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
-
+def _rank_sum(row: Float64s, column: Float64s) -> tuple[float, float]:
     result = stats.ranksums(row, column)
     return float(result.statistic), float(result.pvalue)
 
 
-def _signed_rank(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
-    from scipy import stats
+def _signed_rank(row: Float64s, column: Float64s) -> tuple[float, float]:
 
     # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
     difference = np.round(row - column, 12)
@@ -175,7 +172,7 @@ def _signed_rank(row: np.ndarray, column: np.ndarray) -> tuple[float, float]:
     return statistic, _exact_signed_rank_p(ranks, statistic)
 
 
-def _exact_signed_rank_p(ranks: np.ndarray, statistic: float) -> float:
+def _exact_signed_rank_p(ranks: Float64s, statistic: float) -> float:
     """P(|W⁺ - W⁻| ≥ |statistic|) when every difference is as likely positive as negative.
 
     The distribution of W⁺ is built up rank by rank. scipy goes through all sign patterns where there are ties, which
@@ -191,7 +188,12 @@ def _exact_signed_rank_p(ranks: np.ndarray, statistic: float) -> float:
     return min(1.0, float(probability[np.abs(signed) >= abs(statistic) - 1e-6].sum()))
 
 
-def _pairwise(scores: pd.DataFrame, test, metrics: Sequence[str], losses: Sequence[str] | None) -> pd.DataFrame:
+def _pairwise(
+    scores: pd.DataFrame,
+    test: Callable[[Float64s, Float64s], tuple[float, float]],
+    metrics: Sequence[str],
+    losses: Sequence[str] | None,
+) -> pd.DataFrame:
     order = list(losses) if losses is not None else list(dict.fromkeys(scores["loss"]))
     rows = []
     for class_name, metric in itertools.product(dict.fromkeys(scores["class"]), metrics):
@@ -208,10 +210,8 @@ def _pairwise(scores: pd.DataFrame, test, metrics: Sequence[str], losses: Sequen
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
-def _holm(p_values: Sequence[float]) -> np.ndarray:
+def _holm(p_values: Sequence[float]) -> Float64s:
     """Holm's step-down adjustment; NaN takes a place in the family, as the least significant, and stays NaN."""
-    from statsmodels.stats.multitest import multipletests
-
     p = np.asarray(p_values, dtype=float)
     if len(p) == 0:
         return p

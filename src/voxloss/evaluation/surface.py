@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
+
+from voxloss.geometry.distances import nearest_distances
+from voxloss.utilities.arrays import Float64s, Mask
 
 # A distance on the tolerance's edge is within it, also where its last digit was rounded up.
 ROUNDING = 1e-9
-
-# Where more than one grid point in so many is on a surface (a prediction of noise) the distance transform of the whole
-# grid is quicker than a search from point to point, which otherwise takes a small part of its time and memory.
-DENSE = 20
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,10 @@ class SurfaceDistances:
         prediction_mm, prediction_area: the other way round.
     """
 
-    reference_mm: np.ndarray
-    reference_area: np.ndarray
-    prediction_mm: np.ndarray
-    prediction_area: np.ndarray
+    reference_mm: Float64s
+    reference_area: Float64s
+    prediction_mm: Float64s
+    prediction_area: Float64s
 
     def hausdorff(self, share: float) -> float:
         """The larger of the two distances, mm, below which this share of each surface lies."""
@@ -48,7 +47,7 @@ class SurfaceDistances:
         return float(close / (self.reference_area.sum() + self.prediction_area.sum()))
 
 
-def surface_distances(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> SurfaceDistances:
+def surface_distances(reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> SurfaceDistances:
     """Distances between the surfaces of two masks, neither of them empty.
 
     The surface runs through the corners between voxels: a corner whose eight voxels are not all alike is an element of
@@ -63,20 +62,21 @@ def surface_distances(reference: np.ndarray, prediction: np.ndarray, spacing_mm:
     Source: Nikolov et al. 2021 (J Med Internet Res 23(7) e26151), section "Performance Metrics"; their package
     surface-distance gives the same values. The areas' table is MONAI's.
     """
+    # MONAI takes seconds to import, and only surface distances need it.
     from monai.metrics.utils import create_table_neighbour_code_to_surface_area
 
     area_of_code = create_table_neighbour_code_to_surface_area(tuple(map(float, spacing_mm)))[0].double().numpy()
     ours, theirs = _corner_codes(reference), _corner_codes(prediction)
     on_ours, on_theirs = ((codes != 0) & (codes != 255) for codes in (ours, theirs))
     return SurfaceDistances(
-        _nearest(on_ours, on_theirs, spacing_mm),
+        nearest_distances(on_ours, on_theirs, spacing_mm),
         area_of_code[ours[on_ours]],
-        _nearest(on_theirs, on_ours, spacing_mm),
+        nearest_distances(on_theirs, on_ours, spacing_mm),
         area_of_code[theirs[on_theirs]],
     )
 
 
-def _corner_codes(mask: np.ndarray) -> np.ndarray:
+def _corner_codes(mask: Mask) -> NDArray[np.uint8]:
     """For every corner between voxels which of its eight voxels are in the mask, a bit for each."""
     padded = np.pad(mask, 1).view(np.uint8)
     codes = np.zeros([extent - 1 for extent in padded.shape], dtype=np.uint8)
@@ -86,20 +86,7 @@ def _corner_codes(mask: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _nearest(there: np.ndarray, others: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Distance in mm from every set point of one grid to the nearest set point of the other."""
-    from scipy import ndimage
-    from scipy.spatial import KDTree
-
-    n_points = np.count_nonzero(there) + np.count_nonzero(others)
-    if n_points * DENSE > there.size:
-        return cast(np.ndarray, ndimage.distance_transform_edt(~others, sampling=spacing_mm))[there]
-    # Balancing the tree costs more than it saves on a grid's points.
-    tree = KDTree(np.argwhere(others) * spacing_mm, balanced_tree=False, compact_nodes=False)
-    return tree.query(np.argwhere(there) * spacing_mm)[0]
-
-
-def _area_quantile(distances: np.ndarray, areas: np.ndarray, share: float) -> float:
+def _area_quantile(distances: Float64s, areas: Float64s, share: float) -> float:
     order = np.argsort(distances, kind="stable")
     cumulated = np.cumsum(areas[order])
     place = int(np.searchsorted(cumulated / cumulated[-1], share))

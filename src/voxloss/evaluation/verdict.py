@@ -7,8 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from voxloss.evaluation.scores import worst_filled
+from voxloss.utilities.arrays import Float64s, Integers
 
 CONFIDENCE = 0.95
 MARGIN = 0.01  # differences below it do not matter in practice
@@ -63,7 +65,7 @@ def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = 
     return judge(means[losses].to_numpy(dtype=float), folds, losses, chosen["seed"].nunique(), margin)
 
 
-def judge(values: np.ndarray, folds: np.ndarray, losses: list[str], n_seeds: int, margin: float = MARGIN) -> Verdict:
+def judge(values: Float64s, folds: Integers, losses: list[str], n_seeds: int, margin: float = MARGIN) -> Verdict:
     """Judge losses by their case scores.
 
     The model: score of loss l, case c in fold f = loss + case + loss×case + run(l, f). Every fold of a loss is a
@@ -129,7 +131,7 @@ def judge(values: np.ndarray, folds: np.ndarray, losses: list[str], n_seeds: int
     )
 
 
-def _run_variance(fold_means: np.ndarray, by_cases: float) -> float:
+def _run_variance(fold_means: Float64s, by_cases: float) -> float:
     """The variance of a loss's fold means about loss and fold, less what the cases give (`by_cases`).
 
     The median over the losses, scaled to a mean, so that one loss whose training failed does not hide the others.
@@ -158,27 +160,19 @@ def _tiers(names: list[str], pairs: pd.DataFrame) -> tuple[tuple[str, ...], ...]
 
 @lru_cache
 def _critical(count: int, degrees: int) -> float:
-    from scipy import stats
-
     return float(stats.studentized_range.ppf(CONFIDENCE, count, degrees)) / math.sqrt(2)
 
 
 @lru_cache
 def _student(degrees: int, level: float) -> float:
-    from scipy import stats
-
     return float(stats.t.ppf(1 - level / 2, degrees))
 
 
 @lru_cache
 def _median_of_chi_square(degrees: int) -> float:
-    from scipy import stats
-
     return float(stats.chi2.ppf(0.5, degrees)) / degrees
 
 
 @lru_cache
 def _normal(probability: float) -> float:
-    from scipy import stats
-
     return float(stats.norm.ppf(probability))

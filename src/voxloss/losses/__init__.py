@@ -1,33 +1,38 @@
-"""Losses for segmenting rare structures in volumes. Stands alone: imports torch, nothing else of this package."""
+"""Losses for segmenting rare structures in volumes. Stands alone: imports torch, nothing else of this package.
+
+A loss is one class (`distribution`, `region`, `mixed`); `loss` has their base, `functional` their functional forms.
+"""
+
+import warnings
+from typing import Any
 
 from voxloss.losses import functional
-from voxloss.losses.card import describe
-from voxloss.losses.catalogue import CATALOGUE, get_loss, list_losses
-from voxloss.losses.entries import Entry
-from voxloss.losses.modules import (
-    AsymmetricFocalTverskyLoss,
+from voxloss.losses.cards.card import describe
+from voxloss.losses.catalogue import get_loss, list_losses
+from voxloss.losses.compound import Compound, DeepSupervision
+from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+from voxloss.losses.loss import Loss
+from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
-    CosineTverskyLoss,
-    CrossEntropyLoss,
     DiceCrossEntropyLoss,
     DiceFocalLoss,
+    MixedFocalLoss,
+    ModifiedComboLoss,
+    UnifiedFocalLoss,
+)
+from voxloss.losses.region import (
+    AsymmetricFocalTverskyLoss,
+    CosineTverskyLoss,
     DiceLoss,
-    FocalLoss,
     FocalTverskyLoss,
     GeneralisedDiceLoss,
     LogCoshDiceLoss,
-    MixedFocalLoss,
-    ModifiedComboLoss,
     TverskyLoss,
-    UnifiedFocalLoss,
-    VoxelLoss,
 )
-from voxloss.losses.statistics import VoxelStatistics, voxel_statistics
-from voxloss.losses.wrappers import Compound, DeepSupervision
+from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
 __all__ = [
-    "CATALOGUE",
     "AsymmetricFocalTverskyLoss",
     "AsymmetricUnifiedFocalLoss",
     "ComboLoss",
@@ -38,16 +43,15 @@ __all__ = [
     "DiceCrossEntropyLoss",
     "DiceFocalLoss",
     "DiceLoss",
-    "Entry",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralisedDiceLoss",
     "LogCoshDiceLoss",
+    "Loss",
     "MixedFocalLoss",
     "ModifiedComboLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
-    "VoxelLoss",
     "VoxelStatistics",
     "describe",
     "functional",
@@ -55,3 +59,10 @@ __all__ = [
     "list_losses",
     "voxel_statistics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "VoxelLoss":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("VoxelLoss is deprecated and will be removed in 0.2: use Loss", DeprecationWarning, stacklevel=2)
+    return Loss

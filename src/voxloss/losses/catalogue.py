@@ -1,12 +1,15 @@
-"""Every loss by name."""
+"""The package's losses by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
-from voxloss.losses.entries import ENTRIES, Entry
-from voxloss.losses.modules import VoxelLoss
+from voxloss.losses import functional
+from voxloss.losses.loss import Loss
 
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
+CATALOGUE: dict[str, type[Loss]] = {
+    function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
+}
 
 
 def list_losses() -> list[str]:
@@ -14,33 +17,37 @@ def list_losses() -> list[str]:
     return list(CATALOGUE)
 
 
-def get_entry(name: str) -> Entry:
-    """The catalogue's entry of this name; ValueError that suggests the closest and lists all where there is none."""
+def loss_class(name: str) -> type[Loss]:
+    """The class of this name.
+
+    Raises:
+        ValueError: an unknown name; the message suggests the closest one and lists all.
+    """
     if name not in CATALOGUE:
         raise ValueError(f"unknown loss {name!r}{_closest(name, CATALOGUE)}; the losses are {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
 
 
-def get_loss(name: str, **parameters: Any) -> VoxelLoss:
-    """The loss module of this name, called as `loss(logits, labels, voxel_weight=None)`.
+def get_loss(name: str, **parameters: Any) -> Loss:
+    """The loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
         name: one of `list_losses()`.
-        parameters: the loss's own parameters (published values where not given) and the shared options.
+        parameters: of the loss, shared ones included; published values by default.
 
     Raises:
         ValueError: unknown name, unknown parameter, or a value that a parameter cannot have.
     """
-    entry = get_entry(name)
+    loss = loss_class(name)
     for parameter in parameters:
-        if parameter not in entry.accepted:
+        if parameter not in loss.arguments:
             raise ValueError(
-                f"loss {name!r} has no parameter {parameter!r}{_closest(parameter, entry.accepted)}; "
-                f"it accepts {', '.join(entry.accepted)}"
+                f"loss {name!r} has no parameter {parameter!r}{_closest(parameter, loss.arguments)}; "
+                f"it accepts {', '.join(loss.arguments)}"
             )
-    return entry.module(**parameters)
+    return loss(**parameters)
 
 
-def _closest(word: str, words: Any) -> str:
+def _closest(word: str, words: Iterable[str]) -> str:
     matches = difflib.get_close_matches(str(word), list(words), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,42 +1,122 @@
-"""Checks of the numbers that losses are given: ValueError with the value received."""
+"""Types of a loss's parameters. Each says which values it takes, and converts them to what is stored."""
 
 import math
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 PerClass = float | tuple[float, ...]  # one number for all classes, or one per class
 
 
-def per_class(name: str, value: Any) -> PerClass:
-    """A finite number not below 0 as float, or several (sequence, array or tensor; one per class) as tuple."""
+@dataclass(frozen=True)
+class Check:
+    """Metadata of an annotated parameter.
+
+    Attributes:
+        allowed: which values the parameter takes, to be read after "must be".
+        convert: returns the value to store; raises TypeError or ValueError for a value that is not allowed.
+    """
+
+    allowed: str
+    convert: Callable[[Any], Any]
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """The value to store.
+
+        Raises:
+            ValueError: a value that is not allowed; the message quotes it.
+        """
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be {self.allowed}, received {value!r}") from None
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _require(fulfilled: bool) -> None:
+    if not fulfilled:
+        raise ValueError
+
+
+def _fraction(value: Any) -> float:
+    _require(0 <= _number(value) <= 1)
+    return float(value)
+
+
+def _fraction_below_one(value: Any) -> float:
+    _require(0 <= _number(value) < 1)
+    return float(value)
+
+
+def _positive(value: Any) -> float:
+    _require(0 < _number(value) < math.inf)
+    return float(value)
+
+
+def _not_negative(value: Any) -> float:
+    _require(0 <= _number(value) < math.inf)
+    return float(value)
+
+
+def _per_class(value: Any) -> PerClass:
     plain = value if isinstance(value, Real) or not hasattr(value, "tolist") else value.tolist()
-    several = isinstance(plain, list | tuple)
-    numbers = tuple(plain) if several else (plain,)
-    if not numbers or not all(_is_number(number) and 0 <= number < math.inf for number in numbers):
-        raise ValueError(f"{name} must be a finite number not below 0, or one per class, received {value!r}")
-    return tuple(map(float, numbers)) if several else float(plain)
+    if isinstance(plain, Sequence) and not isinstance(plain, str | bytes):
+        _require(len(plain) > 0)
+        return tuple(_not_negative(number) for number in plain)
+    return _not_negative(plain)
 
 
-def check_fraction(name: str, value: Any, *, optional: bool = False, below_one: bool = False) -> None:
-    """Raise ValueError unless `value` is in [0, 1] (with `below_one` in [0, 1)), or None where that is allowed."""
-    if optional and value is None:
-        return
-    if not _is_number(value) or not 0 <= value <= 1 or (below_one and value == 1):
-        allowed = ("[0, 1)" if below_one else "[0, 1]") + (" or None" if optional else "")
-        raise ValueError(f"{name} must be in {allowed}, received {value!r}")
+def _whole(value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError
+    return int(value)
 
 
-def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
-    """Raise ValueError unless `value` is finite and above 0, or 0 where that is allowed."""
-    if not _is_number(value) or not 0 <= value < math.inf or (value == 0 and not or_zero):
-        raise ValueError(f"{name} must be a finite number {'not below' if or_zero else 'above'} 0, received {value!r}")
+def _optional(check: Check) -> Check:
+    return Check(f"{check.allowed} or None", lambda value: None if value is None else check.convert(value))
 
 
-def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise ValueError unless `value` is one of `allowed`."""
-    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in allowed):
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, received {value!r}")
+def one_of(*choices: Any) -> Check:
+    """Takes one of `choices`: strings by equality, True, False and None by identity."""
+
+    def convert(value: Any) -> Any:
+        for choice in choices:
+            if value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice):
+                return choice
+        raise ValueError
+
+    return Check(" or ".join(map(repr, choices)), convert)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+FRACTION = Check("in [0, 1]", _fraction)
+POSITIVE = Check("a finite number above 0", _positive)
+NOT_NEGATIVE = Check("a finite number not below 0", _not_negative)
+PER_CLASS = Check("a finite number not below 0, or one per class", _per_class)
+ANYTHING = Check("any value", lambda value: value)
+
+Fraction = Annotated[float, FRACTION]
+OptionalFraction = Annotated[float | None, _optional(FRACTION)]
+FractionBelowOne = Annotated[float, Check("in [0, 1)", _fraction_below_one)]
+Positive = Annotated[float, POSITIVE]
+NonNegative = Annotated[float, NOT_NEGATIVE]
+ClassWeights = Annotated[float | Sequence[float], PER_CLASS]  # any sequence, array or tensor; stored as a tuple
+OptionalInteger = Annotated[int | None, _optional(Check("a whole number", _whole))]
+OptionalSwitch = Annotated[bool | None, one_of(True, False, None)]
+Activation = Literal["softmax", "sigmoid"]
+Reduction = Literal["sum", "mean"]
+Pool = Literal["sample", "batch", "world"]
+AbsentClass = Literal["keep", "skip"]
+
+
+def check_of(hint: Any) -> Check:
+    """The check of a field's type: that of an `Annotated` type, one of the choices of a `Literal`, else none."""
+    for metadata in getattr(hint, "__metadata__", ()):
+        if isinstance(metadata, Check):
+            return metadata
+    return one_of(*get_args(hint)) if get_origin(hint) is Literal else ANYTHING

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxloss.losses import Compound, get_loss
-from voxloss.losses.modules import VoxelLoss
+from voxloss.losses import Compound, Loss, get_loss
 
 # Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
 IGNORED = -1
@@ -18,14 +17,15 @@ class RegionsWithIgnored(nn.Module):
     `loss` must have `IGNORED` as its ignore_index.
     """
 
-    def __init__(self, loss: VoxelLoss) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
         ignored = target[:, -1:] > 0
-        return self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        loss: Tensor = self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        return loss
 
 
 def nnunet_loss(

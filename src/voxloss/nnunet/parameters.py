@@ -31,9 +31,9 @@ def read_parameters(loss: str, folder: Path | None) -> dict[str, Any]:
 
 
 def _mapping(given: Any, source: str) -> dict[str, Any]:
-    import yaml
-
     if isinstance(given, str):
+        import yaml  # optional: voxloss without its bench extra does not install PyYAML
+
         try:
             given = yaml.safe_load(given)
         except yaml.YAMLError as error:

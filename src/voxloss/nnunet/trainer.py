@@ -14,7 +14,7 @@ from voxloss.nnunet.parameters import check_unchanged, read_parameters
 from voxloss.utilities.files import write_json
 
 
-class VoxlossTrainer(nnUNetTrainer):
+class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
     """nnU-Net's trainer; only what it calls for every output of the network, its loss, is another.
 
     The weights of deep supervision, network, optimiser, schedule and data are nnU-Net's. Regions, the ignore label,
@@ -38,10 +38,11 @@ class VoxlossTrainer(nnUNetTrainer):
         self._record(parameters)
         self.print_to_log_file(f"Loss: {loss}")
         theirs = super()._build_loss()
-        if isinstance(theirs, DeepSupervisionWrapper):
-            theirs.loss = loss  # and their weights stay
-            return theirs
-        return loss
+        if not isinstance(theirs, DeepSupervisionWrapper):
+            return loss
+        theirs.loss = loss  # and their weights stay
+        with_supervision: nn.Module = theirs
+        return with_supervision
 
     def _record(self, parameters: dict[str, Any]) -> None:
         """Note the loss in the fold's folder; a training that goes on must have the one it began with."""

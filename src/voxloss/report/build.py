@@ -1,7 +1,9 @@
 """Make a study's report from its files, or print its tables."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
 
 from voxloss.report.comparison import compare
 from voxloss.report.contents import write_contents
@@ -13,9 +15,6 @@ from voxloss.report.tables.formats import to_console
 from voxloss.report.tables.main import primary_first, scores_caption, scores_table
 from voxloss.report.tables.verdict import verdict_table
 from voxloss.utilities.files import atomic_folder
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some megabytes each
 
@@ -41,10 +40,8 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     return study / "report" / "index.html"
 
 
-def print_tables(study: Path, console: "Console") -> None:
+def print_tables(study: Path, console: Console) -> None:
     """Print the headline, Table 1 class by class, and the matrices of both tests; made for 80 to 120 columns."""
-    from rich.text import Text
-
     record = open_record(Path(study))
     comparison = compare(record)
     for class_name in primary_first(comparison):

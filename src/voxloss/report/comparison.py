@@ -1,18 +1,15 @@
 """Everything that is computed for a report, once: tables, figures and the headline are all drawn from it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.scores import common_scores, complete_check
+from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
+from voxloss.evaluation.verdict import Verdict, verdict
 from voxloss.report.record import StudyRecord
 from voxloss.utilities.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from voxloss.evaluation.verdict import Verdict
-
-# Reference masks that are counted to find the rarest class: enough to tell, and quick on volumes of any size.
-COUNTED_CASES = 5
 
 
 @dataclass(frozen=True)
@@ -26,18 +23,18 @@ class Comparison:
     primary metric. partial: (class, metric) that only some of the cases have and that are therefore left out.
     """
 
-    scores: "pd.DataFrame"
+    scores: pd.DataFrame
     losses: tuple[str, ...]
     classes: tuple[str, ...]
     primary_class: str
     primary_metric: str
     metrics: tuple[str, ...]
     over: str
-    intervals: "pd.DataFrame"
-    other_intervals: "pd.DataFrame"
-    rank_sum: "pd.DataFrame"
-    signed_rank: "pd.DataFrame"
-    verdicts: "dict[str, Verdict]"
+    intervals: pd.DataFrame
+    other_intervals: pd.DataFrame
+    rank_sum: pd.DataFrame
+    signed_rank: pd.DataFrame
+    verdicts: dict[str, Verdict]
     n_cases: int
     n_folds: int
     n_seeds: int
@@ -50,31 +47,28 @@ def compare(record: StudyRecord) -> Comparison:
     Raises:
         InputError: no run is finished, or the losses have no case in common yet.
     """
-    from voxloss.evaluation.metrics import METRICS
-    from voxloss.evaluation.scores import common_scores, complete_check
-    from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
-    from voxloss.evaluation.verdict import verdict
-
     if record.scores.empty:
-        raise InputError(f"{record.folder} has no finished run yet, so there is nothing to report")
+        raise InputError(f"{record.study.folder} has no finished run yet, so there is nothing to report")
     scores = common_scores(record.scores)
     if scores.empty:
-        raise InputError(f"{record.folder} has no case yet that is scored for all of its losses with a finished run")
+        raise InputError(
+            f"{record.study.folder} has no case yet that is scored for all of its losses with a finished run"
+        )
     complete_check(scores)
-    metric = record.setting("comparison", "primary_metric", "dice")
+    metric = record.study.comparison.primary_metric
     scores, partial = _whole_metrics(scores, metric)
     present = list(dict.fromkeys(scores["loss"]))
-    losses = [loss for loss in record.losses if loss in present]
+    losses = [loss for loss in record.study.loss_keys if loss in present]
     losses += [loss for loss in present if loss not in losses]
     scored = set(scores["class"])
-    over = record.setting("comparison", "interval", "fold")
-    classes = tuple(name for name in record.dataset.classes[1:] if name in scored)
+    over = record.study.comparison.interval
+    classes = tuple(name for name in record.study.dataset.classes[1:] if name in scored)
     verdicts = {name: verdict(scores, name, metric) for name in classes}
     return Comparison(
         scores=scores,
         losses=tuple(losses),
         classes=classes,
-        primary_class=record.setting("comparison", "primary_class") or rarest_class(record, scores["case"].unique()),
+        primary_class=record.study.comparison.primary_class,
         primary_metric=metric,
         metrics=tuple(name for name in METRICS if name in set(scores["metric"]) and METRICS[name].worst is not None),
         over=over,
@@ -90,7 +84,7 @@ def compare(record: StudyRecord) -> Comparison:
     )
 
 
-def _whole_metrics(scores: "pd.DataFrame", primary: str) -> "tuple[pd.DataFrame, tuple[tuple[str, str], ...]]":
+def _whole_metrics(scores: pd.DataFrame, primary: str) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
     """Without the metrics of a class that only some of its cases have, as where a study was begun by another version.
 
     Their means would be of other cases than those beside them. The primary metric is kept in any case.
@@ -100,26 +94,3 @@ def _whole_metrics(scores: "pd.DataFrame", primary: str) -> "tuple[pd.DataFrame,
     whole = (sizes == largest) | (scores["metric"] == primary)
     left_out = scores.loc[~whole, ["class", "metric"]].drop_duplicates()
     return scores[whole].reset_index(drop=True), tuple(left_out.itertuples(index=False, name=None))
-
-
-def rarest_class(record: StudyRecord, case_ids) -> str:
-    """The foreground class with the fewest voxels in the first few of the cases' reference masks.
-
-    Where the masks are no longer readable it is the last class, by the custom that a lesion comes after its organ.
-    """
-    from voxloss.data.nifti import count_label_values
-
-    dataset = record.dataset
-    voxels = dict.fromkeys(dataset.classes[1:], 0)
-    wanted = set(list(case_ids)[:COUNTED_CASES])
-    try:
-        for case in dataset.cases:
-            if case.case_id in wanted and case.label is not None:
-                for value, number in count_label_values(case.label).items():
-                    index = dataset.label_values.get(value, 0)
-                    if index:
-                        voxels[dataset.classes[index]] += number
-    except InputError:
-        return dataset.classes[-1]
-    present = {name: number for name, number in voxels.items() if number}
-    return min(present, key=lambda name: present[name]) if present else dataset.classes[-1]

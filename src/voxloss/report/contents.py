@@ -2,8 +2,10 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
 from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures import charts, slices
@@ -23,9 +25,6 @@ from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.verdict import stability_table, verdict_table
 from voxloss.utilities.errors import InputError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
 
 
@@ -40,7 +39,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     missing: list[str] = []
-    slug = slugs(record.dataset.classes)
+    slug = slugs(record.study.dataset.classes)
     charts_of = {
         name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
         for name in primary_first(comparison)
@@ -102,8 +101,6 @@ def _write_further(comparison: Comparison, folder: Path) -> tuple[NamedTable, ..
 
 def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTable, ...], list[FigureFile]]:
     """The verdict and the stability of the ranking of every class, and the sizes of all differences as CSV."""
-    from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
-
     slug, metric = slugs(comparison.classes), comparison.primary_metric
     verdicts, stabilities, ranks = [], [], []
     effects = paired_effects(comparison.scores, [metric], comparison.losses)
@@ -144,8 +141,8 @@ def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, .
 
 def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
     """The paper's tables beside this study's, of its own presets on its own data alone."""
-    preset = record.config.get("name")
-    if preset not in PAPER_RESULTS or preset != record.dataset.name or record.setting("comparison", "demonstration"):
+    preset = record.study.name
+    if preset not in PAPER_RESULTS or preset != record.study.dataset.name or record.study.comparison.demonstration:
         return ()
     losses, classes = comparison.losses, comparison.classes
     beside = beside_paper.beside_paper(comparison.intervals, losses, classes, preset)
@@ -185,16 +182,16 @@ def _write_cases(
 
 def _has_images(record: StudyRecord) -> bool:
     """Whether the data set says where any case's image and mask are; imported scores may come without."""
-    return any(case.images and case.label for case in record.dataset.cases)
+    return any(case.images and case.label for case in record.study.dataset.cases)
 
 
-def _write_table(folder: Path, name: str, data: "pd.DataFrame", table: Table, printed: Table) -> None:
+def _write_table(folder: Path, name: str, data: pd.DataFrame, table: Table, printed: Table) -> None:
     """The numbers as CSV, and the table as Markdown and LaTeX (`printed`, which may be narrower)."""
     _write_csv(folder / f"{name}.csv", data)
     (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
     (folder / f"{name}.tex").write_text(to_latex(printed, f"tab:{name.replace('_', '-')}"), encoding="utf-8")
 
 
-def _write_csv(path: Path, data: "pd.DataFrame") -> None:
+def _write_csv(path: Path, data: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

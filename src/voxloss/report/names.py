@@ -1,27 +1,9 @@
 """Names as people read them, and file names made from them."""
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
-
-LOSS_NAMES = {
-    "cross_entropy": "Cross entropy",
-    "focal": "Focal loss",
-    "dice": "Dice loss",
-    "tversky": "Tversky loss",
-    "focal_tversky": "Focal Tversky loss",
-    "cosine_tversky": "Cosine Tversky loss",
-    "combo": "Combo loss",
-    "modified_combo": "Modified Combo loss",
-    "mixed_focal": "Mixed Focal loss",
-    "dice_cross_entropy": "Dice + cross entropy",
-    "dice_focal": "Dice + focal",
-    "generalised_dice": "Generalised Dice loss",
-    "log_cosh_dice": "Log-cosh Dice loss",
-    "unified_focal": "Unified Focal loss",
-    "asymmetric_unified_focal": "Asymmetric Unified Focal loss",
-    "asymmetric_focal_tversky": "Asymmetric Focal Tversky loss",
-}
 
 METRIC_NAMES = {
     "dice": "DSC",
@@ -41,16 +23,25 @@ SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "weight": 
 PARAMETER = re.compile(r"-([A-Za-z_]\w*)=(.*?)(?=-[A-Za-z_]\w*=|$)", re.DOTALL)
 
 
+@functools.cache
+def loss_titles() -> dict[str, str]:
+    """The display names of the losses, as their classes have them."""
+    from voxloss.losses.catalogue import CATALOGUE  # here, as it imports torch, which other commands must not wait for
+
+    return {name: loss.documentation.title for name, loss in CATALOGUE.items()}
+
+
 def loss_name(key: str) -> str:
     """The display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; an unknown key stays as it is."""
     name, dash, rest = key.partition("-")
     parameters = PARAMETER.findall(dash + rest)
-    if name not in LOSS_NAMES or "".join(f"-{p}={v}" for p, v in parameters) != dash + rest:
+    titles = loss_titles()
+    if name not in titles or "".join(f"-{p}={v}" for p, v in parameters) != dash + rest:
         return key
     if not parameters:
-        return LOSS_NAMES[name]
+        return titles[name]
     settings = ", ".join(f"{SYMBOLS.get(parameter, parameter)} = {value}" for parameter, value in parameters)
-    return f"{LOSS_NAMES[name]} ({settings})"
+    return f"{titles[name]} ({settings})"
 
 
 def metric_name(metric: str) -> str:

@@ -1,5 +1,6 @@
 """What a study says in a sentence, and what it cannot tell."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from voxloss.report.comparison import Comparison
@@ -52,13 +53,13 @@ def _headline(comparison: Comparison) -> str:
     )
 
 
-def _limits(record: StudyRecord, comparison: Comparison):
-    if record.setting("comparison", "demonstration", False):
+def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
+    if record.study.comparison.demonstration:
         yield "Demonstration on a phantom, not evidence."
     waiting = [run for run in record.runs if run.state not in OVER]
     if waiting:
         over = len(record.runs) - len(waiting)
-        absent = [loss_name(loss) for loss in record.losses if loss not in comparison.losses]
+        absent = [loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
             f"In progress: {over} of {count_of(len(record.runs), 'run')} finished; compared on the "

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from voxloss.study.folder import Run, Study
+from voxloss.study.folder import Run
 from voxloss.study.run import execute_run, record_failure
+from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
 _stop: Event | None = None  # set in each worker process
@@ -40,8 +41,8 @@ def execute_locally(
         KeyboardInterrupt: the user pressed Ctrl-C; the runs at work have stopped and can go on later.
     """
     for run in runs:
-        if study.status(run)["state"] == "running":  # of a process that was killed
-            study.write_status(run, "pending")
+        if study.status(run).state == "running":  # of a process that was killed
+            study.write_status(run, state="pending")
     execution = study.config.execution
     threads = execution.threads or max(1, (os.cpu_count() or 1) // execution.parallel)
     remaining, suspects = list(runs), list[Run]()
@@ -50,14 +51,14 @@ def execute_locally(
         batch = remaining or [suspects.pop(0)]
         alone = not remaining
         lost = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll, stopping)
-        at_work = [run for run in lost if study.status(run)["state"] == "running"]
+        at_work = [run for run in lost if study.status(run).state == "running"]
         if lost and not at_work and len(lost) == len(batch):
-            raise InputError("The processes that execute runs die as they start, perhaps for want of memory.")
+            raise InputError("The processes that execute runs crash on start, possibly out of memory.")
         remaining = [run for run in lost if run not in at_work]
         if alone:
             for run in at_work:
                 record_failure(study, run)
-                study.write_status(run, "failed", reason="its process was killed, perhaps for want of memory")
+                study.write_status(run, state="failed", reason="its process was killed, possibly out of memory")
                 changed(run, "failed")
         else:
             suspects += at_work

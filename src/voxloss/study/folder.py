@@ -1,38 +1,30 @@
-"""A study's folder: its configuration, data set, folds and runs, as files that every stage reads.
+"""The folder of a study: where every file lies, and the only code that reads and writes those that stages share.
 
-The layout is described in docs/study-folder.md.
+docs/study-folder.md describes the layout. `voxloss.study.study` has the meaning of what is read here.
 """
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
-from voxloss.config.files import load_config, to_plain
-from voxloss.config.losses import LossChoice, loss_choices
-from voxloss.config.schema import StudyConfig
-from voxloss.data.case import Case
+from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
-from voxloss.data.folds import Split, split_of
+from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
-from voxloss.utilities.machine import environment
 
-STATES = ("pending", "running", "done", "failed", "diverged")
-FINISHED = ("done", "diverged")  # a failed run is tried again
+if TYPE_CHECKING:
+    import pandas as pd
 
-# Values that stand for what is settled from the data when a study is made.
-SETTLED_WHEN_MADE = (
-    ("data.root", ""),
-    ("patches.size", None),
-    ("preparation.spacing_mm", "median"),
-    ("comparison.primary_class", None),
-    ("comparison.demonstration", False),
-)
+FORMAT = 2  # of the folder. 1 is that of study.yaml files without a number.
+
+State = Literal["pending", "running", "done", "failed", "diverged"]
+FINISHED: tuple[State, ...] = ("done", "diverged")  # a failed run is tried again
+ENDED: tuple[State, ...] = (*FINISHED, "failed")
 
 
 @dataclass(frozen=True)
@@ -48,154 +40,266 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Study:
-    """An open study: what study.yaml, dataset.json and folds.json say."""
+class RunStatus:
+    """How far a run is.
 
-    folder: Path
-    config: StudyConfig
-    dataset: Dataset
-    folds: Sequence[Sequence[str]]
-    patients: Mapping[str, str]
+    Args:
+        run: The run.
+        state: "done" and "diverged" runs are finished; a "failed" one is tried again by the next `voxloss run`.
+        epoch: Finished epochs.
+        epochs: Epochs that the run will have.
+        reason: Why it failed, diverged or waits.
+        seconds: Time it has taken, prediction and scoring included.
+        peak_memory: Bytes; None where unknown.
+        batch_digest: Digest of all training batches, by which the batches of two losses are compared.
+        collapsed: Classes that are in the scored cases and were never predicted.
+    """
+
+    run: Run
+    state: State = "pending"
+    epoch: int = 0
+    epochs: int = 0
+    reason: str | None = None
+    seconds: float = 0.0
+    peak_memory: int | None = None
+    batch_digest: str | None = None
+    collapsed: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> str:
+        """The loss's key."""
+        return self.run.loss.key
+
+    @property
+    def fold(self) -> int:
+        """The fold that is scored."""
+        return self.run.fold
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights and patches."""
+        return self.run.seed
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of study.yaml.
+
+    Args:
+        config: The settled configuration in plain form; of imported scores name and comparison alone.
+        environment: Versions and machine.
+        imported: Where scores were imported from; None: the study trains its runs itself.
+        format: Version of the folder's format.
+    """
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    imported: dict[str, Any] | None = None
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def status_file(self) -> Path:
+        """State, progress and what identifies the run."""
+        return self.path / "status.json"
+
+    @property
+    def history_file(self) -> Path:
+        """A row per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def scores_file(self) -> Path:
+        """The run's part of the study's scores."""
+        return self.path / "scores.csv"
+
+    @property
+    def error_file(self) -> Path:
+        """The traceback of an unexpected failure."""
+        return self.path / "error.txt"
+
+    def prediction(self, case_id: str) -> Path:
+        """The mask predicted for a case."""
+        return self.path / "predictions" / f"{case_id}.nii.gz"
+
+    def history(self) -> list[Epoch]:
+        """The epochs that the run has finished. Raises InputError when the file is damaged."""
+        return read_history(self.history_file)
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The files of a study.
+
+    Every method that reads raises InputError, naming the file, when it is missing or damaged.
+    """
+
+    path: Path
+
+    @property
+    def description_file(self) -> Path:
+        """The file that makes a folder a study: configuration, versions and machine."""
+        return self.path / "study.yaml"
+
+    @property
+    def dataset_file(self) -> Path:
+        """Classes, mask values and the files of every case."""
+        return self.path / "dataset.json"
+
+    @property
+    def folds_file(self) -> Path:
+        """The assignment of cases to folds."""
+        return self.path / "folds.json"
+
+    @property
+    def scores_file(self) -> Path:
+        """The long table of all scores."""
+        return self.path / "scores.csv"
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of prepared cases."""
+        return self.path / "prepared"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.path / "report"
+
+    @property
+    def page(self) -> Path:
+        """The report's page."""
+        return self.report / "index.html"
+
+    def run(self, run: Run) -> RunFolder:
+        """The folder of a run: runs/LOSS/fold-K/seed-S.
+
+        A later version may put more levels between LOSS and fold-K (a network, a tuned setting), so the identity of a
+        run is read from its status, never from its path.
+        """
+        return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
 
     @classmethod
-    def open(cls, folder: Path) -> "Study":
-        """Read a study's folder.
+    def around(cls, path: Path) -> "StudyFolder | None":
+        """The study that a path lies in; None where no folder above it is a study."""
+        return next((cls(folder) for folder in path.resolve().parents if cls(folder).is_study()), None)
 
-        Raises:
-            InputError: it is no study, or one of its files is damaged.
-        """
-        if not (folder / "study.yaml").is_file():
-            raise InputError(f"{folder} is not a study: it has no study.yaml.")
-        if is_imported(folder):
+    def is_study(self) -> bool:
+        """Whether the folder is a study."""
+        return self.description_file.is_file()
+
+    def is_imported(self) -> bool:
+        """Whether the folder holds imported scores; False where it is no study or damaged."""
+        try:
+            return self.read_description().imported is not None
+        except InputError:
+            return False
+
+    def read_description(self) -> Description:
+        """Read study.yaml, also of an earlier format; a later one is refused."""
+        if not self.is_study():
+            raise InputError(f"{self.path} is not a study: it has no study.yaml.")
+        content = _read(self.description_file)
+        version = content.get("format", 1)
+        if not isinstance(version, int) or version < 1:
+            raise InputError(f"{self.description_file} is damaged: its format is {version!r}, not a number.")
+        if version > FORMAT:
             raise InputError(
-                f"{folder} holds imported scores, which can be reported (voxloss report {folder}) but not run."
+                f"{self.path} was written by a later version of voxloss (format {version}; this one reads up to "
+                f"{FORMAT}); install that version."
             )
+        config, environment, imported = (content.get(key) for key in ("config", "environment", "imported"))
+        # The environment is written last: a file that was cut off may still be YAML.
+        if not isinstance(config, dict) or not isinstance(environment, dict):
+            raise InputError(f"{self.description_file} is not whole: it lacks `config` or `environment`.")
+        return Description(config, environment, imported, version)
+
+    def write_description(self, description: Description) -> None:
+        """Write study.yaml, which makes the folder a study: write the other files first."""
+        content: dict[str, Any] = {"format": description.format}
+        if description.imported is not None:
+            content["imported"] = description.imported
+        content |= {"config": description.config, "environment": description.environment}
+        write_text(self.description_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def read_dataset(self) -> tuple[Dataset, str | None]:
+        """The data set, and the digest of its images and masks where it was recorded."""
+        content = _read(self.dataset_file)
         try:
-            config = _config_of(folder)
-            content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-            folds = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
-            return cls(folder, config, dataset_from_json(content), folds["folds"], folds.get("patients", {}))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder} is a damaged study: {error}") from error
+            return dataset_from_json(content), content.get("digest")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.dataset_file} is not a data set's description: {error!r}") from None
 
-    def runs(self) -> list[Run]:
-        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished."""
-        return [
-            Run(choice, fold, seed)
-            for seed in self.config.comparison.seeds
-            for fold in range(len(self.folds))
-            for choice in loss_choices(self.config)
-        ]
+    def write_dataset(self, dataset: Dataset, *, digest: bool = True) -> None:
+        """Write dataset.json, with a digest of all images and masks unless they are not at hand."""
+        content = dataset_to_json(dataset)
+        write_json(self.dataset_file, content | {"digest": data_digest(dataset)} if digest else content)
 
-    def run_folder(self, run: Run) -> Path:
-        return self.folder / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}"
-
-    def split(self, fold: int) -> Split:
-        """The cases of a fold; some training cases are set aside where the weights are selected on them."""
-        setting = self.config.splits
-        inner = setting.inner_share if self.config.training.selection == "inner" else 0.0
-        return split_of(self.folds, fold, setting.seed, inner, self.patients)
-
-    def case(self, case_id: str) -> Case:
-        return next(case for case in self.dataset.cases if case.case_id == case_id)
-
-    def prepared_folder(self, case_id: str) -> Path:
-        index = json.loads((self.folder / "prepared" / "index.json").read_text(encoding="utf-8"))
-        return self.folder / "prepared" / index[case_id]
-
-    def status(self, run: Run) -> dict[str, Any]:
-        """What the run's status.json says; a run without one is pending."""
+    def read_folds(self) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
+        """The cases of each fold, and the patient of every case whose patient is known."""
+        content = _read(self.folds_file)
         try:
-            return json.loads((self.run_folder(run) / "status.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return {"state": "pending", "epoch": 0}
-        except ValueError as error:
-            raise InputError(f"{self.run_folder(run) / 'status.json'} is damaged: {error}") from error
+            return tuple(tuple(ids) for ids in content["folds"]), dict(content.get("patients", {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folds_file} is not an assignment to folds: {error!r}") from None
 
-    def write_status(self, run: Run, state: str, **details: Any) -> None:
-        """Write status.json: state, what identifies the run, and details over those written before."""
-        assert state in STATES
-        status = {"reason": None, **self.status(run), "state": state}
-        status |= {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
-        status |= {"epochs": self.config.training.epochs, **details}
-        write_json(self.run_folder(run) / "status.json", status)
+    def write_folds(
+        self, folds: Sequence[Sequence[str]], seed: int | None = None, patients: Mapping[str, str] | None = None
+    ) -> None:
+        """Write folds.json; of imported results the seed of the assignment is unknown."""
+        known = {case: patients[case] for ids in folds for case in ids if case in patients} if patients else {}
+        write_json(self.folds_file, {"seed": seed, "folds": [list(ids) for ids in folds], "patients": known})
 
-    def is_locked(self) -> bool:
-        """Whether some process is at work on the study."""
-        with (self.folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-            except BlockingIOError:
-                return True
+    def read_prepared(self) -> dict[str, Path]:
+        """The folder of every prepared case, by the case's id."""
+        index = _read(self.prepared / "index.json")
+        return {case_id: self.prepared / str(name) for case_id, name in index.items()}
+
+    def write_prepared(self, folders: Mapping[str, Path]) -> None:
+        """Write which folder of prepared/ belongs to which case."""
+        write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
+
+    def read_status(self, run: Run) -> RunStatus:
+        """How far a run is; pending where it has no status.json."""
+        file = self.run(run).status_file
+        if not file.is_file():
+            return RunStatus(run)
+        content = _read(file)
+        details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
+        status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
+        if status.state not in get_args(State):
+            raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
+        return status
+
+    def write_status(self, status: RunStatus) -> None:
+        """Write status.json."""
+        content = asdict(status)
+        del content["run"]
+        run = status.run
+        identity = {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
+        write_json(self.run(run).status_file, {"state": content.pop("state"), **identity, **content})
+
+    def read_scores(self) -> "pd.DataFrame":
+        """The long table of scores."""
+        from voxloss.evaluation.scores import read_scores  # pandas takes half a second, and `status` needs none of it
+
+        return read_scores(self.scores_file)
 
 
-def is_imported(folder: Path) -> bool:
-    """Whether a study's folder was written by `voxloss import`: it has scores from elsewhere, and nothing to run."""
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "imported" in content
-
-
-def write_study(
-    folder: Path, config: StudyConfig, dataset: Dataset, folds: Sequence[Sequence[str]], patients: Mapping[str, str]
-) -> Study:
-    """Write a new study's files; study.yaml comes last and makes the folder a study."""
-    write_json(folder / "dataset.json", dataset_to_json(dataset) | {"digest": data_digest(dataset)})
-    known = {case_id: patients[case_id] for ids in folds for case_id in ids if case_id in patients}
-    content = {"seed": config.splits.seed, "folds": [list(ids) for ids in folds], "patients": known}
-    write_json(folder / "folds.json", content)
-    _write_config(folder, config)
-    return Study.open(folder)
-
-
-def extend_study(study: Study, config: StudyConfig) -> Study:
-    """Add the losses and seeds of `config` that the study lacks, and take over how it is executed.
-
-    Raises:
-        InputError: `config` differs from the study's in what decides its numbers; the message names the first key.
-    """
-    for key, old, new in _differences(to_plain(study.config), to_plain(config)):
-        if (key, new) not in SETTLED_WHEN_MADE:
-            raise InputError(
-                f"{study.folder} was made with {key} = {old!r}, not {new!r}; give that value or another --study folder."
-            )
-    comparison = study.config.comparison
-    known = [choice.key for choice in loss_choices(study.config)]
-    asked = zip(config.comparison.losses, loss_choices(config), strict=True)
-    losses = [*comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]
-    seeds = [*comparison.seeds, *(seed for seed in config.comparison.seeds if seed not in comparison.seeds)]
-    interval = config.comparison.interval
-    comparison = replace(comparison, losses=tuple(losses), seeds=tuple(seeds), interval=interval)
-    extended = replace(study.config, comparison=comparison, execution=config.execution)
-    if extended != study.config:
-        _write_config(study.folder, extended)
-    return replace(study, config=extended)
-
-
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    free = ("name", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
-    if key in free:
-        return
-    if isinstance(old, dict) and isinstance(new, dict) and key != "data.options":
-        for name in old:
-            yield from _differences(old[name], new.get(name), f"{key}.{name}".strip("."))
-    elif old != new:
-        yield key, old, new
-
-
-def _write_config(folder: Path, config: StudyConfig) -> None:
-    content = {"config": to_plain(config), "environment": environment()}
-    write_text(folder / "study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _config_of(folder: Path) -> StudyConfig:
-    content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-    if "environment" not in content:  # it is written last: a file that is cut off may still be YAML
-        raise ValueError("study.yaml is not whole")
-    arguments: list[str] = []
-    for name, value in content["config"].items():
-        arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    return load_config(None, arguments)
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing.") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it should hold a mapping, but holds {type(content).__name__}.")
+    return content

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 
 import voxloss
-from voxloss.config.losses import loss_choices
+from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.study.settle import Survey, survey
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import augments_on, workers_of
@@ -61,14 +62,15 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     Raises:
         InputError: as `voxloss run` would, as far as headers and the network tell.
     """
+    losses = loss_choices(config.comparison.losses)
+    check_losses(losses)
     surveyed = survey(config)
-    config, dataset, channels = surveyed.config, surveyed.dataset, surveyed.channels
-    size = config.patches.size
-    assert size is not None
-    check_network(config, channels, len(dataset.classes))
-    device = torch.device(resolve_device(config.execution.device))
+    settled, dataset, channels = surveyed.config, surveyed.dataset, surveyed.channels
+    size = settled.patches.size
+    check_network(settled.network, size, channels, len(dataset.classes))
+    device = torch.device(resolve_device(settled.execution.device))
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.execution.threads or max(1, (os.cpu_count() or 1) // config.execution.parallel))
+    torch.set_num_threads(settled.execution.threads or max(1, (os.cpu_count() or 1) // settled.execution.parallel))
     try:
         measured: _Measured | None = None
         for patch in _growing(size):
@@ -78,21 +80,21 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
                 if measured.step * grown > LONGEST_STEP or (measured.memory or 0) * grown > 0.8 * room:
                     break
             report(f"measuring patches of {' x '.join(map(str, patch))}")
-            measured = _measure(config, patch, channels, len(dataset.classes), device)
-        augmentation = _augmentation(config, size, channels, device)
+            measured = _measure(settled, patch, channels, len(dataset.classes), device)
+        augmentation = _augmentation(settled, size, channels, device)
     finally:
         torch.set_num_threads(threads)
     assert measured is not None
     scale = math.prod(size) / math.prod(measured.patch)
     step, forward = measured.step * scale + augmentation, measured.forward * scale
     memory = None if measured.memory is None else round(measured.memory * scale)
-    losses, seeds = loss_choices(config), config.comparison.seeds
-    runs = len(losses) * config.splits.folds * len(seeds)
-    steps = config.training.epochs * config.training.iterations
-    validation = config.training.epochs * config.training.validation_batches * config.patches.batch_size * forward
-    windows = sum(_windows(shape, size, config.patches.overlap) for shape in surveyed.shapes)
+    seeds = settled.comparison.seeds
+    runs = len(losses) * settled.splits.folds * len(seeds)
+    steps = settled.training.epochs * settled.training.iterations
+    validation = settled.training.epochs * settled.training.validation_batches * settled.patches.batch_size * forward
+    windows = sum(_windows(shape, size, settled.patches.overlap) for shape in surveyed.shapes)
     prepared = sum(math.prod(shape) for shape in surveyed.shapes) * (4 * channels + 1)
-    kept = 3 + (config.training.selection != "last")  # weights and Adam's two moments, and the selected weights
+    kept = 3 + (settled.training.selection != "last")  # weights and Adam's two moments, and the selected weights
     disk = prepared + runs * measured.parameters * 4 * kept + surveyed.original_voxels * len(losses) * len(seeds) // 50
     available = _available(device)
     return Plan(
@@ -108,7 +110,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         training=runs * (steps * step + validation),
         prediction=len(losses) * len(seeds) * windows * forward,
         disk=disk,
-        advice=_advice(config, memory, available),
+        advice=_advice(settled, memory, available),
     )
 
 
@@ -131,7 +133,7 @@ def _growing(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
 
 
 def _measure(
-    config: StudyConfig, patch: tuple[int, int, int], channels: int, classes: int, device: torch.device
+    config: SettledConfig, patch: tuple[int, int, int], channels: int, classes: int, device: torch.device
 ) -> _Measured:
     """Median seconds of a training step without augmentation and of one window's forward pass, and peak memory."""
     config = replace(config, patches=replace(config.patches, size=patch))
@@ -139,7 +141,7 @@ def _measure(
     gc.collect()
     before = _peak(device, reset=True)
     with torch.random.fork_rng(devices=[]):
-        network = make_network(config, channels, classes)
+        network = make_network(config.network, patch, channels, classes)
     place(network, device, config)
     loss = voxloss.DeepSupervision(voxloss.get_loss("mixed_focal"))
     optimizer = torch.optim.Adam(network.parameters())
@@ -182,7 +184,7 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _augmentation(config: StudyConfig, size: tuple[int, int, int], channels: int, device: torch.device) -> float:
+def _augmentation(config: SettledConfig, size: tuple[int, int, int], channels: int, device: torch.device) -> float:
     """Seconds that augmentation adds to a step: the mean of several, as each kind is used with some probability."""
     on_device = augments_on(config, device)
     workers = 0 if on_device else workers_of(config, device)
@@ -207,11 +209,11 @@ def _windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
     )
 
 
-def _advice(config: StudyConfig, memory: int | None, available: int | None) -> str | None:
+def _advice(config: SettledConfig, memory: int | None, available: int | None) -> str | None:
     """A smaller batch or patch where the runs at work together need more memory than there is."""
     if memory is None or available is None or memory * config.execution.parallel <= available:
         return None
-    size, batch = list(config.patches.size or ()), config.patches.batch_size
+    size, batch = list(config.patches.size), config.patches.batch_size
     per_voxel = memory * config.execution.parallel / (math.prod(size) * batch)
     if per_voxel * math.prod(size) <= available:
         fitting = int(available // (per_voxel * math.prod(size)))

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from voxloss.config.schema import StudyConfig
+from voxloss.config.schema import DataConfig, PatchesConfig, PreparationConfig, StudyConfig
+from voxloss.config.settled import (
+    SettledConfig,
+    SettledPatches,
+    SettledPreparation,
+    settled_patches,
+    settled_preparation,
+)
 from voxloss.data.dataset import Dataset, channels_of, file_values, require_complete, require_same_channels
 from voxloss.data.layouts import load_dataset
 from voxloss.data.nifti import read_geometry
@@ -20,9 +27,18 @@ from voxloss.utilities.errors import InputError
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers of a data set tell: the configuration settled as far as that goes, shapes after preparation."""
+    """What the headers of a data set tell.
 
-    config: StudyConfig
+    Args:
+        config: The configuration, settled but for the primary class, which needs the masks: without one named it is the
+            last class here.
+        dataset: The cases.
+        shapes: Shape of every case after preparation.
+        original_voxels: Voxels of all cases as stored.
+        channels: Channels of every case.
+    """
+
+    config: SettledConfig
     dataset: Dataset
     shapes: list[tuple[int, int, int]]
     original_voxels: int
@@ -33,30 +49,40 @@ def survey(config: StudyConfig) -> Survey:
     """Settle spacing and patch size from headers alone, without preparing or writing anything.
 
     Raises:
-        InputError: as making the study would, as far as headers tell.
+        InputError: As creating the study would, as far as headers tell.
     """
     dataset = load_data(config)
-    config = settle_spacing(config, dataset)
-    target = config.preparation.spacing_mm
-    assert not isinstance(target, str)
+    preparation = settle_spacing(config.preparation, dataset)
     shapes, original = [], 0
     for case in dataset.cases:
         geometry = read_geometry(case.images[0])
         original += math.prod(geometry.shape)
-        shapes.append(resampled_shape(geometry.shape, geometry.spacing_mm, target))
-    channels = channels_of(dataset.cases[0])
-    return Survey(settle_patch_size(config, shapes), dataset, shapes, original, channels)
+        shapes.append(resampled_shape(geometry.shape, geometry.spacing_mm, preparation_of(preparation).spacing_mm))
+    primary = config.comparison.primary_class or dataset.classes[-1]
+    settled = SettledConfig.of(
+        replace(
+            config,
+            preparation=preparation,
+            patches=settle_patch_size(config, shapes),
+            comparison=replace(config.comparison, primary_class=primary),
+        )
+    )
+    return Survey(settled, dataset, shapes, original, channels_of(dataset.cases[0]))
 
 
-def preparation_of(config: StudyConfig) -> Preparation:
-    """The preparation of a study whose spacing is settled."""
-    setting = config.preparation
-    assert not isinstance(setting.spacing_mm, str)
-    return Preparation(setting.clip, setting.spacing_mm, setting.normalisation)
+def preparation_of(setting: SettledPreparation) -> Preparation:
+    """The preparation that a study's configuration asks for."""
+    spacing = None if setting.spacing_mm == "stored" else setting.spacing_mm
+    return Preparation(setting.clip, spacing, setting.normalisation)
 
 
 def load_data(config: StudyConfig) -> Dataset:
-    data = config.data
+    """The data set of a configuration, complete and fit for a study.
+
+    Raises:
+        InputError: No folder is named, files are missing, or cases do not fit together; the message names the first.
+    """
+    data: DataConfig = config.data
     if not data.root:
         raise InputError("data.root is not set: name the folder of the images with --data.")
     if "exclude" in data.options:
@@ -64,50 +90,45 @@ def load_data(config: StudyConfig) -> Dataset:
     dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
     require_complete(dataset)
     require_same_channels(dataset)
-    _check_classes(config, dataset)
+    primary = config.comparison.primary_class
+    if primary is not None and primary not in dataset.classes[1:]:
+        raise InputError(
+            f"comparison.primary_class {primary!r} is not a class of the data; it has {', '.join(dataset.classes[1:])}."
+        )
     large = [value for value in file_values(dataset) if value > 255]
     if large:
         raise InputError(f"mask value {large[0]} of {dataset.name}: predictions are 8-bit masks, values 0 to 255.")
     return dataset
 
 
-def _check_classes(config: StudyConfig, dataset: Dataset) -> None:
-    primary = config.comparison.primary_class
-    if primary is not None and primary not in dataset.classes[1:]:
-        raise InputError(
-            f"comparison.primary_class {primary!r} is not a class of the data; it has {', '.join(dataset.classes[1:])}."
-        )
-
-
-def settle_spacing(config: StudyConfig, dataset: Dataset) -> StudyConfig:
-    if config.preparation.spacing_mm != "median":
-        return config
+def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledPreparation:
+    """ "median" becomes the median spacing of the cases, or "stored" where all have that spacing."""
+    if preparation.spacing_mm != "median":
+        return settled_preparation(preparation)
     spacings = [read_geometry(case.images[0]).spacing_mm for case in dataset.cases]
     median = tuple(round(float(statistics.median(axis)), 4) for axis in zip(*spacings, strict=True))
     spacing = (median[0], median[1], median[2])
     if all(np.allclose(spacing, other, rtol=1e-3) for other in spacings):
-        return replace(config, preparation=replace(config.preparation, spacing_mm=None))  # nothing to resample
-    return replace(config, preparation=replace(config.preparation, spacing_mm=spacing))
+        return settled_preparation(replace(preparation, spacing_mm="stored"))
+    return settled_preparation(replace(preparation, spacing_mm=spacing))
 
 
-def settle_primary_class(config: StudyConfig, dataset: Dataset, prepared: Sequence[PreparedCase]) -> StudyConfig:
-    """The rarest class of the prepared masks, where none is named, so that it is fixed before training."""
-    if config.comparison.primary_class is not None:
-        return config
+def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
+    """The foreground class with the fewest voxels in the prepared masks."""
     counts = np.zeros(len(dataset.classes), dtype=np.int64)
     for case in prepared:
         counts += np.bincount(case.label.ravel(), minlength=len(counts))
-    rarest = dataset.classes[1 + int(counts[1:].argmin())]
-    return replace(config, comparison=replace(config.comparison, primary_class=rarest))
+    return dataset.classes[1 + int(counts[1:].argmin())]
 
 
-def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> StudyConfig:
-    """The largest patch of the median volume's proportions that the device takes well, even at every level."""
-    if config.patches.size is not None:
-        return config
-    most = 128**3 if resolve_device(config.execution.device).startswith("cuda") else 64**3
+def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:
+    """The largest patch of the median volume's proportions that suits the device, even at every level."""
+    patches: PatchesConfig = config.patches
+    if patches.size is not None:
+        return settled_patches(patches)
+    largest = 128**3 if resolve_device(config.execution.device).startswith("cuda") else 64**3
     shape = np.median(shapes, axis=0)
-    shape = shape * min(1.0, (most / float(np.prod(shape))) ** (1 / 3))
+    shape = shape * min(1.0, (largest / float(np.prod(shape))) ** (1 / 3))
     unit = 2 ** min(config.network.depth, 3)
     size = [max(unit, int(extent // unit * unit)) for extent in shape]
-    return replace(config, patches=replace(config.patches, size=(size[0], size[1], size[2])))
+    return settled_patches(replace(patches, size=(size[0], size[1], size[2])))

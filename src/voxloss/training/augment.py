@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 from voxloss.config.schema import AugmentationConfig
+from voxloss.training.device_spatial import DeviceSpatialTransform
 from voxloss.training.planar import slice_axis
 
 
@@ -66,16 +74,6 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _transforms(size: tuple[int, ...], setting: AugmentationConfig, on_device: bool) -> Iterator[Any]:
-    from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
-    from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
-    from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
-    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
-    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-    from batchgeneratorsv2.transforms.utils.random import RandomTransform
-
-    from voxloss.training.device_spatial import DeviceSpatialTransform
-
     def sometimes(transform: Any) -> Any:
         return RandomTransform(transform, apply_probability=setting.probability)
 
@@ -126,4 +124,5 @@ def elastic_magnitude(alpha: float, sigma: float, size: tuple[int, ...]) -> floa
     """
     width = 2 * math.sqrt(math.pi) * sigma
     cells = max(1.0, math.prod(max(1.0, extent / width) for extent in size))
-    return alpha / math.sqrt(3) * width**-1.5 * math.sqrt(2 * math.log(2 * cells))
+    largest: float = alpha / math.sqrt(3) * width**-1.5 * math.sqrt(2 * math.log(2 * cells))
+    return largest

@@ -1,4 +1,4 @@
-"""What one training needs, and its batches: read ahead by workers, augmented on the CPU or on the device."""
+"""The job of training one network, and its batches: read ahead by workers, augmented on the CPU or on the device."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.training.augment import Augmenter
 
@@ -19,67 +20,67 @@ MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Training:
-    """What one training needs.
+class TrainingJob:
+    """What the training of one network needs: one loss, fold and seed of a study.
 
     Args:
         folder: of the run; gets checkpoint.pt, best.pt (where weights are selected) and history.csv.
         loss: catalogue name, and parameters that differ from its defaults.
-        training, validation: prepared cases to train on, and those that are looked at after every epoch.
+        training_cases: prepared, to train on.
+        validation_cases: prepared, to be looked at after every epoch.
         classes: the name of every class index, background first.
     """
 
     folder: Path
-    config: StudyConfig
+    config: SettledConfig
     loss: str
     parameters: dict[str, Any]
     fold: int
     seed: int
-    training: Sequence[PatchSource]
-    validation: Sequence[PatchSource]
+    training_cases: Sequence[PatchSource]
+    validation_cases: Sequence[PatchSource]
     classes: Sequence[str]
 
     @property
     def patches(self) -> PatchSetting:
         setting = self.config.patches
-        assert setting.size is not None, "settled when the study was made"
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 
 class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """The batches of a run by step, augmented where that is done on the CPU."""
 
-    def __init__(self, run: Training, first: int, augment: Augmenter | None) -> None:
-        setting = run.config.training
-        self.run, self.first, self.augment = run, first, augment
+    def __init__(self, job: TrainingJob, first: int, augment: Augmenter | None) -> None:
+        setting = job.config.training
+        self.job, self.first, self.augment = job, first, augment
         self.steps = setting.epochs * setting.iterations
 
     def __len__(self) -> int:
         return self.steps - self.first
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        run, step = self.run, self.first + index
-        places = training_places(run.training, run.patches, run.seed, run.fold, step)
-        images, labels = map(torch.from_numpy, read_batch(run.training, places, run.patches.size))
+        job, step = self.job, self.first + index
+        places = training_places(job.training_cases, job.patches, job.seed, job.fold, step)
+        images, labels = map(torch.from_numpy, read_batch(job.training_cases, places, job.patches.size))
         if self.augment is not None:
-            self.augment(images, labels, augmentation_seeds(run, step))
+            self.augment(images, labels, augmentation_seeds(job, step))
         return images, labels
 
 
-def augmentation_seeds(run: Training, step: int) -> list[int]:
+def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
     """What decides about the augmentation of each patch of a step."""
-    size = run.patches.batch_size
-    return [seed_of(run.seed, run.fold, step * size + number, _AUGMENT) for number in range(size)]
+    size = job.patches.batch_size
+    return [seed_of(job.seed, job.fold, step * size + number, _AUGMENT) for number in range(size)]
 
 
-def training_batches(run: Training, epoch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def training_batches(job: TrainingJob, epoch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Images and labels of every step from the first of `epoch` on; on the CPU, pinned where the device is CUDA."""
-    on_device = augments_on(run.config, device)
-    augment = None if on_device else Augmenter(run.patches.size, run.config.augmentation)
+    on_device = augments_on(job.config, device)
+    augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
-        _TrainingBatches(run, epoch * run.config.training.iterations, augment),
+        _TrainingBatches(job, epoch * job.config.training.iterations, augment),
         batch_size=None,
-        num_workers=workers_of(run.config, device),
+        num_workers=workers_of(job.config, device),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
@@ -100,18 +101,18 @@ def augments_on(config: StudyConfig, device: torch.device) -> bool:
     return place == "device" or (place == "auto" and device.type == "cuda")
 
 
-def device_augmenter(run: Training, device: torch.device) -> Augmenter | None:
+def device_augmenter(job: TrainingJob, device: torch.device) -> Augmenter | None:
     """What augments batches on the device, if that is where the study augments them."""
-    on_device = augments_on(run.config, device)
-    return Augmenter(run.patches.size, run.config.augmentation, on_device=True) if on_device else None
+    on_device = augments_on(job.config, device)
+    return Augmenter(job.patches.size, job.config.augmentation, on_device=True) if on_device else None
 
 
-def validation_batches(run: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def validation_batches(job: TrainingJob) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The batches that every epoch's validation looks at, not augmented."""
     batches = []
-    for step in range(run.config.training.validation_batches):
-        places = validation_places(run.validation, run.patches, run.fold, step)
-        images, labels = read_batch(run.validation, places, run.patches.size)
+    for step in range(job.config.training.validation_batches):
+        places = validation_places(job.validation_cases, job.patches, job.fold, step)
+        images, labels = read_batch(job.validation_cases, places, job.patches.size)
         batches.append((torch.from_numpy(images), torch.from_numpy(labels)))
     return batches
 

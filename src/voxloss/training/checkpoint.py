@@ -22,7 +22,8 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         InputError: the file is missing, truncated, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
     except FileNotFoundError as error:
         raise InputError(f"There is no checkpoint {path}.") from error
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file

@@ -9,7 +9,7 @@ def resolve_device(name: str) -> str:
     Raises:
         InputError: torch cannot use it on this machine.
     """
-    import torch
+    import torch  # takes seconds, and commands that read studies import this module
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

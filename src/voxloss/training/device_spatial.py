@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-class DeviceSpatialTransform(SpatialTransform):
+class DeviceSpatialTransform(SpatialTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
     """The same distribution as its base class, computed where the image is; on a CPU the same draws as well.
 
     Settings are the base class's, of which those that the study does not use (cropping, probabilities per axis,
@@ -99,7 +99,8 @@ def _smoothed(noise: Tensor, sigma: float) -> Tensor:
         frequency = torch.fft.fftfreq(extent, device=noise.device)
         gaussian = torch.exp(-2 * (torch.pi * sigma * frequency) ** 2)
         spectrum *= gaussian.view(_along(axis, extent, noise.ndim))
-    return torch.fft.ifftn(spectrum).real
+    smoothed: Tensor = torch.fft.ifftn(spectrum).real
+    return smoothed
 
 
 def _along(axis: int, extent: int, dim: int) -> Sequence[int]:

@@ -7,6 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
 
 class Events:
     """Writes the events of one process's part of a run into the run's folder.
@@ -21,8 +25,6 @@ class Events:
             folder: the run's.
             finished_epochs: of what an earlier process wrote, these are kept and shown.
         """
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
         self.path = folder / "events" / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}"
         start = SessionLog(status=SessionLog.START)
         self._pending = [
@@ -35,10 +37,6 @@ class Events:
 
         Where that is impossible training goes on: the run's own files are what counts, and they name a full disk.
         """
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
         self._pending.append(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
         with suppress(OSError):

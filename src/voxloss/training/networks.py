@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxloss.config.schema import StudyConfig
+from voxloss.config.schema import NetworkConfig, Size
 from voxloss.training.planar import Planar, slice_axis
 from voxloss.training.unet3d import UNet3D, pooling_strides
 from voxloss.utilities.errors import InputError
 
 
-def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
-    """The study's network, with weights from torch's global generator.
+def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int) -> nn.Module:
+    """The study's network for patches of `size`, with weights from torch's global generator.
 
     `network.name` is "unet3d" or the import path of a class or function, called with `network.arguments` and, where it
     has parameters of these names that are not among them, in_channels, out_channels or num_classes, spatial_dims (3, or
@@ -24,8 +24,6 @@ def make_network(config: StudyConfig, channels: int, classes: int) -> nn.Module:
     Raises:
         InputError: what `network.name` names cannot be imported, or not be called with these arguments.
     """
-    setting, size = config.network, config.patches.size
-    assert size is not None, "settled when the study was made"
     if setting.name == "unet3d":
         return UNet3D(channels, classes, size, setting.filters, setting.depth, setting.norm)
     make = _imported(setting.name)
@@ -62,33 +60,29 @@ def outputs(output: Any) -> list[Tensor]:
     return list(output)
 
 
-def check_network(config: StudyConfig, channels: int | None, classes: int) -> None:
+def check_network(setting: NetworkConfig, size: Size, channels: int | None, classes: int) -> None:
     """Try the network on a patch without any data, on torch's meta device; without channels only that it is there.
 
     Raises:
         InputError: it cannot be made, takes no such patches, or its output is not one logit per class and voxel.
     """
-    size = config.patches.size
-    assert size is not None
-    if config.network.name == "unet3d":
-        pooling_strides(size, config.network.depth)
+    if setting.name == "unet3d":
+        pooling_strides(size, setting.depth)
         return
     if channels is None:
-        _imported(config.network.name)
+        _imported(setting.name)
         return
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-        network = make_network(config, channels, classes).eval()
+        network = make_network(setting, size, channels, classes).eval()
         try:
             logits = outputs(network(torch.empty(1, channels, *size)))[0]
         except Exception as error:
             patch = " x ".join(map(str, (channels, *size)))
             reason = " ".join(str(error).split())
-            raise InputError(
-                f"network.name {config.network.name} does not take patches of {patch}: {reason}"
-            ) from error
+            raise InputError(f"network.name {setting.name} does not take patches of {patch}: {reason}") from error
     if tuple(logits.shape) != (1, classes, *size):
         raise InputError(
-            f"network.name {config.network.name} makes {tuple(logits.shape)} of a patch of {(1, channels, *size)}; "
+            f"network.name {setting.name} makes {tuple(logits.shape)} of a patch of {(1, channels, *size)}; "
             f"{(1, classes, *size)} are needed."
         )
 
@@ -104,4 +98,5 @@ def _imported(path: str) -> Callable[..., Any]:
         ) from error
     if not callable(found):
         raise InputError(f"network.name {path} is a {type(found).__name__}, nothing that makes a network.")
-    return found
+    network: Callable[..., Any] = found
+    return network

@@ -28,6 +28,7 @@ def place(network: nn.Module, device: torch.device, config: StudyConfig) -> None
     if device.type == "cpu" and config.training.precision == "bfloat16":
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                # mypy: a method may not be replaced, but here it is, for this one module alone.
                 module.forward = partial(_float32_where_small, module, module.forward)  # type: ignore[method-assign]
 
 

@@ -5,19 +5,20 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import padding_before
 from voxloss.training.networks import outputs
 from voxloss.training.precision import autocast, layout
+from voxloss.utilities.arrays import Float32s
 
 
 @torch.no_grad()
 def predict_probabilities(
     network: torch.nn.Module,
-    image: np.ndarray,
-    config: StudyConfig,
+    image: Float32s,
+    config: SettledConfig,
     before_windows: Callable[[], None] = lambda: None,
-) -> np.ndarray:
+) -> Float32s:
     """Class probabilities of a prepared volume.
 
     Args:
@@ -30,11 +31,10 @@ def predict_probabilities(
     Returns:
         float32 (classes, *spatial); they sum to one over the classes.
     """
-    from monai.inferers import sliding_window_inference
+    # MONAI takes seconds to import, which a run should not spend before it trains.
+    from monai.inferers.utils import sliding_window_inference
 
     setting = config.patches
-    if setting.size is None:
-        raise ValueError("the patch size is not set")
     network.eval()
     device = next(network.parameters()).device
     axes = list(zip(image.shape[1:], setting.size, strict=True))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from voxloss.losses import VoxelLoss, VoxelStatistics, voxel_statistics
+from voxloss.losses import Loss, VoxelStatistics, voxel_statistics
 
 
-def gradient_shares(loss: VoxelLoss, logits: Tensor, labels: Tensor) -> dict[str, float]:
+def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Each term's share of the gradient: ‖∂term/∂logits‖ over the sum of these norms, by the term's name.
 
     Adam hides a loss's scale but not the ratio of its terms. Terms without any gradient have share 0.
@@ -24,7 +24,7 @@ def gradient_shares(loss: VoxelLoss, logits: Tensor, labels: Tensor) -> dict[str
 
 
 @torch.no_grad()
-def what_is_not_finite(loss: VoxelLoss, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
     """In words: the classes whose logits are not finite, or else the loss's terms and the classes in their sums."""
     broken = ~logits.isfinite().transpose(0, 1).flatten(1).all(1)
     if broken.any():
@@ -40,7 +40,7 @@ def what_is_not_finite(loss: VoxelLoss, logits: Tensor, labels: Tensor, classes:
     )
 
 
-def _statistics(loss: VoxelLoss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
+def _statistics(loss: Loss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
     return voxel_statistics(logits, labels, focal_exponents=loss.formula.exponents, **loss.reading)
 
 

@@ -1,8 +1,6 @@
 """Training of one network: one loss, fold and seed. Everything but the loss is the same for every loss."""
 
-import csv
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +11,10 @@ from typing import Any
 import torch
 
 import voxloss
-from voxloss.config.schema import StudyConfig
-from voxloss.losses import VoxelLoss
+from voxloss.config.settled import SettledConfig
+from voxloss.losses import Loss
 from voxloss.training.batches import (
-    Training,
+    TrainingJob,
     augmentation_seeds,
     device_augmenter,
     seed_of,
@@ -25,23 +23,11 @@ from voxloss.training.batches import (
 )
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.events import Events
+from voxloss.training.history import COLUMNS, write_history
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.utilities.files import write_text
 
-HISTORY = (
-    "epoch",
-    "train_loss",
-    "validation_loss",
-    "validation_dice",
-    "not_predicted",
-    "learning_rate",
-    "gradient_shares",
-    "seconds",
-    "waiting",
-    "batch_digest",
-)
 _WEIGHTS = 4  # a stream of random numbers; the batches have others
 
 
@@ -54,7 +40,7 @@ class DivergedError(Exception):
 
 
 def train(
-    run: Training,
+    job: TrainingJob,
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int], None] = lambda epoch: None,
@@ -69,14 +55,14 @@ def train(
         DivergedError: the loss is no longer finite; the message names epoch, step, term and class.
         InterruptedRunError: `stop` said so.
     """
-    setting, channels = run.config.training, run.training[0].image.shape[0]
-    trainee = _Trainee.make(run, channels, device)
+    setting, channels = job.config.training, job.training_cases[0].image.shape[0]
+    trainee = _Trainee.make(job, channels, device)
     network, optimizer = trainee.network, trainee.optimizer
-    schedule = _Schedule(run.config, optimizer)
-    progress = _Progress.resume(run.folder, network, optimizer, schedule, device)
-    batches = training_batches(run, progress.epoch, device)
-    validation = validation_batches(run)
-    events = Events(run.folder, progress.epoch)
+    schedule = _Schedule(job.config, optimizer)
+    progress = _Progress.resume(job.folder, network, optimizer, schedule, device)
+    batches = training_batches(job, progress.epoch, device)
+    validation = validation_batches(job)
+    events = Events(job.folder, progress.epoch)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
         rate = schedule.start(epoch)
@@ -85,14 +71,14 @@ def train(
         row |= _validate(trainee, validation)
         row["seconds"] = round(time.perf_counter() - start, 3)
         schedule.finish(row["train_loss"])
-        progress.history.append({name: row[name] for name in HISTORY})
+        progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
-        _select(run, network, progress, row["validation_loss"], row["validation_dice"])
-        progress.save(run.folder, network, optimizer, schedule, channels)
+        _select(job, network, progress, row["validation_loss"], row["validation_dice"])
+        progress.save(job.folder, network, optimizer, schedule, channels)
         events.write(row)
         report(epoch + 1)
     if setting.selection != "last":
-        network.load_state_dict(load_state(run.folder / "best.pt", device)["network"])
+        network.load_state_dict(load_state(job.folder / "best.pt", device)["network"])
     return network
 
 
@@ -104,37 +90,37 @@ class _Trainee:
         call: the network, compiled where the study says so; its weights are `network`'s.
     """
 
-    run: Training
+    job: TrainingJob
     device: torch.device
     network: torch.nn.Module
     call: Callable[[torch.Tensor], Any]
-    loss: VoxelLoss
+    loss: Loss
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def make(cls, run: Training, channels: int, device: torch.device) -> "_Trainee":
+    def make(cls, job: TrainingJob, channels: int, device: torch.device) -> "_Trainee":
         with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
-            torch.manual_seed(seed_of(run.seed, run.fold, _WEIGHTS))
-            network = make_network(run.config, channels, len(run.classes))
-        place(network, device, run.config)
-        call = torch.compile(network) if run.config.execution.compile else network
-        loss = voxloss.get_loss(run.loss, **run.parameters).to(device)
-        optimizer = torch.optim.Adam(network.parameters(), lr=run.config.training.learning_rate)
-        return cls(run, device, network, call, loss, optimizer)
+            torch.manual_seed(seed_of(job.seed, job.fold, _WEIGHTS))
+            network = make_network(job.config.network, job.config.patches.size, channels, len(job.classes))
+        place(network, device, job.config)
+        call = torch.compile(network) if job.config.execution.compile else network
+        loss = voxloss.get_loss(job.loss, **job.parameters).to(device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=job.config.training.learning_rate)
+        return cls(job, device, network, call, loss, optimizer)
 
     def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def logits(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The network's outputs, the finest first."""
-        with autocast(self.device, self.run.config.training):
-            return outputs(self.call(images.contiguous(memory_format=layout(self.run.config))))
+        with autocast(self.device, self.job.config.training):
+            return outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
 
 
 class _Schedule:
     """The learning rate of each epoch, polynomial or lowered on a plateau of the training loss."""
 
-    def __init__(self, config: StudyConfig, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, config: SettledConfig, optimizer: torch.optim.Optimizer) -> None:
         self.setting, self.optimizer = config.training, optimizer
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer,
@@ -153,7 +139,7 @@ class _Schedule:
             rate = self.setting.learning_rate * (1 - epoch / self.setting.epochs) ** 0.9
             for group in self.optimizer.param_groups:
                 group["lr"] = max(rate, self.setting.minimum_learning_rate)
-        return self.optimizer.param_groups[0]["lr"]
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def finish(self, train_loss: float) -> None:
         if self.setting.schedule == "plateau":
@@ -206,22 +192,18 @@ class _Progress:
                 "plateau": schedule.plateau.state_dict(),
             },
         )
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(folder / "history.csv", text.getvalue())
+        write_history(folder / "history.csv", self.history)
 
 
-def _select(run: Training, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:
+def _select(job: TrainingJob, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:
     """Keep the weights if they are the best so far by the study's measure; the first epoch's are kept in any case."""
-    selection = run.config.training.selection
+    selection = job.config.training.selection
     if selection == "last":
         return
     value = loss if selection == "fold" else -dice
     if progress.epoch == 1 or value < progress.best:
         progress.best = value if math.isfinite(value) else math.inf
-        save_state(run.folder / "best.pt", {"epoch": progress.epoch, "network": network.state_dict()})
+        save_state(job.folder / "best.pt", {"epoch": progress.epoch, "network": network.state_dict()})
 
 
 def _train_epoch(
@@ -232,14 +214,14 @@ def _train_epoch(
 ) -> dict[str, Any]:
     """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches, and
     the share of its time spent waiting for them."""
-    run, loss, optimizer = trainee.run, trainee.loss, trainee.optimizer
-    augment = device_augmenter(run, trainee.device)
+    job, loss, optimizer = trainee.job, trainee.loss, trainee.optimizer
+    augment = device_augmenter(job, trainee.device)
     trainee.network.train()
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
     digest = hashlib.blake2b(digest_size=16)
     total, waiting, shares = 0.0, 0.0, ""
     begin = time.perf_counter()
-    for step in range(run.config.training.iterations):
+    for step in range(job.config.training.iterations):
         if stop():
             raise InterruptedRunError
         asked = time.perf_counter()
@@ -249,12 +231,12 @@ def _train_epoch(
         digest.update(labels.numpy().data)
         images, labels = trainee.to_device(images, labels)
         if augment is not None:
-            augment(images, labels, augmentation_seeds(run, epoch * run.config.training.iterations + step))
+            augment(images, labels, augmentation_seeds(job, epoch * job.config.training.iterations + step))
         logits = trainee.logits(images)
         value = supervised(logits, labels)
         number = float(value.detach())
         if not math.isfinite(number):
-            reason = what_is_not_finite(loss, logits[0], labels, run.classes)
+            reason = what_is_not_finite(loss, logits[0], labels, job.classes)
             raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
         if step == 0:
             parts = gradient_shares(loss, logits[0], labels)
@@ -264,7 +246,7 @@ def _train_epoch(
         optimizer.step()
         total += number
     return {
-        "train_loss": total / run.config.training.iterations,
+        "train_loss": total / job.config.training.iterations,
         "gradient_shares": shares,
         "waiting": round(waiting / (time.perf_counter() - begin), 4),
         "batch_digest": digest.hexdigest(),
@@ -276,7 +258,7 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
     """Mean loss over the validation batches, the mean over foreground classes of Dice pooled over their voxels, and
     the classes that are in them and predicted nowhere."""
     trainee.network.eval()
-    classes = trainee.run.classes
+    classes = trainee.job.classes
     total, count = 0.0, len(classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)
     for batch in batches:

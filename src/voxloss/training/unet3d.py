@@ -75,7 +75,8 @@ class UNet3D(nn.Module):
         features = self.bottom(features)
         for upsample, convolutions in zip(self.upsamplers, self.decoder, strict=True):
             features = convolutions(torch.cat([skips.pop(), upsample(features)], dim=1))
-        return self.head(features)
+        logits: torch.Tensor = self.head(features)
+        return logits
 
 
 def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[int, int, int]]:

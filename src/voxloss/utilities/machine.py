@@ -36,7 +36,7 @@ class PeakMemory:
     """The most memory that a run took, in bytes: on CUDA of the device, else of the process; None where unknown."""
 
     def __init__(self, device: str, before: int) -> None:
-        import torch
+        import torch  # takes seconds, and commands that train nothing import this module
 
         self.before, self.device = before, torch.device(device)
         if self.device.type == "cuda":
@@ -46,7 +46,7 @@ class PeakMemory:
             forget_peak_memory()
 
     def read(self) -> int | None:
-        import torch
+        import torch  # as above
 
         now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else peak_memory()
         return max(self.before, now or 0) or None
@@ -54,7 +54,7 @@ class PeakMemory:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record."""
-    import torch
+    import torch  # as above
 
     packages = ("voxloss", "torch", "monai", "batchgeneratorsv2", "nibabel", "numpy", "scipy", "statsmodels")
     details: dict[str, Any] = {"python": platform.python_version()}

@@ -17,7 +17,8 @@ from rich.progress import (
 
 from voxloss.commands.display.preparation import SPEED_PERIOD
 from voxloss.commands.display.states import STYLES
-from voxloss.study.folder import FINISHED, Run, Study
+from voxloss.study.folder import FINISHED, Run
+from voxloss.study.study import Study
 from voxloss.utilities.text import count_of
 
 
@@ -42,13 +43,12 @@ class RunDisplay:
             return
         self.ended += 1
         status = self.study.status(run)
-        seconds = float(status.get("seconds", 0.0))
         self.console.print(
-            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {seconds:.0f} s)",
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {status.seconds:.0f} s)",
             highlight=False,
         )
-        if status.get("reason"):
-            self.console.print(f"         {status['reason']}", markup=False, highlight=False)
+        if status.reason:
+            self.console.print(f"         {status.reason}", markup=False, highlight=False)
         self.poll()
 
     def stopping(self) -> None:
@@ -61,7 +61,7 @@ class RunDisplay:
         for run in self.runs:
             status = self.study.status(run)
             name, epochs = str(run), self.study.config.training.epochs
-            state, epoch = status["state"], int(status.get("epoch", 0))
+            state, epoch = status.state, status.epoch
             total += epochs + 1 if state in (*FINISHED, "failed") else epoch
             if state == "running":
                 if name not in self.tasks:

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from voxloss.commands.display.states import STYLES
-from voxloss.study.folder import FINISHED, Study
+from voxloss.study.folder import FINISHED
 from voxloss.study.progress import RunProgress, progress, run_seconds_left, study_seconds_left
+from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
 REFRESH_SECONDS = 2.0
@@ -35,22 +36,22 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
-    lines = [one.state]
-    if one.state in ("running", "pending") and one.epoch:
-        lines[0] += f" {one.epoch}/{epochs}"
-    if one.state == "running" and one.loss is not None:
-        lines.append(f"loss {one.loss:.4g}")
+    lines: list[str] = [one.state]
+    if one.state in ("running", "pending") and one.status.epoch:
+        lines[0] += f" {one.status.epoch}/{epochs}"
+    if one.state == "running" and one.epochs:
+        lines.append(f"loss {one.epochs[-1].train_loss:.4g}")
         left = run_seconds_left(one, epochs)
-        lines.append("predicting" if one.epoch >= epochs or left is None else f"{duration_text(left)} left")
+        lines.append("predicting" if one.status.epoch >= epochs or left is None else f"{duration_text(left)} left")
     return Text("\n".join(lines), style=STYLES[one.state])
 
 
 def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
     lines = [Text(_progress_sentence(study, runs))]
     for one in runs:
-        if one.reason:
-            lines.append(Text(f"{one.run}: {one.state}: {one.reason}"))
-        lines += [Text(f"{one.run}: {name} was never predicted") for name in one.collapsed]
+        if one.status.reason:
+            lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
+        lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
     return lines
 
 

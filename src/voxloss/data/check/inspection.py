@@ -4,19 +4,18 @@ import math
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import nibabel
 import numpy as np
+from nibabel.openers import ImageOpener
 
-from voxloss.data.case import Case, Geometry, map_label
+from voxloss.data.case import UNDECLARED, Case, map_label
 from voxloss.data.check.findings import Finding, Severity
-from voxloss.data.check.structures import components, share_of_patches_without
-from voxloss.data.dataset import UNDECLARED, Dataset
-from voxloss.data.nifti import check_same_geometry, geometry_of, grey_values, open_nifti, volume_shape
+from voxloss.data.check.patches import share_of_patches_without
+from voxloss.data.dataset import Dataset
+from voxloss.data.nifti import Geometry, check_same_geometry, geometry_of, grey_values, open_nifti, volume_shape
+from voxloss.geometry.components import count_components
 from voxloss.utilities.errors import InputError
-
-if TYPE_CHECKING:
-    import nibabel
 
 SQUARE = 1e-3  # cosine of the angle between two axes, beyond which they are not at right angles
 
@@ -126,7 +125,7 @@ def _inspect_label(path: Path, image: Path | None, inspection: Inspection, datas
     for index in range(len(dataset.classes)):
         chosen = label == index
         # The background is everywhere, and its pieces tell nothing.
-        inspection.components.append(components(chosen) if index else 0)
+        inspection.components.append(count_components(chosen) if index else 0)
         inspection.patches_without.append(share_of_patches_without(chosen, size) if index else 0.0)
     inspection.class_voxels = voxels
     if not any(voxels[1:]):
@@ -137,10 +136,8 @@ def _inspect_label(path: Path, image: Path | None, inspection: Inspection, datas
             inspection.add("note", f"no {name} in the mask")
 
 
-def _inspect_grid(path: Path, file: "nibabel.Nifti1Image", first: Path | None, inspection: Inspection) -> None:
+def _inspect_grid(path: Path, file: nibabel.Nifti1Image, first: Path | None, inspection: Inspection) -> None:
     """Keep the first file's geometry, and compare the other files of the case with it."""
-    import nibabel
-
     geometry = geometry_of(path, file)
     if first is not None and inspection.geometry is not None:
         try:
@@ -153,10 +150,8 @@ def _inspect_grid(path: Path, file: "nibabel.Nifti1Image", first: Path | None, i
     _inspect_header(path, file, geometry, inspection)
 
 
-def _inspect_header(path: Path, file: "nibabel.Nifti1Image", geometry: Geometry, inspection: Inspection) -> None:
+def _inspect_header(path: Path, file: nibabel.Nifti1Image, geometry: Geometry, inspection: Inspection) -> None:
     """Compare the voxel sizes as stored, before nibabel's repairs, with those that are used."""
-    from nibabel.openers import ImageOpener
-
     with ImageOpener(str(path), "rb") as stream:
         stored = type(file.header).from_fileobj(stream, check=False)
     sizes = [float(size) for size in stored["pixdim"][1:4]]

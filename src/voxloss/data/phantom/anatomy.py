@@ -10,8 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from voxloss.data.phantom.canvas import Box, Canvas, Point, ellipsoid, grow, largest_part, segment
+from voxloss.data.phantom.canvas import Box, Canvas, Point, ellipsoid, grow, segment
 from voxloss.data.phantom.frame import LEFT, RIGHT, Trunk, draw_chest, draw_pelvis, draw_spine
+from voxloss.geometry.components import largest_component
+from voxloss.utilities.arrays import Floats
 
 KIDNEY, TUMOUR = 1, 2
 
@@ -23,8 +25,8 @@ class Kidney:
     radii: Point  # along the kidney, front to back, midline to side
     lean: float  # upper pole towards the midline, mm per mm
     tip: float  # upper pole towards the back
-    points: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # surface voxels away from the hilum, mm
-    normals: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # outward
+    points: Floats = field(default_factory=lambda: np.empty((0, 3)))  # surface voxels away from the hilum, mm
+    normals: Floats = field(default_factory=lambda: np.empty((0, 3)))  # outward
 
 
 class Abdomen:
@@ -36,7 +38,7 @@ class Abdomen:
     def __init__(
         self,
         rng: np.random.Generator,
-        axes: Sequence[np.ndarray],
+        axes: Sequence[Floats],
         trunk: Trunk,
         tumour_voxels: int,
         tumour_hu: float,
@@ -157,7 +159,7 @@ class Abdomen:
             side, centre, (53 * scale, 25 * scale, 27 * scale), rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.2)
         )
 
-    def _kidney_frame(self, kidney: Kidney) -> tuple[Box, list[np.ndarray]]:
+    def _kidney_frame(self, kidney: Kidney) -> tuple[Box, list[Floats]]:
         """Box and coordinates along the kidney, front to back, midline to side; its poles bend towards the midline."""
         box = self.canvas.around(kidney.centre, (80, 55, 62))
         z, y, x = self.canvas.grid(box, kidney.centre)
@@ -184,7 +186,7 @@ class Abdomen:
             cyst = ellipsoid([c - np.float32(o) for c, o in zip(local, offset, strict=True)], (radius,) * 3)
             canvas.paint(box, cyst, rng.uniform(0, 22))
             mask |= cyst < 0
-        mask = largest_part(mask)
+        mask, _ = largest_component(mask, "faces")
         self.label[box][mask] = KIDNEY
 
         shell = np.nonzero(mask & (outside > -2 - canvas.steps_mm[2] / 2) & (local[2] > -3))

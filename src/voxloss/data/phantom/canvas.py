@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
+
+from voxloss.geometry.components import component_at
+from voxloss.utilities.arrays import Floats, Mask
 
 Point = tuple[float, float, float]  # (z, y, x) in mm
 Box = tuple[slice, slice, slice]
@@ -13,14 +15,14 @@ Box = tuple[slice, slice, slice]
 class SmoothField:
     """A random field of zero mean and unit variance: cubic B-splines on a lattice of noise every `length_mm`."""
 
-    def __init__(self, rng: np.random.Generator, axes: Sequence[np.ndarray], length_mm: float):
+    def __init__(self, rng: np.random.Generator, axes: Sequence[Floats], length_mm: float):
         self.length_mm = length_mm
         self.start = [float(axis[0]) for axis in axes]
         size = [int((axis[-1] - axis[0]) / length_mm) + 5 for axis in axes]
         variance_per_axis = 151 / 315  # of the spline's four weights: the integral of the squared cubic B-spline
         self.lattice = rng.standard_normal(size, dtype=np.float32) * np.float32(variance_per_axis**-1.5)
 
-    def __call__(self, axes: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, axes: Sequence[Floats]) -> Floats:
         field = self.lattice
         for dimension, axis in enumerate(axes):
             position = (axis - self.start[dimension]) / self.length_mm
@@ -36,7 +38,7 @@ class SmoothField:
 class Canvas:
     """Voxel centres in mm along each axis, the image in HU (air at first), and fields for roughness and texture."""
 
-    def __init__(self, rng: np.random.Generator, axes: Sequence[np.ndarray]):
+    def __init__(self, rng: np.random.Generator, axes: Sequence[Floats]):
         self.axes = [axis.astype(np.float32) for axis in axes]
         self.steps_mm = tuple(float(axis[1] - axis[0]) for axis in self.axes)
         self.hu = np.full([len(axis) for axis in axes], -1000.0, np.float32)
@@ -54,46 +56,43 @@ class Canvas:
     def around(self, centre: ArrayLike, reach: ArrayLike) -> Box:
         return self.box(np.subtract(centre, reach), np.add(centre, reach))
 
-    def grid(self, box: Box, origin: Sequence[float] = (0, 0, 0)) -> list[np.ndarray]:
+    def grid(self, box: Box, origin: Sequence[float] = (0, 0, 0)) -> list[Floats]:
         """Coordinates in mm from `origin`, one array per axis, ready to broadcast."""
         return list(np.ix_(*(axis[part] - np.float32(o) for axis, part, o in zip(self.axes, box, origin, strict=True))))
 
-    def field(self, length_mm: float, box: Box) -> np.ndarray:
+    def field(self, length_mm: float, box: Box) -> Floats:
         return self.fields[length_mm]([axis[part] for axis, part in zip(self.axes, box, strict=True)])
 
-    def share(self, distance: np.ndarray) -> np.ndarray:
+    def share(self, distance: Floats) -> Floats:
         """How much of each voxel lies inside: 1 half a voxel within the surface, 0 half a voxel beyond."""
-        return np.clip(0.5 - distance / self.steps_mm[2], 0, 1)
+        share: Floats = np.clip(0.5 - distance / self.steps_mm[2], 0, 1)
+        return share
 
-    def paint(self, box: Box, distance: np.ndarray, hu: float | np.ndarray) -> None:
+    def paint(self, box: Box, distance: Floats, hu: float | Floats) -> None:
         self.hu[box] += self.share(distance) * (hu - self.hu[box])
 
 
-def ellipsoid(local: Sequence[np.ndarray], radii: Iterable[float]) -> np.ndarray:
+def ellipsoid(local: Sequence[Floats], radii: Iterable[float]) -> Floats:
     """Distance in mm to an ellipsoid, to first order at its surface; `local`: coordinates from its centre."""
     radii = [float(r) for r in radii]
     pairs = list(zip(local, radii, strict=True))
     unit = np.sqrt(np.asarray(sum((c / r) ** 2 for c, r in pairs)))
     slope = np.sqrt(np.asarray(sum((c / r**2) ** 2 for c, r in pairs)))
     # The very centre, where both vanish, is the smallest radius away.
-    return np.maximum(unit, 1e-6) * (unit - 1) / np.maximum(slope, 1e-6 / min(radii))
+    distance: Floats = np.maximum(unit, 1e-6) * (unit - 1) / np.maximum(slope, 1e-6 / min(radii))
+    return distance
 
 
-def segment(grid: Sequence[np.ndarray], start: Point, end: Point) -> np.ndarray:
+def segment(grid: Sequence[Floats], start: Point, end: Point) -> Floats:
     """Distance in mm to the straight line between two points."""
     along = np.subtract(end, start).astype(np.float32)
     local = [axis - np.float32(a) for axis, a in zip(grid, start, strict=True)]
     t = np.clip(sum(c * a for c, a in zip(local, along, strict=True)) / (along @ along), 0, 1)
-    return np.sqrt(np.asarray(sum((c - t * a) ** 2 for c, a in zip(local, along, strict=True))))
+    distance: Floats = np.sqrt(np.asarray(sum((c - t * a) ** 2 for c, a in zip(local, along, strict=True))))
+    return distance
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of `mask`."""
-    parts, count = ndimage.label(mask)
-    return mask if count < 2 else parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-
-
-def grow(size: np.ndarray, voxels: int) -> tuple[float, np.ndarray]:
+def grow(size: Floats, voxels: int) -> tuple[float, Mask]:
     """The level of `size` whose component around the smallest value has at least `voxels` voxels, and that component.
 
     Infinite values are never taken. Islands that a rough level set leaves beside the component do not count.
@@ -103,8 +102,7 @@ def grow(size: np.ndarray, voxels: int) -> tuple[float, np.ndarray]:
     wanted = voxels
     while True:
         level = ordered[min(wanted, len(ordered)) - 1]
-        parts, _ = ndimage.label(size <= level)
-        inside = parts == parts[seed]
+        inside = component_at(size <= level, seed, "faces")
         missing = voxels - int(inside.sum())
         if missing <= 0 or wanted >= len(ordered):
             return float(level), inside

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxloss.data.phantom.canvas import Box, Canvas, ellipsoid
+from voxloss.utilities.arrays import Floats
 
 RIGHT, LEFT = -1, 1  # sign of x
 VERTEBRA_MM = 34.0  # with its disc
@@ -20,15 +21,18 @@ class Trunk:
     fat_mm: float  # between wall and skin at the sides; less in front and at the back
     waist_mm: float
 
-    def outline(self, canvas: Canvas, box: Box, margin_mm: float = 0.0) -> np.ndarray:
+    def outline(self, canvas: Canvas, box: Box, margin_mm: float = 0.0) -> Floats:
         z, y, x = canvas.grid(box)
         a, b = self.half_width_mm + margin_mm, self.half_depth_mm + 0.6 * margin_mm
         unit = (np.abs(x / a) ** 2.4 + np.abs(y / b) ** 2.4) ** np.float32(1 / 2.4)
-        return (unit - 1) * b + self.waist_mm * np.cos((z - 40) / 90)
+        distance: Floats = (unit - 1) * b + self.waist_mm * np.cos((z - 40) / 90)
+        return distance
 
-    def cavity(self, canvas: Canvas, box: Box) -> np.ndarray:
+    def cavity(self, canvas: Canvas, box: Box) -> Floats:
         """Distance to the inner side of the muscle wall, which is thicker at the back."""
-        return self.outline(canvas, box) + 11 + 9 * np.clip(canvas.grid(box)[1] / self.half_depth_mm, 0, 1)
+        y = canvas.grid(box)[1]
+        distance: Floats = self.outline(canvas, box) + 11 + 9 * np.clip(y / self.half_depth_mm, 0, 1)
+        return distance
 
     def draw(self, canvas: Canvas) -> None:
         """Skin, fat, muscle wall and the fat inside it; slice by slice to bound the memory."""

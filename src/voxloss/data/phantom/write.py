@@ -13,10 +13,12 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxloss.data.phantom.anatomy import Abdomen
 from voxloss.data.phantom.frame import Trunk
+from voxloss.utilities.arrays import ClassIndices, Float32s, Float64s
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, write_json
 
@@ -87,7 +89,7 @@ def draw_fraction(rng: np.random.Generator, setting: PhantomSetting) -> float:
     return _draw(rng, setting.tumour_fraction)
 
 
-def make_case(seed: int, number: int, setting: PhantomSetting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_case(seed: int, number: int, setting: PhantomSetting) -> tuple[NDArray[np.int16], ClassIndices, Float64s]:
     """Image (int16, HU), label (uint8) and affine (4, 4) of one case; both arrays (slice, row, column).
 
     The same for the same (seed, number, setting) whatever else is made. Mask rule: the tumour replaces kidney where
@@ -137,7 +139,7 @@ def _draw_trunk(rng: np.random.Generator, field_of_view_mm: float) -> Trunk:
     return Trunk(half_width, half_width * rng.uniform(0.68, 0.74), float(fat), rng.uniform(0, 5))
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, int, int], noise_hu: float) -> np.ndarray:
+def _noise(rng: np.random.Generator, shape: tuple[int, int, int], noise_hu: float) -> Float32s:
     """Gaussian noise of standard deviation `noise_hu`, grainy within a slice as filtered back projection leaves it."""
     noise = np.empty(shape, np.float32)
     for plane in noise:

@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxloss.data.case import Case, Geometry, read_image, read_label
+from voxloss.data.case import Case, read_image, read_label
 from voxloss.data.dataset import Dataset
+from voxloss.data.nifti import Geometry
 from voxloss.data.prepare.resample import resample_classes, resample_image, resample_probabilities, resampled_shape
+from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, write_json
 
@@ -63,17 +65,19 @@ class PreparedCase:
     original: Geometry
 
     @property
-    def image(self) -> np.memmap:
+    def image(self) -> Float32s:
         """The prepared channels, float32 (C, *shape), read-only."""
-        return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+        image: Float32s = np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+        return image
 
     @property
-    def label(self) -> np.memmap:
+    def label(self) -> ClassIndices:
         """The class indices, uint8 (*shape), read-only."""
-        return np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)
+        label: ClassIndices = np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)
+        return label
 
     @cached_property
-    def foreground(self) -> dict[int, np.ndarray]:
+    def foreground(self) -> dict[int, Integers]:
         """Class index (without background) -> int32 (n, 3) voxel coordinates, at most 10,000, drawn once for all."""
         with np.load(self.folder / "foreground.npz", allow_pickle=False) as arrays:
             return {int(index): arrays[index] for index in arrays.files}
@@ -88,7 +92,7 @@ class PreparedCase:
         return first, second, third
 
 
-def prepare_image(image: np.ndarray, spacing_mm: tuple[float, float, float], preparation: Preparation) -> np.ndarray:
+def prepare_image(image: Float32s, spacing_mm: tuple[float, float, float], preparation: Preparation) -> Float32s:
     """Clip, resample and normalise an image (C, *shape) of the given spacing; returns float32 (C, *prepared_shape).
 
     The prepared shape is max(1, round(shape · spacing / target)), over the same field of view. Interpolation is
@@ -102,7 +106,7 @@ def prepare_image(image: np.ndarray, spacing_mm: tuple[float, float, float], pre
     return prepared
 
 
-def _normalise(volume: np.ndarray, normalisation: Normalisation) -> None:
+def _normalise(volume: Float32s, normalisation: Normalisation) -> None:
     """In place, slice by slice where float64 is needed: a large volume in float64 alone takes 2 GB."""
     if normalisation == "zscore":
         volume -= np.float32(volume.mean(dtype=np.float64))
@@ -172,6 +176,7 @@ def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Prepar
     with atomic_folder(folder) as partial:
         np.save(partial / "image.npy", prepared, allow_pickle=False)
         np.save(partial / "label.npy", label, allow_pickle=False)
+        # mypy: NumPy's `allow_pickle` is a keyword too, which a class's number cannot be.
         np.savez(partial / "foreground.npz", **foreground)  # type: ignore[arg-type]
         description = {
             "case_id": case.case_id,
@@ -184,7 +189,7 @@ def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Prepar
         write_json(partial / "geometry.json", description)
 
 
-def _coordinates(label: np.ndarray, index: int) -> np.ndarray:
+def _coordinates(label: ClassIndices, index: int) -> Integers:
     """Coordinates of a class, int32 (n, 3); of many, an even draw that depends on the label alone."""
     flat = np.flatnonzero(label == index)
     if flat.size > FOREGROUND_VOXELS:
@@ -211,7 +216,8 @@ def open_prepared(folder: Path) -> PreparedCase:
             raise
         raise InputError(f"{folder} is not a prepared case or is damaged ({error})") from error
     expected = (description["channels"], *prepared.shape)
-    if (image.shape, image.dtype) != (expected, np.float32) or (label.shape, label.dtype) != (expected[1:], np.uint8):
+    types = (np.dtype(np.float32), np.dtype(np.uint8))
+    if (image.shape, label.shape, image.dtype, label.dtype) != (expected, expected[1:], *types):
         raise InputError(f"{folder} holds arrays of other shapes or types than its geometry.json tells")
     return prepared
 
@@ -226,7 +232,7 @@ def _geometry(values: dict[str, Any]) -> Geometry:
     return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine)
 
 
-def restore_label(probabilities: np.ndarray, original_shape: tuple[int, int, int]) -> np.ndarray:
+def restore_label(probabilities: Float32s, original_shape: tuple[int, int, int]) -> ClassIndices:
     """Class indices uint8 (*original_shape) from probabilities float32 (n_classes, *prepared_shape).
 
     Each class's map is resampled linearly to the original grid, then the largest wins; of equals the lower class.

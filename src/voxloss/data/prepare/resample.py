@@ -6,6 +6,8 @@ from functools import partial
 
 import numpy as np
 
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s
+
 SLAB_VOXELS = 2**24  # of the finer grid at a time: 64 MB of float32
 
 
@@ -29,8 +31,8 @@ def _slabs(shape: Sequence[int], target: Sequence[int]) -> Iterator[slice]:
 
 
 def _resample_slab(
-    volume: np.ndarray, target: Sequence[int], rows: slice, values: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+    volume: AnyArray, target: Sequence[int], rows: slice, values: Callable[[AnyArray], Float32s]
+) -> Float32s:
     """Rows of `volume` resampled to shape `target`, float32; `values` turns slices as stored into float32.
 
     Voxel k of n along an axis has its centre at (k + 1/2) / n of the field of view, so the target's voxel lies at
@@ -38,7 +40,7 @@ def _resample_slab(
     torch.nn.functional.interpolate(mode="trilinear", align_corners=False), of which the first axis is done by hand
     because torch would need the whole volume in float32.
     """
-    import torch
+    import torch  # takes seconds, and only resampling needs it
 
     source = volume.shape[0]
     position = (np.arange(rows.start, rows.stop) + 0.5) * (source / target[0]) - 0.5
@@ -56,10 +58,10 @@ def _resample_slab(
     return planes[:, 0].numpy()
 
 
-def resample_image(volume: np.ndarray, out: np.ndarray, clip: tuple[float, float] | None = None) -> None:
+def resample_image(volume: AnyArray, out: Float32s, clip: tuple[float, float] | None = None) -> None:
     """Clip a volume and resample it linearly onto the grid of `out` (float32), which has the same field of view."""
 
-    def values(part: np.ndarray) -> np.ndarray:
+    def values(part: AnyArray) -> Float32s:
         part = part.astype(np.float32, copy=False)
         return part if clip is None else np.clip(part, np.float32(clip[0]), np.float32(clip[1]))
 
@@ -69,7 +71,7 @@ def resample_image(volume: np.ndarray, out: np.ndarray, clip: tuple[float, float
         out[rows] = _resample_slab(volume, out.shape, rows, values)
 
 
-def resample_classes(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def resample_classes(label: ClassIndices, shape: Sequence[int]) -> ClassIndices:
     """Resample class indices: each class's indicator linearly, then the class with the largest share of the voxel.
 
     A class index cannot be interpolated itself (between background and tumour would lie kidney). Taking the nearest
@@ -90,7 +92,7 @@ def resample_classes(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return resampled
 
 
-def _classes_in(label: np.ndarray) -> list[int]:
+def _classes_in(label: ClassIndices) -> list[int]:
     flat = label.reshape(-1, order="A")
     counts = np.zeros(256, dtype=np.int64)
     for start in range(0, flat.size, SLAB_VOXELS // 4):  # bincount makes an int64 copy of what it counts
@@ -98,11 +100,12 @@ def _classes_in(label: np.ndarray) -> list[int]:
     return [int(index) for index in np.flatnonzero(counts)]
 
 
-def _indicator(part: np.ndarray, index: int) -> np.ndarray:
-    return (part == index).astype(np.float32)
+def _indicator(part: ClassIndices, index: int) -> Float32s:
+    indicator: Float32s = (part == index).astype(np.float32)
+    return indicator
 
 
-def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def resample_probabilities(probabilities: Float32s, shape: Sequence[int]) -> ClassIndices:
     """Class indices uint8 (*shape): each class's map (n_classes, ...) resampled linearly, then the largest's class."""
     label = np.empty(tuple(shape), dtype=np.uint8)
     for rows in _slabs(probabilities.shape[1:], shape):
@@ -113,7 +116,7 @@ def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> n
     return label
 
 
-def _largest(maps: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
+def _largest(maps: Iterator[tuple[int, Float32s]]) -> ClassIndices:
     """The index of the largest map per voxel, the lower of equals. Maps come one at a time, by rising index."""
     first, best = next(maps)
     winner = np.full(best.shape, first, dtype=np.uint8)

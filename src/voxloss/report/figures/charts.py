@@ -4,15 +4,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from voxloss.evaluation.scores import seed_means
+from voxloss.evaluation.significance import case_values
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import STYLE, FigureFile, loss_colour, save_figure
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.record import StudyRecord, read_history
-
-if TYPE_CHECKING:
-    import pandas as pd
+from voxloss.report.record import StudyRecord
 
 GROUPS = 5  # of cases by volume, of equal number
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -20,10 +25,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 def precision_recall_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile | None:
     """Mean precision against mean recall of every loss, with their intervals, on curves of equal DSC; None without."""
-    import matplotlib as mpl
-    import numpy as np
-    from matplotlib.figure import Figure
-
     table = comparison.intervals
     table = table[(table["class"] == class_name) & table["metric"].isin(("precision", "recall"))]
     wide = table.pivot(index="loss", columns="metric", values=["mean", "low", "high"])
@@ -78,13 +79,8 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
         return save_figure(figure, folder, name, f"Precision against recall of {class_name}", caption, wide)
 
 
-def volume_table(comparison: Comparison, class_name: str) -> "pd.DataFrame":
+def volume_table(comparison: Comparison, class_name: str) -> pd.DataFrame:
     """Loss, case, volume_ml, value of the primary metric as ranked, and the group of the case by volume from 1."""
-    import pandas as pd
-
-    from voxloss.evaluation.scores import seed_means
-    from voxloss.evaluation.significance import case_values
-
     scores = comparison.scores
     volumes = seed_means(scores[(scores["class"] == class_name) & (scores["metric"] == "reference_volume")])
     volumes = volumes.groupby(["dataset", "case"])["value"].mean().rename("volume_ml")
@@ -101,9 +97,6 @@ def volume_table(comparison: Comparison, class_name: str) -> "pd.DataFrame":
 
 def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile | None:
     """The primary metric against the structure's volume: every case, and the mean of every loss in groups of cases."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     table = volume_table(comparison, class_name)
     if table.empty:
         return None
@@ -138,8 +131,6 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
 
 def _round_numbers(low: float, high: float) -> list[float]:
     """A few numbers between two positive ones for a logarithmic axis."""
-    from matplotlib.ticker import MaxNLocator
-
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for leading in ((1,), (1, 3), (1, 2, 5)):
         found = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]
@@ -148,11 +139,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [float(value) for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
 
 
-def ranks_figure(stability: "pd.DataFrame", class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
+def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
     """How often each loss has each rank, as one bar per loss."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 0.9 + 0.36 * len(stability)), layout="constrained")
@@ -183,14 +171,13 @@ def ranks_figure(stability: "pd.DataFrame", class_name: str, metric: str, name: 
         return save_figure(figure, folder, name, title, caption, stability)
 
 
-def cost_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
+def cost_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
     """Per loss the median over its epochs of their seconds, and the largest peak memory of its runs in GB."""
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for loss in losses:
         runs = [run for run in record.runs if run.loss == loss]
-        seconds = [entry["seconds"] for run in runs for entry in read_history(run) if not math.isnan(entry["seconds"])]
+        epochs = [epoch for run in runs for epoch in record.study.run_folder(run.run).history()]
+        seconds = [epoch.seconds for epoch in epochs if not math.isnan(epoch.seconds)]
         memory = [run.peak_memory / 1e9 for run in runs if run.peak_memory]
         rows.append(
             {
@@ -205,9 +192,6 @@ def cost_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
 
 def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> FigureFile | None:
     """Training time and memory of every loss; None where no run has recorded any."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     table = cost_table(record, losses)
     columns = [
         (column, label, form)

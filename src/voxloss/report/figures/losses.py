@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from voxloss.losses.curves import Cosine, Index, Power
 from voxloss.report.figures.scores import LINES, PALETTE, STYLE, FigureFile, save_figure
-from voxloss.report.names import LOSS_NAMES, SYMBOLS
+from voxloss.report.names import SYMBOLS, loss_titles
 
 FAMILIES = {
     "Distribution": ("cross_entropy", "focal"),
@@ -53,13 +59,9 @@ def _short(value: Any) -> str:
 
 def family_figure(folder: Path) -> FigureFile:
     """Figure 1: the losses by family, with an arrow from each to those that it contains."""
-    import matplotlib as mpl
-    import pandas as pd
-    from matplotlib.figure import Figure
-
     columns = {"Distribution": 0.0, "Compound": 1.0, "Region": 2.0}
     colours = dict(zip(columns, PALETTE, strict=False))
-    place, family_of = {}, {}
+    place, family_of, titles = {}, {}, loss_titles()
     for family, names in FAMILIES.items():
         for row, name in enumerate(names):
             place[name] = (columns[family], -(row + 0.5) * 4 / len(names))
@@ -70,7 +72,7 @@ def family_figure(folder: Path) -> FigureFile:
         boxes = {}
         for name, (x, y) in place.items():
             box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": colours[family_of[name]], "lw": 1.4}
-            label = axes.text(x, y, LOSS_NAMES[name], ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
+            label = axes.text(x, y, titles[name], ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
             boxes[name] = label.get_bbox_patch()
         axes.set_xlim(-0.5, 2.5)
         axes.set_ylim(-4.1, 0.5)
@@ -125,24 +127,15 @@ def curve_values(name: str, x: Any, gamma: float) -> Any:
         x: float64 tensor.
         gamma: as published: the exponent of focal and cosine Tversky, its inverse for focal Tversky.
     """
-    import torch
-
-    from voxloss.losses.formulas import cosine_power, error_power
-
     if name == "focal":
         return (1 - x) ** gamma * -torch.log(x)
     if name == "focal_tversky":
-        return error_power(1 - x, x, 1 / gamma)
-    return cosine_power(1 - x, x, gamma)
+        return Power(1 / gamma)(Index(x, 1 - x))
+    return Cosine(gamma)(Index(x, 1 - x))
 
 
 def curves_of_losses_figure(folder: Path) -> FigureFile:
     """Figure 2: focal, focal Tversky and cosine Tversky loss against their variable, for several γ."""
-    import matplotlib as mpl
-    import pandas as pd
-    import torch
-    from matplotlib.figure import Figure
-
     x = torch.linspace(0.005, 1, 200, dtype=torch.float64)
     parts = []
     with mpl.rc_context(STYLE):

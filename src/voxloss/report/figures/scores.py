@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from voxloss.evaluation.scores import seed_means
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.record import StudyRecord, chosen_epoch, read_history
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
+from voxloss.report.record import StudyRecord
+from voxloss.training.history import selected_epoch
+from voxloss.utilities.arrays import Float64s
 
 # Okabe and Ito's colours, told apart in every common kind of colour blindness, with grey for their yellow, which is
 # too faint on white.
@@ -44,12 +51,8 @@ class FigureFile:
     height: int
 
 
-def save_figure(
-    figure: "Figure", folder: Path, name: str, title: str, caption: str, data: "pd.DataFrame"
-) -> FigureFile:
+def save_figure(figure: Figure, folder: Path, name: str, title: str, caption: str, data: pd.DataFrame) -> FigureFile:
     """Write a figure and its data into `folder` and say what it is."""
-    import matplotlib as mpl
-
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=DPI)
@@ -66,12 +69,6 @@ def loss_colour(place: int) -> tuple[str, str]:
 
 def score_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile:
     """Box and strip plot of every case's primary metric, one row per loss, one figure per class."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from voxloss.evaluation.scores import seed_means
-
     metric = comparison.primary_metric
     scores = comparison.scores
     chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
@@ -101,10 +98,7 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
         return save_figure(figure, folder, name, f"{metric_name(metric)} of {class_name} per case", caption, means)
 
 
-def _box_and_strip(axes, values, place: int, colour: str) -> None:
-    import numpy as np
-    from matplotlib.cbook import boxplot_stats
-
+def _box_and_strip(axes: Axes, values: Float64s, place: int, colour: str) -> None:
     box = boxplot_stats(values)[0]
     axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.56, color=colour, alpha=0.18, linewidth=0)
     axes.barh(place, box["q3"] - box["q1"], left=box["q1"], height=0.56, fill=False, edgecolor=colour, linewidth=1)
@@ -117,19 +111,17 @@ def _box_and_strip(axes, values, place: int, colour: str) -> None:
     axes.scatter([values.mean()], [place], s=30, marker="D", color="white", edgecolors=colour, linewidths=1.3, zorder=4)
 
 
-def curves_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
+def curves_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
     """Validation Dice per loss and epoch: mean over the runs that got so far, how many those are, and of how many it is
     the epoch whose weights were taken."""
-    import pandas as pd
-
-    selection, rows = record.setting("training", "selection", "last"), []
+    rows = []
     for run in record.runs:
         if run.loss in losses:
-            history = read_history(run)
-            chosen = chosen_epoch(history, selection) if run.state == "done" else None
-            for entry in history:
-                epoch = entry["epoch"]
-                rows.append((run.loss, epoch, entry["validation_dice"], int(epoch == chosen)))
+            history = record.study.run_folder(run.run).history()
+            done = run.state == "done" and not record.study.imported
+            chosen = selected_epoch(history, record.study.config.training.selection) if done else None
+            for epoch in history:
+                rows.append((run.loss, epoch.number, epoch.validation_dice, int(epoch.number == chosen)))
     table = pd.DataFrame(rows, columns=["loss", "epoch", "validation_dice", "chosen"]).dropna()
     grouped = table.groupby(["loss", "epoch"])
     return grouped.agg(
@@ -139,10 +131,6 @@ def curves_table(record: StudyRecord, losses: Sequence[str]) -> "pd.DataFrame":
 
 def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> FigureFile | None:
     """Mean foreground Dice on the validation batches by epoch, with the epochs chosen; None without a history."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     table = curves_table(record, losses)
     if table.empty:
         return None

@@ -4,18 +4,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from nibabel.orientations import apply_orientation, io_orientation
+from numpy.typing import ArrayLike
 
 from voxloss.data.case import Case, read_image, read_label
+from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
 from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Mask
 from voxloss.utilities.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike
 
 # Of Okabe and Ito's colours those that show on grey, from dark to light images.
 CONTOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
@@ -32,7 +39,7 @@ class Panel:
 
     loss: str
     title: str
-    mask: "np.ndarray | None"
+    mask: ClassIndices | None
     dice: float
 
 
@@ -49,10 +56,10 @@ def representative_case(comparison: Comparison) -> str:
     means = chosen.groupby("case", as_index=False)["value"].mean().dropna()
     if means.empty:
         raise InputError(f"no case has a DSC of {comparison.primary_class}")
-    return means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2]
+    return str(means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2])
 
 
-def radiological_plane(volume: "np.ndarray", affine: "ArrayLike", index: int) -> "np.ndarray":
+def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int) -> AnyArray:
     """Axial slice `index`, counted from the feet, as it is looked at: patient's right on the left, front on top.
 
     Args:
@@ -62,19 +69,14 @@ def radiological_plane(volume: "np.ndarray", affine: "ArrayLike", index: int) ->
     return _canonical(volume, affine)[:, :, index].T[::-1, ::-1]
 
 
-def _canonical(volume: "np.ndarray", affine: "ArrayLike") -> "np.ndarray":
+def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
     """The same voxels with axes to the patient's right, front and head (`nibabel.as_closest_canonical`'s order)."""
-    import numpy as np
-    from nibabel.orientations import apply_orientation, io_orientation
-
-    return apply_orientation(volume, io_orientation(np.asarray(affine)))
+    turned: AnyArray = apply_orientation(volume, io_orientation(np.asarray(affine)))
+    return turned
 
 
-def plane_spacing_mm(spacing_mm: Sequence[float], affine: "ArrayLike") -> tuple[float, float]:
+def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike) -> tuple[float, float]:
     """Height and width of a pixel of `radiological_plane`."""
-    import numpy as np
-    from nibabel.orientations import io_orientation
-
     by_direction = dict(zip(io_orientation(np.asarray(affine))[:, 0].astype(int), spacing_mm, strict=True))
     return by_direction[1], by_direction[0]
 
@@ -87,13 +89,10 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     Raises:
         InputError: the case's image or mask cannot be read.
     """
-    import numpy as np
-    import pandas as pd
-
     case_id = representative_case(comparison)
-    case = next(case for case in record.dataset.cases if case.case_id == case_id)
-    reference, geometry = read_label(case, record.dataset.label_values)
-    target = record.dataset.classes.index(comparison.primary_class)
+    case = next(case for case in record.study.dataset.cases if case.case_id == case_id)
+    reference, geometry = read_label(case, record.study.dataset.label_values)
+    target = record.study.dataset.classes.index(comparison.primary_class)
     areas = np.count_nonzero(_canonical(reference, geometry.affine) == target, axis=(0, 1))
     index = int(np.argmax(areas))
     reference_plane = radiological_plane(reference, geometry.affine, index)
@@ -109,10 +108,10 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
     panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
     below = (
-        len(record.dataset.classes) == 2
+        len(record.study.dataset.classes) == 2
     )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
-    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.dataset.classes)
+    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
     caption = (
         f"Case {case_id}, axial slice {index + 1} of {len(areas)} from the feet, the one with the most "
         f"{comparison.primary_class} in the reference; patient's right on the left. Of all cases it has the median "
@@ -126,54 +125,49 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
             "pixels": np.nan if panel.mask is None else int(np.count_nonzero(panel.mask == place)),
         }
         for panel in panels
-        for place, name in enumerate(record.dataset.classes)
+        for place, name in enumerate(record.study.dataset.classes)
         if place
     )  # fmt: skip
     return save_figure(figure, folder, "slices", "A representative case", caption, data)
 
 
-def grey_window(record: StudyRecord, image: "np.ndarray") -> tuple[float, float]:
+def grey_window(record: StudyRecord, image: Float32s) -> tuple[float, float]:
     """The clipping range of the preparation where it has one (CT), else the volume's 1st to 99th percentile.
 
     Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.
     """
-    import numpy as np
-
-    clip = record.setting("preparation", "clip")
-    if clip:
-        return float(clip[0]), float(clip[1])
+    clip = None if record.study.imported else record.study.config.preparation.clip
+    if clip is not None:
+        return clip
     sample = image.ravel(order="K")[:: max(1, image.size // 1_000_000)]
     inside = sample[sample > sample.min()]
     low, high = np.percentile(inside if len(inside) else sample, (1, 99))
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def visible_frame(bright: "np.ndarray", masks: Sequence["np.ndarray"]) -> tuple[slice, slice]:
+def visible_frame(bright: Mask, masks: Sequence[ClassIndices]) -> tuple[slice, slice]:
     """The part of a plane that has something to see: what is brighter than black, and every mask, with a margin."""
-    import numpy as np
+    whole = tuple(slice(0, extent) for extent in bright.shape)
+    rows, columns = enclosing_box(map(bounding_box, (bright, *masks))) or whole
+    return _widened(rows, bright.shape[0]), _widened(columns, bright.shape[1])
 
-    seen = np.logical_or.reduce([bright, *(mask > 0 for mask in masks)])
-    frame = []
-    for axis, extent in enumerate(seen.shape):
-        where = np.flatnonzero(seen.any(axis=1 - axis))
-        margin = max(1, extent // 50)
-        first, last = (where[0], where[-1]) if len(where) else (0, extent - 1)
-        frame.append(slice(max(0, int(first) - margin), min(extent, int(last) + 1 + margin)))
-    return frame[0], frame[1]
+
+def _widened(part: slice, extent: int) -> slice:
+    margin = max(1, extent // 50)
+    return slice(max(0, part.start - margin), min(extent, part.stop + margin))
 
 
 def _loss_panel(
-    record: StudyRecord, comparison: Comparison, case: Case, loss: str, affine: "ArrayLike", index: int
+    record: StudyRecord, comparison: Comparison, case: Case, loss: str, affine: ArrayLike, index: int
 ) -> Panel:
     scores = comparison.scores
     chosen = scores[(scores["loss"] == loss) & (scores["case"] == case.case_id) & (scores["metric"] == "dice")]
     chosen = chosen[chosen["class"] == comparison.primary_class].sort_values("seed")
     seed, dice = int(chosen["seed"].iloc[0]), float(chosen["value"].iloc[0])
-    run = record.run(loss, record.fold_of(case.case_id), seed)
-    path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
-    if path is None or not path.is_file():
+    path = record.prediction(loss, case.case_id, seed)
+    if path is None:
         return Panel(loss, f"{loss_name(loss)}\nno prediction", None, dice)
-    mask, _ = read_label(replace(case, label=path), record.dataset.label_values)
+    mask, _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
     return Panel(
         loss,
@@ -185,17 +179,13 @@ def _loss_panel(
 
 def _draw(
     panels: Sequence[Panel],
-    grey: "np.ndarray",
+    grey: Float32s,
     window: tuple[float, float],
     pixel_mm: tuple[float, float],
     crop: tuple[float, float, float, float] | None,
     below: bool,
     classes: Sequence[str],
-) -> Any:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
+) -> Figure:
     rows, columns = grey.shape
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)
@@ -229,7 +219,14 @@ def _contour_colour(class_index: int) -> str:
     return CONTOURS[(class_index - 1) % len(CONTOURS)]
 
 
-def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
+def _draw_plane(
+    axes: Axes,
+    grey: Float32s,
+    mask: ClassIndices | None,
+    window: tuple[float, float],
+    pixel_mm: tuple[float, float],
+    width: float,
+) -> None:
     axes.set_axis_on()
     axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_mm[0] / pixel_mm[1])
     axes.set_xticks([])
@@ -243,24 +240,20 @@ def _draw_plane(axes, grey, mask, window, pixel_mm, width: float) -> None:
             axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
 
 
-def inset_crop(
-    structure: "np.ndarray", share_of_panel: float = INSET_SHARE
-) -> tuple[float, float, float, float] | None:
+def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:
     """The frame to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
 
     It holds the structure with some space around; None where a picture of it as wide as this share of the panel would
     hardly magnify it.
     """
-    import numpy as np
-
     rows, columns = structure.shape
-    where_rows, where_columns = np.nonzero(structure)
-    if len(where_rows) == 0:
+    box = bounding_box(structure)
+    if box is None:
         return None
-    centre = (float(where_rows.min() + where_rows.max()) / 2, float(where_columns.min() + where_columns.max()) / 2)
+    centre = [(part.start + part.stop - 1) / 2 for part in box]
     # As shares of the plane's height and width, so that the frame keeps the plane's proportions.
-    share = max(np.ptp(where_rows) + 1, 4) / rows, max(np.ptp(where_columns) + 1, 4) / columns
-    side = max(1.3 * max(share), 0.12)
+    share = max(max(part.stop - part.start, 4) / extent for part, extent in zip(box, structure.shape, strict=True))
+    side = max(1.3 * share, 0.12)
     if side * LEAST_MAGNIFICATION > share_of_panel:
         return None
     top = min(max(centre[0] - side * rows / 2, -0.5), rows - 0.5 - side * rows)
@@ -285,9 +278,15 @@ def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]
     return far, far
 
 
-def _draw_inset(axes, inset, grey, mask, window, pixel_mm, crop) -> None:
-    from matplotlib.patches import Rectangle
-
+def _draw_inset(
+    axes: Axes,
+    inset: Axes,
+    grey: Float32s,
+    mask: ClassIndices | None,
+    window: tuple[float, float],
+    pixel_mm: tuple[float, float],
+    crop: tuple[float, float, float, float],
+) -> None:
     left, right, top, bottom = crop
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.6))
     _draw_plane(inset, grey, mask, window, pixel_mm, 1.3)

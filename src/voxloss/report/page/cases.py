@@ -11,19 +11,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
 from voxloss.data.case import Case, read_image, read_label
+from voxloss.evaluation.significance import case_values
+from voxloss.geometry.components import bounding_box, enclosing_box, largest_component
+from voxloss.geometry.distances import innermost_voxel
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.slices import grey_window
 from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float64s, Mask
 from voxloss.utilities.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import ArrayLike
 
 # A case of more voxels is cut to what surrounds its structures, and if that is not enough thinned out.
 VIEWER_VOXELS = 6_000_000
@@ -44,8 +48,6 @@ class CaseRow:
 
 def case_rows(comparison: Comparison) -> list[CaseRow]:
     """All cases with a value of the primary class for some loss, by falling spread (highest minus lowest), then id."""
-    from voxloss.evaluation.significance import case_values
-
     scores = comparison.scores
     wide = case_values(scores, comparison.primary_class, comparison.primary_metric)
     own = scores[scores["class"] == comparison.primary_class]
@@ -60,10 +62,8 @@ def case_rows(comparison: Comparison) -> list[CaseRow]:
     return sorted(rows, key=lambda row: (-row.spread, row.case_id))
 
 
-def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> "pd.DataFrame":
+def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> pd.DataFrame:
     """The rows as a table: case, fold, volume_ml, spread, and a column per loss."""
-    import pandas as pd
-
     return pd.DataFrame(
         [(row.case_id, row.fold, row.volume_ml, row.spread, *row.values) for row in rows],
         columns=["case", "fold", "volume_ml", "spread", *losses],
@@ -77,7 +77,7 @@ def write_viewer_cases(
 
     The predictions are those of the first seed.
     """
-    cases = {case.case_id: case for case in record.dataset.cases}
+    cases = {case.case_id: case for case in record.study.dataset.cases}
     files: dict[str, str] = {}
     missing = []
     for case_id in case_ids:
@@ -96,11 +96,9 @@ def write_viewer_cases(
 
 
 def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, Any]:
-    import numpy as np
-
-    reference, geometry = read_label(case, record.dataset.label_values)
+    reference, geometry = read_label(case, record.study.dataset.label_values)
     predictions = _predictions(record, comparison, case)
-    classes = range(1, len(record.dataset.classes))
+    classes = range(1, len(record.study.dataset.classes))
     errors = {
         loss: {str(index): _largest_error(reference == index, mask == index, geometry.affine) for index in classes}
         for loss, mask in predictions.items()
@@ -121,34 +119,29 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
     }
 
 
-def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> "dict[str, np.ndarray]":
-    fold, seed = record.fold_of(case.case_id), _shown_seed(record)
+def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, ClassIndices]:
+    seed = _shown_seed(record)
     predictions = {}
     for loss in comparison.losses:
-        run = record.run(loss, fold, seed)
-        path = run.folder / "predictions" / f"{case.case_id}.nii.gz" if run else None
-        if path is not None and path.is_file():
-            predictions[loss], _ = read_label(replace(case, label=path), record.dataset.label_values)
+        path = record.prediction(loss, case.case_id, seed)
+        if path is not None:
+            predictions[loss], _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     return predictions
 
 
 def _shown_seed(record: StudyRecord) -> int:
-    return min(record.seeds, default=0)
+    return min(record.study.comparison.seeds, default=0)
 
 
-def _frame(masks: "Sequence[np.ndarray]") -> tuple[slice, ...]:
+def _frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
     """The part of the grid, and the step along each axis, that the viewer shows."""
-    import numpy as np
-
     shape = masks[0].shape
     frame = [slice(0, extent) for extent in shape]
-    if math.prod(shape) > VIEWER_VOXELS:
-        for axis, extent in enumerate(shape):
-            others = tuple(other for other in range(3) if other != axis)
-            seen = np.flatnonzero(np.logical_or.reduce([mask.any(axis=others) for mask in masks]))
-            if len(seen):
-                margin = max(LEAST_MARGIN, round(MARGIN * (seen[-1] - seen[0])))
-                frame[axis] = slice(max(0, int(seen[0]) - margin), min(extent, int(seen[-1]) + 1 + margin))
+    structures = enclosing_box(map(bounding_box, masks)) if math.prod(shape) > VIEWER_VOXELS else None
+    if structures is not None:
+        for axis, (part, extent) in enumerate(zip(structures, shape, strict=True)):
+            margin = max(LEAST_MARGIN, round(MARGIN * (part.stop - part.start - 1)))
+            frame[axis] = slice(max(0, part.start - margin), min(extent, part.stop + margin))
     steps = [1, 1, 1]
     extents = [part.stop - part.start for part in frame]
     while math.prod(-(-extent // step) for extent, step in zip(extents, steps, strict=True)) > VIEWER_VOXELS:
@@ -157,48 +150,32 @@ def _frame(masks: "Sequence[np.ndarray]") -> tuple[slice, ...]:
     return tuple(slice(part.start, part.stop, step) for part, step in zip(frame, steps, strict=True))
 
 
-def _window_affine(frame: tuple[slice, ...]) -> "np.ndarray":
+def _window_affine(frame: tuple[slice, ...]) -> Float64s:
     """From voxels of the frame to voxels of the whole grid, as 4 × 4."""
-    import numpy as np
-
     affine = np.diag([*(part.step or 1 for part in frame), 1]).astype(float)
     affine[:3, 3] = [part.start for part in frame]
     return affine
 
 
-def _nifti(array: "np.ndarray", affine: "np.ndarray") -> str:
+def _nifti(array: AnyArray, affine: Float64s) -> str:
     """A compressed NIfTI file of bytes as base64."""
-    import nibabel
-    import numpy as np
-
     image = nibabel.Nifti1Image(np.ascontiguousarray(array, dtype=np.uint8), affine)
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
 
 
-def _largest_error(reference: "np.ndarray", prediction: "np.ndarray", affine: "ArrayLike") -> dict[str, Any] | None:
-    """Where the largest connected piece of missed or of invented voxels is, in world mm, and its size; None without."""
-    import numpy as np
-    from scipy import ndimage
-
-    boxes = ndimage.find_objects((reference != prediction).view(np.uint8))
-    if not boxes:
+def _largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
+    """Where the largest component of missed or of invented voxels is, in world mm, and its size; None without any."""
+    cut = bounding_box(reference != prediction)
+    if cut is None:
         return None
-    cut = boxes[0]  # the part of the grid that has errors
-    largest: tuple[int, str, np.ndarray] | None = None
-    for kind, wrong in (("missed", reference[cut] & ~prediction[cut]), ("invented", prediction[cut] & ~reference[cut])):
-        pieces, count = ndimage.label(wrong, structure=np.ones((3, 3, 3)))
-        if not count:
-            continue
-        sizes = np.bincount(pieces.ravel())[1:]
-        if largest is None or sizes.max() > largest[0]:
-            largest = int(sizes.max()), kind, pieces == int(sizes.argmax()) + 1
-    assert largest is not None
-    size, kind, piece = largest
-    # The voxel furthest from the piece's border: its centroid may lie outside it.
-    depth = np.asarray(ndimage.distance_transform_cdt(np.pad(piece, 1)))[1:-1, 1:-1, 1:-1]
-    places = zip(np.unravel_index(depth.argmax(), depth.shape), cut, strict=True)
+    missed, n_missed = largest_component(reference[cut] & ~prediction[cut])
+    invented, n_invented = largest_component(prediction[cut] & ~reference[cut])
+    kind, component, size = (
+        ("invented", invented, n_invented) if n_invented > n_missed else ("missed", missed, n_missed)
+    )
+    places = zip(innermost_voxel(component), cut, strict=True)
     matrix = np.asarray(affine)
-    millimetres = matrix @ [*(int(place) + part.start for place, part in places), 1]
+    millimetres = matrix @ [*(place + part.start for place, part in places), 1]
     volume_ml = size * abs(np.linalg.det(matrix[:3, :3])) / 1000
     return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(float(volume_ml), 3), "kind": kind}
 
@@ -208,7 +185,7 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
 
     The scores are those of the predictions that are shown, of the first seed.
     """
-    classes = list(record.dataset.classes)
+    classes = list(record.study.dataset.classes)
     scores = comparison.scores
     dice = scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))]
     dice = dice[dice["seed"] == _shown_seed(record)][["case", "loss", "class", "value"]]
@@ -222,5 +199,5 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
         "primary": classes.index(comparison.primary_class),
         "files": files,
         "dice": values,
-        "seed": _shown_seed(record) if len(record.seeds) > 1 else None,
+        "seed": _shown_seed(record) if len(record.study.comparison.seeds) > 1 else None,
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import voxloss
 from voxloss.data.check.findings import Report, class_table, grouped, number_text, patch_text
 from voxloss.report.page.templates import page_environment
 from voxloss.utilities.errors import InputError
@@ -33,8 +34,6 @@ def write_check(report: Report, folder: Path) -> Path:
 
 def render_check(report: Report) -> str:
     """The page as HTML; names and messages in it are escaped."""
-    import voxloss
-
     dropped: dict[str, list[str]] = defaultdict(list)
     for case_id, reason in report.dropped:
         dropped[reason].append(case_id)

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
+import voxloss
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.page.cases import CaseRow
 from voxloss.report.page.templates import page_environment
-from voxloss.report.record import RunRecord, StudyRecord
+from voxloss.report.record import StudyRecord
 from voxloss.report.summary import Summary
-from voxloss.report.tables.formats import Table
+from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
+from voxloss.study.folder import RunStatus
 from voxloss.utilities.text import count_of, duration_text
 
 # As `batch_check` gives it.
@@ -60,18 +64,13 @@ class Contents:
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
     """The page as HTML; every name, path and reason in it is escaped."""
-    import yaml
-
-    import voxloss
-    from voxloss.report.tables.formats import to_html
-
     tests = [(test, TEST_NAMES[test], TEST_NOTES[test]) for test in ("signed_rank", "rank_sum")]
     return (
         page_environment()
         .get_template("index.html")
         .render(
-            name=str(record.config.get("name") or record.folder.name),
-            dataset=record.dataset.name,
+            name=str(record.study.name),
+            dataset=record.study.dataset.name,
             facts=_facts(record, comparison),
             contents=contents,
             losses=[loss_name(loss) for loss in comparison.losses],
@@ -83,37 +82,38 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             states=_states(record.runs),
             troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
-            settings=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
+            settings=yaml.safe_dump(record.study.description.config, sort_keys=False, allow_unicode=True),
             environment=_environment(record),
-            batches=IMPORTED if record.imported else batch_check(record.runs),
+            batches=IMPORTED if record.study.imported else batch_check(record.runs),
             version=voxloss.__version__,
         )
     )
 
 
 def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]:
-    training = record.config.get("training") or {}
     n_cases = str(comparison.n_cases)
-    if comparison.n_cases < len(record.dataset.cases):
-        n_cases += f" of {len(record.dataset.cases)}"
+    if comparison.n_cases < len(record.study.dataset.cases):
+        n_cases += f" of {len(record.study.dataset.cases)}"
     facts = [
         ("Losses", str(len(comparison.losses))),
         ("Cases", n_cases),
         ("Folds", str(comparison.n_folds)),
         ("Seeds", str(comparison.n_seeds)),
     ]
-    if training.get("epochs") and training.get("iterations"):
-        facts.append(("Training", f"{training['epochs']} × {training['iterations']} steps"))
+    if not record.study.imported:
+        training = record.study.config.training
+        facts.append(("Training", f"{training.epochs} × {training.iterations} steps"))
     return facts
 
 
 def _environment(record: StudyRecord) -> list[tuple[str, str]]:
-    rows = [(str(key), str(value)) for key, value in record.environment.items()]
-    rows.append(("cases", f"{len(record.dataset.cases)} of {record.dataset.name}"))
-    if record.data_digest:
-        rows.append(("digest of images and masks", record.data_digest))
-    rows.append(("seeds", ", ".join(map(str, record.seeds))))
-    rows.append(("seed of the folds", str(record.setting("splits", "seed", ""))))
+    rows = [(str(key), str(value)) for key, value in record.study.description.environment.items()]
+    rows.append(("cases", f"{len(record.study.dataset.cases)} of {record.study.dataset.name}"))
+    if record.study.data_digest:
+        rows.append(("digest of images and masks", record.study.data_digest))
+    rows.append(("seeds", ", ".join(map(str, record.study.comparison.seeds))))
+    if not record.study.imported:
+        rows.append(("seed of the folds", str(record.study.config.splits.seed)))
     return rows
 
 
@@ -125,12 +125,12 @@ def _known(state: str) -> str:
     return state if state in STATE_ORDER else "pending"
 
 
-def _states(runs: Sequence[RunRecord]) -> list[tuple[str, int]]:
+def _states(runs: Sequence[RunStatus]) -> list[tuple[str, int]]:
     counts = Counter(_known(run.state) for run in runs)
     return [(state, counts[state]) for state in reversed(STATE_ORDER) if counts[state]]
 
 
-def _run_row(run: RunRecord) -> dict[str, Any]:
+def _run_row(run: RunStatus) -> dict[str, Any]:
     return {
         "loss": loss_name(run.loss),
         "fold": run.fold,
@@ -144,7 +144,7 @@ def _run_row(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def batch_check(runs: Sequence[RunRecord]) -> tuple[bool, str]:
+def batch_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
     """Whether all finished runs of a fold and seed saw the same batches, and the sentence that says so."""
     groups: dict[tuple[int, int], set[str]] = {}
     compared: Counter[tuple[int, int]] = Counter()

@@ -1,10 +1,12 @@
 """A study's report over HTTP, for the browser of this machine alone."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from voxloss.utilities.errors import InputError
@@ -35,10 +37,10 @@ class ReportServer(ThreadingHTTPServer):
 class _Handler(SimpleHTTPRequestHandler):
     server: ReportServer
 
-    def __init__(self, request, client_address, server: ReportServer) -> None:
+    def __init__(self, request: Any, client_address: Any, server: ReportServer) -> None:  # as the base class passes on
         super().__init__(request, client_address, server, directory=str(server.study))
 
-    def send_head(self):
+    def send_head(self) -> io.BytesIO | BinaryIO | None:
         # Another site's name that points to this address must not read the report (DNS rebinding).
         if self.headers.get("Host", "") not in {
             f"{name}{port}" for name in (LOOPBACK, "localhost") for port in self.server.named_port

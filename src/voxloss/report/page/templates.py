@@ -1,15 +1,10 @@
 """How pages are made from templates: everything that is put into one is escaped."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 
-def page_environment() -> "Environment":
+def page_environment() -> Environment:
     """The templates of this package, escaping, and refusing names that nobody gave."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
     return Environment(
         loader=PackageLoader("voxloss.report.page"),
         autoescape=select_autoescape(default=True, default_for_string=True),

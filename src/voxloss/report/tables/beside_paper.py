@@ -1,28 +1,22 @@
 """A preset's results beside those that the paper prints: means with intervals, and the tests' p-values."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
 from voxloss.report.tables.paper_numbers import METRICS, PAPER_ORDER, PAPER_P, PAPER_RESULTS
 from voxloss.report.tables.scores import interval_text, p_text, stars
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 TABLES = {"kits19": ("Table 1", "Table 2"), "brats20": ("Table 3", "Table 4")}
 
 
-def beside_paper(
-    intervals: "pd.DataFrame", losses: Sequence[str], classes: Sequence[str], preset: str
-) -> "pd.DataFrame":
+def beside_paper(intervals: pd.DataFrame, losses: Sequence[str], classes: Sequence[str], preset: str) -> pd.DataFrame:
     """The means and intervals of a reproduction and the paper's, for the losses that both have.
 
     Columns: loss, class, metric, mean, half_width, low, high, paper, paper_half_width.
     """
-    import pandas as pd
-
     published = pd.DataFrame(
         [
             (loss, class_name, metric, *value)
@@ -37,7 +31,7 @@ def beside_paper(
     return joined[[*key, *ours, "paper", "paper_half_width"]]
 
 
-def paper_table(beside: "pd.DataFrame", classes: Sequence[str], preset: str) -> Table:
+def paper_table(beside: pd.DataFrame, classes: Sequence[str], preset: str) -> Table:
     """What `beside_paper` gave, two rows per loss: this study's and the paper's."""
     rows = []
     for loss, entries in beside.groupby("loss", sort=False):
@@ -58,13 +52,11 @@ def paper_table(beside: "pd.DataFrame", classes: Sequence[str], preset: str) -> 
     )
 
 
-def beside_paper_tests(rank_sum: "pd.DataFrame", classes: Sequence[str], preset: str) -> "pd.DataFrame":
+def beside_paper_tests(rank_sum: pd.DataFrame, classes: Sequence[str], preset: str) -> pd.DataFrame:
     """This study's Holm-adjusted rank-sum p of DSC and the paper's, for the pairs of losses that both have.
 
     Columns: class, row, column (in the paper's order), statistic (row minus column), p_holm, paper.
     """
-    import pandas as pd
-
     by_pair = {
         (entry["class"], entry["row"], entry["column"]): (entry["statistic"], entry["p_holm"])
         for entry in rank_sum[rank_sum["metric"] == "dice"].to_dict("records")
@@ -84,7 +76,7 @@ def beside_paper_tests(rank_sum: "pd.DataFrame", classes: Sequence[str], preset:
     return pd.DataFrame(rows, columns=["class", "row", "column", "statistic", "p_holm", "paper"])
 
 
-def paper_tests_table(beside: "pd.DataFrame", class_name: str, preset: str) -> Table:
+def paper_tests_table(beside: pd.DataFrame, class_name: str, preset: str) -> Table:
     """The lower triangle of one class, each cell this study's p and in brackets the paper's."""
     own = beside[beside["class"] == class_name]
     by_pair = {(entry["row"], entry["column"]): entry for entry in own.to_dict("records")}

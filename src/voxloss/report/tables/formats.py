@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from rich.table import Table as ConsoleTable
+from markupsafe import Markup, escape
+from rich import box
+from rich.table import Table as ConsoleTable
+from rich.text import Text
 
 Shade = Literal["", "positive", "negative"]
 
@@ -130,13 +131,11 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(table: Table, sortable: bool = False) -> "Markup":
+def to_html(table: Table, sortable: bool = False) -> Markup:
     """A `<table>` with every name and value escaped, and its footnotes; the caption is left to the page.
 
     sortable: the page's script lets its rows be sorted by a click on a column's heading.
     """
-    from markupsafe import Markup, escape
-
     head = Markup("")
     if table.groups:
         spans = (
@@ -154,9 +153,7 @@ def to_html(table: Table, sortable: bool = False) -> "Markup":
     ).format(label, Markup(" data-sortable") if sortable else "", head, body, notes)
 
 
-def _html_row(row: tuple[Cell, ...]) -> "Markup":
-    from markupsafe import Markup
-
+def _html_row(row: tuple[Cell, ...]) -> Markup:
     cells = [Markup('<th scope="row">{}</th>').format(row[0].text)]
     for cell in row[1:]:
         kind = " ".join(part for part in (cell.shade, "strong" if cell.strong else "") if part)
@@ -166,12 +163,8 @@ def _html_row(row: tuple[Cell, ...]) -> "Markup":
     return Markup("").join(cells)
 
 
-def to_console(table: Table) -> "ConsoleTable":
+def to_console(table: Table) -> ConsoleTable:
     """A rich table, set closer when it has many columns; names are printed as they are, never read as markup."""
-    from rich import box
-    from rich.table import Table as ConsoleTable
-    from rich.text import Text
-
     padding = 1 if len(table.header) <= 5 else 0
     console_table = ConsoleTable(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, padding), show_edge=False

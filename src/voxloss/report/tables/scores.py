@@ -3,15 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from voxloss.evaluation.metrics import METRICS
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Shade, Table
 from voxloss.utilities.text import count_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STARS = ((0.001, "‡"), (0.01, "**"), (0.05, "*"))
 STARS_KEY = "* p < 0.05, ** p < 0.01, ‡ p < 0.001"
@@ -60,7 +59,7 @@ def stars(p: float) -> str:
 
 
 def scores_table(
-    intervals: "pd.DataFrame",
+    intervals: pd.DataFrame,
     losses: Sequence[str],
     classes: Sequence[str],
     metrics: Sequence[str],
@@ -131,7 +130,7 @@ def _left_out_notes(
 
 
 def significance_matrix(
-    pairs: "pd.DataFrame",
+    pairs: pd.DataFrame,
     class_name: str,
     metric: str,
     losses: Sequence[str],

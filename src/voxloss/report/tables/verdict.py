@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pandas as pd
 
 from voxloss.evaluation.effects import Friedman
 from voxloss.evaluation.verdict import Verdict
@@ -10,9 +12,6 @@ from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
 from voxloss.report.tables.scores import p_text
 from voxloss.utilities.text import count_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAMED = 3  # losses of the first tier that a sentence names
 
@@ -49,7 +48,7 @@ def verdict_table(
     verdict: Verdict,
     class_name: str,
     metric: str,
-    effects: "pd.DataFrame | None" = None,
+    effects: pd.DataFrame | None = None,
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
 ) -> Table:
@@ -83,7 +82,7 @@ def verdict_table(
     )
 
 
-def _effect_cells(effects: "pd.DataFrame", best: str, loss: str) -> list[Cell]:
+def _effect_cells(effects: pd.DataFrame, best: str, loss: str) -> list[Cell]:
     """How far below the best a loss is on the median case, and on which share of the cases it does better."""
     forward = effects[(effects["row"] == best) & (effects["column"] == loss)]
     backward = effects[(effects["row"] == loss) & (effects["column"] == best)]
@@ -97,7 +96,7 @@ def _effect_cells(effects: "pd.DataFrame", best: str, loss: str) -> list[Cell]:
     return [Cell(f"{median + 0.0:.3f}{interval}"), Cell(f"{better:.0%}")]
 
 
-def stability_table(stability: "pd.DataFrame", class_name: str, metric: str) -> Table:
+def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Table:
     """How often each loss has each rank, in per cent."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     rows = []
@@ -151,7 +150,8 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
     return text
 
 
-def _between(verdict: Verdict, better: str, worse: str):
+def _between(verdict: Verdict, better: str, worse: str) -> Any:
+    """The row of `Verdict.pairs` about two losses, its columns as attributes."""
     pairs = verdict.pairs
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())
 

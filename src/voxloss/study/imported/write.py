@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-import voxloss
-from voxloss.data.case import Case
+from voxloss import __version__
+from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset
 from voxloss.evaluation.scores import write_scores
-from voxloss.study.folder import is_imported
+from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import atomic_folder, write_json
+from voxloss.utilities.files import atomic_folder
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def require_free(study: Path) -> None:
     """
     if study.exists() and not study.is_dir():
         raise InputError(f"{study} is a file, not a folder for a study")
-    if study.is_dir() and any(study.iterdir()) and not is_imported(study):
+    if study.is_dir() and any(study.iterdir()) and not StudyFolder(study).is_imported():
         raise InputError(f"{study} is not empty and not an earlier import; name another folder with --study")
 
 
@@ -87,49 +86,33 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
     if imported.tolerance_mm is not None:
         comparison["tolerance_mm"] = imported.tolerance_mm
     with atomic_folder(study) as folder:
-        write_json(folder / "dataset.json", _dataset_content(imported.dataset))
-        write_json(folder / "folds.json", {"seed": None, "folds": folds})
-        write_scores(folder / "scores.csv", scores)
-        for loss in imported.keys:
+        files = StudyFolder(folder)
+        files.write_dataset(imported.dataset, digest=False)
+        files.write_folds(folds)
+        write_scores(files.scores_file, scores)
+        choices = dict(zip(imported.keys, map(LossChoice.of, imported.losses), strict=True))
+        for choice in choices.values():
             for fold in (fold for fold, cases in enumerate(folds) if cases):
                 for seed in seeds:
-                    run = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}"
-                    run.mkdir(parents=True)
-                    write_json(run / "status.json", {"state": "done", "loss": loss, "fold": fold, "seed": seed})
+                    files.write_status(RunStatus(Run(choice, fold, seed), "done"))
         for (loss, fold, seed, case), source in imported.predictions.items():
-            target = folder / "runs" / loss / f"fold-{fold}" / f"seed-{seed}" / "predictions"
-            target.mkdir(exist_ok=True)
+            target = files.run(Run(choices[loss], fold, seed)).prediction(case)
+            target.parent.mkdir(exist_ok=True)
             if source.name.endswith(".gz"):
-                shutil.copyfile(source, target / f"{case}.nii.gz")
+                shutil.copyfile(source, target)
             else:
-                (target / f"{case}.nii.gz").write_bytes(gzip.compress(source.read_bytes(), mtime=0))
-        content = {
-            "imported": dict(imported.origin),
-            "config": {"name": imported.name, "comparison": comparison},
-            "environment": {
-                "voxloss": voxloss.__version__,
-                **{f"imported {key}": _text(value) for key, value in imported.origin.items()},
-            },
-        }
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (folder / "study.yaml").write_text(text, encoding="utf-8")
+                target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
+        files.write_description(
+            Description(
+                config={"name": imported.name, "comparison": comparison},
+                environment={
+                    "voxloss": __version__,
+                    **{f"imported {key}": _text(value) for key, value in imported.origin.items()},
+                },
+                imported=dict(imported.origin),
+            )
+        )
     return Summary(len(imported.keys), sum(map(bool, folds)), len(seeds), len(case_folds), note)
-
-
-def _dataset_content(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "classes": list(dataset.classes),
-        "label_values": {str(value): index for value, index in dataset.label_values.items()},
-        "value_hints": {},
-        "dropped": [],
-        "cases": [_case_content(case) for case in dataset.cases],
-    }
-
-
-def _case_content(case: Case) -> dict[str, Any]:
-    label = None if case.label is None else str(case.label.resolve())
-    return {"id": case.case_id, "images": [str(path.resolve()) for path in case.images], "label": label}
 
 
 def _text(value: Any) -> str:

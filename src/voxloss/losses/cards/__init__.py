@@ -1,0 +1,1 @@
+"""The cards of the losses, and the page for users of other libraries."""

@@ -1,0 +1,139 @@
+"""The card of a loss, as Markdown: what `help()` says, its conventions, and how other libraries differ."""
+
+from pathlib import Path
+from typing import Any
+
+from voxloss.losses.cards.peers import PEERS, Peer
+from voxloss.losses.catalogue import CATALOGUE, loss_class
+from voxloss.losses.conventions import SYMBOLS
+from voxloss.losses.loss import Loss, argument_text, reference, value_text
+from voxloss.losses.terms import Pixelwise, Region, Sum
+
+
+def describe(loss: str | type[Loss]) -> str:
+    """The card of a loss: equation, symbols, parameters, conventions, and how other libraries differ.
+
+    Args:
+        loss: one of `list_losses()`, or the class of a loss of which every parameter has a default.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    chosen = loss_class(loss) if isinstance(loss, str) else loss
+    documentation = chosen.documentation
+    own = [_argument(chosen, name) for name, argument in chosen.arguments.items() if not argument.shared]
+    shared = [_argument(chosen, name) for name, argument in chosen.arguments.items() if argument.shared]
+    peers = [_peer(peer) for peer in PEERS.get(chosen.name, ())]
+    sections = {
+        "Parameters": own or ["None of its own."],
+        "Shared parameters": shared,
+        "Conventions": [f"- {note}" for note in (*chosen.conventions, *_of_terms(chosen))],
+        "In other libraries": peers or ["None known."],
+    }
+    lines = [f"# {documentation.title} (`{chosen.name}`)", ""]
+    if documentation.equation:
+        lines += [f"    {line}" for line in documentation.equation.splitlines()] + [""]
+    lines += [f"- `{name}`: {meaning}" for name, meaning in documentation.where.items()]
+    lines += ["", documentation.text] if documentation.text else []
+    lines += ["", f"Range: {chosen.value_range or 'not stated'}. Family: {family(chosen)}."]
+    lines += [f"Source: {reference(chosen) or 'not stated.'}"]
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content]
+    return "\n".join(lines) + "\n"
+
+
+def write_cards(folder: Path) -> None:
+    """All cards as NAME.md in `folder`, and a README.md that lists them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CATALOGUE:
+        (folder / f"{name}.md").write_text(describe(name), encoding="utf-8")
+    rows = [
+        f"| [`{name}`]({name}.md) | {loss.documentation.title} | {family(loss)} | "
+        f"`{' '.join(loss.documentation.equation.split())}` |"
+        for name, loss in CATALOGUE.items()
+    ]
+    symbols = [f"- `{symbol.name}`: {symbol.meaning}" for symbol in SYMBOLS]
+    parts = [_INDEX, *symbols, "", "| name | loss | family | equation |", "|---|---|---|---|", *rows]
+    (folder / "README.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+_INDEX = """# The losses
+
+One card per loss: equation, parameters, conventions, and how losses of the same name in other libraries differ. The
+command `voxloss losses --write docs/losses` writes these files; `voxloss losses NAME` prints one card. Symbols of the
+equations, unless a card defines its own:
+"""
+
+
+def family(loss: type[Loss]) -> str:
+    """ "distribution", "region" or, for a loss of terms of both kinds, "compound"."""
+    kinds = {part.kind for part in _formula(loss).parts}
+    return "compound" if len(kinds) > 1 else "distribution" if kinds == {"pixelwise"} else "region"
+
+
+def _formula(loss: type[Loss]) -> Sum:
+    formula = loss().formula
+    assert isinstance(formula, Sum)
+    return formula
+
+
+def _argument(loss: type[Loss], name: str) -> str:
+    return f"- `{name}`: {argument_text(loss, name)}"
+
+
+def _of_terms(loss: type[Loss]) -> list[str]:
+    """What follows from the terms at the loss's defaults: means and sums, background, absent class, classes."""
+    formula = _formula(loss)
+    lines = []
+    for part in formula.parts:
+        if isinstance(part, Pixelwise):
+            channels = "averaged" if part.channel_mean else "summed"
+            lines.append(
+                "Pixelwise term: the mean over the counted voxels of the batch, including those of the background. A "
+                "class without voxels adds nothing, and more classes do not change the scale. With sigmoid the term is "
+                f"{channels} over the channels."
+            )
+    pixelwise = bool(lines)
+    for part in formula.parts:
+        if isinstance(part, Region):
+            lines += _of_region(part, formula.pool, pixelwise)
+    return lines
+
+
+def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
+    pooled = {"sample": "of each sample, then averaged over the batch", "batch": "of the whole batch"}
+    background = {True: "included", False: "left out", None: "left out under softmax"}[term.include_background]
+    lines = [
+        f"Region term: the {term.class_reduction} over the classes {pooled.get(pool, 'of the batches of all ranks')}; "
+        f"the background is {background}.",
+        'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
+        'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.',
+    ]
+    if term.class_reduction == "sum" and pixelwise:
+        lines.append(
+            "The region term is a sum of C parts and the pixelwise term is not: from 2 to C classes the share of the "
+            'region term grows by C/2. class_reduction="mean" keeps the balance the same for every C.'
+        )
+    elif term.class_reduction == "sum":
+        lines.append('The loss is a sum of C parts and grows with C; class_reduction="mean" divides by C.')
+    elif pixelwise:
+        lines.append('The balance of the terms is the same for every C; with class_reduction="sum" it changes with C.')
+    else:
+        lines.append('The loss does not grow with C; with class_reduction="sum" it does.')
+    return lines
+
+
+def _peer(peer: Peer) -> str:
+    same = "No settings of ours are equivalent."
+    if peer.ours is not None:
+        settings = settings_text(peer.ours)
+        same = f"Equal to ours with `{settings}`" if settings else "Equal to ours with its defaults"
+        same += f", times {peer.scale:g}" if peer.scale != 1 else ""
+        same += f", plus {peer.offset:g}" if peer.offset > 0 else f", minus {-peer.offset:g}" if peer.offset else ""
+        same += "."
+    return f"- **{peer.library}**, `{peer.function}`: {peer.difference} {same}"
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """Keyword arguments as they are written in a call, thirds as fractions."""
+    return ", ".join(f"{key}={value_text(value)}" for key, value in settings.items())

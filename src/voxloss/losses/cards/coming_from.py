@@ -1,0 +1,58 @@
+"""The page "coming from other libraries", from the same entries as the cards.
+
+python -m voxloss.losses.cards.coming_from > docs/coming-from.md
+"""
+
+from voxloss.losses.cards.card import settings_text
+from voxloss.losses.cards.peers import PEERS, Peer
+
+_HEAD = """\
+# Coming from other libraries
+
+The name and the parameters with which a loss of this package has the value and the gradient of a loss of another
+library. `make test-peers` tests every call against that library, except the authors' Keras code, which was only read.
+The settings are for three classes: 1/3 is one divided by the number of classes, and a list has one number per class.
+`python -m voxloss.losses.cards.coming_from` writes this page; [the cards](losses/README.md) have the same facts loss by
+loss.
+
+Three rules hold for all losses: pass logits (the softmax or sigmoid is inside), labels need no one-hot form, and our
+defaults are the published ones, which few libraries use.
+
+| there | here |
+|---|---|
+| `ignore_index`, an ignore label, a mask | `ignore_index=`, or `voxel_weight=` at the call |
+| `include_background`, `do_bg` | `include_background=` (None: dropped under softmax alone) |
+| `batch`, `batch_dice` | `pool="batch"`; over all processes `pool="world"` |
+| `reduction="mean"` over classes | `class_reduction="mean"` |
+| `smooth_nr`, `smooth_dr` added to 2·TP | half of it as `smooth=` |
+| `sigmoid=True`, "multilabel" | `activation="sigmoid"` |
+| α on false positives and β on false negatives, α + β = 1 (Tversky) | `delta=` is that β |
+| γ as the exponent itself (focal Tversky) | `gamma=` is 1/γ |
+| `weight` of classes | `alpha=[...]` of focal losses, one per class |
+"""
+
+
+def coming_from() -> str:
+    """The page as Markdown: a table per library, in the order of the catalogue."""
+    rows: dict[str, list[str]] = {}
+    for name, peers in PEERS.items():
+        for peer in peers:
+            rows.setdefault(peer.library, []).append(f"| `{peer.function}` | {_ours(name, peer)} | {peer.difference} |")
+    parts = [_HEAD]
+    for library, lines in rows.items():
+        title = library.replace("the ", "The ", 1)
+        parts.append("\n".join([f"## {title}", "", "| there | here | |", "|---|---|---|", *lines, ""]))
+    return "\n".join(parts)
+
+
+def _ours(name: str, peer: Peer) -> str:
+    if peer.ours is None:
+        return f"[`{name}`](losses/{name}.md), no equivalent settings"
+    settings = settings_text(peer.ours)
+    text = f'`get_loss("{name}"{f", {settings}" if settings else ""})`'
+    text += f" × {peer.scale:g}" if peer.scale != 1 else ""
+    return text + (f" {'+' if peer.offset > 0 else '-'} {abs(peer.offset):g}" if peer.offset else "")
+
+
+if __name__ == "__main__":
+    print(coming_from(), end="")

@@ -1,0 +1,269 @@
+"""Losses of the same name or purpose in other libraries, where they differ, and which settings of ours give the same.
+
+Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
+MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Peer:
+    """`function` is the call as its users write it; its value is `scale` · (ours with the settings `ours`) + `offset`.
+
+    `ours` is None where no settings of ours give the same.
+    """
+
+    library: str
+    function: str
+    ours: dict[str, Any] | None
+    difference: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nnU-Net", "kornia", "exacta"
+KERAS = "the authors' Keras code"
+MEAN = {"class_reduction": "mean"}
+
+PEERS: dict[str, tuple[Peer, ...]] = {
+    "cross_entropy": (
+        Peer(
+            "torch",
+            "torch.nn.CrossEntropyLoss()",
+            {},
+            "The same. Its class `weight` also divides by the sum of the weights of all labels; β here does not.",
+        ),
+    ),
+    "focal": (
+        Peer(
+            MONAI,
+            "FocalLoss(to_onehot_y=True)",
+            {"activation": "sigmoid", "alpha": 1 / 3},
+            "Its default is the sigmoid of every channel, not the softmax; the mean is over voxels and channels, so "
+            "that the loss shrinks as C grows (α = 1/C here).",
+        ),
+        Peer(
+            MONAI,
+            "FocalLoss(to_onehot_y=True, use_softmax=True)",
+            {"alpha": 1 / 3},
+            "The mean over voxels and channels, of which all but the label's are 0: 1/C of the mean over voxels.",
+        ),
+        Peer(
+            MONAI,
+            "FocalLoss(to_onehot_y=True, use_softmax=True, alpha=0.25)",
+            {"alpha": [0.75 / 3, 0.25 / 3, 0.25 / 3]},
+            "A scalar α weighs the foreground and 1-α the background; here a scalar weighs every class.",
+        ),
+        Peer(
+            SMP,
+            'FocalLoss("multiclass")',
+            {"activation": "sigmoid", "alpha": 1 / 3},
+            'Its "multiclass" mode is the sigmoid of every channel against the rest, averaged over channels, without '
+            "a softmax.",
+        ),
+        Peer(
+            KORNIA,
+            'focal_loss(alpha=None, reduction="mean")',
+            {"alpha": 1 / 3},
+            "The mean over voxels and channels, as in MONAI. A scalar α weighs the foreground and 1-α the background; "
+            "ignored voxels stay in the denominator.",
+        ),
+        Peer(EXACTA, "FocalLoss()", {"alpha": 1.0}, "No α. A scalar one weighs the foreground and 1-α the background."),
+        Peer(KERAS, "focal_loss()", {"alpha": 1.0}, "No α; probabilities are clipped to [1e-7, 1 - 1e-7]."),
+    ),
+    "dice": (
+        Peer(
+            MONAI,
+            "DiceLoss(to_onehot_y=True, softmax=True)",
+            {**MEAN, "smooth": 5e-6},
+            "The mean over classes; its smoothing 1e-5 is added to 2·TP, twice what it is added to here.",
+        ),
+        Peer(
+            SMP,
+            'DiceLoss("multiclass")',
+            {**MEAN, "pool": "batch", "smooth": 0.0},
+            "Sums over the batch, no smoothing. An absent class costs 0 whatever is predicted, but still counts in the "
+            "mean over classes; where all are present ours is the same.",
+        ),
+        Peer(
+            NNUNET,
+            "MemoryEfficientSoftDiceLoss(softmax_helper_dim1)",
+            {**MEAN, "smooth": 0.5},
+            "Minus the mean index instead of 1 less it; its smoothing 1 is added to 2·TP.",
+            offset=-1.0,
+        ),
+        Peer(
+            KORNIA,
+            'dice_loss(average="macro")',
+            {**MEAN, "absent_class": "skip", "smooth": 0.0},
+            "The mean over the classes present in a sample; 1e-8 is added to the denominator alone. Images only.",
+        ),
+        Peer(EXACTA, "DiceLoss()", {**MEAN, "smooth": 5e-6}, "The mean over classes; smoothing as in MONAI."),
+        Peer(KERAS, "dice_loss()", MEAN, "The mean over classes."),
+    ),
+    "tversky": (
+        Peer(
+            MONAI,
+            "TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3, beta=0.7)",
+            {**MEAN, "smooth": 1e-5},
+            "α weighs the false positives and β, δ here, the false negatives; both are 0.5 by default and need not add "
+            "up to 1, which they do here. The mean over classes, smoothing 1e-5.",
+        ),
+        Peer(
+            SMP,
+            'TverskyLoss("multiclass", alpha=0.3, beta=0.7)',
+            {**MEAN, "pool": "batch", "smooth": 0.0},
+            "α weighs the false positives and β the false negatives. Sums over the batch, no smoothing, an absent "
+            "class costs 0 and still counts in the mean.",
+        ),
+        Peer(
+            KORNIA,
+            "tversky_loss(alpha=0.3, beta=0.7)",
+            {**MEAN, "absent_class": "skip", "smooth": 0.0},
+            "α weighs the false positives and β the false negatives; the mean over the classes present in a sample.",
+        ),
+        Peer(
+            EXACTA,
+            "TverskyLoss(alpha=0.3, beta=0.7)",
+            {**MEAN, "smooth": 1e-5},
+            "α weighs the false positives and β the false negatives; the mean over classes.",
+        ),
+        Peer(KERAS, "tversky_loss()", MEAN, "The mean over classes."),
+    ),
+    "focal_tversky": (
+        Peer(
+            SMP,
+            'TverskyLoss("multiclass", alpha=0.3, beta=0.7, gamma=0.75)',
+            None,
+            "Its γ is the exponent itself, taken of the mean over classes instead of each class.",
+        ),
+        Peer(
+            EXACTA,
+            "FocalTverskyLoss()",
+            {**MEAN, "smooth": 1e-5},
+            "Its γ = 0.75 is the exponent itself, 1/γ here; the mean over classes.",
+        ),
+        Peer(
+            KERAS, "focal_tversky_loss()", MEAN, "Its γ = 0.75 is the exponent itself, 1/γ here; the mean over classes."
+        ),
+    ),
+    "asymmetric_focal_tversky": (
+        Peer(
+            MONAI,
+            "unified_focal_loss.AsymmetricFocalTverskyLoss(to_onehot_y=True)",
+            {**MEAN, "smooth": 1e-7},
+            "Takes probabilities, and only channels 0 and 1: further classes are silently ignored. The same for "
+            "two classes.",
+        ),
+        Peer(KERAS, "asymmetric_focal_tversky_loss()", {**MEAN, "smooth": 1e-7}, "Two classes, and the mean of them."),
+    ),
+    "cosine_tversky": (
+        Peer(KERAS, "cosine_tversky_loss()", None, "Inverted at γ = 1: a perfect prediction costs 2, the worst 0."),
+    ),
+    "generalised_dice": (
+        Peer(
+            MONAI,
+            "GeneralizedDiceLoss(to_onehot_y=True, softmax=True, smooth_nr=0, smooth_dr=0)",
+            {"smooth": 0.0},
+            "The same without smoothing. Its default 1e-5 is added to sums weighted by 1/V², and outweighs them where "
+            "all structures are large: with half a million voxels each a prediction wrong everywhere costs 0.44.",
+        ),
+        Peer(
+            EXACTA,
+            "GeneralizedDiceLoss(smooth=0)",
+            {"smooth": 0.0},
+            "The same without smoothing; with it as in MONAI. A sample with none of the classes costs 0 by default.",
+        ),
+        Peer(
+            KORNIA,
+            "dice_loss()",
+            {"power": 0.0, "smooth": 0.0},
+            "Its default, the sums over all classes in one index, is that of equal weights.",
+        ),
+    ),
+    "combo": (
+        Peer(
+            KERAS,
+            "combo_loss()",
+            {"alpha": 0.5, "beta": 0.5},
+            "α = β = 0.5 by default; β is on the background channel (two classes), 1-β on the other.",
+        ),
+    ),
+    "mixed_focal": (
+        Peer(
+            KERAS,
+            "mixed_focal_loss()",
+            None,
+            "λ weighs the focal Tversky side, β the background; no α, which makes the focal part four times as large.",
+        ),
+    ),
+    "unified_focal": (
+        Peer(
+            KERAS,
+            "sym_unified_focal_loss()",
+            {**MEAN, "smooth": 1e-7},
+            "Two classes, the mean of their region terms; λ weighs the region side.",
+        ),
+    ),
+    "asymmetric_unified_focal": (
+        Peer(
+            MONAI,
+            "AsymmetricUnifiedFocalLoss(to_onehot_y=True, delta=0.6)",
+            {"smooth": 1e-7},
+            "Takes probabilities, and only channels 0 and 1: further classes are silently ignored. For two "
+            "classes half of ours, as both terms are averaged over them; δ = 0.7 by default.",
+            scale=0.5,
+        ),
+        Peer(
+            KERAS,
+            "asym_unified_focal_loss()",
+            {**MEAN, "smooth": 1e-7},
+            "Two classes, the mean of their region terms; λ weighs the region side.",
+        ),
+    ),
+    "dice_focal": (
+        Peer(
+            MONAI,
+            "DiceFocalLoss(to_onehot_y=True, softmax=True)",
+            None,
+            "The softmax is of the Dice part alone; the focal part takes the sigmoid of every channel.",
+        ),
+        Peer(
+            MONAI,
+            "DiceFocalLoss(to_onehot_y=True, sigmoid=True)",
+            {"activation": "sigmoid", "alpha": 1 / 3, "smooth": 5e-6},
+            "The focal part is a mean over voxels and channels.",
+        ),
+    ),
+    "dice_cross_entropy": (
+        Peer(
+            NNUNET,
+            "DC_and_CE_loss",
+            {},
+            "The same, with the arguments that its trainer gives: batch Dice, smoothing 1e-5, no background.",
+        ),
+        Peer(
+            NNUNET,
+            "DC_and_BCE_loss",
+            {"activation": "sigmoid"},
+            "The same, with the arguments that its trainer gives for regions: batch Dice, smoothing 1e-5, all "
+            "channels. With an ignore label its cross entropy is summed over channels, without one averaged.",
+        ),
+        Peer(
+            MONAI,
+            "DiceCELoss(to_onehot_y=True, softmax=True)",
+            {"pool": "sample", "include_background": True},
+            "1 minus the mean index, of each sample, the background included.",
+            offset=1.0,
+        ),
+        Peer(
+            EXACTA,
+            "DiceCELoss()",
+            {"pool": "sample", "include_background": True},
+            "1 minus the mean index, of each sample, the background included.",
+            offset=1.0,
+        ),
+    ),
+}

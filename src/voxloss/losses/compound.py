@@ -1,0 +1,246 @@
+"""Losses made of losses: several on one pass over the voxels, and one on outputs of several resolutions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from voxloss.losses.catalogue import get_loss
+from voxloss.losses.loss import Loss
+from voxloss.losses.parameters import PER_CLASS
+from voxloss.losses.terms import Formula, numbered
+from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+
+
+@dataclass(frozen=True)
+class WeightedFormulas:
+    """Σ_k weight_k · formula_k, by name."""
+
+    formulas: dict[str, Formula]
+    weights: tuple[float, ...]
+
+    @property
+    def exponents(self) -> tuple[float | Sequence[float], ...]:
+        """Each exponent that any of the formulas needs, once."""
+        return tuple(dict.fromkeys(exponent for formula in self.formulas.values() for exponent in formula.exponents))
+
+    def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
+        """Each formula's part of the sum by name, weighted."""
+        parts = zip(self.formulas.items(), self.weights, strict=True)
+        return {name: weight * formula(statistics) for (name, formula), weight in parts}
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        return torch.stack(list(self.terms(statistics).values())).sum()
+
+
+class _OfAllLosses:
+    """A shared parameter of a Compound: read from its losses, which must agree, and set in all of them or in none."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, compound: "Compound | None", owner: type) -> Any:
+        if compound is None:
+            return self
+        values = [getattr(loss, self.name) for loss in compound._parts()]
+        if any(value != values[0] for value in values):
+            raise AttributeError(self.name)  # which leads to `Compound.__getattr__`
+        return values[0]
+
+    def __set__(self, compound: "Compound", value: Any) -> None:
+        before: list[Callable[[], None]] = []
+        try:
+            for loss in compound._parts():
+                old = getattr(loss, self.name)
+                setattr(loss, self.name, value)
+                before.append(lambda loss=loss, old=old: setattr(loss, self.name, old))  # type: ignore[misc]
+        except ValueError:
+            for restore in before:
+                restore()
+            raise
+
+
+def _of_all_losses() -> Any:
+    return _OfAllLosses()
+
+
+class Compound(Loss):
+    """Σ_k weight_k · loss_k(logits, labels) on one pass over the voxels, whatever exponents the losses need.
+
+        Compound([voxloss.get_loss("dice", include_background=False), "cross_entropy"], weights=[1, 0.5])
+
+    The weights and the losses' own parameters can be set at any time. A shared parameter such as `pool` is that of the
+    losses: it can be read where they agree, and setting it sets it in all of them.
+
+    Args:
+        losses: losses of this package or their names, Compound among them; those given by name get the activation,
+            ignore_index and validate of the others.
+        weights: one per loss, not negative; 1 each by default.
+
+    Raises:
+        ValueError: no loss, a weight that is negative or missing, or losses that disagree about activation,
+            ignore_index or validate, which are those of the shared pass.
+        TypeError: an object that is no loss of this package.
+    """
+
+    activation = _of_all_losses()
+    include_background = _of_all_losses()
+    ignore_index = _of_all_losses()
+    class_reduction = _of_all_losses()
+    pool = _of_all_losses()
+    absent_class = _of_all_losses()
+    smooth = _of_all_losses()
+    validate = _of_all_losses()
+
+    def __init__(self, losses: Sequence[Loss | str], weights: Sequence[float] | None = None) -> None:
+        nn.Module.__init__(self)
+        if not losses or isinstance(losses, str):
+            raise ValueError(f"Compound needs a list of losses, received {losses!r}")
+        given = [loss for loss in losses if not isinstance(loss, str)]
+        for loss in given:
+            if not isinstance(loss, Loss):
+                raise TypeError(f"Compound takes losses of voxloss or their names, received {type(loss).__name__}")
+        reading = _agreed(given) if given else {}
+        self.losses = nn.ModuleList(get_loss(loss, **reading) if isinstance(loss, str) else loss for loss in losses)
+        self.weights = (1.0,) * len(self.losses) if weights is None else weights
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Loss.arguments:
+            values = [getattr(loss, name) for loss in self._parts()]
+            raise AttributeError(f"the losses of this Compound differ in {name}: {values}")
+        return super().__getattr__(name)
+
+    def _parts(self) -> list[Loss]:
+        return cast(list[Loss], list(self.losses))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of the losses; any sequence can be set."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Sequence[float]) -> None:
+        self._weights = _weights(weights, len(self.losses))
+
+    @property
+    def formula(self) -> Formula:
+        """The weighted sum of the losses' formulas as they are now."""
+        names = numbered([type(loss).__name__.removesuffix("Loss") for loss in self.losses])
+        formulas = [loss.formula for loss in self._parts()]
+        return WeightedFormulas(dict(zip(names, formulas, strict=True)), self.weights)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The losses' common parameters of the pass over the voxels.
+
+        Raises:
+            ValueError: they disagree, because one of the losses was changed.
+        """
+        return _agreed(self._parts())
+
+    def extra_repr(self) -> str:
+        """The weights; the losses follow."""
+        return f"weights={self.weights}"
+
+
+def _agreed(losses: Sequence[Loss]) -> dict[str, Any]:
+    first = losses[0].reading
+    for loss in losses:
+        if loss.reading != first:
+            raise ValueError(
+                "the losses of a Compound must agree on activation, ignore_index and validate, received "
+                f"{first} and {loss.reading}"
+            )
+    return first
+
+
+class DeepSupervision(nn.Module):
+    """Σ_k weight_k · loss(logits_k, labels_k) over outputs of falling resolution, the finest first.
+
+        loss = DeepSupervision(voxloss.get_loss("mixed_focal"))
+        loss([logits, logits_half, logits_quarter], labels)
+
+    Labels (and a voxel weight) of the finest grid are taken to the other grids by nearest neighbour: the voxel of index
+    i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one for each output.
+
+    Args:
+        loss: called as `loss(logits, labels, voxel_weight)` or, without a voxel weight, `loss(logits, labels)`.
+        weights: one per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
+            as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
+            out.
+
+    Raises:
+        ValueError: no output, or another number of weights or labels than of outputs.
+    """
+
+    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weights = weights
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weights of the outputs, or None for halves; any sequence can be set."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Sequence[float] | None) -> None:
+        self._weights = None if weights is None else _weights(weights, len(weights))
+
+    def forward(
+        self,
+        logits: Sequence[Tensor] | Tensor,
+        labels: Sequence[Tensor] | Tensor,
+        voxel_weight: Sequence[Tensor] | Tensor | None = None,
+    ) -> Tensor:
+        """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
+        if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
+            return self._at(logits, _of_output(labels, 0, 1), _of_output(voxel_weight, 0, 1))
+        if not logits:
+            raise ValueError("DeepSupervision received no output")
+        weights = self.weights or tuple(2.0**-k / (2 - 2.0 ** (1 - len(logits))) for k in range(len(logits)))
+        if len(weights) != len(logits):
+            raise ValueError(f"DeepSupervision has {len(weights)} weights but received {len(logits)} outputs")
+        parts = []
+        for k, (output, weight) in enumerate(zip(logits, weights, strict=True)):
+            if weight != 0:
+                companions = [_of_output(t, k, len(logits)) for t in (labels, voxel_weight)]
+                parts.append(weight * self._at(output, *companions))
+        return torch.stack(parts).sum()
+
+    def _at(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None) -> Tensor:
+        labels = nearest(labels, logits.shape[2:])
+        weights = () if voxel_weight is None else (nearest(voxel_weight, logits.shape[2:]),)
+        value: Tensor = self.loss(logits, labels, *weights)
+        return value
+
+    def extra_repr(self) -> str:
+        return "" if self.weights is None else f"weights={self.weights}"
+
+
+def nearest(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """The last axes of `tensor` brought to `shape` by nearest neighbour, in whatever type it is."""
+    for axis, (old, new) in enumerate(zip(tensor.shape[-len(shape) :], shape, strict=True), start=-len(shape)):
+        if old != new:
+            index = torch.div((torch.arange(new, device=tensor.device) * 2 + 1) * old, 2 * new, rounding_mode="floor")
+            tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def _of_output(tensors: Any, k: int, outputs: int) -> Any:
+    if tensors is None or isinstance(tensors, Tensor):
+        return tensors
+    if len(tensors) != outputs:
+        raise ValueError(f"DeepSupervision received {outputs} outputs but {len(tensors)} labels or voxel weights")
+    return tensors[k]
+
+
+def _weights(weights: Sequence[float], number: int) -> tuple[float, ...]:
+    if len(weights) != number:
+        raise ValueError(f"{number} losses need as many weights, received {len(weights)}: {weights}")
+    chosen: tuple[float, ...] = PER_CLASS("weights", weights)
+    if not any(chosen):
+        raise ValueError(f"at least one weight must be above 0, received {weights}")
+    return chosen

@@ -1,0 +1,115 @@
+"""Sources of the losses, how their print is read, and the symbols of their equations: texts that losses share."""
+
+import re
+from dataclasses import dataclass
+
+PAPER = (
+    'Yeung, Sala, Schönlieb, Rundo, "A Mixed Focal Loss Function for Handling Class Imbalanced Medical Image '
+    'Segmentation", arXiv 2102.04525v1'
+)
+UNIFIED = (
+    'Yeung, Sala, Schönlieb, Rundo, "Unified Focal loss: Generalising Dice and cross entropy-based losses to handle '
+    'class imbalanced medical image segmentation", Computerized Medical Imaging and Graphics 95, 102026, 2022'
+)
+SUDRE = (
+    'Sudre et al., "Generalised Dice Overlap as a Deep Learning Loss Function for Highly Unbalanced Segmentations", '
+    "DLMIA 2017, arXiv 1707.03237"
+)
+JADON = 'Jadon, "A survey of loss functions for semantic segmentation", CIBCB 2020, arXiv 2006.14822'
+ZHU = (
+    'Zhu et al., "AnatomyNet: Deep learning for fast and fully automated whole-volume segmentation of head and neck '
+    'anatomy", Medical Physics 46, 2019'
+)
+NNUNET = 'Isensee et al., "nnU-Net", Nature Methods 18, 2021; its version 2 source, DC_and_CE_loss'
+
+DELTA = (
+    "δ weighs the false negatives. Eqs. 9 and 12 as printed put δ on p0·g1, a false positive; the text, Salehi et al. "
+    "(2017) and the authors' released code put δ = 0.7 on the false negatives."
+)
+SUMMED = (
+    "The loss is the sum over all classes, background included, averaged over the batch, as the paper prints it. The "
+    'released code divides by the number of classes: use class_reduction="mean" for this.'
+)
+SMOOTHING = (
+    "The smoothing 1e-6 and the sums per sample are those of the released code; the paper states neither of them."
+)
+OUR_SMOOTHING = "The smoothing 1e-6 and the sums per sample are the same as in the other losses of this package."
+ONE_OVER_GAMMA = (
+    "The exponent is 1/γ, as in Eq. 14. Other libraries and the authors' later code call the exponent itself γ: their "
+    "0.75 is γ = 4/3 here."
+)
+SCALAR_ALPHA = (
+    "α = 0.25 multiplies every class, because the paper's protocol uses a scalar. Eq. 7 calls α a vector of class "
+    "weights (pass one number per class for this). The released code has no α, which makes its focal part four times "
+    "as large."
+)
+BETA = (
+    "Eq. 17 prints t - log(p) for t·log(p). Here β is read as a class weight, 1-β for the background and β for all "
+    "other classes, so that it extends to several classes. The released code puts β on the background channel."
+)
+ONE_MINUS_GAMMA = (
+    "The exponent of the region term is 1-γ, as in L_maFT and the released code. (The symmetric form prints γ there "
+    "and 1-γ in the pixelwise term; at the published γ = 0.5 all agree.)"
+)
+ASYMMETRIC = (
+    "Channel 0 is the background, every other class is rare. With sigmoid every channel is foreground and its negative "
+    "side is the background."
+)
+DELTA_CLASS = (
+    "In the pixelwise term δ is the weight of the foreground classes and 1-δ the weight of the background (with "
+    "sigmoid, of the positive and the negative side); in the region term δ weighs the false negatives."
+)
+UNIFIED_WEIGHT = (
+    "λ weighs the pixelwise side, as in the paper; in the released code λ weighs the focal Tversky side. At the "
+    "published 0.5 both agree."
+)
+MEAN_INDEX = (
+    "For several classes the Dice index of Combo is the mean over classes, as in the released code, so the loss lies "
+    "in [-1, ∞). A negative loss upsets learning-rate schedules with a relative threshold."
+)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol of the equations; `pattern` finds it in one."""
+
+    name: str
+    pattern: str
+    meaning: str
+
+
+SYMBOLS = (
+    Symbol(
+        "mean_v",
+        r"mean_v",
+        "mean over the counted voxels v of the batch; with sigmoid the negative side (1-p, 1-t) is added, and the "
+        "channels are summed",
+    ),
+    Symbol("Σ_c", r"Σ_[{c]", "sum over the classes of a sample; the mean over the samples follows"),
+    Symbol("mean_c", r"mean_[{c]", "mean over the classes of a sample; the mean over the samples follows"),
+    Symbol(
+        "index_c(δ)",
+        r"index_",
+        "(TP_c + s) / (TP_c + δ·FN_c + (1-δ)·FP_c + s), the Tversky index of class c; index_c(1/2) is the Dice index",
+    ),
+    Symbol("w_y", r"w_y", "class weight: 1-β for the background, β for every other class; 1 where β is None"),
+    Symbol("TP_c", r"TP", "Σ p_c·t_c over the counted voxels of a sample: the true positives of class c"),
+    Symbol("FP_c", r"FP", "Σ p_c·(1-t_c): the false positives of class c"),
+    Symbol("FN_c", r"FN", "Σ (1-p_c)·t_c: the false negatives (missed voxels) of class c"),
+    Symbol("p_y", r"p_y", "p_c of the class c = y that the voxel is labelled with"),
+    Symbol("y", r"_y|y =", "label of the voxel"),
+    Symbol("p_c", r"p_[c0]", "predicted probability of class c at a voxel: softmax or sigmoid of the logits"),
+    Symbol("t_c", r"t_c", "1 where the label is c, else 0; with soft targets the target of class c"),
+    Symbol("s", r"\bs\b", "the smoothing, `smooth`"),
+    Symbol("c, C", r"_c|\bC\b", "a class (0 is the background), and the number of classes"),
+)
+
+
+def symbols_of(equation: str, defined: dict[str, str]) -> dict[str, str]:
+    """The symbols of an equation and their meanings, those in `defined` first, then those that meanings use."""
+    found, text = dict(defined), " ".join([equation, *defined.values()])
+    for symbol in SYMBOLS:  # each meaning uses only symbols below it
+        if symbol.name not in found and re.search(symbol.pattern, text):
+            found[symbol.name] = symbol.meaning
+            text += " " + symbol.meaning
+    return found

@@ -1,0 +1,102 @@
+"""Docstrings of losses: read from the class, completed with what all losses share, and written for class and function.
+
+A loss's source docstring has its title, its equation (indented), and sections of which each entry is written once:
+`Where` for symbols of its own, `Args` for its own parameters, `Example`. The base class has the sections that all
+losses share.
+"""
+
+import re
+import textwrap
+from dataclasses import dataclass, field
+
+_HEADING = re.compile(r"(Where|Args|Shape|Raises|Example):")
+_ENTRY = re.compile(r"(\S[^:]*): (.*)")
+_WIDTH = 116
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """A docstring's parts. `text` is what is neither title nor equation nor a section."""
+
+    title: str
+    equation: str = ""
+    text: str = ""
+    where: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = field(default_factory=dict)
+    shape: dict[str, str] = field(default_factory=dict)
+    raises: dict[str, str] = field(default_factory=dict)
+    example: str = ""
+
+
+def read(docstring: str, title: str) -> Documentation:
+    """The parts of a docstring that is already without its indentation. `title` stands in where it is empty."""
+    blocks: dict[str, list[str]] = {"": []}
+    section = ""
+    for line in docstring.splitlines():
+        heading = _HEADING.fullmatch(line)
+        section = heading[1] if heading else section
+        if heading:
+            blocks[section] = []
+        else:
+            blocks[section].append(line)
+    first, *rest = blocks[""] or [""]
+    equation = "\n".join(line[4:] for line in rest if line.startswith("    "))
+    text = "\n".join(line for line in rest if not line.startswith("    ")).strip()
+    return Documentation(
+        first.rstrip(".") or title,
+        equation,
+        re.sub(r"\n{3,}", "\n\n", text),
+        _entries(blocks.get("Where", [])),
+        _entries(blocks.get("Args", [])),
+        _entries(blocks.get("Shape", [])),
+        _entries(blocks.get("Raises", [])),
+        textwrap.dedent("\n".join(blocks.get("Example", []))).strip(),
+    )
+
+
+def _entries(lines: list[str]) -> dict[str, str]:
+    """Entries "name: text" at four spaces, their continuation lines deeper."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in textwrap.dedent("\n".join(lines)).splitlines():
+        entry = _ENTRY.fullmatch(line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif line.strip():
+            found[name] += " " + line.strip()
+    return found
+
+
+def write(documentation: Documentation, reference: str) -> str:
+    """The docstring: title, equation, symbols, arguments, shapes, errors, example, reference."""
+    parts = [documentation.title + "."]
+    if documentation.equation:
+        parts.append(textwrap.indent(documentation.equation, "    "))
+    if documentation.text:
+        parts.append(documentation.text)
+    sections = {
+        "Where": documentation.where,
+        "Args": documentation.arguments,
+        "Shape": documentation.shape,
+        "Raises": documentation.raises,
+    }
+    for heading, entries in sections.items():
+        if entries:
+            parts.append("\n".join([f"{heading}:", *(_wrapped(f"{name}: {text}") for name, text in entries.items())]))
+    if documentation.example:
+        parts.append("Example:\n" + textwrap.indent(documentation.example, "    "))
+    if reference:
+        parts.append("Reference:\n" + _wrapped(reference, "    "))
+    return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str, later: str = "        ") -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent="    ",
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,260 @@
+"""The base of the losses. A loss is a dataclass of its parameters with a method `terms`; the rest is derived."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, dataclass_transform, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from voxloss.losses import documentation
+from voxloss.losses.conventions import symbols_of
+from voxloss.losses.curves import Curve, Power
+from voxloss.losses.documentation import Documentation
+from voxloss.losses.parameters import (
+    AbsentClass,
+    Activation,
+    Check,
+    NonNegative,
+    OptionalInteger,
+    OptionalSwitch,
+    Pool,
+    Reduction,
+    check_of,
+)
+from voxloss.losses.terms import Formula, Region, Sum, Term
+from voxloss.losses.voxel_pass.statistics import voxel_statistics
+
+_STRAIGHT = Power(1.0)
+_EXAMPLE = """\
+>>> import torch, voxloss
+>>> logits, labels = torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 0]]])
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """A parameter of a loss. `shared` says that all losses have it; `type` is for people and editors."""
+
+    type: Any
+    check: Check
+    default: Any
+    shared: bool
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class Loss(nn.Module):
+    """Base of the losses, with the parameters that all of them share.
+
+    A loss is a subclass with typed fields and a method `terms`; the types of `voxloss.losses.parameters` carry the
+    checks. A parameter can be set at any time: the new value is checked, and the loss computes with it. Nothing is in
+    the state dict.
+
+        class RootDiceLoss(voxloss.losses.Loss):
+            root: Positive = 2.0
+
+            def terms(self):
+                return self.region(0.5, Power(1 / self.root))
+
+    Args:
+        activation: "softmax" over the channels, or "sigmoid", which makes every channel its own two-class problem.
+        include_background: False drops channel 0 from the region terms; pixelwise terms keep every voxel. None drops
+            it under softmax only.
+        ignore_index: label whose voxels are left out of all terms and are not counted.
+        class_reduction: sum or mean over the classes of the region terms.
+        pool: region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
+            batches of all ranks of torch.distributed as one, pixelwise terms too. With "world" every rank must call the
+            loss; the value is the same on all, and the gradients averaged over the ranks (DistributedDataParallel
+            does it) are those of the whole batch.
+        absent_class: "keep", or "skip" the region terms of classes that the target does not have (per sample, or in
+            the batch, as `pool` says); a mean is then over the other classes.
+        smooth: s, added to the numerator and the denominator of the index.
+        validate: whether to check the values of labels and voxel weights. None checks them on the CPU only, because
+            on other devices the check waits for the device.
+
+    Shape:
+        logits: (B, C, *spatial), any floating type.
+        labels: (B, *spatial) or (B, 1, *spatial), whole numbers of any type; or soft or multi-hot targets
+            (B, C, *spatial) in [0, 1]. With a single channel always such a target.
+        voxel_weight: (B, *spatial) or (B, 1, *spatial), optional, not negative; multiplies every voxel's part of the
+            sums, but not the number of voxels.
+        value: scalar, float32 for logits of float32 or less, else float64. It can be differentiated once.
+
+    Raises:
+        ValueError: a parameter is set to a value that it cannot have (the message quotes the value); shapes or types
+            do not fit; or, where `validate` applies, a label is out of range.
+    """
+
+    activation: Activation = "softmax"
+    include_background: OptionalSwitch = True
+    ignore_index: OptionalInteger = None
+    class_reduction: Reduction = "sum"
+    pool: Pool = "sample"
+    absent_class: AbsentClass = "keep"
+    smooth: NonNegative = 1e-6
+    validate: OptionalSwitch = None
+
+    name: ClassVar[str]
+    arguments: ClassVar[Mapping[str, Argument]]  # own ones first
+    documentation: ClassVar[Documentation]
+    source: ClassVar[str] = ""
+    equations: ClassVar[str] = ""  # where in the source
+    value_range: ClassVar[str] = ""
+    conventions: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):  # made of other losses, not a dataclass of its own parameters
+            cls.arguments = {}
+            return
+        docstring = inspect.cleandoc(vars(cls)["__doc__"] or "")
+        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__)
+        cls.name = words.removesuffix(" Loss").lower().replace(" ", "_")
+        cls.arguments = _arguments(cls)
+        cls.documentation = _documentation(cls, docstring, words.capitalize())
+        cls.__doc__ = documentation.write(
+            dataclasses.replace(
+                cls.documentation, arguments={name: argument_text(cls, name) for name in cls.arguments}
+            ),
+            reference(cls),
+        )
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=argument.default, annotation=argument.type)
+            for name, argument in cls.arguments.items()
+        ]
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__init__.__signature__ = inspect.Signature([itself, *parameters])  # type: ignore[attr-defined]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.__dict__["_formula"] = self._build()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        argument = self.arguments.get(name)
+        if argument is None:
+            super().__setattr__(name, value)
+            return
+        state = self.__dict__
+        value = argument.check(name, value)
+        if "_formula" not in state:  # `__init__` sets all parameters before the formula is built
+            state[name] = value
+            return
+        before, state[name] = state[name], value
+        try:
+            state["_formula"] = self._build()
+        except BaseException:
+            state[name] = before
+            raise
+
+    def terms(self) -> Term | tuple[Term, ...]:
+        """The terms whose sum is the loss, for the parameters as they are now.
+
+        Called whenever a parameter is set. Values of several parameters that do not fit together are refused by a
+        ValueError here.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no terms")
+
+    def region(
+        self, delta: float, curve: Curve = _STRAIGHT, background_curve: Curve | None = None, scale: float = 1.0
+    ) -> Region:
+        """A region term with the shared parameters of this loss."""
+        return Region(
+            delta,
+            curve,
+            background_curve,
+            scale,
+            self.smooth,
+            self.include_background,
+            self.class_reduction,
+            self.absent_class,
+        )
+
+    def _build(self) -> Formula:
+        terms = self.terms()
+        return Sum(terms if isinstance(terms, tuple) else (terms,), self.pool)
+
+    @property
+    def formula(self) -> Formula:
+        """The loss as a function of `VoxelStatistics`, for sharing a pass over the voxels."""
+        formula: Formula = self.__dict__["_formula"]
+        return formula
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The parameters of the pass over the voxels, keyword arguments of `voxel_statistics`."""
+        return {"activation": self.activation, "ignore_index": self.ignore_index, "validate": self.validate}
+
+    def forward(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
+        """The loss as a scalar; the class's docstring has the shapes."""
+        formula = self.formula
+        statistics = voxel_statistics(
+            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, **self.reading
+        )
+        return formula(statistics).to(torch.promote_types(logits.dtype, torch.float32))
+
+    def extra_repr(self) -> str:
+        """The loss's own parameters, and the shared ones that differ from its defaults."""
+        values = {name: getattr(self, name) for name in self.arguments}
+        return ", ".join(
+            f"{name}={value!r}"
+            for name, value in values.items()
+            if not self.arguments[name].shared or value != self.arguments[name].default
+        )
+
+
+def argument_text(loss: type[Loss], name: str) -> str:
+    """What a parameter means, which values it takes, and its default."""
+    argument = loss.arguments[name]
+    required = argument.default is inspect.Parameter.empty
+    default = "required" if required else f"default {value_text(argument.default)}"
+    return f"{loss.documentation.arguments.get(name, '')} Must be {argument.check.allowed}; {default}.".strip()
+
+
+def reference(loss: type[Loss]) -> str:
+    """Source and equations of a loss; empty where the class names none."""
+    equations = f" ({loss.equations})" if loss.equations else ""
+    return f"{loss.source}{equations}." if loss.source else ""
+
+
+def value_text(value: Any) -> str:
+    """A value as it is written in a call, thirds as fractions."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(value_text, value))}]"
+    return {4 / 3: "4/3", 1 / 3: "1/3", 0.25 / 3: "1/12"}.get(value) or repr(value)
+
+
+def _arguments(loss: type[Loss]) -> dict[str, Argument]:
+    shared = [field.name for field in dataclasses.fields(Loss)]
+    types, annotated = get_type_hints(loss), get_type_hints(loss, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(loss)}
+    found = {}
+    for name in [*(name for name in fields if name not in shared), *shared]:
+        default = fields[name].default
+        default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+        found[name] = Argument(types[name], check_of(annotated[name]), default, name in shared)
+    return found
+
+
+def _documentation(loss: type[Loss], docstring: str, title: str) -> Documentation:
+    """The class's own docstring, completed by those of its bases."""
+    own, inherited = documentation.read(docstring, title), loss.documentation
+    texts = inherited.arguments | own.arguments
+    shape = inherited.shape | own.shape
+    if loss.value_range and "value" not in own.shape:
+        shape["value"] = f"{Loss.documentation.shape['value']} In {loss.value_range}."
+    return dataclasses.replace(
+        own,
+        where=symbols_of(own.equation, own.where),
+        arguments={name: texts[name] for name in loss.arguments if name in texts},
+        shape=shape,
+        raises=inherited.raises | own.raises,
+        example=f"{_EXAMPLE}{own.example}" if own.example else "",
+    )
+
+
+Loss.arguments = _arguments(Loss)
+Loss.documentation = documentation.read(inspect.cleandoc(Loss.__doc__ or ""), "Loss")

@@ -1,0 +1,206 @@
+"""The terms of a loss, pure functions of `VoxelStatistics`: pixelwise terms, region terms, and their sum.
+
+As they take the statistics, several losses can share one pass over the voxels; `Compound` does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from voxloss.losses.curves import Curve, Index
+from voxloss.losses.parameters import AbsentClass, Pool, Reduction
+from voxloss.losses.voxel_pass import kernels
+from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+
+# The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
+SMALLEST_DENOMINATOR = 1e-8
+
+
+class Term(Protocol):
+    """A part of a loss. `kind` names it in records of training."""
+
+    @property
+    def kind(self) -> Literal["pixelwise", "region"]: ...
+
+    @property
+    def exponents(self) -> tuple[float | Sequence[float], ...]:
+        """The focal exponents that the statistics must have."""
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pixelwise:
+    """scale · (1/N) Σ α_y w_y (1-p_y)^γ (-log p_y), N the counted voxels of the batch.
+
+    w is 1-β for the background (channel 0) and β for the other classes; with sigmoid β for the positive and 1-β for
+    the negative side of every channel, while α_c goes with both sides of channel c. β = None: w = 1.
+    Where `foreground_gamma` is set it is the exponent of all but the background, with sigmoid of the positive sides.
+    With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
+    """
+
+    gamma: float | Sequence[float] = 0.0
+    alpha: float | Sequence[float] = 1.0
+    beta: float | None = None
+    scale: float = 1.0
+    foreground_gamma: float | Sequence[float] | None = None
+    channel_mean: bool = False
+
+    kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
+
+    @property
+    def exponents(self) -> tuple[float | Sequence[float], ...]:
+        return (self.gamma,) if self.foreground_gamma is None else (self.gamma, self.foreground_gamma)
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        positive, negative = statistics.focal_sums(self.gamma)
+        if self.foreground_gamma is not None:
+            foreground, _ = statistics.focal_sums(self.foreground_gamma)
+            positive = foreground if negative is not None else torch.cat([positive[:, :1], foreground[:, 1:]], 1)
+        classes = positive.shape[1]
+        # A number stays a number: making a tensor of it would copy to the device, and wait there.
+        alpha: float | Tensor
+        if isinstance(self.alpha, Sequence):
+            if len(self.alpha) != classes:
+                raise ValueError(f"alpha has {len(self.alpha)} values {self.alpha} for {classes} classes")
+            alpha = positive.new_tensor(self.alpha)
+        else:
+            alpha = self.alpha
+        if self.beta is None:
+            total = positive if negative is None else positive + negative
+        elif negative is None:
+            total = torch.cat([(1 - self.beta) * positive[:, :1], self.beta * positive[:, 1:]], 1)
+        else:
+            total = self.beta * positive + (1 - self.beta) * negative
+        scale = self.scale / classes if self.channel_mean and negative is not None else self.scale
+        return scale * (alpha * total).sum() / statistics.voxels.sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Region:
+    """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
+
+    `background_curve`, where set, is the curve of channel 0 under softmax.
+    A sample without any counted voxel, and with absent_class="skip" one without any of the classes, adds 0.
+    include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
+    """
+
+    delta: float
+    curve: Curve
+    background_curve: Curve | None = None
+    scale: float = 1.0
+    smooth: float = 1e-6
+    include_background: bool | None = True
+    class_reduction: Reduction = "sum"
+    absent_class: AbsentClass = "keep"
+
+    kind: ClassVar[Literal["region"]] = "region"
+    exponents: ClassVar[tuple[float, ...]] = ()
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        first = _first_channel(statistics, self.include_background)
+        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
+        index = tversky_index(sums, self.delta, self.smooth)
+        values = self.curve(index)
+        if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
+            background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
+            values = torch.cat([background, values[:, 1:]], 1)
+        counted = statistics.voxels[:, None] > 0
+        kept = counted & present if self.absent_class == "skip" else counted.expand_as(present)
+        values = torch.where(kept, values, 0)
+        per_sample = values.sum(1)
+        if self.class_reduction == "mean":
+            per_sample = per_sample / kept.sum(1).clamp_min(1)
+        return self.scale * per_sample.sum() / max(1, len(per_sample))
+
+
+@dataclass(frozen=True)
+class GeneralisedDice:
+    """mean_b (1 - index), one index of all classes: Σ w TP + s over Σ w (TP + (FN + FP) / 2) + s.
+
+    w_c = (V_min / V_c)^power with V_c = TP_c + FN_c, the volume of class c in the target, and V_min the smallest of
+    them that is not 0: Sudre's 1 / V² up to a factor, which makes the weighted sums voxels of the rarest class, so that
+    s is as small beside them as in the other losses. An absent class has the largest weight, 1, or is skipped.
+    """
+
+    power: float
+    smooth: float = 1e-6
+    include_background: bool | None = True
+    absent_class: AbsentClass = "keep"
+
+    kind: ClassVar[Literal["region"]] = "region"
+    exponents: ClassVar[tuple[float, ...]] = ()
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        first = _first_channel(statistics, self.include_background)
+        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
+        volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
+        smallest = torch.where(present, volume, torch.inf).amin(1, keepdim=True)
+        weight = torch.where(present, (smallest / volume) ** self.power, 0.0 if self.absent_class == "skip" else 1.0)
+        error = tversky_index((sums * weight[:, None]).sum(2), 0.5, self.smooth).error
+        kept = statistics.voxels > 0
+        if self.absent_class == "skip":
+            kept = kept & present.any(1)
+        return torch.where(kept, error, 0).sum() / max(1, len(error))
+
+
+class Formula(Protocol):
+    """A loss of `VoxelStatistics`; `exponents` are the focal exponents that these must have."""
+
+    @property
+    def exponents(self) -> tuple[float | Sequence[float], ...]: ...
+
+    def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
+        """The parts of the loss by name, scaled as they enter its sum."""
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of `parts`, of the statistics pooled as `pool` says.
+
+    Pixelwise terms are a mean over all counted voxels in any case, those of all ranks with "world".
+    """
+
+    parts: tuple[Term, ...]
+    pool: Pool = "sample"
+
+    @property
+    def exponents(self) -> tuple[float | Sequence[float], ...]:
+        return tuple(exponent for part in self.parts for exponent in part.exponents)
+
+    def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
+        """Each part's value by its kind, numbered where two parts are of one kind."""
+        if self.pool != "sample":
+            statistics = statistics.pooled(world=self.pool == "world")
+        names = numbered([part.kind for part in self.parts])
+        return {name: part(statistics) for name, part in zip(names, self.parts, strict=True)}
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        return torch.stack(list(self.terms(statistics).values())).sum()
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, those that occur more than once followed by their place, counted from 1."""
+    return [f"{name} {k}" if names.count(name) > 1 else name for k, name in enumerate(names, start=1)]
+
+
+def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
+    """(TP + s) / (TP + δ·FN + (1-δ)·FP + s) of `sums` (B, 3, ...), which are TP, FP and FN."""
+    true_positive, false_positive, false_negative = sums.unbind(1)
+    errors = delta * false_negative + (1 - delta) * false_positive
+    denominator = (true_positive + errors + smooth).clamp_min(SMALLEST_DENOMINATOR / 2)
+    return Index((true_positive + smooth) / denominator, errors / denominator)
+
+
+def _first_channel(statistics: VoxelStatistics, include_background: bool | None) -> int:
+    """0, or 1 where the background is left out."""
+    if include_background is None:
+        include_background = statistics.activation == "sigmoid"
+    if not include_background and statistics.sums.shape[2] == 1:
+        raise ValueError("include_background=False leaves nothing of logits with a single channel")
+    return 0 if include_background else 1

@@ -1,0 +1,153 @@
+"""What may be given as labels, targets and voxel weights: shapes checked once, values checked chunk by chunk."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxloss.losses.voxel_pass.settings import PassSettings
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels (B, *spatial), or where `dense` targets (B, C, *spatial) in [0, 1], in whatever type they were given."""
+
+    values: Tensor
+    dense: bool
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same data as a plain tensor: a subclass such as MONAI's MetaTensor would copy its metadata at every step."""
+    return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
+
+
+def check_logits(logits: Tensor, activation: str) -> None:
+    """Raise ValueError unless `logits` is floating, (B, C, *spatial) and has channels enough for `activation`."""
+    if not logits.is_floating_point():
+        raise ValueError(f"logits must be of a floating type, received {logits.dtype}")
+    if logits.ndim < 3:
+        raise ValueError(f"logits must have the shape (B, C, *spatial), received {tuple(logits.shape)}")
+    if activation not in ("softmax", "sigmoid"):
+        raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
+    if activation == "softmax" and logits.shape[1] < 2:
+        raise ValueError(
+            f"softmax needs two channels or more, received logits of shape {tuple(logits.shape)}; "
+            'a single channel is activation="sigmoid"'
+        )
+
+
+def read_target(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Target:
+    """Tell labels from soft or multi-hot targets by their shape; a single channel is always a target in [0, 1]."""
+    if labels.dtype.is_complex:
+        raise ValueError(f"labels must be of an integer or floating type, received {labels.dtype}")
+    _check_companion("labels", logits, labels)
+    batch, channels, *spatial = logits.shape
+    shape = tuple(labels.shape)
+    if shape == (batch, channels, *spatial):
+        if channels > 1 and ignore_index in (0, 1):
+            raise ValueError(f"ignore_index={ignore_index} is also a value of soft or multi-hot targets")
+        return Target(labels, True)
+    if shape == (batch, *spatial) and channels == 1:
+        return Target(labels.unsqueeze(1), True)
+    if shape == (batch, *spatial):
+        return Target(labels, False)
+    if shape == (batch, 1, *spatial):
+        return Target(labels.squeeze(1), False)
+    raise ValueError(
+        f"labels of shape {shape} do not fit logits of shape {tuple(logits.shape)}: "
+        f"expected {(batch, *spatial)}, {(batch, 1, *spatial)} or, for soft targets, {(batch, channels, *spatial)}"
+    )
+
+
+def read_weight(logits: Tensor, weight: Tensor) -> Tensor:
+    """`weight` as (B, *spatial)."""
+    _check_companion("voxel_weight", logits, weight)
+    batch, _, *spatial = logits.shape
+    if tuple(weight.shape) == (batch, 1, *spatial):
+        return weight.squeeze(1)
+    if tuple(weight.shape) != (batch, *spatial):
+        raise ValueError(
+            f"voxel_weight of shape {tuple(weight.shape)} does not fit logits of shape {tuple(logits.shape)}: "
+            f"expected {(batch, *spatial)} or {(batch, 1, *spatial)}"
+        )
+    return weight
+
+
+def _check_companion(name: str, logits: Tensor, tensor: Tensor) -> None:
+    if tensor.device != logits.device:
+        raise ValueError(f"{name} on {tensor.device} but logits on {logits.device}")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} requires a gradient, but the losses have none with respect to it: detach it")
+
+
+def check_labels(raw: Tensor, classes: int, ignore_index: int | None) -> None:
+    """Raise ValueError unless every label is a class index or `ignore_index`."""
+    labels = raw.to(torch.int64)
+    if raw.is_floating_point():
+        fractional = labels.to(raw.dtype) != raw
+        if fractional.any():
+            raise ValueError(f"labels must be whole numbers, received {raw[fractional][0].item():g}")
+    if ignore_index is not None:
+        labels = labels.masked_fill(labels == ignore_index, 0)
+    lowest, highest = (int(value) for value in labels.aminmax())
+    if lowest < 0 or highest >= classes:
+        value = lowest if lowest < 0 else highest
+        but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+        raise ValueError(f"label {value} is outside the allowed range 0 to {classes - 1} of {classes} classes{but}")
+
+
+def check_targets(raw: Tensor, ignore_index: int | None) -> None:
+    """Raise ValueError unless every soft or multi-hot target is in [0, 1] or `ignore_index`."""
+    values = raw.to(torch.float64 if raw.dtype == torch.float64 else torch.float32)
+    if ignore_index is not None:
+        values = values.masked_fill(values == ignore_index, 0)
+    lowest, highest = (value.item() for value in values.aminmax())
+    if not (lowest >= 0 and highest <= 1):  # written so that NaN fails
+        value = highest if lowest >= 0 else lowest
+        but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+        raise ValueError(f"target {value:g} is outside the allowed range 0 to 1 of soft or single-channel targets{but}")
+
+
+def check_weight(raw: Tensor) -> None:
+    """Raise ValueError unless every voxel weight is finite and not negative."""
+    lowest, highest = (value.item() for value in raw.aminmax())
+    if not (lowest >= 0 and highest < float("inf")):
+        raise ValueError(
+            f"voxel_weight must be finite and not negative, received {highest if lowest >= 0 else lowest:g}"
+        )
+
+
+def check_values(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
+    """The checks above of whole tensors, sample by sample."""
+    for sample, raw in enumerate(target):
+        if raw.numel() == 0:
+            continue
+        if settings.dense:
+            check_targets(raw, settings.ignore_index)
+        else:
+            check_labels(raw, classes, settings.ignore_index)
+        if weight is not None:
+            check_weight(weight[sample])
+
+
+def label_chunk(raw: Tensor, classes: int, ignore_index: int | None, checked: bool) -> tuple[Tensor, Tensor | None]:
+    """Labels (n,) as int64, safe to index with, and which voxels count (None: all).
+
+    Unchecked labels that are out of range count as ignored, so that they never index outside a tensor.
+    """
+    labels = raw.to(torch.int64)
+    if checked and ignore_index is None:
+        return labels, None
+    counted = torch.ones_like(labels, dtype=torch.bool) if checked else (labels >= 0) & (labels < classes)
+    if ignore_index is not None:
+        counted &= torch.ne(labels, ignore_index)
+    return labels.masked_fill(~counted, 0), counted
+
+
+def dense_chunk(raw: Tensor, ignore_index: int | None, out: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Targets (C, n) written to `out`, and which voxels count: those with no ignored channel (None: all)."""
+    out.copy_(raw)
+    if ignore_index is None:
+        return out, None
+    counted = (out != ignore_index).all(0)
+    return out.masked_fill_(~counted, 0), counted

@@ -1,0 +1,331 @@
+"""The pass over the voxels on CUDA, fused: forward reads logits and labels once, backward reads them once more.
+
+A program works on tiles of all channels by BLOCK voxels of one sample. The channels are padded to a power of two; a
+padded channel has a logit of -inf and no target. Shapes, rows and symbols are those of `kernels`, and the formulas too,
+where they are explained. No atomic operations: every program writes sums of its own, so that results are repeatable.
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call, type-arg"
+# Kernels are compiled by Triton: their arguments are pointers and blocks, for which it has no types.
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from voxloss.losses.voxel_pass import kernels
+from voxloss.losses.voxel_pass.plain import empty_gradient, working_type
+from voxloss.losses.voxel_pass.settings import PassSettings
+
+TILE = 1024  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
+LARGEST_TILE = 4096
+PER_WARP = 256  # elements of a tile for each warp: with twice as many few warps fit the registers, with four times none
+PROGRAMS = 8  # for each multiprocessor, over the batch
+
+
+def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
+    """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,); as `plain.sums`, without its checks."""
+    launch = _Launch(logits, target, weight, settings)
+    batch, classes, voxels = launch.logits.shape
+    rows = kernels.rows(settings.activation, len(settings.exponents))
+    tiles = triton.cdiv(voxels, launch.block)
+    programs = max(1, min(tiles, triton.cdiv(_programs(logits.device), max(batch, 1))))
+    partial = logits.new_empty((batch, programs, rows, classes), dtype=torch.float64)
+    counted = logits.new_empty((batch, programs), dtype=torch.float64)
+    if batch:
+        with torch.cuda.device_of(logits):
+            _sums_kernel[programs, batch](*launch.inputs, partial, counted, tiles, programs, **launch.constants)
+    return partial.sum(1), counted.sum(1)
+
+
+def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
+    launch = _Launch(logits, target, weight, settings)
+    result = empty_gradient(logits)
+    batch, classes, voxels = launch.logits.shape
+    flat = result.view(batch, classes, voxels)
+    upstream = upstream.to(working_type(logits)).contiguous()
+    if flat.numel():
+        with torch.cuda.device_of(logits):
+            _gradient_kernel[triton.cdiv(voxels, launch.block), batch](
+                *launch.inputs, upstream, flat, *flat.stride(), **launch.constants
+            )
+    return result
+
+
+class _Launch:
+    """The arguments that both kernels share."""
+
+    def __init__(self, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> None:
+        self.logits = logits.flatten(2)  # a view wherever the strides allow one
+        classes = self.logits.shape[1]
+        channels = triton.next_power_of_2(classes)
+        self.block = max(TILE // channels, min(32, LARGEST_TILE // channels), 1)
+        target = target.flatten(2 if settings.dense else 1)
+        if target.dtype == torch.bool:
+            target = target.view(torch.uint8)
+        target_strides = target.stride() if settings.dense else (target.stride(0), 0, target.stride(1))
+        flat_weight = self.logits if weight is None else weight.flatten(1)
+        weight_strides = (0, 0) if weight is None else flat_weight.stride()
+        working = working_type(logits)
+        self.inputs = (
+            self.logits, *self.logits.stride(), target, *target_strides, flat_weight, *weight_strides,
+            _table(settings.exponents, classes, working, logits.device), settings.ignore_index or 0,
+            self.logits.shape[2], classes,
+        )  # fmt: skip
+        self.constants = {
+            "SIGMOID": settings.activation == "sigmoid",
+            "DENSE": settings.dense,
+            "WEIGHTED": weight is not None,
+            "IGNORES": settings.ignore_index is not None,
+            "EXPONENTS": len(settings.exponents),
+            "CHANNELS": channels,
+            "BLOCK": self.block,
+            "WORK": tl.float64 if working == torch.float64 else tl.float32,
+            "LARGEST": torch.finfo(working).max / 2,
+            "TINY": torch.finfo(working).tiny,
+            "num_warps": max(1, min(16, channels * self.block // PER_WARP)),
+        }
+
+
+@functools.lru_cache(maxsize=64)
+def _table(exponents: tuple, classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Exponents (E, C) on the device; kept, as copying them there would wait for the device at every call."""
+    rows = [exponent if isinstance(exponent, tuple) else (exponent,) * classes for exponent in exponents]
+    return torch.tensor(rows or [(0.0,) * classes], dtype=dtype, device=device)
+
+
+@functools.cache
+def _programs(device: torch.device) -> int:
+    """Programs that fill the device; few in Triton's interpreter, which runs them one after the other."""
+    if device.type != "cuda":
+        return 3
+    return PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@triton.jit
+def _log1p(x):
+    """log(1 + x) for x ≥ 0: the rounding of 1 + x is undone by the quotient."""
+    y = 1 + x
+    return tl.where(y == 1, x, tl.log(y) * (x / tl.where(y == 1, 1, y - 1)))
+
+
+@triton.jit
+def _power(x, exponent):
+    """x^exponent for x ≥ 0 and exponent ≥ 0, with 0^0 = 1 and the common exponents exact."""
+    general = tl.exp2(exponent * tl.log2(x))
+    return tl.where(exponent == 0, 1, tl.where(exponent == 1, x, tl.where(exponent == 2, x * x, general)))
+
+
+@triton.jit
+def _slope(surprise, miss, hit, exponent, TINY: tl.constexpr):
+    """(1-p)^γ (γ p (-log p)/(1-p) + 1), as `kernels._focal_slope`."""
+    quotient = surprise / tl.maximum(miss, TINY, propagate_nan=tl.PropagateNan.ALL) * hit
+    return _power(miss, exponent) * (exponent * quotient + 1)
+
+
+@triton.jit
+def _cap(surprise, LARGEST: tl.constexpr):
+    return tl.minimum(surprise, LARGEST, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _read(
+    tile, sample,
+    logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
+    ignore_index, voxels, classes,
+    SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+):  # fmt: skip
+    """Of a tile: logits and targets (CHANNELS, BLOCK), the factor of each voxel, and which of them count."""
+    c = tl.arange(0, CHANNELS).to(tl.int64)
+    v = tl.full((1,), BLOCK, tl.int64) * tile + tl.arange(0, BLOCK)  # 64 bits, as volumes may be that large
+    real = (c < classes)[:, None]
+    inside = v < voxels
+    mask = real & inside[None, :]
+    x = tl.load(
+        logits + sample * logits_b + c[:, None] * logits_c + v[None, :] * logits_v, mask=mask, other=0
+    ).to(WORK)  # fmt: skip
+    if DENSE:
+        t = tl.load(
+            target + sample * target_b + c[:, None] * target_c + v[None, :] * target_v, mask=mask, other=0
+        ).to(WORK)  # fmt: skip
+        counted = inside
+        if IGNORES:
+            ignored = tl.sum(((t == ignore_index) & mask).to(tl.int32), 0) > 0
+            counted = inside & (ignored == 0)
+            t = tl.where(counted[None, :], t, 0)
+    else:
+        label = tl.load(target + sample * target_b + v * target_v, mask=inside, other=0).to(tl.int64)
+        counted = inside & (label >= 0) & (label < classes)
+        if IGNORES:
+            counted = counted & (label != ignore_index)
+        t = ((c[:, None] == label[None, :]) & counted[None, :]).to(WORK)
+    factor = counted.to(WORK)
+    if WEIGHTED:
+        w = tl.load(weight + sample * weight_b + v * weight_v, mask=inside, other=0).to(WORK)
+        factor = tl.where(counted, w, 0)
+    # Whatever is in ignored voxels, NaN included, must not get out.
+    x = tl.where(counted[None, :], x, 0)
+    if not SIGMOID:
+        x = tl.where(real, x, -float("inf"))
+    return x, t, factor, counted, v, c, mask
+
+
+@triton.jit
+def _softmax_of_label(x, t, LARGEST: tl.constexpr):
+    """Probabilities without the label's, and of the label p, 1-p and -log p; as `kernels.LabelSoftmax`."""
+    d = x - tl.max(x, 0)[None, :]
+    e = tl.exp(d)
+    chosen = tl.sum(tl.where(t != 0, d, 0), 0)
+    others = tl.where(t != 0, 0, e)
+    rest = tl.sum(others, 0)
+    own = tl.sum(tl.where(t != 0, e, 0), 0)
+    surprise = _cap(_log1p(rest + (own - 1)) - chosen, LARGEST)
+    scale = 1 / (rest + own)
+    return others * scale[None, :], own * scale, rest * scale, surprise
+
+
+@triton.jit
+def _softmax(x, CHANNELS: tl.constexpr, LARGEST: tl.constexpr):
+    """p, 1-p and -log p of every channel; the sum of all but the largest keeps the digits of 1-p where p is near 1."""
+    d = x - tl.max(x, 0)[None, :]
+    e = tl.exp(d)
+    top = tl.arange(0, CHANNELS)[:, None] == tl.argmax(x, 0)[None, :]
+    rest = tl.sum(tl.where(top, 0, e), 0)
+    total = tl.sum(e, 0)
+    scale = (1 / total)[None, :]
+    miss = tl.where(top, rest[None, :], total[None, :] - e) * scale
+    return e * scale, miss, _cap(_log1p(rest)[None, :] - d, LARGEST)
+
+
+@triton.jit
+def _sigmoid(x, LARGEST: tl.constexpr):
+    """p, 1-p, -log p and -log(1-p), each to its last digit."""
+    small = tl.exp(-tl.abs(x))
+    log = _log1p(small)
+    scale = 1 / (1 + small)
+    hit = tl.where(x >= 0, scale, small * scale)
+    miss = tl.where(x >= 0, small * scale, scale)
+    return (
+        hit, miss, _cap(tl.where(x >= 0, log, log - x), LARGEST), _cap(tl.where(x >= 0, log + x, log), LARGEST)
+    )  # fmt: skip
+
+
+@triton.jit
+def _sums_kernel(
+    logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
+    exponents, ignore_index, voxels, classes, partial, counted_voxels, tiles, programs,
+    SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
+    EXPONENTS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+    LARGEST: tl.constexpr, TINY: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    sample = tl.program_id(1).to(tl.int64)
+    rows: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    row_channels = tl.arange(0, CHANNELS)
+    row = tl.arange(0, triton.next_power_of_2(rows))[:, None]
+    total = tl.zeros((triton.next_power_of_2(rows), CHANNELS), tl.float64)
+    number = tl.zeros((BLOCK,), tl.int32)
+    for tile in range(program, tiles, programs):
+        x, t, factor, counted, _, _, mask = _read(
+            tile, sample, logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v,
+            weight, weight_b, weight_v, ignore_index, voxels, classes,
+            SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
+        )  # fmt: skip
+        number += counted.to(tl.int32)
+        if not DENSE and not SIGMOID:
+            others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
+            inside = t * factor[None, :]
+            true_positive = tl.sum(inside * hit[None, :], 1)
+            false_positive = tl.sum(others * factor[None, :], 1)
+            false_negative = tl.sum(inside * miss[None, :], 1)
+            for k in tl.static_range(EXPONENTS):
+                by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
+                exponent = tl.sum(t * by_class[:, None], 0)
+                focal = tl.sum(inside * (_power(miss, exponent) * surprise)[None, :], 1)
+                total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
+        else:
+            if SIGMOID:
+                p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
+            else:
+                p, q, surprise = _softmax(x, CHANNELS, LARGEST)
+            factors = tl.where(mask, factor[None, :], 0)
+            inside = t * factors
+            outside = (1 - t) * factors
+            true_positive = tl.sum(p * inside, 1)
+            false_positive = tl.sum(p * outside, 1)
+            false_negative = tl.sum(q * inside, 1)
+            for k in tl.static_range(EXPONENTS):
+                by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
+                focal = tl.sum(_power(q, by_class[:, None]) * surprise * inside, 1)
+                total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
+                if SIGMOID:
+                    focal = tl.sum(_power(p, by_class[:, None]) * other_surprise * outside, 1)
+                    total += tl.where(row == 3 + EXPONENTS + k, focal[None, :], 0).to(tl.float64)
+        total += tl.where(row == 0, true_positive[None, :], 0).to(tl.float64)
+        total += tl.where(row == 1, false_positive[None, :], 0).to(tl.float64)
+        total += tl.where(row == 2, false_negative[None, :], 0).to(tl.float64)
+    at = sample * programs + program
+    place = partial + (at * rows + row) * classes + row_channels[None, :]
+    tl.store(place, total, mask=(row < rows) & (row_channels < classes)[None, :])
+    tl.store(counted_voxels + at, tl.sum(number.to(tl.float64), 0))
+
+
+@triton.jit
+def _gradient_kernel(
+    logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
+    exponents, ignore_index, voxels, classes, upstream, gradient, gradient_b, gradient_c, gradient_v,
+    SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
+    EXPONENTS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+    LARGEST: tl.constexpr, TINY: tl.constexpr,
+):  # fmt: skip
+    sample = tl.program_id(1).to(tl.int64)
+    x, t, factor, _, v, c, mask = _read(
+        tl.program_id(0), sample, logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v,
+        weight, weight_b, weight_v, ignore_index, voxels, classes,
+        SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
+    )  # fmt: skip
+    rows: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    channel = tl.arange(0, CHANNELS)
+    real = channel < classes
+    up = upstream + sample * rows * classes + channel
+    other = tl.load(up + classes, mask=real, other=0)
+    own = tl.load(up, mask=real, other=0) - tl.load(up + 2 * classes, mask=real, other=0)
+    if not DENSE and not SIGMOID:
+        others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
+        at_label = tl.sum(t * own[:, None], 0) * hit
+        for k in tl.static_range(EXPONENTS):
+            by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)
+            focal = tl.load(up + (3 + k) * classes, mask=real, other=0)
+            slope = _slope(surprise, miss, hit, tl.sum(t * by_class[:, None], 0), TINY)
+            at_label -= slope * tl.sum(t * focal[:, None], 0)
+        mean_other = tl.sum(others * other[:, None], 0)
+        mean = at_label + mean_other
+        result = others * (other[:, None] - mean[None, :])
+        result += t * (at_label * miss - hit * mean_other)[None, :]
+    else:
+        if SIGMOID:
+            p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
+        else:
+            p, q, surprise = _softmax(x, CHANNELS, LARGEST)
+        region = t * own[:, None] + (1 - t) * other[:, None]
+        positive = tl.zeros((CHANNELS, BLOCK), WORK)
+        negative = tl.zeros((CHANNELS, BLOCK), WORK)
+        for k in tl.static_range(EXPONENTS):
+            by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)[:, None]
+            focal = tl.load(up + (3 + k) * classes, mask=real, other=0)[:, None]
+            positive -= _slope(surprise, q, p, by_class, TINY) * focal
+            if SIGMOID:
+                focal = tl.load(up + (3 + EXPONENTS + k) * classes, mask=real, other=0)[:, None]
+                negative += _slope(other_surprise, p, q, by_class, TINY) * focal
+        positive *= t
+        if SIGMOID:
+            result = region * p * q + positive * q + negative * (1 - t) * p
+        else:
+            mean = tl.sum(p * region + positive, 0)
+            result = (region - mean[None, :]) * p + positive
+    place = gradient + sample * gradient_b + c[:, None] * gradient_c + v[None, :] * gradient_v
+    tl.store(place, (result * factor[None, :]).to(gradient.dtype.element_ty), mask=mask)

@@ -1,0 +1,218 @@
+"""An open study: its configuration, data set, folds and runs, as its files say."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxloss.config.files import config_from, to_plain
+from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.schema import StudyConfig
+from voxloss.config.settled import SettledComparison, SettledConfig, settled_comparison
+from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
+from voxloss.data.folds import Split, split_of
+from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
+from voxloss.study.lock import is_locked
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.machine import environment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Values of a new configuration that an existing study has settled from its data.
+OPEN_VALUES = (
+    ("data.root", ""),
+    ("patches.size", None),
+    ("preparation.spacing_mm", "median"),
+    ("comparison.primary_class", None),
+    ("comparison.demonstration", False),
+)
+
+# Keys that may differ from those of an existing study.
+FREE_KEYS = ("name", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study and what its files say.
+
+    Args:
+        files: Its folder.
+        description: The content of study.yaml.
+        parsed: The configuration with its types. Of imported scores it is meaningless but for name and comparison.
+        dataset: Its data set.
+        data_digest: Digest of all images and masks; None where it is not recorded.
+        folds: The cases that each fold holds out.
+        patients: The patient of every case whose patient is known.
+    """
+
+    files: StudyFolder
+    description: Description
+    parsed: StudyConfig
+    dataset: Dataset
+    data_digest: str | None
+    folds: Sequence[Sequence[str]]
+    patients: Mapping[str, str]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Study":
+        """Read a study's folder, also one with imported scores.
+
+        Raises:
+            InputError: It is no study, one of its files is damaged, or a later version wrote it.
+        """
+        files = StudyFolder(Path(folder))
+        description = files.read_description()
+        parsed = config_from(description.config, where=f"{files.description_file} is damaged: ")
+        dataset, digest = files.read_dataset()
+        folds, patients = files.read_folds()
+        return cls(files, description, parsed, dataset, digest, folds, patients)
+
+    @property
+    def folder(self) -> Path:
+        """The path of the study's folder."""
+        return self.files.path
+
+    @property
+    def imported(self) -> bool:
+        """Whether the scores were imported (`voxloss import`), so that there is nothing to run."""
+        return self.description.imported is not None
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.parsed.name
+
+    @cached_property
+    def comparison(self) -> SettledComparison:
+        """What is compared."""
+        return settled_comparison(self.parsed.comparison)
+
+    @cached_property
+    def config(self) -> SettledConfig:
+        """The settled configuration.
+
+        Raises:
+            InputError: The scores were imported.
+        """
+        if self.imported:
+            raise InputError(
+                f"{self.folder} holds imported scores, which can be reported (voxloss report {self.folder}) but not "
+                "run."
+            )
+        return SettledConfig.of(self.parsed)
+
+    @cached_property
+    def losses(self) -> list[LossChoice]:
+        """The study's losses, in order."""
+        return loss_choices(self.comparison.losses)
+
+    @property
+    def loss_keys(self) -> list[str]:
+        """The keys of the study's losses: their folders' names and their values in the tables."""
+        return [choice.key for choice in self.losses]
+
+    def runs(self) -> list[Run]:
+        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished."""
+        held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
+        return [Run(loss, fold, seed) for seed in self.comparison.seeds for fold in held_out for loss in self.losses]
+
+    def run_folder(self, run: Run) -> RunFolder:
+        """The files of a run."""
+        return self.files.run(run)
+
+    def split(self, fold: int) -> Split:
+        """The cases of a fold; some training cases are set aside where the weights are selected on them."""
+        setting = self.config.splits
+        inner = setting.inner_share if self.config.training.selection == "inner" else 0.0
+        return split_of(self.folds, fold, setting.seed, inner, self.patients)
+
+    def fold_of(self, case_id: str) -> int:
+        """The fold that holds a case out."""
+        return next(fold for fold, ids in enumerate(self.folds) if case_id in ids)
+
+    def case(self, case_id: str) -> Case:
+        """The case with this id."""
+        return next(case for case in self.dataset.cases if case.case_id == case_id)
+
+    def status(self, run: Run) -> RunStatus:
+        """How far a run is. Raises InputError when its status is damaged."""
+        return self.files.read_status(run)
+
+    def write_status(self, run: Run, **details: Any) -> None:
+        """Write a run's status: `details` over what was written before."""
+        status = replace(self.status(run), epochs=self.config.training.epochs, **details)
+        self.files.write_status(status)
+
+    def is_locked(self) -> bool:
+        """Whether some process works on the study."""
+        return is_locked(self.folder)
+
+    def scores(self) -> "pd.DataFrame":
+        """The scores of scores.csv, or where that is missing of all runs that have some."""
+        from voxloss.evaluation.scores import merge_scores  # imports pandas, which `voxloss status` need not wait for
+
+        if self.files.scores_file.is_file():
+            return self.files.read_scores()
+        parts = [self.run_folder(run).scores_file for run in self.runs()]
+        return merge_scores(part for part in parts if part.is_file())
+
+    def merge_scores(self) -> None:
+        """Merge the scores of the ended runs into the study's scores.csv; imported scores stay as they are."""
+        from voxloss.evaluation.scores import merge_scores, write_scores  # imports pandas
+
+        if self.imported:
+            return
+        ended = [run for run in self.runs() if self.status(run).state in ENDED]
+        if ended:
+            merged = merge_scores(self.run_folder(run).scores_file for run in ended)
+            write_scores(self.files.scores_file, merged)
+
+
+def write_study(
+    folder: Path, config: SettledConfig, dataset: Dataset, folds: Sequence[Sequence[str]], patients: Mapping[str, str]
+) -> Study:
+    """Write a new study's files; study.yaml comes last and makes the folder a study."""
+    files = StudyFolder(folder)
+    files.write_dataset(dataset)
+    files.write_folds(folds, config.splits.seed, patients)
+    files.write_description(Description(to_plain(config), environment()))
+    return Study.open(folder)
+
+
+def extend_study(study: Study, config: StudyConfig) -> Study:
+    """Add the losses and seeds of `config` that the study lacks, and take over how it is executed.
+
+    Raises:
+        InputError: `config` differs from the study's in what decides its numbers; the message names the first key.
+    """
+    for key, old, new in _differences(to_plain(study.config), to_plain(config)):
+        if (key, new) not in OPEN_VALUES:
+            raise InputError(
+                f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "
+                "folder."
+            )
+    known = study.loss_keys
+    asked = zip(config.comparison.losses, loss_choices(config.comparison.losses), strict=True)
+    losses = [*study.comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]
+    seeds = list(dict.fromkeys((*study.comparison.seeds, *config.comparison.seeds)))
+    comparison = replace(
+        study.comparison, losses=tuple(losses), seeds=tuple(seeds), interval=config.comparison.interval
+    )
+    extended = replace(study.config, comparison=comparison, execution=config.execution)
+    if extended != study.config or study.description.format != FORMAT:
+        study.files.write_description(Description(to_plain(extended), environment()))
+        return Study.open(study.folder)
+    return study
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if key in FREE_KEYS:
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and key != "data.options":
+        for name in old:
+            yield from _differences(old[name], new.get(name), f"{key}.{name}".strip("."))
+    elif old != new:
+        yield key, old, new

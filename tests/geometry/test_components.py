@@ -1,0 +1,126 @@
+"""Components and boxes against a flood fill and single voxels looked at one by one, in two and three dimensions."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from voxloss.geometry.components import (
+    bounding_box,
+    class_boxes,
+    component_at,
+    count_components,
+    count_touched,
+    enclosing_box,
+    label_components,
+    largest_component,
+)
+
+
+def flood(mask, neighbours):
+    """The components as sets of voxels, in the order of their first voxels."""
+    limit = 1 if neighbours == "faces" else mask.ndim
+    steps = [s for s in itertools.product((-1, 0, 1), repeat=mask.ndim) if 0 < np.abs(s).sum() <= limit]
+    left = dict.fromkeys(tuple(map(int, voxel)) for voxel in np.argwhere(mask))
+    components = []
+    while left:
+        todo, component = [next(iter(left))], set()
+        while todo:
+            voxel = todo.pop()
+            if voxel in left:
+                del left[voxel]
+                component.add(voxel)
+                todo += [tuple(map(int, np.add(voxel, step))) for step in steps]
+        components.append(component)
+    return components
+
+
+def masks():
+    random = np.random.default_rng(3)
+    shapes = [(7, 9), (1, 8), (5, 6, 7), (6, 1, 5), (4, 4, 4)]
+    yield from (random.random(shape) < share for shape in shapes for share in (0.1, 0.3, 0.6))
+    yield from (np.zeros(shape, bool) for shape in shapes)
+    yield from (np.ones(shape, bool) for shape in shapes)
+    corners = np.zeros((5, 5, 5), bool)
+    corners[::4, ::4, ::4] = True  # eight voxels at the border
+    yield corners
+
+
+@pytest.mark.parametrize("neighbours", ["faces", "corners"])
+@pytest.mark.parametrize("mask", list(masks()))
+def test_components_are_those_of_a_flood_fill(mask, neighbours):
+    expected = flood(mask, neighbours)
+    components, count = label_components(mask, neighbours)
+    assert count == len(expected)
+    assert not components[~mask].any()
+    for number, voxels in enumerate(expected, start=1):
+        assert {tuple(map(int, voxel)) for voxel in np.argwhere(components == number)} == voxels
+    largest, size = largest_component(mask, neighbours)
+    biggest = max(expected, key=len, default=set())  # of equal ones the first
+    assert size == len(biggest)
+    assert {tuple(map(int, voxel)) for voxel in np.argwhere(largest)} == biggest
+    for voxels in expected:
+        inside = component_at(mask, max(voxels), neighbours)
+        assert {tuple(map(int, voxel)) for voxel in np.argwhere(inside)} == voxels
+    if neighbours == "corners":
+        assert count_components(mask) == count
+
+
+@pytest.mark.parametrize("mask", list(masks()))
+def test_touched_components_share_a_voxel(mask):
+    other = np.random.default_rng(5).random(mask.shape) < 0.15
+    expected = flood(mask, "corners")
+    touched = [component for component in expected if any(other[voxel] for voxel in component)]
+    assert count_touched(mask, other) == (len(expected), len(touched))
+    assert count_touched(mask, np.zeros_like(mask)) == (len(expected), 0)
+    assert count_touched(mask, mask) == (len(expected), len(expected))
+
+
+def test_an_array_without_voxels_has_no_component():
+    empty = np.zeros((0, 4, 0), bool)
+    assert count_components(empty) == 0 and bounding_box(empty) is None
+    assert count_touched(empty, empty) == (0, 0)
+    assert largest_component(empty)[1] == 0
+
+
+def test_a_voxel_outside_the_mask_is_a_mistake():
+    with pytest.raises(AssertionError, match="in the mask"):
+        component_at(np.zeros((2, 2), bool), (0, 0))
+
+
+@pytest.mark.parametrize("mask", list(masks()))
+def test_a_box_holds_every_voxel_and_no_empty_border(mask):
+    box = bounding_box(mask)
+    if not mask.any():
+        assert box is None
+        return
+    assert np.count_nonzero(mask[box]) == np.count_nonzero(mask)
+    for axis in range(mask.ndim):
+        inside = np.moveaxis(mask[box], axis, 0)
+        assert inside[0].any() and inside[-1].any()
+
+
+def test_boxes_of_boxes():
+    first, second = (slice(1, 3), slice(4, 9)), (slice(2, 5), slice(0, 4))
+    assert enclosing_box([first, None, second]) == (slice(1, 5), slice(0, 9))
+    assert enclosing_box([None, None]) is None and enclosing_box([]) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, bool])
+@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 4)])
+def test_class_boxes_hold_a_class_in_every_label_map(dtype, shape):
+    random = np.random.default_rng(8)
+    classes = 2 if dtype is bool else 6
+    for _ in range(20):
+        label_maps = [
+            np.where(random.random(shape) < 0.08, random.integers(1, min(classes, 5), shape), 0).astype(dtype)
+            for _ in range(2)
+        ]
+        boxes = class_boxes(label_maps, classes)
+        assert len(boxes) == classes
+        for index, box in enumerate(boxes):
+            either = np.logical_or(*(labels == index for labels in label_maps))
+            if index and either.any():
+                assert box == bounding_box(either)
+            else:  # the background, or a class in neither, as the last one
+                assert either[box].size == 0
