@@ -32,7 +32,7 @@ def study(tmp_path):
         None,
         ["--comparison.losses", "[dice, focal]", "--comparison.seeds", "[0]", "--splits.folds", "2",
          "--training.epochs", "10", "--execution.parallel", "2", "--data.root", str(tmp_path),
-         "--patches.size", "[8,8,8]", "--comparison.primary_class", "a[b]"],
+         "--patches.size", "[8,8,8]", "--preparation.spacing_mm", "[1,1,1]", "--comparison.primary_class", "a[b]"],
     )  # fmt: skip
     return write_study(
         tmp_path / "study", SettledConfig.of(config), dataset, [["case0", "case1"], ["case2", "case3"]], {}
