@@ -25,3 +25,12 @@ def voxloss(*arguments: object) -> list[str]:
 
 def tiny_run(data: Path, study: Path, *extra: object) -> list[object]:
     return ["run", "demo", "--data", data, "--study", study, "--losses", "dice,mixed_focal", *TINY, *extra]
+
+
+def assert_only_prepared_cases(study: Path) -> None:
+    """Of a study that could not be created: nothing is left, or the cases that were prepared before the mistake."""
+    if study.exists():
+        assert {path.name for path in study.iterdir()} <= {"prepared", ".lock"}
+        cases = list((study / "prepared").iterdir())
+        assert cases
+        assert all((case / "geometry.json").is_file() and not case.name.startswith(".") for case in cases)

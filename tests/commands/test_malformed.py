@@ -1,4 +1,4 @@
-"""Malformed inputs of every kind: each gets one sentence that names it, status 2, and leaves nothing behind."""
+"""Malformed inputs of every kind: each gets one sentence that names it, status 2, and leaves nothing half-written."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from study_helpers import TINY
+from study_helpers import TINY, assert_only_prepared_cases
 from voxloss.commands.main import run_command
 from voxloss.data.phantom.write import write_phantom
 
@@ -37,7 +37,7 @@ def refused(capsys, words: tuple[str, ...], arguments: list[object], study: Path
     assert len(error.strip().splitlines()) == 1, error
     for word in words:
         assert word in error, error
-    assert not study.exists()
+    assert_only_prepared_cases(study)
     assert sorted(study.parent.rglob("*")) == around
 
 

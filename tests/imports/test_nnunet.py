@@ -64,7 +64,7 @@ def test_scores_masks_and_names(results, tmp_path, monkeypatch):
     assert study.losses == ("mixed_focal", "nnUNetTrainer", "focal-gamma=3")
     assert [set(ids) for ids in study.folds] == [set(held) for held in CASES.values()]
     volumes = scores[scores["metric"] == "reference_volume"].groupby("class")["value"].sum()
-    assert study.setting("comparison", "primary_class") == volumes.idxmin()
+    assert study.study.comparison.primary_class == volumes.idxmin()
     page = build_report(tmp_path / "study").read_text()
     assert "Focal loss (γ = 3)" in page and "nnUNetTrainer" in page
     assert 'class="bad"' not in page  # slices and viewer have their images
@@ -151,7 +151,7 @@ def test_somebody_s_variant_of_a_trainer_keeps_its_name(results, tmp_path):
     record = {"loss": "mixed_focal", "parameters": {}}
     folders = [results.trainer(f"{MIXED}_100epochs", record=record), results.trainer(MIXED, shift=2, record=record)]
     import_nnunet(folders, tmp_path / "study")
-    assert open_record(tmp_path / "study").losses == (f"{MIXED}_100epochs", "mixed_focal")
+    assert open_record(tmp_path / "study").study.loss_keys == [f"{MIXED}_100epochs", "mixed_focal"]
 
 
 def swapped(held):

@@ -71,7 +71,7 @@ def test_other_primary_metrics_and_classes(tmp_path):
     assert record.study.comparison.primary_metric == "recall"
     assert record.study.comparison.primary_class == "vessel"
     import_table(table, tmp_path / "study", primary_class="liver")
-    assert open_record(tmp_path / "study").setting("comparison", "primary_class") == "liver"
+    assert open_record(tmp_path / "study").study.comparison.primary_class == "liver"
     page = build_report(tmp_path / "study").read_text(encoding="utf-8")
     assert "These scores were imported" in page and "digests" not in page
     with pytest.raises(InputError, match=r"the classes of .* are liver, vessel"):
