@@ -60,11 +60,11 @@ def test_scores_masks_and_names(results, tmp_path, monkeypatch):
                 source = folder / f"fold_{fold}" / "validation" / f"{case}.nii.gz"
                 copy = tmp_path / "study" / "runs" / loss / f"fold-{fold}" / "seed-0/predictions" / source.name
                 assert copy.read_bytes() == source.read_bytes()
-    study = open_record(tmp_path / "study")
-    assert study.losses == ("mixed_focal", "nnUNetTrainer", "focal-gamma=3")
+    study = open_record(tmp_path / "study").study
+    assert study.loss_keys == ["mixed_focal", "nnUNetTrainer", "focal-gamma=3"]
     assert [set(ids) for ids in study.folds] == [set(held) for held in CASES.values()]
     volumes = scores[scores["metric"] == "reference_volume"].groupby("class")["value"].sum()
-    assert study.study.comparison.primary_class == volumes.idxmin()
+    assert study.comparison.primary_class == volumes.idxmin()
     page = build_report(tmp_path / "study").read_text()
     assert "Focal loss (γ = 3)" in page and "nnUNetTrainer" in page
     assert 'class="bad"' not in page  # slices and viewer have their images
