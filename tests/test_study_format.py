@@ -1,6 +1,8 @@
 """Study folders of earlier and later formats: reported, resumed, or refused with one sentence."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -121,3 +123,22 @@ def test_a_full_disk_leaves_the_prepared_cases(tmp_path, monkeypatch):
     assert len(list((folder / "prepared").iterdir())) == 4
     with open_study(config_of(tmp_path / "data"), folder) as study:
         assert len(study.files.read_prepared()) == 4
+
+
+def test_listing_runs_imports_no_torch(first_format):
+    """Nor builds it a loss: the names and parameters are those that study.yaml has."""
+    path = first_format / "study.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["config"]["comparison"] |= {
+        "losses": ["dice", "no such loss", {"name": "focal", "gamma": 3}],
+        "seeds": [*range(20)],
+    }
+    path.write_text(yaml.safe_dump(content))
+    program = """
+import sys
+from voxloss.study.progress import progress
+from voxloss.study.study import Study
+print(len(progress(Study.open(sys.argv[1]))), sys.modules.keys() & {"torch", "monai", "pandas", "matplotlib", "scipy"})
+"""
+    result = subprocess.run([sys.executable, "-c", program, first_format], capture_output=True, text=True, check=True)
+    assert result.stdout.split(maxsplit=1) == ["120", "set()\n"]

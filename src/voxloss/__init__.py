@@ -16,15 +16,29 @@ if TYPE_CHECKING:
     from voxloss.losses import *  # noqa: F403
 
 
+# What `voxloss.losses` exports beside the classes of the losses, whose names end in "Loss". Any other name, which tools
+# that look through packages ask for, must not import torch.
+_OTHER_NAMES = (
+    "__all__",
+    "Compound",
+    "DeepSupervision",
+    "VoxelStatistics",
+    "describe",
+    "functional",
+    "get_loss",
+    "list_losses",
+    "voxel_statistics",
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name.startswith("_") and name != "__all__":  # such as __path__, which must not import torch
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    losses = importlib.import_module("voxloss.losses")
-    if name == "__all__":
-        return ["__version__", *losses.__all__]
-    if name not in (*losses.__all__, "VoxelLoss"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(losses, name)
+    if name.endswith("Loss") or name in _OTHER_NAMES:
+        losses = importlib.import_module("voxloss.losses")
+        if name == "__all__":
+            return ["__version__", *losses.__all__]
+        if name in (*losses.__all__, "VoxelLoss"):
+            return getattr(losses, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

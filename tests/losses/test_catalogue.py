@@ -121,6 +121,13 @@ def test_committed_cards_are_those_of_the_catalogue(tmp_path):
     assert all((committed / name).read_text() == (tmp_path / name).read_text() for name in names)
 
 
+def test_the_package_has_every_public_name_of_its_losses():
+    for name in voxloss.losses.__all__:
+        assert getattr(voxloss, name) is getattr(voxloss.losses, name)
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchLoss'"):
+        _ = voxloss.NoSuchLoss
+
+
 def test_unknown_name():
     with pytest.raises(
         ValueError, match=r"unknown loss 'mixed-focal' \(did you mean 'mixed_focal'\?\).*cosine_tversky"
