@@ -128,9 +128,9 @@ def _first_missing(folder: Path) -> Path | None:
 def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -> Study:
     dataset = load_data(config)
     classes = len(dataset.classes)
-    config = replace(config, preparation=settle_spacing(config.preparation, dataset))
-    if config.patches.size is not None:  # what can be told before hours of preparation
-        check_network(config.network, config.patches.size, None, classes)
+    preparation = settle_spacing(config.preparation, dataset)
+    config = replace(config, preparation=preparation)
+    check_network(config.network, config.patches.size, None, classes)  # what can be told before hours of preparation
     ids = [case.case_id for case in dataset.cases]
     patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
     require_known(patients, ids)
@@ -141,7 +141,7 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -
     prepared = prepare_cases(
         dataset.cases,
         dataset,
-        preparation_of(settle_spacing(config.preparation, dataset)),
+        preparation_of(preparation),
         files.prepared,
         os.cpu_count() or 1,
         _memory_limit(config),

@@ -60,16 +60,19 @@ def outputs(output: Any) -> list[Tensor]:
     return list(output)
 
 
-def check_network(setting: NetworkConfig, size: Size, channels: int | None, classes: int) -> None:
-    """Try the network on a patch without any data, on torch's meta device; without channels only that it is there.
+def check_network(setting: NetworkConfig, size: Size | None, channels: int | None, classes: int) -> None:
+    """Try the network on a patch without any data, on torch's meta device, as far as what is known allows.
+
+    Without channels only the network's name is checked, and without a size the U-Net's pooling is not.
 
     Raises:
         InputError: it cannot be made, takes no such patches, or its output is not one logit per class and voxel.
     """
     if setting.name == "unet3d":
-        pooling_strides(size, setting.depth)
+        if size is not None:
+            pooling_strides(size, setting.depth)
         return
-    if channels is None:
+    if size is None or channels is None:
         _imported(setting.name)
         return
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
