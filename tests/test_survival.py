@@ -127,7 +127,8 @@ def test_changed_images_are_not_mixed_in(data, finished, tmp_path):
     image = nibabel.load(moved / case / "imaging.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), moved / case / "imaging.nii.gz")
     result = command(*tiny_run(moved, study))
-    assert result.returncode == 2 and f"the files of {case} are no longer those that it was prepared from" in result.stderr
+    assert result.returncode == 2
+    assert f"the files of {case} are no longer those that it was prepared from" in result.stderr
 
 
 @pytest.fixture
