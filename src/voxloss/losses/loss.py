@@ -53,7 +53,12 @@ class Loss(nn.Module):
     checks. A parameter can be set at any time: the new value is checked, and the loss computes with it. Nothing is in
     the state dict.
 
-        class RootDiceLoss(voxloss.losses.Loss):
+        from voxloss.losses.curves import Power
+        from voxloss.losses.parameters import Positive
+
+        class RootDiceLoss(voxloss.Loss):
+            "Dice loss with a root of the error."
+
             root: Positive = 2.0
 
             def terms(self):
