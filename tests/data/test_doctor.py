@@ -251,7 +251,7 @@ def test_the_same_image_twice_a_constant_one_and_other_channels(tmp_path):
     assert found(dataset) == [
         ("error", "c2", "2 channels, where most cases have 1"),
         ("warning", "c0", f"{paths[0]} has the same value 5 everywhere"),
-        ("warning", "c4", "the same image as c1: it may be in both parts of a fold"),
+        ("warning", "c4", "the same image as c1: it may be in both training and test"),
     ]
 
 
@@ -305,7 +305,7 @@ def test_the_printed_report():
         "notes\n"
         "  no tumour in the mask: case_00003\n"
         "\n"
-        "8 errors, 0 warnings, 1 note: to be mended before a study\n"
+        "8 errors, 0 warnings, 1 note: fix the errors first\n"
     )
 
 

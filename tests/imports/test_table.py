@@ -129,7 +129,7 @@ def test_metrics_of_some_classes_or_cases_are_named(tmp_path):
     import_table(write(tmp_path / "t.csv", lines, "loss,case,metric,value,fold,class"), tmp_path / "study")
     page = build_report(tmp_path / "study").read_text(encoding="utf-8")
     assert "Left out, since only some of the cases have it: NSD of b." in page
-    assert page.count("There are scores alone") == 1 and "cannot be looked at:" not in page
+    assert page.count("The viewer is empty") == 1 and "is not in the viewer:" not in page
     header = (tmp_path / "study" / "report" / "tables" / "table1_scores.md").read_text().splitlines()[2]
     assert header == "| Loss | DSC a | DSC b | Recall b |"
 

@@ -73,7 +73,7 @@ def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
     next(case for case in record.study.dataset.cases if case.case_id == "case_001").images[0].unlink()
     files, missing = write_viewer_cases(record, comparison, ["case_001", "case_002"], tmp_path)
     assert list(files) == ["case_002"]
-    assert len(missing) == 1 and missing[0].startswith("Case case_001 cannot be looked at")
+    assert len(missing) == 1 and missing[0].startswith("Case case_001 is not in the viewer")
 
 
 def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
@@ -105,22 +105,22 @@ def test_the_largest_error_by_hand():
     affine[:3, 3] = (10, 20, 30)
     reference, prediction = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
     reference[1:3, 1:3, 1:3] = True  # 8 voxels missed
-    prediction[5:10, 5:10, 5:10] = True  # 125 invented, centre (7, 7, 7)
+    prediction[5:10, 5:10, 5:10] = True  # 125 false positives, centre (7, 7, 7)
     assert _largest_error(reference, prediction, affine) == {
-        "mm": [10 + 14, 20 + 21, 30 + 28], "ml": 125 * 24 / 1000, "kind": "invented",
+        "mm": [10 + 14, 20 + 21, 30 + 28], "ml": 125 * 24 / 1000, "kind": "false positive",
     }  # fmt: skip
-    assert _largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed"
+    assert _largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed part"
     assert _largest_error(reference, reference, affine) is None
 
 
-def test_missed_and_invented_voxels_are_not_one_error():
-    """A structure that is moved by a voxel is missed on one side and invented on the other."""
+def test_missed_and_false_positive_voxels_are_not_one_error():
+    """A structure that is moved by a voxel is missed on one side and a false positive on the other."""
     reference = np.zeros((20, 20, 20), bool)
     reference[5:15, 5:15, 5:15] = True
     prediction = np.roll(reference, 1, axis=0)
-    prediction[5:15, 5:15, 16:18] = True  # a little more on the invented side
+    prediction[5:15, 5:15, 16:18] = True  # a little more on the false positive side
     error = _largest_error(reference, prediction, np.eye(4))
-    assert error["kind"] == "invented" and error["ml"] == pytest.approx(0.2)
+    assert error["kind"] == "false positive" and error["ml"] == pytest.approx(0.2)
     alone = _largest_error(reference, np.roll(reference, 1, axis=0), np.eye(4))
     assert alone["ml"] == pytest.approx(0.1)
 

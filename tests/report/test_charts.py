@@ -86,6 +86,6 @@ def test_a_loss_without_precision_is_named(small, tmp_path):
 
     edit_scores(small, nothing_predicted)
     figure = precision_recall_figure(compare(open_record(small)), "tumour", "pr", tmp_path)
-    assert "Without a mark, since it has no mean of both: Focal loss." in figure.caption
+    assert "Not shown (no mean precision or recall): Focal loss." in figure.caption
     data = pd.read_csv(tmp_path / "pr.csv").set_index("loss")
     assert math.isnan(data.loc["focal", "precision_mean"]) and 0 < data.loc["dice", "recall_mean"] <= 1

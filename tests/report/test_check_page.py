@@ -26,7 +26,7 @@ def data(tmp_path_factory):
 def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
     result = command("check", data, "--config", "demo", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "fit for a study" in result.stdout
+    assert "ready to run" in result.stdout
     assert "patches of 16 × 32 × 32 voxels" in result.stdout
     content = json.loads((tmp_path / "out" / "check.json").read_text())
     assert content["ok"] is True
@@ -39,16 +39,16 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
     volume = (np.asarray(mask.dataobj) == 2).sum() * np.prod(mask.header.get_zooms()) / 1000
     assert content["records"][0]["volume_ml"][2] == pytest.approx(float(volume), rel=1e-4)
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "Nothing stops a study. The rarest class, tumour, fills one voxel in" in page
+    assert "No problems found. The rarest class, tumour, fills one voxel in" in page
     assert "http" not in page.replace("http-equiv", "")
     again = command("check", data, "--output", tmp_path / "out")  # over its own page, not over anything else
     assert again.returncode == 0
     other = command("check", data, "--output", data)
     assert other.returncode == 2
-    assert "is not empty and no check" in other.stderr
+    assert "is not empty and is not a `check` report" in other.stderr
 
 
-def test_what_must_be_mended_gives_status_1(data, tmp_path):
+def test_what_must_be_fixed_gives_status_1(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "case_00001" / "imaging.nii.gz").unlink()
     table = tmp_path / "patients.csv"
@@ -57,7 +57,7 @@ def test_what_must_be_mended_gives_status_1(data, tmp_path):
     assert result.returncode == 1
     assert "no image: case_00001" in result.stdout
     assert "4 scans of patient same" in result.stdout
-    assert "1 thing must be mended" in (tmp_path / "out" / "index.html").read_text()
+    assert "1 problem must be fixed" in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "check.json").read_text())["ok"] is False
 
 

@@ -118,7 +118,7 @@ def test_best_is_bold_by_what_counts_for_ranking():
 
 def test_undefined_and_failed_are_counted_in_a_note():
     assert scores_of_two().notes == (
-        "† Scores without a value, left out of the mean. Focal loss: 2 undefined in Precision of kidney.",
+        "† Undefined scores, not in the mean. Focal loss: 2 undefined in Precision of kidney.",
     )
     failed = [("x", "kidney", metric, math.nan, math.nan, 0, 9, 0.0) for metric in METRICS]
     table = scores_table(intervals_of(failed), ("x",), ("kidney",), METRICS, "", "")

@@ -1,4 +1,4 @@
-"""Docstrings of losses: read from the class, completed with what all losses share, and written for class and function.
+"""Docstrings of losses: read from the class, completed with the shared parameters, written for class and function.
 
 A loss's source docstring has its title, its equation (indented), and sections of which each entry is written once:
 `Where` for symbols of its own, `Args` for its own parameters, `Example`. The base class has the sections that all
@@ -16,7 +16,7 @@ _WIDTH = 116
 
 @dataclass(frozen=True)
 class Documentation:
-    """A docstring's parts. `text` is what is neither title nor equation nor a section."""
+    """The parts of a docstring. `text` is everything beside title, equation and sections."""
 
     title: str
     equation: str = ""
@@ -29,7 +29,7 @@ class Documentation:
 
 
 def read(docstring: str, title: str) -> Documentation:
-    """The parts of a docstring that is already without its indentation. `title` stands in where it is empty."""
+    """Read the parts of a docstring without indentation; an empty one gets `title`."""
     blocks: dict[str, list[str]] = {"": []}
     section = ""
     for line in docstring.splitlines():
@@ -55,35 +55,36 @@ def read(docstring: str, title: str) -> Documentation:
 
 
 def _entries(lines: list[str]) -> dict[str, str]:
-    """Entries "name: text" at four spaces, their continuation lines deeper."""
-    found: dict[str, str] = {}
+    """Read entries "name: text" at four spaces, with deeper continuation lines."""
+    entries: dict[str, str] = {}
     name = ""
     for line in textwrap.dedent("\n".join(lines)).splitlines():
         entry = _ENTRY.fullmatch(line)
         if entry:
             name = entry[1]
-            found[name] = entry[2]
+            entries[name] = entry[2]
         elif line.strip():
-            found[name] += " " + line.strip()
-    return found
+            entries[name] += " " + line.strip()
+    return entries
 
 
 def write(documentation: Documentation, reference: str) -> str:
-    """The docstring: title, equation, symbols, arguments, shapes, errors, example, reference."""
+    """Write a docstring: title, equation, symbols, arguments, shapes, errors, example, reference."""
     parts = [documentation.title + "."]
     if documentation.equation:
         parts.append(textwrap.indent(documentation.equation, "    "))
     if documentation.text:
         parts.append(documentation.text)
     sections = {
-        "Where": documentation.where,
-        "Args": documentation.arguments,
-        "Shape": documentation.shape,
-        "Raises": documentation.raises,
+        "Where": (documentation.where, "- "),  # a list, which Markdown renders as one
+        "Args": (documentation.arguments, ""),
+        "Shape": (documentation.shape, "- "),
+        "Raises": (documentation.raises, ""),
     }
-    for heading, entries in sections.items():
+    for heading, (entries, mark) in sections.items():
         if entries:
-            parts.append("\n".join([f"{heading}:", *(_wrapped(f"{name}: {text}") for name, text in entries.items())]))
+            lines = (_wrapped(f"{mark}{name}: {text}") for name, text in entries.items())
+            parts.append("\n".join([f"{heading}:", *lines]))
     if documentation.example:
         parts.append("Example:\n" + textwrap.indent(documentation.example, "    "))
     if reference:

@@ -48,31 +48,31 @@ class LossFunction(Protocol[P]):
 
 
 def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
-    """The functional form of a loss's class, with its parameters and its docstring."""
-    made = cast(type[Loss], loss)
+    """Return the functional form of a loss's class, with its parameters and its docstring."""
+    cls = cast(type[Loss], loss)
 
     def function(logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, **parameters: Any) -> Tensor:
-        value: Tensor = made(**parameters)(logits, labels, voxel_weight)
+        value: Tensor = cls(**parameters)(logits, labels, voxel_weight)
         return value
 
-    function.__name__ = function.__qualname__ = f"{made.name}_loss"
+    function.__name__ = function.__qualname__ = f"{cls.name}_loss"
     function.__module__ = __name__
-    function.__doc__ = _docstring(made)
-    function.__signature__ = _signature(made)  # type: ignore[attr-defined]
-    function.loss = made  # type: ignore[attr-defined]
+    function.__doc__ = _docstring(cls)
+    function.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+    function.loss = cls  # type: ignore[attr-defined]
     return cast(LossFunction[P], function)
 
 
 def _signature(loss: type[Loss]) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    given = [inspect.Parameter(name, kind, annotation=Tensor) for name in ("logits", "labels")]
+    call = [inspect.Parameter(name, kind, annotation=Tensor) for name in ("logits", "labels")]
     weight = inspect.Parameter("voxel_weight", kind, default=None, annotation=Tensor | None)
     parameters = list(inspect.signature(loss).parameters.values())
-    return inspect.Signature([*given, weight, *parameters], return_annotation=Tensor)
+    return inspect.Signature([*call, weight, *parameters], return_annotation=Tensor)
 
 
 def _docstring(loss: type[Loss]) -> str:
-    """The class's docstring with the arguments of the call in front, and its example as a call of the function."""
+    """Return the class's docstring with the arguments of the call first, and its example as a call of the function."""
     parts = loss.documentation
     shape = dict(parts.shape)
     value = shape.pop("value", "")

@@ -1,4 +1,4 @@
-"""Everything of a report but its page: tables, figures and the viewer's volumes, written into a folder."""
+"""Write the tables, the figures and the viewer's volumes of a report into a folder."""
 
 from importlib import resources
 from pathlib import Path
@@ -29,7 +29,7 @@ VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
 
 
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
-    """Write tables, figures and volumes into `folder`, and say what the page is to show of them."""
+    """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
     scores = NamedTable("table1_scores", scores_table(comparison, comparison.classes))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     over = "case" if comparison.over == "fold" else "fold"
@@ -76,7 +76,7 @@ def _draw_figures(
         try:
             drawn.append(slices.slice_figure(record, comparison, folder))
         except InputError as error:
-            missing.append(f"The figure of a representative case could not be drawn: {error}.")
+            missing.append(f"The figure of a representative case could not be drawn: {error}")
     drawn += others
     slug = slugs(comparison.classes)
     for name in primary_first(comparison):
@@ -100,7 +100,7 @@ def _write_further(comparison: Comparison, folder: Path) -> tuple[NamedTable, ..
 
 
 def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTable, ...], list[FigureFile]]:
-    """The verdict and the stability of the ranking of every class, and the sizes of all differences as CSV."""
+    """Write verdict and rank stability of every class, and the sizes of all differences as CSV."""
     slug, metric = slugs(comparison.classes), comparison.primary_metric
     verdicts, stabilities, ranks = [], [], []
     effects = paired_effects(comparison.scores, [metric], comparison.losses)
@@ -140,7 +140,7 @@ def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, .
 
 
 def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
-    """The paper's tables beside this study's, of its own presets on its own data alone."""
+    """Write this study's results beside the paper's, only for the paper's own presets on its own data."""
     preset = record.study.name
     if preset not in PAPER_RESULTS or preset != record.study.dataset.name or record.study.comparison.demonstration:
         return ()
@@ -172,7 +172,7 @@ def _write_cases(
         files, failed = cases.write_viewer_cases(record, comparison, chosen, folder / "viewer" / "cases")
         missing += failed
     else:
-        missing.append("There are scores alone, without images and masks, so no case can be looked at.")
+        missing.append("The viewer is empty: these scores came without images and masks.")
     (folder / "viewer").mkdir(exist_ok=True)
     source = resources.files("voxloss.report.page") / "viewer"
     for name in VIEWER_FILES:
@@ -181,7 +181,7 @@ def _write_cases(
 
 
 def _has_images(record: StudyRecord) -> bool:
-    """Whether the data set says where any case's image and mask are; imported scores may come without."""
+    """Return whether the data set names image and mask of any case; imported scores may come without them."""
     return any(case.images and case.label for case in record.study.dataset.cases)
 
 

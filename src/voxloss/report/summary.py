@@ -1,4 +1,4 @@
-"""What a study says in a sentence, and what it cannot tell."""
+"""The headline of a study and its limits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from voxloss.report.record import StudyRecord
 from voxloss.report.tables.verdict import verdict_sentence
 from voxloss.utilities.text import count_of
 
-# What ends a run; a pending, running or failed one may still give other numbers.
-OVER = ("done", "diverged")
+# States of runs whose scores are final; a pending, running or failed run may still change the numbers.
+FINAL = ("done", "diverged")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The headline, and the reservations that belong beside it."""
+    """The headline of a report, and the limits that belong beside it."""
 
     headline: str
     limits: tuple[str, ...]
 
 
 def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
-    """The verdict on the primary class and metric in a sentence, and what it cannot tell.
+    """Return the verdict on the primary class and metric as a sentence, and its limits.
 
-    Failed runs and empty predictions count 0. A higher mean alone is no proof of a better loss.
+    Failed runs and empty predictions count as 0. A higher mean alone does not prove that a loss is better.
     """
     return Summary(_headline(comparison), tuple(_limits(record, comparison)))
 
 
 def summary_sentence(record: StudyRecord, comparison: Comparison) -> str:
-    """Headline and reservations in one line, for the console."""
+    """Return headline and limits in one line, for the console."""
     summary = summarise(record, comparison)
     return " ".join((summary.headline, *summary.limits))
 
@@ -48,28 +48,28 @@ def _headline(comparison: Comparison) -> str:
     if len(means) > 1:
         return f"No case has a {metric_name(comparison.primary_metric)} of {comparison.primary_class} for every loss."
     return (
-        f"{loss_name(means.index[0])} reaches a {measure} of {means.iloc[0]:.3f}; there is no other loss to compare it "
-        "with."
+        f"{loss_name(means.index[0])} reaches a {measure} of {means.iloc[0]:.3f}; the study has no other loss to "
+        "compare it with."
     )
 
 
 def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.comparison.demonstration:
-        yield "Demonstration on a phantom, not evidence."
-    waiting = [run for run in record.runs if run.state not in OVER]
+        yield "Synthetic data: do not use this to choose a loss."
+    waiting = [run for run in record.runs if run.state not in FINAL]
     if waiting:
-        over = len(record.runs) - len(waiting)
+        finished = len(record.runs) - len(waiting)
         absent = [loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
-            f"In progress: {over} of {count_of(len(record.runs), 'run')} finished; compared on the "
-            f"{count_of(comparison.n_cases, 'case')} that all compared losses have.{without}"
+            f"In progress: {finished} of {count_of(len(record.runs), 'run')} finished; the comparison uses "
+            f"the {count_of(comparison.n_cases, 'case')} that all compared losses have.{without}"
         )
     bad = [run for run in record.runs if run.state in ("failed", "diverged")]
     if bad:
         yield f"{count_of(len(bad), 'run')} failed or diverged; their scores count as 0 in rankings and tests."
     if comparison.partial:
         names = ", ".join(f"{metric_name(metric)} of {class_name}" for class_name, metric in comparison.partial)
-        yield f"Left out, since only some of the cases have it: {names}."
+        yield f"Not compared, because only some cases have a value: {names}."
     if comparison.n_seeds == 1:
-        yield "One seed: how much runs vary is known from the folds alone."
+        yield "Only one seed: run-to-run variation is estimated from the folds."

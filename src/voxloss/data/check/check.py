@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found before hours are spent on it."""
+"""Find what is wrong with a data set before hours of training."""
 
 import math
 import statistics
@@ -94,7 +94,7 @@ def _compare(inspections: Sequence[Inspection]) -> list[Finding]:
             same[inspection.image_digest].append(inspection.case_id)
     for first, *others in same.values():
         findings += [
-            Finding("warning", other, f"the same image as {first}: it may be in both parts of a fold")
+            Finding("warning", other, f"the same image as {first}: it may be in both training and test")
             for other in others
         ]
     return findings

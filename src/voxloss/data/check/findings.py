@@ -103,10 +103,7 @@ def format_report(report: Report) -> str:
         lines += [f"  {message}: {_cases(ids)}" if any(ids) else f"  {message}" for message, ids in group.items()]
     counts = Counter(finding.severity for finding in report.findings)
     summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
-    return (
-        "\n".join([*lines, "", f"{summary}: {'fit for a study' if report.ok else 'to be mended before a study'}"])
-        + "\n"
-    )
+    return "\n".join([*lines, "", f"{summary}: {'ready to run' if report.ok else 'fix the errors first'}"]) + "\n"
 
 
 def _plural(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""A folder of one's own: ROOT/images and ROOT/masks, paired by file name."""
+"""Read a plain folder: ROOT/images and ROOT/masks, paired by file name."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -24,7 +24,7 @@ def load(root: Path, classes: Mapping[str, int] | None = None, exclude: Collecti
     root = Path(root)
     for name in ("images", "masks"):
         if not (root / name).is_dir():
-            raise InputError(f"{root} has no folder {name}; a data set of one's own has images and masks")
+            raise InputError(f"{root} has no folder {name}; your data folder needs `images/` and `masks/`")
     cases, unlabelled = pair_by_name(root / "images", root / "masks")
     if unlabelled:
         raise InputError(f"{unlabelled[0]} has no mask of the same name in {root / 'masks'}")

@@ -1,5 +1,6 @@
-"""The card of a loss, as Markdown: what `help()` says, its conventions, and how other libraries differ."""
+"""Write the card of a loss as Markdown: the text of `help()`, its conventions, and how other libraries differ."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from voxloss.losses.terms import Pixelwise, Region, Sum
 
 
 def describe(loss: str | type[Loss]) -> str:
-    """The card of a loss: equation, symbols, parameters, conventions, and how other libraries differ.
+    """Return the card of a loss: the text of `help()`, its conventions, and how other libraries differ.
 
     Args:
-        loss: one of `list_losses()`, or the class of a loss of which every parameter has a default.
+        loss: One of `list_losses()`, or the class of a loss of which every parameter has a default.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: The name is unknown.
     """
     chosen = loss_class(loss) if isinstance(loss, str) else loss
     documentation = chosen.documentation
@@ -27,13 +28,16 @@ def describe(loss: str | type[Loss]) -> str:
     sections = {
         "Parameters": own or ["None of its own."],
         "Shared parameters": shared,
+        "Shapes": _entries(documentation.shape),
+        "Errors": _entries(documentation.raises),
+        "Example": [f"    {line}".rstrip() for line in documentation.example.splitlines()],
         "Conventions": [f"- {note}" for note in (*chosen.conventions, *_of_terms(chosen))],
         "In other libraries": peers or ["None known."],
     }
     lines = [f"# {documentation.title} (`{chosen.name}`)", ""]
     if documentation.equation:
         lines += [f"    {line}" for line in documentation.equation.splitlines()] + [""]
-    lines += [f"- `{name}`: {meaning}" for name, meaning in documentation.where.items()]
+    lines += _entries(documentation.where)
     lines += ["", documentation.text] if documentation.text else []
     lines += ["", f"Range: {chosen.value_range or 'not stated'}. Family: {family(chosen)}."]
     lines += [f"Source: {reference(chosen) or 'not stated.'}"]
@@ -43,7 +47,7 @@ def describe(loss: str | type[Loss]) -> str:
 
 
 def write_cards(folder: Path) -> None:
-    """All cards as NAME.md in `folder`, and a README.md that lists them."""
+    """Write all cards as NAME.md into `folder`, and a README.md that lists them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in CATALOGUE:
         (folder / f"{name}.md").write_text(describe(name), encoding="utf-8")
@@ -66,7 +70,7 @@ equations, unless a card defines its own:
 
 
 def family(loss: type[Loss]) -> str:
-    """ "distribution", "region" or, for a loss of terms of both kinds, "compound"."""
+    """Return "distribution", "region" or, for a loss with terms of both kinds, "compound"."""
     kinds = {part.kind for part in _formula(loss).parts}
     return "compound" if len(kinds) > 1 else "distribution" if kinds == {"pixelwise"} else "region"
 
@@ -81,8 +85,12 @@ def _argument(loss: type[Loss], name: str) -> str:
     return f"- `{name}`: {argument_text(loss, name)}"
 
 
+def _entries(entries: Mapping[str, str]) -> list[str]:
+    return [f"- `{name}`: {text}" for name, text in entries.items()]
+
+
 def _of_terms(loss: type[Loss]) -> list[str]:
-    """What follows from the terms at the loss's defaults: means and sums, background, absent class, classes."""
+    """Describe what follows from the terms at the defaults: means and sums, background, absent class, classes."""
     formula = _formula(loss)
     lines = []
     for part in formula.parts:
@@ -135,5 +143,5 @@ def _peer(peer: Peer) -> str:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Keyword arguments as they are written in a call, thirds as fractions."""
+    """Return keyword arguments as they are written in a call, thirds as fractions."""
     return ", ".join(f"{key}={value_text(value)}" for key, value in settings.items())

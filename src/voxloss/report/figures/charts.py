@@ -69,13 +69,13 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
         axes.set_ylabel("Mean precision")
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
-            "Marks: the means of the main table, lines: their 95 % intervals; grey: where "
-            "precision and recall give equal DSC. A loss towards the right misses less, towards the top invents less."
+            "Marks: the means of the main table; lines: their 95 % intervals; grey: combinations of precision and "
+            "recall with equal DSC. Right: fewer missed voxels; up: fewer false positives."
         )
-        none = wide[["precision_mean", "recall_mean"]].isna().any(axis=1)
-        without = [loss_name(loss) for loss in wide.loc[none, "loss"]]
+        lacking = wide[["precision_mean", "recall_mean"]].isna().any(axis=1)
+        without = [loss_name(loss) for loss in wide.loc[lacking, "loss"]]
         if without:
-            caption += f" Without a mark, since it has no mean of both: {', '.join(without)}."
+            caption += f" Not shown (no mean precision or recall): {', '.join(without)}."
         return save_figure(figure, folder, name, f"Precision against recall of {class_name}", caption, wide)
 
 
@@ -164,8 +164,8 @@ def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: st
         axes.tick_params(axis="y", length=0)
         figure.legend(title="Rank", loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
-            "How often each loss takes each rank when folds, and the cases in them, are drawn anew with replacement "
-            "(after Wiesenfarth et al. 2021); equal losses share the better rank."
+            "How often each loss has each rank in bootstrap resamples of folds and cases (after Wiesenfarth et al. "
+            "2021); equal losses share the better rank."
         )
         title = f"Stability of the ranking by {metric_name(metric)} of {class_name}"
         return save_figure(figure, folder, name, title, caption, stability)

@@ -99,8 +99,8 @@ def family_figure(folder: Path) -> FigureFile:
             text = f"{family}-based" if family != "Compound" else family
             axes.text(x, 0.25, text, ha="center", fontsize=9, weight="bold", color=colours[family])
         caption = (
-            "An arrow leads from a loss to one that it contains: at the setting written on it, or, dashed, as a term "
-            "or the index that it is made of. Parameters that are not named are the same on both sides."
+            "An arrow leads from a loss to a loss that it contains: solid, at the setting written on it; dashed, as a "
+            "term or as the index that it uses. All other parameters are equal on both sides."
         )
         table = pd.DataFrame(
             [

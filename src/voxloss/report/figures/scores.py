@@ -151,8 +151,8 @@ def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> F
         axes.grid(color="0.9", linewidth=0.8)
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
         caption = (
-            "Mean foreground Dice on the validation batches after every epoch, mean over the runs that got so far. "
-            "Dots: the epochs whose weights were taken, larger for more runs. The losses' own values are not shown, "
-            "because their scales differ."
+            "Mean foreground Dice on the validation batches after every epoch, averaged over the runs that reached it. "
+            "Dots: the epochs whose weights were selected, larger for more runs. The values of the losses are not "
+            "shown because their scales differ."
         )
         return save_figure(figure, folder, "learning_curves", "Learning curves", caption, table)

@@ -113,12 +113,12 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
     figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
     caption = (
-        f"Case {case_id}, axial slice {index + 1} of {len(areas)} from the feet, the one with the most "
-        f"{comparison.primary_class} in the reference; patient's right on the left. Of all cases it has the median "
-        f"DSC of {comparison.primary_class}, averaged over the losses. DSC is of the whole volume."
+        f"Case {case_id}, the case with the median DSC of {comparison.primary_class} (averaged over the losses). "
+        f"Axial slice {index + 1} of {len(areas)} from the feet, the one with the most {comparison.primary_class} in "
+        "the reference; the patient's right is on the left. DSC is of the whole volume."
     )
     if crop is not None:
-        caption += f" {'Below' if below else 'Inset'}: the frame, magnified."
+        caption += f" {'Below' if below else 'Inset'}: the framed part, magnified."
     data = pd.DataFrame(
         {
             "panel": panel.loss, "case": case_id, "slice": index, "class": name, "dice_of_primary_class": panel.dice,

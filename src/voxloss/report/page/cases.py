@@ -84,7 +84,7 @@ def write_viewer_cases(
         try:
             content = _viewer_case(record, comparison, cases[case_id])
         except (InputError, KeyError) as error:
-            missing.append(f"Case {case_id} cannot be looked at: {error}.")
+            missing.append(f"Case {case_id} is not in the viewer: {error}.")
             continue
         # Numbered, since a case may be called anything.
         name = f"{len(files) + 1:04}.js"
@@ -164,15 +164,15 @@ def _nifti(array: AnyArray, affine: Float64s) -> str:
 
 
 def _largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
-    """Where the largest component of missed or of invented voxels is, in world mm, and its size; None without any."""
+    """Return where the largest missed or false positive component is (world mm), and its size; None without any."""
     cut = bounding_box(reference != prediction)
     if cut is None:
         return None
     missed, n_missed = largest_component(reference[cut] & ~prediction[cut])
-    invented, n_invented = largest_component(prediction[cut] & ~reference[cut])
-    kind, component, size = (
-        ("invented", invented, n_invented) if n_invented > n_missed else ("missed", missed, n_missed)
-    )
+    extra, n_extra = largest_component(prediction[cut] & ~reference[cut])
+    kind, component, size = "missed part", missed, n_missed
+    if n_extra > n_missed:
+        kind, component, size = "false positive", extra, n_extra
     places = zip(innermost_voxel(component), cut, strict=True)
     matrix = np.asarray(affine)
     millimetres = matrix @ [*(place + part.start for place, part in places), 1]

@@ -1,4 +1,4 @@
-"""The check of a data set as a page and as JSON."""
+"""Write the check of a data set as a page and as JSON."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from voxloss.data.check.findings import Report, class_table, grouped, number_tex
 from voxloss.report.page.templates import page_environment
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder
+from voxloss.utilities.text import count_of
 
 SCALE = (1e-6, 1.0)  # ends of the bars, as shares of a volume
 
@@ -20,11 +21,11 @@ def write_check(report: Report, folder: Path) -> Path:
     """Write FOLDER/index.html and FOLDER/check.json, whole or not at all, and return the page's path.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: The folder holds something else.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "check.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and no check; name another folder")
+        raise InputError(f"{folder} is not empty and is not a `check` report; name another folder.")
     with atomic_folder(folder) as partial:
         content = json.dumps(_plain(asdict(report) | {"ok": report.ok}), ensure_ascii=False, indent=1, allow_nan=False)
         (partial / "check.json").write_text(content + "\n", encoding="utf-8")
@@ -33,7 +34,7 @@ def write_check(report: Report, folder: Path) -> Path:
 
 
 def render_check(report: Report) -> str:
-    """The page as HTML; names and messages in it are escaped."""
+    """Return the page as HTML; names and messages in it are escaped."""
     dropped: dict[str, list[str]] = defaultdict(list)
     for case_id, reason in report.dropped:
         dropped[reason].append(case_id)
@@ -49,7 +50,7 @@ def render_check(report: Report) -> str:
                 _bar(item.voxel_fraction.low, item.voxel_fraction.median, item.voxel_fraction.high)
                 for item in report.classes
             ],
-            ticks=("one in a million", "all of it"),
+            ticks=("one in a million", "the whole volume"),
             patch=patch_text(report),
             groups=grouped(report),
             dropped=dict(dropped),
@@ -63,11 +64,12 @@ def render_check(report: Report) -> str:
 def _headline(report: Report) -> str:
     errors = sum(len(ids) for ids in grouped(report).get("error", {}).values())
     if errors:
-        return f"{errors} {'things' if errors > 1 else 'thing'} must be mended before a study."
+        return f"{count_of(errors, 'problem')} must be fixed before a study."
     rarest = min(report.classes[1:], key=lambda item: item.voxel_fraction.median)
     share = rarest.voxel_fraction.median
     return (
-        f"Nothing stops a study. The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} where it is."
+        f"No problems found. The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} of the cases "
+        "that have it."
     )
 
 

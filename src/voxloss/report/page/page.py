@@ -22,7 +22,10 @@ from voxloss.study.folder import RunStatus
 from voxloss.utilities.text import count_of, duration_text
 
 # As `batch_check` gives it.
-IMPORTED = (True, "These scores were imported: whether the losses had the same batches and first weights is not known.")
+IMPORTED = (
+    True,
+    "These scores were imported, so it is not known whether the losses had the same batches and initial weights.",
+)
 
 STATE_ORDER = ("failed", "diverged", "running", "pending", "done")
 

@@ -43,8 +43,8 @@ def paper_table(beside: pd.DataFrame, classes: Sequence[str], preset: str) -> Ta
     return Table(
         title="Beside the paper",
         caption=(
-            f"Means of this study, and below each those of Yeung et al. 2021 ({TABLES[preset][0]}), whose 95 % "
-            "intervals are not said to be over folds or cases."
+            f"Means of this study, and below each the mean of Yeung et al. 2021 ({TABLES[preset][0]}), which does not "
+            "say whether its 95 % intervals are over folds or cases."
         ),
         groups=tuple((class_name, len(METRICS)) for class_name in classes),
         header=("Loss", *(metric_name(metric) for _ in classes for metric in METRICS)),
@@ -92,8 +92,8 @@ def paper_tests_table(beside: pd.DataFrame, class_name: str, preset: str) -> Tab
     return Table(
         title=f"Beside the paper: rank-sum tests on DSC of {class_name}",
         caption=(
-            f"Holm-adjusted p of this study, and in brackets that of Yeung et al. 2021 ({TABLES[preset][1]}), whose "
-            "family is not stated. Ours is all pairs of losses of this study."
+            f"Holm-adjusted p of this study, and in brackets that of Yeung et al. 2021 ({TABLES[preset][1]}), which "
+            "does not state the family of tests. Here the family is all pairs of losses."
         ),
         header=("", *(str(place + 1) for place in range(len(losses)))),
         rows=tuple(rows),

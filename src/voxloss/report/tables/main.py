@@ -32,7 +32,8 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
     caption = (
         f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the surface distances; "
         "ASSD: average symmetric surface distance; NSD: share of both surfaces within the tolerance (normalised "
-        "surface Dice); a lesion is a connected piece, and found where it shares a voxel with the other mask."
+        "surface Dice). A lesion is a connected component; it counts as detected if it shares a voxel with the other "
+        "mask."
     )
     title = f"Surfaces, volumes and lesions of {class_name}"
     return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)

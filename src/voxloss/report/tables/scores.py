@@ -18,7 +18,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 TEST_NAMES = {"rank_sum": "Wilcoxon rank-sum test", "signed_rank": "Wilcoxon signed-rank test"}
 TEST_NOTES = {
-    "rank_sum": "The test is the paper's; it treats the losses' scores as independent, though the cases are the same.",
+    "rank_sum": "The paper's test; it treats the scores of two losses as independent although the cases are the same.",
     "signed_rank": "The test is paired by case.",
 }
 
@@ -126,7 +126,7 @@ def _left_out_notes(
         if counts:
             parts.append(f"{loss_name(loss)}: {', '.join(counts)}")
     if parts:
-        yield f"† Scores without a value, left out of the mean. {'; '.join(parts)}."
+        yield f"† Undefined scores, not in the mean. {'; '.join(parts)}."
 
 
 def significance_matrix(
@@ -158,8 +158,8 @@ def significance_matrix(
     cases = f"{min(numbers)} to {max(numbers)} cases" if len(set(numbers)) > 1 else count_of(numbers[0], "case")
     caption = (
         f"Holm-adjusted p-values of the two-sided {TEST_NAMES[test]} between every two losses on {cases} (one family: "
-        f"the {count_of(len(by_pair), 'pair')} of this table). A row is compared with a column; the colour is the sign "
-        f"of the statistic: green, the row's scores are higher; red, lower. {STARS_KEY}. {TEST_NOTES[test]}"
+        f"the {count_of(len(by_pair), 'pair')} of this table). Each row is compared with each column. Green: the row's "
+        f"scores are higher; red: lower. {STARS_KEY}. {TEST_NOTES[test]}"
     )
     header = [str(place + 1) if numbered else loss_name(loss) for place, loss in enumerate(losses)]
     title = f"{metric_name(metric)} of {class_name}: {TEST_NAMES[test]}"

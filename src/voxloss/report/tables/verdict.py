@@ -13,35 +13,31 @@ from voxloss.report.tables.formats import Cell, Table
 from voxloss.report.tables.scores import p_text
 from voxloss.utilities.text import count_of
 
-NAMED = 3  # losses of the first tier that a sentence names
+NAMED = 3  # losses that a sentence names of the first tier, and of the others
 
 
 def verdict_sentence(verdict: Verdict, class_name: str, metric: str) -> str:
-    """Which losses lead, how sure that is, and what the study could not have seen."""
+    """Say which losses lead, how certain that is, and which differences the study could detect."""
     measure = f"mean {metric_name(metric)} of {class_name}"
     best, top, count = verdict.losses[0], verdict.tiers[0], len(verdict.losses)
     lead = f"{loss_name(best)} has the highest {measure}, {verdict.means[0]:.3f}"
     if verdict.n_folds < 2 or math.isnan(verdict.detectable):
-        return f"{lead}, but from so few folds and cases no difference between losses can be judged."
-    unseen = f"a difference below about {verdict.detectable:.3f} would probably have gone unseen"
+        return f"{lead}, but the study has too few folds and cases to judge any difference between losses."
+    limit = f"this study could only detect differences above about {verdict.detectable:.3f}"
     if len(top) == count:
         if verdict.pairs["same"].all():
-            return (
-                f"All {count} losses are the same within {verdict.margin:g} in {measure}, about {verdict.means[0]:.3f}."
-            )
-        everything = "the two losses" if count == 2 else f"any of the {count} losses"
-        return f"{lead}, but no difference between {everything} is shown: {unseen}."
+            every = "Both losses" if count == 2 else f"All {count} losses"
+            return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {verdict.means[0]:.3f}."
+        every = "two" if count == 2 else str(count)
+        return f"{lead}, but the {every} losses are not distinguishable: {limit}."
     if len(top) == 1:
         others = "the other loss" if count == 2 else f"each of the {count - 1} others"
         row = _between(verdict, best, verdict.losses[1])
         gap = f"by {row.difference:.3f} ± {row.half_width:.3f}{'' if count == 2 else ' for the next'}"
-        return f"{lead}, and is shown to be above {others} ({gap}, simultaneous 95 % interval)."
-    lower = count - len(top)
-    verb = "is" if lower == 1 else "are"
-    return (
-        f"{lead}; it cannot be told from {_names(top[1:])}. {count_of(lower, 'loss').capitalize()} {verb} shown to be "
-        f"lower; {unseen}."
-    )
+        return f"{lead}, and is clearly better than {others} ({gap}, simultaneous 95 % interval)."
+    worse = [loss for loss in verdict.losses if loss not in top]
+    verb = "is" if len(worse) == 1 else "are"
+    return f"{lead}; it is not distinguishable from {_names(top[1:])}. {_names(worse)} {verb} clearly worse; {limit}."
 
 
 def verdict_table(
@@ -52,10 +48,16 @@ def verdict_table(
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
 ) -> Table:
-    """A row per loss, the best first: its tier, its mean, how far it is below the best, and what that means.
+    """Return the verdict as a table with a row per loss, the best first: its tier, mean and distance to the best.
 
-    effects: `paired_effects` of this class and metric; adds the median difference over the cases and how often the loss
-    does better than the best on a case. friedman and parts (`variance_parts`): are added to the caption.
+    Args:
+        verdict: The verdict on this class and metric.
+        class_name: The class.
+        metric: The metric.
+        effects: `paired_effects` of this class and metric; adds the median difference over the cases and the share of
+            cases on which the loss beats the best one.
+        friedman: Friedman's test of this class and metric, for the caption.
+        parts: `variance_parts` of this class and metric, for the caption.
     """
     best = verdict.losses[0]
     tier_of = {loss: str(number) for number, tier in enumerate(verdict.tiers, start=1) for loss in tier}
@@ -66,7 +68,7 @@ def verdict_table(
             cells += [Cell("best mean"), Cell(f"{mean:.3f}"), *[Cell("–")] * (1 if effects is None else 3)]
         else:
             row = _between(verdict, best, loss)
-            meaning = "lower" if row.differ else "the same" if row.same else "not told apart"
+            meaning = "clearly worse" if row.differ else "equivalent" if row.same else "not distinguishable"
             cells.append(Cell(meaning, shade="negative", strong=True) if row.differ else Cell(meaning))
             width = f" ± {row.half_width:.3f}" if math.isfinite(row.half_width) else ""
             cells += [Cell(f"{mean:.3f}"), Cell(f"{row.difference:.3f}{width}")]
@@ -77,13 +79,13 @@ def verdict_table(
     return Table(
         title=f"Verdict: {metric_name(metric)} of {class_name}",
         caption=_caption(verdict, effects is not None, friedman, parts),
-        header=("Loss", "Tier", "That is", "Mean", "Below the best", *by_case),
+        header=("Loss", "Tier", "Result", "Mean", "Difference from the best", *by_case),
         rows=tuple(rows),
     )
 
 
 def _effect_cells(effects: pd.DataFrame, best: str, loss: str) -> list[Cell]:
-    """How far below the best a loss is on the median case, and on which share of the cases it does better."""
+    """Cells with the median difference from the best loss, and the share of cases on which this loss beats it."""
     forward = effects[(effects["row"] == best) & (effects["column"] == loss)]
     backward = effects[(effects["row"] == loss) & (effects["column"] == best)]
     if len(forward):
@@ -97,7 +99,7 @@ def _effect_cells(effects: pd.DataFrame, best: str, loss: str) -> list[Cell]:
 
 
 def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Table:
-    """How often each loss has each rank, in per cent."""
+    """Return a table of how often each loss has each rank, in per cent."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     rows = []
     for row in stability.to_dict("records"):
@@ -111,8 +113,8 @@ def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Ta
     return Table(
         title=f"Stability of the ranking: {metric_name(metric)} of {class_name}",
         caption=(
-            "How often a loss has each rank when folds, and the cases in them, are drawn anew with replacement; equal "
-            "losses share the better rank."
+            "How often a loss has each rank in bootstrap resamples of folds and cases; equal losses share the better "
+            "rank."
         ),
         header=("Loss", "Mean rank", *places),
         rows=tuple(rows),
@@ -125,18 +127,21 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
         for number, noun in ((verdict.n_cases, "case"), (verdict.n_folds, "fold"), (verdict.n_seeds, "seed"))
     )
     text = (
-        f"From {basis} by a model of case, fold and run; simultaneous 95 % intervals: the chance to call any two "
-        "losses different that are not is about one in twenty. Losses of a tier are not shown to differ from its "
-        f"first; those of the next tier are shown to be lower. The same: within {verdict.margin:g}."
+        f"Based on {basis} and a model of case, fold and run. The intervals are simultaneous 95 % intervals: the "
+        "chance of one or more false differences is about 5 %. The losses of a tier are not distinguishable from its "
+        f"first loss; the first loss of the next tier is clearly worse than it. Equivalent: within {verdict.margin:g}."
     )
     if math.isfinite(verdict.detectable):
-        text += f" A difference of {verdict.detectable:.3f} would have been seen with a probability of 80 %."
+        text += f" This study detects a difference of {verdict.detectable:.3f} with a probability of 80 %."
     if math.isfinite(verdict.case_sd):
-        text += f" Standard deviations: {verdict.case_sd:.3f} of a loss's case, {verdict.run_sd:.3f} of a run's mean."
+        text += (
+            f" Standard deviations: {verdict.case_sd:.3f} of a loss's score of a case, {verdict.run_sd:.3f} of a run's "
+            "mean."
+        )
     if with_effects:
         text += (
-            " Median by case: of the paired differences, with a distribution-free 95 % interval; better on: the share "
-            "of cases on which the loss beats the best one."
+            " Median by case: the median of the paired differences, with a distribution-free 95 % interval. Better on: "
+            "the share of cases on which the loss beats the best one."
         )
     if friedman is not None and math.isfinite(friedman.p):
         text += (
@@ -144,14 +149,12 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
             f"{friedman.kendall_w:.2f}."
         )
     if parts is not None:
-        text += (
-            f" Runs vary by {', '.join(f'{name} {part:.3f}' for name, part in parts.items())} (standard deviations)."
-        )
+        text += f" Standard deviations between runs: {', '.join(f'{name} {part:.3f}' for name, part in parts.items())}."
     return text
 
 
 def _between(verdict: Verdict, better: str, worse: str) -> Any:
-    """The row of `Verdict.pairs` about two losses, its columns as attributes."""
+    """Return the row of `Verdict.pairs` about two losses, its columns as attributes."""
     pairs = verdict.pairs
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())
 

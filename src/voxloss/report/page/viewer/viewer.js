@@ -130,7 +130,7 @@
     const content = cases.get(index.files[current]);
     const error = (content.errors[key] || {})[classes.value];
     pane.error.disabled = !error;
-    pane.error.textContent = error ? `largest error: ${error.ml} ml ${error.kind}` : "no error";
+    pane.error.textContent = error ? `largest ${error.kind}: ${Number(error.ml.toPrecision(3))} ml` : "no error";
     pane.error.hidden = !content.predictions[key];
     if (!content.predictions[key]) pane.score.textContent = "no prediction";
   }
