@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test test-faults test-peers lint clean
+.PHONY: install demo test quick test-faults test-peers docs notebook lint clean
 
 install: $(VENV)/.installed
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev,docs]"
 	touch $@
 
 demo: install
@@ -26,6 +26,18 @@ lint: install
 JOBS ?= 2
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# What most changes need before a commit.
+quick: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser"
+
+# The site, in build/site. --strict: a broken link or an undocumented name is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Executes the notebook in its place; its outputs are committed.
+notebook: install
+	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --inplace docs/how-to/from-images-to-verdict.ipynb
 
 # A study killed 20 times at random moments (`make test` does it three times).
 test-faults: install

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import voxloss
+from voxloss.commands.main import run_command
 from voxloss.losses import describe, functional
 from voxloss.losses.catalogue import CATALOGUE
 from voxloss.losses.curves import Power
@@ -21,6 +22,7 @@ from voxloss.losses.parameters import Fraction, Positive
 NAMES = voxloss.list_losses()
 ORDER = ["Where:", "Args:", "Shape:", "Raises:", "Example:", "Reference:"]
 PACKAGE = Path(voxloss.losses.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def both(name):
@@ -179,3 +181,17 @@ def test_voxel_loss_is_a_deprecated_name():
         with pytest.warns(DeprecationWarning, match="use Loss"):
             assert module.VoxelLoss is voxloss.Loss
     assert "VoxelLoss" not in voxloss.__all__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_card_command_and_page_say_the_same(name, capsys):
+    """Everything that `help()` says, word for word, is on the card, which the command prints and the site shows."""
+    card = describe(name)
+    assert (ROOT / "docs" / "losses" / f"{name}.md").read_text(encoding="utf-8") == card
+    assert run_command(["losses", name]) == 0
+    assert capsys.readouterr().out.strip() == card.strip()
+    words = " ".join(card.replace("`", "").split())
+    for line in re.split(r"\n\n|\n    (?! )|:\n", CATALOGUE[name].__doc__):
+        text = " ".join(line.replace("`", "").split()).removesuffix(".").removeprefix("- ")
+        heading = text.removesuffix(":")
+        assert text in words or heading in {"Where", "Args", "Shape", "Raises", "Example", "Reference"}, text

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss check`."""
     summary = "check a data set for problems, and measure how rare its structures are"
     parser = add_command(parsers, "check", check, summary)
     parser.add_argument("data", type=Path, metavar="DATA")
@@ -25,6 +26,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
+    """Run `voxloss check` and return its exit status."""
     # NumPy, rich, jsonargparse
     from rich.console import Console
 

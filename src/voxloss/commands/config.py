@@ -7,12 +7,14 @@ from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss config`."""
     summary = "print a configuration and the origin of each value, or list the presets"
     parser = add_command(parsers, "config", config, summary, overrides=True)
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
 
 
 def config(arguments: argparse.Namespace) -> int:
+    """Run `voxloss config` and return its exit status."""
     # PyYAML, jsonargparse
     from voxloss.config.files import load_config, preset_names
     from voxloss.config.origins import annotated_yaml

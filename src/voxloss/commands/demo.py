@@ -9,12 +9,14 @@ from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss demo`."""
     summary = "compare seven losses on a small synthetic CT, in minutes on two cores"
     parser = add_command(parsers, "demo", demo, summary, resumable=True)
     parser.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
 
 
 def demo(arguments: argparse.Namespace) -> int:
+    """Run `voxloss demo` and return its exit status."""
     # SciPy, jsonargparse
     from voxloss.config.files import load_config
     from voxloss.data.phantom.write import write_phantom

@@ -7,6 +7,7 @@ from voxloss.commands.shared import Parsers, add_command, whole_numbers
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss import`."""
     summary = "import results from other tools as a study for `voxloss report`"
     parser = add_command(parsers, "import", import_results, summary)
     sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
@@ -33,6 +34,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def import_results(arguments: argparse.Namespace) -> int:
+    """Run `voxloss import` and return its exit status."""
     # pandas, rich
     from rich.console import Console
 

@@ -8,6 +8,7 @@ from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss losses`."""
     summary = "list the losses, or explain one: equation, conventions, parameters"
     parser = add_command(parsers, "losses", losses, summary)
     parser.add_argument("name", nargs="?", metavar="NAME")
@@ -15,6 +16,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def losses(arguments: argparse.Namespace) -> int:
+    """Run `voxloss losses` and return its exit status."""
     # torch
     from voxloss.losses import list_losses
     from voxloss.losses.cards.card import describe, write_cards

@@ -6,11 +6,13 @@ from voxloss.commands.shared import Parsers, add_command, add_study_options, stu
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss plan`."""
     summary = "estimate the time, memory and disk space that a study needs on this machine"
     add_study_options(add_command(parsers, "plan", plan, summary, overrides=True))
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    """Run `voxloss plan` and return its exit status."""
     # torch, rich
     from rich.console import Console
 

@@ -7,6 +7,7 @@ from voxloss.commands.shared import Parsers, add_command
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss predict`."""
     parser = add_command(parsers, "predict", predict, "segment images with the network of a finished run")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
     parser.add_argument(
@@ -17,6 +18,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
+    """Run `voxloss predict` and return its exit status."""
     from voxloss.study.predict import segment_files  # torch
 
     cases = [[Path(part) for part in image.split(",")] for image in arguments.images]

@@ -8,6 +8,7 @@ from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss report`."""
     parser = add_command(parsers, "report", report, "rebuild a study's tables, figures and page from its files")
     parser.add_argument("study", type=Path, metavar="STUDY")
     parser.add_argument(
@@ -17,6 +18,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    """Run `voxloss report` and return its exit status."""
     # pandas, rich
     from rich.console import Console
 

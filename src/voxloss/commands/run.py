@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss run`."""
     summary = "run a study: train every loss on every fold, score, test and report"
     parser = add_command(parsers, "run", run, summary, overrides=True, resumable=True)
     add_study_options(parser)
@@ -31,6 +32,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run `voxloss run` and return its exit status."""
     config = study_config(arguments)
     folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
     return run_study(config, arguments.study or Path("studies") / config.name, folds)

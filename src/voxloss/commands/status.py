@@ -7,6 +7,7 @@ from voxloss.commands.shared import Parsers, add_command
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss status`."""
     summary = "show the progress of every run of a study, live while the study is running"
     parser = add_command(parsers, "status", status, summary)
     parser.add_argument("study", type=Path, metavar="STUDY")
@@ -14,6 +15,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def status(arguments: argparse.Namespace) -> int:
+    """Run `voxloss status` and return its exit status."""
     # NumPy, rich
     from rich.console import Console
 

@@ -7,6 +7,7 @@ from voxloss.commands.shared import Parsers, add_command
 
 
 def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss view`."""
     summary = "open a study's report in the browser, served to this machine only"
     parser = add_command(parsers, "view", view, summary)
     parser.add_argument("study", type=Path, metavar="STUDY")
@@ -15,6 +16,7 @@ def add_parser(parsers: Parsers) -> None:
 
 
 def view(arguments: argparse.Namespace) -> int:
+    """Run `voxloss view` and return its exit status."""
     # pandas, and what only this command needs
     import threading
     import webbrowser

@@ -88,7 +88,7 @@ def config_path(source: str | Path) -> Path:
 
 
 def _one_sentence(message: str) -> str:
-    """jsonargparse's explanation of several lines as one sentence: the key, what it takes and the value received."""
+    """Jsonargparse's explanation of several lines as one sentence: the key, what it takes and the value received."""
     text = " ".join(message.split()).rstrip(".")
     key = re.match(r'Parser key "([^"]+)": ', text)
     value = re.search(r".*Given value: (.*)", text) or re.search(r"Got value: (.*)", text)  # of a union the whole

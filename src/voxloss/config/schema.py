@@ -58,6 +58,7 @@ class PreparationConfig(Section):
         super().__post_init__()
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         clip, spacing = self.clip, self.spacing_mm
         yield Check("clip", clip is None or clip[0] < clip[1], clip, "a lower and a higher value")
         yield Check("spacing_mm", not isinstance(spacing, tuple) or min(spacing) > 0, spacing, "positive")
@@ -82,6 +83,7 @@ class SplitsConfig(Section):
     patients: str | None = None
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check("folds", self.folds >= 2, self.folds, "at least 2")
         yield Check("seed", self.seed >= 0, self.seed, "not negative")
         yield Check("inner_share", 0 < self.inner_share < 1, self.inner_share, "between 0 and 1")
@@ -110,6 +112,7 @@ class PatchesConfig(Section):
     window: Literal["constant", "gaussian"] = "constant"
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check("size", self.size is None or min(self.size) >= 1, self.size, "positive")
         yield Check("batch_size", self.batch_size >= 1, self.batch_size, "at least 1")
         yield Check("foreground_share", 0 <= self.foreground_share <= 1, self.foreground_share, "from 0 to 1")
@@ -147,6 +150,7 @@ class AugmentationConfig(Section):
     noise_sd: tuple[float, float] | None = (0.0, 0.05)
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         axes, probability = self.mirror_axes, self.probability
         yield Check("mirror_axes", set(axes) <= {0, 1, 2}, axes, "among the axes 0, 1 and 2")
         yield Check("probability", 0 <= probability <= 1, probability, "from 0 to 1")
@@ -181,6 +185,7 @@ class NetworkConfig(Section):
     norm: Literal["batch", "instance"] = "instance"
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check(
             "arguments",
             not self.arguments or self.name != "unet3d",
@@ -222,6 +227,7 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         for key in ("epochs", "iterations", "validation_batches"):
             yield Check(key, getattr(self, key) >= 1, getattr(self, key), "at least 1")
         yield Check("learning_rate", self.learning_rate > 0, self.learning_rate, "positive")
@@ -252,6 +258,7 @@ class ComparisonConfig(Section):
     demonstration: bool = False
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check("losses", len(self.losses) >= 1, self.losses, "at least one loss")
         yield Check("seeds", len(self.seeds) >= 1, self.seeds, "at least one seed")
         yield Check("seeds", len(set(self.seeds)) == len(self.seeds), self.seeds, "all different")
@@ -288,6 +295,7 @@ class ExecutionConfig(Section):
     memory_gb: float | None = None
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check("parallel", self.parallel >= 1, self.parallel, "at least 1")
         yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
         yield Check("memory_gb", self.memory_gb is None or self.memory_gb > 0, self.memory_gb, "positive")
@@ -323,6 +331,7 @@ class StudyConfig(Section):
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def checks(self) -> Iterable[Check]:
+        """Yield the conditions that the values must meet."""
         yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
 
     def warnings(self) -> list[str]:

@@ -20,13 +20,20 @@ class PatchSource(Protocol):
     """A prepared case, as far as patches need it."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the prepared case."""
+
     @property
-    def image(self) -> Float32s: ...
+    def image(self) -> Float32s:
+        """Channels of the image, (channels, *shape)."""
+
     @property
-    def label(self) -> ClassIndices: ...
+    def label(self) -> ClassIndices:
+        """Class of every voxel, (*shape)."""
+
     @property
-    def foreground(self) -> dict[int, Integers]: ...
+    def foreground(self) -> dict[int, Integers]:
+        """Flat indices of voxels of each foreground class."""
 
 
 @dataclass(frozen=True)

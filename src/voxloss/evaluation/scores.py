@@ -32,11 +32,15 @@ def score_rows(
 def failed_rows(
     *, dataset: str, fold: int, seed: int, loss: str, cases: Iterable[str], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Rows of a run that failed or diverged: every held-out case, foreground class and metric as NaN and "failed".
+    """Return rows of a run that failed or diverged: NaN and "failed" for every held-out case, class and metric.
 
     Args:
-        cases: the ids that the run would have scored.
-        classes: all class names, background first, as in `case_scores`.
+        dataset: The data set.
+        fold: The run's fold.
+        seed: The run's seed.
+        loss: The run's loss.
+        cases: The ids of the cases that the run should have scored.
+        classes: All class names, background first, as in `case_scores`.
     """
     scores = [Score(name, metric, math.nan, "failed") for name in classes[1:] for metric in METRICS]
     rows = []

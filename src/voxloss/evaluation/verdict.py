@@ -1,4 +1,4 @@
-"""Which losses differ, by a model of case, fold and run: simultaneous intervals, tiers, the detectable difference."""
+"""The verdict: which losses differ, by a model of case, fold and run, with simultaneous intervals and tiers."""
 
 import itertools
 import math
@@ -20,19 +20,23 @@ POWER = 0.8  # with which a difference of `detectable` is named
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study can say about its losses.
+    """The verdict of a study on one class and metric.
 
     Args:
-        losses: from the highest mean to the lowest.
-        means: over the folds' means over their cases, seeds averaged, undefined and failed as in `worst_filled`.
-        pairs: a row per two losses, the one with the higher mean first (`better`, `worse`): difference, half_width of
+        losses: The losses, from the highest mean to the lowest.
+        means: Their means over the folds' means over their cases, seeds averaged; undefined and failed scores as in
+            `worst_filled`.
+        pairs: A row per two losses, the one with the higher mean first (`better`, `worse`): difference, half_width of
             its simultaneous 95 % interval, differ (the interval excludes 0) and same (it lies within ± margin).
-        tiers: of the losses in order; every loss of a tier but the first is shown to be lower than the head of the
-            tier before, and none to be lower than the head of its own.
-        detectable: the difference that this study would have named with a probability of 80 %.
-        case_sd: of a loss's case scores about what its fold and the case's difficulty give.
-        run_sd: of a loss's fold means beyond what the cases explain: run, seed and training set.
-        n_cases, n_folds, n_seeds: what it rests on; cases without a value for some loss are left out.
+        tiers: The losses in tiers. The first loss of a tier is clearly worse than the first loss of the tier before;
+            no loss is clearly worse than the first loss of its own tier.
+        detectable: The difference that such a study detects with a probability of 80 %.
+        case_sd: Standard deviation of a loss's scores of cases, beyond the effects of its fold and of the case.
+        run_sd: Standard deviation of a loss's fold means beyond the variation of its cases: run, seed, training set.
+        n_cases: Number of cases. Cases without a value for some loss are excluded.
+        n_folds: Number of folds.
+        n_seeds: Number of seeds.
+        margin: Differences below it do not matter in practice.
     """
 
     losses: tuple[str, ...]
@@ -49,9 +53,16 @@ class Verdict:
 
 
 def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = MARGIN) -> Verdict | None:
-    """Judge the losses of a long table of scores by one class and metric; None where there is nothing to judge.
+    """Judge the losses of a long table of scores by one class and metric.
 
-    The table must have the same cases and seeds for every loss (`common_scores`); see `judge` for the model.
+    Args:
+        scores: A table as of `read_scores`, with the same cases and seeds for every loss (`common_scores`).
+        class_name: The class.
+        metric: The metric.
+        margin: Differences below it do not matter in practice.
+
+    Returns:
+        The verdict (`judge` has the model), or None if there are fewer than two losses or no case has a value.
     """
     chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
     chosen = worst_filled(chosen)
@@ -69,25 +80,28 @@ def judge(values: Float64s, folds: Integers, losses: list[str], n_seeds: int, ma
     """Judge losses by their case scores.
 
     The model: score of loss l, case c in fold f = loss + case + loss×case + run(l, f). Every fold of a loss is a
-    training of its own, so the cases of a fold share what that training happened to give, which tests over cases
-    overlook. Of the difference of two losses' means,
+    separate training, so the cases of a fold share the chance of that training, which tests over cases do not account
+    for. For the difference of two losses' means,
 
         V = s² / n + 2 e / F,    half_width = max(q · √V, t · s_F / √F),
 
     where s² is the variance of the cases' paired differences within folds, e the variance of a loss's fold means
-    beyond what its cases explain (a robust mean over the losses, never below 0), F the folds and n the cases. q is the
-    studentised range's 95 % point over √2 (Tukey), so that the chance to name any difference among losses that do not
-    differ is at most 5 % (`benchmarks/verdict.py` measures it). The second term widens the interval where the pair's
-    own F fold differences (standard deviation s_F) vary more than the model says, as when one training failed: t is
-    Student's two-sided 2 % point (5 % with two losses or below four folds) with F - 1 degrees of freedom. With one
-    fold no difference can be judged.
+    beyond the variation of its cases (a robust mean over the losses, at least 0), F the number of folds and n the
+    number of cases. q is the 95 % point of the studentised range divided by √2 (Tukey), which bounds the chance of one
+    or more false differences by 5 % where the losses vary alike (`benchmarks/verdict.py` measures it). The second part
+    of the maximum widens the interval where the pair's own F fold differences (standard deviation s_F) vary more than
+    the model says, for example after a failed training: t is Student's two-sided 2 % point (5 % with two losses or
+    below four folds) with F - 1 degrees of freedom. With one fold no difference can be judged.
 
     Args:
-        values: (cases, losses), averaged over seeds, no NaN.
-        folds: (cases,), 0 to F - 1.
-        losses: names of the columns.
-        n_seeds: over how many seeds they were averaged.
-        margin: see `Verdict`.
+        values: Scores, of shape (cases, losses), averaged over seeds, without NaN.
+        folds: The fold of each case, from 0 to F - 1, of shape (cases,).
+        losses: The names of the columns of `values`.
+        n_seeds: The number of seeds that were averaged.
+        margin: Differences below it do not matter in practice.
+
+    Returns:
+        The verdict.
     """
     n, count = values.shape
     sizes = np.bincount(folds)

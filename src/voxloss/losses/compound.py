@@ -32,6 +32,7 @@ class WeightedFormulas:
         return {name: weight * formula(statistics) for (name, formula), weight in parts}
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the weighted sum of all terms."""
         return torch.stack(list(self.terms(statistics).values())).sum()
 
 
@@ -217,6 +218,7 @@ class DeepSupervision(nn.Module):
         return value
 
     def extra_repr(self) -> str:
+        """Return the weights, where they are set."""
         return "" if self.weights is None else f"weights={self.weights}"
 
 

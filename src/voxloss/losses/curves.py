@@ -25,7 +25,8 @@ class Index(NamedTuple):
 class Curve(Protocol):
     """The cost of an index."""
 
-    def __call__(self, index: Index, /) -> Tensor: ...
+    def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Power:
     exponent: float = 1.0
 
     def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
         return _power(index.error, self.exponent)
 
 
@@ -45,6 +47,7 @@ class Cosine:
     exponent: float = 1.0
 
     def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
         return _power(torch.sin(math.pi / 2 * index.error), self.exponent)
 
 
@@ -53,6 +56,7 @@ class LogCosh:
     """log cosh(1 - index), computed as log1p(2 sinh²(x/2)), which is exact where it is small."""
 
     def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
         return torch.log1p(2 * torch.sinh(index.error / 2) ** 2)
 
 
@@ -61,6 +65,7 @@ class Negative:
     """-index: what Combo subtracts."""
 
     def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
         return -index.value
 
 

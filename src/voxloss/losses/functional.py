@@ -44,7 +44,8 @@ class LossFunction(Protocol[P]):
 
     def __call__(
         self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, *args: P.args, **kwargs: P.kwargs
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Return the value of the loss."""
 
 
 def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:

@@ -23,13 +23,15 @@ class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region"]: ...
+    def kind(self) -> Literal["pixelwise", "region"]:
+        """Whether it is a pixelwise or a region term."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
 
-    def __call__(self, statistics: VoxelStatistics, /) -> Tensor: ...
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ class Pixelwise:
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
+        """The focal exponents that the statistics must have."""
         return (self.gamma,) if self.foreground_gamma is None else (self.gamma, self.foreground_gamma)
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
         positive, negative = statistics.focal_sums(self.gamma)
         if self.foreground_gamma is not None:
             foreground, _ = statistics.focal_sums(self.foreground_gamma)
@@ -101,6 +105,7 @@ class Region:
     exponents: ClassVar[tuple[float, ...]] = ()
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
         first = _first_channel(statistics, self.include_background)
         sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
         index = tversky_index(sums, self.delta, self.smooth)
@@ -135,6 +140,7 @@ class GeneralisedDice:
     exponents: ClassVar[tuple[float, ...]] = ()
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
         first = _first_channel(statistics, self.include_background)
         sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
         volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
@@ -151,12 +157,14 @@ class Formula(Protocol):
     """A loss of `VoxelStatistics`; `exponents` are the focal exponents that these must have."""
 
     @property
-    def exponents(self) -> tuple[float | Sequence[float], ...]: ...
+    def exponents(self) -> tuple[float | Sequence[float], ...]:
+        """The focal exponents that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
 
-    def __call__(self, statistics: VoxelStatistics, /) -> Tensor: ...
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,7 @@ class Sum:
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
+        """The focal exponents that the statistics must have."""
         return tuple(exponent for part in self.parts for exponent in part.exponents)
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
@@ -181,6 +190,7 @@ class Sum:
         return {name: part(statistics) for name, part in zip(names, self.parts, strict=True)}
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
         return torch.stack(list(self.terms(statistics).values())).sum()
 
 

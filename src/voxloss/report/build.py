@@ -22,14 +22,15 @@ VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some 
 def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     """Write STUDY/report with its page, tables and figures, whole or not at all, and return the page's path.
 
-    Only the study's own files are read, and the images and masks that dataset.json names. A study in progress gives
-    a report over the cases that all losses with a finished run have in common, and says so.
+    Only the study's own files are read, and the images and masks that dataset.json names. The report of a study in
+    progress compares the cases that all losses with a finished run have in common, and says so.
 
     Args:
-        viewer_cases: of how many cases, those first on which the losses disagree most, the viewer gets the volumes.
+        study: The study's folder.
+        viewer_cases: The number of cases in the viewer: those on which the losses disagree most.
 
     Raises:
-        InputError: it is no study, a file of it is damaged, or no run is finished.
+        InputError: The folder is not a study, one of its files is damaged, or no run is finished.
     """
     study = Path(study)
     record = open_record(study)

@@ -27,18 +27,20 @@ def execute_locally(
     poll: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
 ) -> None:
-    """Execute `runs` on this machine, `execution.parallel` at a time, and come back when all have ended.
+    """Execute runs on this machine, `execution.parallel` at a time, and return when all have finished.
 
     The study must be held (`open_study`). A run whose process is killed is tried once more, alone.
 
     Args:
-        changed: called with a run and its state when it ends.
-        poll: called about twice a second in between, to show progress.
-        stopping: called when Ctrl-C was pressed, before the runs at work come to their next step and stop.
+        study: The study.
+        runs: Its runs that are to be executed.
+        changed: Called with a run and its state when it finishes.
+        poll: Called about twice a second in between, to show progress.
+        stopping: Called when Ctrl-C was pressed, before the active runs reach their next step and stop.
 
     Raises:
-        InputError: processes die before they take up a run.
-        KeyboardInterrupt: the user pressed Ctrl-C; the runs at work have stopped and can go on later.
+        InputError: Processes crash before they start a run.
+        KeyboardInterrupt: The user pressed Ctrl-C. The active runs have stopped and can be resumed.
     """
     for run in runs:
         if study.status(run).state == "running":  # of a process that was killed
@@ -73,7 +75,7 @@ def _one_pool(
     poll: Callable[[], None],
     stopping: Callable[[], None],
 ) -> list[Run]:
-    """Execute runs in one pool; return those that have not ended because a process of it was killed."""
+    """Execute runs in one pool; return those that did not finish because one of its processes was killed."""
     context = multiprocessing.get_context("spawn")  # a forked process inherits torch's threads in an unknown state
     stop = context.Event()
     pool = ProcessPoolExecutor(

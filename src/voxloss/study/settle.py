@@ -102,7 +102,7 @@ def load_data(config: StudyConfig) -> Dataset:
 
 
 def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledPreparation:
-    """ "median" becomes the median spacing of the cases, or "stored" where all have that spacing."""
+    """Replace "median" by the median spacing of the cases, or by "stored" if all cases have that spacing."""
     if preparation.spacing_mm != "median":
         return settled_preparation(preparation)
     spacings = [read_geometry(case.images[0]).spacing_mm for case in dataset.cases]

@@ -1,0 +1,1 @@
+"""Train one network of a study: batches, augmentation, network, optimisation, history."""

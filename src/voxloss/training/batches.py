@@ -43,6 +43,7 @@ class TrainingJob:
 
     @property
     def patches(self) -> PatchSetting:
+        """How patches are drawn."""
         setting = self.config.patches
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 

@@ -20,10 +20,11 @@ class Events:
     """
 
     def __init__(self, folder: Path, finished_epochs: int) -> None:
-        """
+        """Open the events of a run.
+
         Args:
-            folder: the run's.
-            finished_epochs: of what an earlier process wrote, these are kept and shown.
+            folder: The run's folder.
+            finished_epochs: Epochs of earlier processes that stay visible.
         """
         self.path = folder / "events" / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}"
         start = SessionLog(status=SessionLog.START)

@@ -31,6 +31,7 @@ class Planar(nn.Module):
         self.network, self.axis = network, 2 + axis
 
     def forward(self, image: Tensor) -> Any:
+        """Return the logits of patches of one slice, as the 2D network gives them."""
         output = self.network(image.squeeze(self.axis))
         if isinstance(output, Tensor):
             if output.ndim == 4:

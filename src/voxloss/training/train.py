@@ -45,15 +45,20 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int], None] = lambda epoch: None,
 ) -> torch.nn.Module:
-    """Train to the last epoch, from the run's checkpoint where there is one, and return the selected weights.
+    """Train a network to the last epoch, from the run's checkpoint if there is one.
 
     Args:
-        stop: asked at every step; when it says yes the training ends with `InterruptedRunError`.
-        report: called with the number of finished epochs after each.
+        job: What is trained, on which cases and with which settings.
+        device: Where it is trained.
+        stop: Asked at every step; if it returns True, the training stops with `InterruptedRunError`.
+        report: Called after each epoch with the number of finished epochs.
+
+    Returns:
+        The network with the selected weights.
 
     Raises:
-        DivergedError: the loss is no longer finite; the message names epoch, step, term and class.
-        InterruptedRunError: `stop` said so.
+        DivergedError: The loss is no longer finite; the message names epoch, step, term and class.
+        InterruptedRunError: `stop` returned True.
     """
     setting, channels = job.config.training, job.training_cases[0].image.shape[0]
     trainee = _Trainee.make(job, channels, device)
@@ -212,8 +217,11 @@ def _train_epoch(
     epoch: int,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """One epoch: the mean loss over its steps, its terms' gradient shares at the first, a digest of its batches, and
-    the share of its time spent waiting for them."""
+    """Train one epoch.
+
+    Returns the mean loss over its steps, the gradient shares of the terms at the first step, a digest of the batches,
+    and the share of the time spent waiting for batches.
+    """
     job, loss, optimizer = trainee.job, trainee.loss, trainee.optimizer
     augment = device_augmenter(job, trainee.device)
     trainee.network.train()
@@ -255,8 +263,11 @@ def _train_epoch(
 
 @torch.no_grad()
 def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
-    """Mean loss over the validation batches, the mean over foreground classes of Dice pooled over their voxels, and
-    the classes that are in them and predicted nowhere."""
+    """Validate the network.
+
+    Returns the mean loss over the validation batches, the mean over foreground classes of Dice pooled over their
+    voxels, and the classes that are in the batches and were never predicted.
+    """
     trainee.network.eval()
     classes = trainee.job.classes
     total, count = 0.0, len(classes)

@@ -66,6 +66,7 @@ class UNet3D(nn.Module):
         self.head = nn.Conv3d(filters, classes, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, classes, *spatial) of an image (B, channels, *spatial)."""
         skips = []
         features = image
         for convolutions, pool in zip(self.encoder, self.pools, strict=True):

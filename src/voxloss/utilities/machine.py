@@ -46,6 +46,7 @@ class PeakMemory:
             forget_peak_memory()
 
     def read(self) -> int | None:
+        """Return the peak in bytes; None where it is unknown."""
         import torch  # as above
 
         now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else peak_memory()

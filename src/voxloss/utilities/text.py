@@ -1,8 +1,8 @@
-"""Counts and durations as people write them."""
+"""Write counts and durations as people do."""
 
 
 def duration_text(seconds: float) -> str:
-    """ "42 s", "3 min 5 s", "12 h 30 min", "3 days 4 h"."""
+    """Write a duration: "42 s", "3 min 5 s", "12 h 30 min", "3 days 4 h"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -14,5 +14,5 @@ def duration_text(seconds: float) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """ "1 fold", "5 folds", "2 losses"."""
+    """Write a count: "1 fold", "5 folds", "2 losses"."""
     return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -18,6 +18,7 @@ class PreparationBar:
     task: TaskID
 
     def __call__(self, finished: int, of: int, what: str) -> None:
+        """Show how many cases are prepared."""
         self.bars.update(self.task, completed=finished, total=of, description=what)
 
 

@@ -35,11 +35,15 @@ def check(
     Notes: a class that a case lacks, a size unlike the others', cases that the paper excludes, odd headers.
 
     Args:
-        workers: cases read at the same time; each holds its mask (a byte a voxel, two at times) and no image.
-        progress: called with (cases done, cases) after each.
-        patch: whose share without a class is estimated.
-        patients: case id -> patient.
-        folds: the ids in each fold that a study would make, to see whether scans of one patient come apart.
+        dataset: The data set.
+        workers: Cases read at the same time. Each holds its mask (one or two bytes per voxel) and no image.
+        progress: Called with (finished cases, cases) after each case.
+        patch: The patch for which the share without a class is estimated.
+        patients: The patient of each case id.
+        folds: The case ids of each fold of a study, to find patients whose scans are in different folds.
+
+    Returns:
+        The findings, and how rare each class is.
     """
     inspections = []
     with ThreadPoolExecutor(workers) as pool:  # decompression runs outside the interpreter's lock

@@ -53,8 +53,15 @@ class ClassFingerprint:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What was read of a case: its grid, and per class, background first, volume in ml and connected pieces (of the
-    background 0)."""
+    """Grid and structures of a case.
+
+    Args:
+        case_id: The case.
+        shape: Voxels per axis.
+        spacing_mm: Voxel size per axis.
+        volume_ml: Volume of each class, background first.
+        components: Connected components of each class, background (0) first.
+    """
 
     case_id: str
     shape: tuple[int, ...]
@@ -65,8 +72,11 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. shape and spacing_mm are spreads per stored array axis; patch is that of patches_without, in
-    voxels of patch_spacing_mm (None: of each case's own)."""
+    """The result of `check`.
+
+    `shape` and `spacing_mm` are spreads per stored array axis. `patch` is the size that `patches_without` is about, in
+    voxels of `patch_spacing_mm` (None: of each case's own spacing).
+    """
 
     dataset: str
     cases: int

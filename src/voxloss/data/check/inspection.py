@@ -54,10 +54,12 @@ class Inspection:
     patches_without: list[float] = field(default_factory=list)
 
     def add(self, severity: Severity, message: str) -> None:
+        """Add a finding about this case."""
         self.findings.append(Finding(severity, self.case_id, message))
 
 
 def inspect(case: Case, dataset: Dataset, patch: Patch) -> Inspection:
+    """Read the image and the mask of a case, and return what was measured and found."""
     inspection = Inspection(case.case_id)
     first: Path | None = None
     for number, path in enumerate(case.images, start=1):

@@ -20,6 +20,8 @@ KIDNEY, TUMOUR = 1, 2
 
 @dataclass
 class Kidney:
+    """A kidney; lengths in mm."""
+
     side: int
     centre: Point
     radii: Point  # along the kidney, front to back, midline to side

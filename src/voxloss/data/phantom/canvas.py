@@ -23,6 +23,7 @@ class SmoothField:
         self.lattice = rng.standard_normal(size, dtype=np.float32) * np.float32(variance_per_axis**-1.5)
 
     def __call__(self, axes: Sequence[Floats]) -> Floats:
+        """Return the field at the points of three axes (mm)."""
         field = self.lattice
         for dimension, axis in enumerate(axes):
             position = (axis - self.start[dimension]) / self.length_mm
@@ -54,6 +55,7 @@ class Canvas:
         return z, y, x
 
     def around(self, centre: ArrayLike, reach: ArrayLike) -> Box:
+        """Return the box around a point."""
         return self.box(np.subtract(centre, reach), np.add(centre, reach))
 
     def grid(self, box: Box, origin: Sequence[float] = (0, 0, 0)) -> list[Floats]:
@@ -61,6 +63,7 @@ class Canvas:
         return list(np.ix_(*(axis[part] - np.float32(o) for axis, part, o in zip(self.axes, box, origin, strict=True))))
 
     def field(self, length_mm: float, box: Box) -> Floats:
+        """Return a random field with this correlation length in a box."""
         return self.fields[length_mm]([axis[part] for axis, part in zip(self.axes, box, strict=True)])
 
     def share(self, distance: Floats) -> Floats:
@@ -69,6 +72,7 @@ class Canvas:
         return share
 
     def paint(self, box: Box, distance: Floats, hu: float | Floats) -> None:
+        """Blend a structure of this CT value into the image."""
         self.hu[box] += self.share(distance) * (hu - self.hu[box])
 
 

@@ -22,6 +22,7 @@ class Trunk:
     waist_mm: float
 
     def outline(self, canvas: Canvas, box: Box, margin_mm: float = 0.0) -> Floats:
+        """Return the distance in mm to the body's outline, widened by a margin; negative inside."""
         z, y, x = canvas.grid(box)
         a, b = self.half_width_mm + margin_mm, self.half_depth_mm + 0.6 * margin_mm
         unit = (np.abs(x / a) ** 2.4 + np.abs(y / b) ** 2.4) ** np.float32(1 / 2.4)

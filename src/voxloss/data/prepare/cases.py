@@ -26,15 +26,24 @@ def prepare_cases(
     memory: int | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> list[PreparedCase]:
-    """Prepare cases, or open what is in the cache, as `prepare_case` does; in the order given.
+    """Prepare cases, or open those that are in the cache, as `prepare_case` does.
 
     Args:
-        workers: cases at the same time, at most.
-        memory: bytes that they may take together by their headers' sizes; a larger case is prepared alone.
-        progress: called with (finished, of, what) after each.
+        cases: The cases.
+        dataset: Their data set.
+        preparation: How they are prepared.
+        cache: The folder of prepared cases.
+        workers: Most cases at the same time.
+        memory: Bytes that cases at the same time may need, estimated from their headers; a larger case is prepared
+            alone. None: no limit.
+        progress: Called with (finished, of, what) after each case.
+
+    Returns:
+        The prepared cases, in the order of `cases`.
 
     Raises:
-        InputError: a case cannot be prepared; of several the first in order. Those at work are finished and kept.
+        InputError: A case cannot be prepared. If several cannot, the first in order is named. Cases that are being
+            prepared are finished and kept.
     """
     budget = _Budget(math.inf if memory is None else memory)
 

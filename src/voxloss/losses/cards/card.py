@@ -40,7 +40,7 @@ def describe(loss: str | type[Loss]) -> str:
     lines += _entries(documentation.where)
     lines += ["", documentation.text] if documentation.text else []
     lines += ["", f"Range: {chosen.value_range or 'not stated'}. Family: {family(chosen)}."]
-    lines += [f"Source: {reference(chosen) or 'not stated.'}"]
+    lines += ["", f"Source: {reference(chosen) or 'not stated.'}"]
     for title, content in sections.items():
         lines += ["", f"## {title}", "", *content]
     return "\n".join(lines) + "\n"

@@ -7,8 +7,16 @@ from voxloss.losses.parameters import PerClass
 
 @dataclass(frozen=True)
 class PassSettings:
-    """`check` is whether the values of labels, targets and weights are checked; where not, a label out of range counts
-    as ignored. `dense` says that the target is (B, C, *spatial) in [0, 1], else it is labels (B, *spatial)."""
+    """What decides a pass over the voxels.
+
+    Args:
+        activation: "softmax" or "sigmoid".
+        dense: Whether the target is (B, C, *spatial) in [0, 1]; else it is labels (B, *spatial).
+        exponents: The focal exponents that are summed.
+        ignore_index: The label whose voxels do not count.
+        check: Whether the values of labels, targets and weights are checked. Without a check, a label out of range
+            counts as ignored.
+    """
 
     activation: str
     dense: bool

@@ -27,22 +27,27 @@ class VoxelStatistics:
 
     @property
     def true_positive(self) -> Tensor:
+        """Σ p·t, (B, C)."""
         return self.sums[:, kernels.TRUE_POSITIVE]
 
     @property
     def false_positive(self) -> Tensor:
+        """Σ p·(1-t), (B, C)."""
         return self.sums[:, kernels.FALSE_POSITIVE]
 
     @property
     def false_negative(self) -> Tensor:
+        """Σ (1-p)·t, (B, C)."""
         return self.sums[:, kernels.FALSE_NEGATIVE]
 
     @property
     def focal(self) -> tuple[Tensor, ...]:
+        """Focal sums of the positive side, one (B, C) per exponent."""
         return self.sums[:, kernels.FOCAL :].unbind(1)[: len(self.focal_exponents)]
 
     @property
     def focal_negative(self) -> tuple[Tensor, ...]:
+        """Focal sums of the negative side with sigmoid, one (B, C) per exponent; empty with softmax."""
         return self.sums[:, kernels.FOCAL :].unbind(1)[len(self.focal_exponents) :]
 
     @property

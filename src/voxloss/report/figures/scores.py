@@ -112,8 +112,10 @@ def _box_and_strip(axes: Axes, values: Float64s, place: int, colour: str) -> Non
 
 
 def curves_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
-    """Validation Dice per loss and epoch: mean over the runs that got so far, how many those are, and of how many it is
-    the epoch whose weights were taken."""
+    """Return validation Dice per loss and epoch, averaged over the runs that reached the epoch.
+
+    Also the number of these runs, and the number of runs that selected the weights of this epoch.
+    """
     rows = []
     for run in record.runs:
         if run.loss in losses:

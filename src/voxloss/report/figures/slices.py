@@ -60,17 +60,18 @@ def representative_case(comparison: Comparison) -> str:
 
 
 def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int) -> AnyArray:
-    """Axial slice `index`, counted from the feet, as it is looked at: patient's right on the left, front on top.
+    """Return an axial slice in radiological orientation: the patient's right on the left, front on top.
 
     Args:
-        volume: (*shape) in the stored axis order, of any orientation.
-        affine: 4 × 4, from voxel to RAS+ millimetres.
+        volume: The volume, in the stored axis order and any orientation.
+        affine: 4 × 4 matrix from voxels to RAS+ millimetres.
+        index: Number of the slice, counted from the feet.
     """
     return _canonical(volume, affine)[:, :, index].T[::-1, ::-1]
 
 
 def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
-    """The same voxels with axes to the patient's right, front and head (`nibabel.as_closest_canonical`'s order)."""
+    """Return the same voxels with axes to the patient's right, front and head, as `nibabel.as_closest_canonical`."""
     turned: AnyArray = apply_orientation(volume, io_orientation(np.asarray(affine)))
     return turned
 

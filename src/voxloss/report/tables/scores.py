@@ -26,8 +26,11 @@ TEST_NOTES = {
 def interval_text(
     mean: float, half_width: float, low: float = math.nan, high: float = math.nan, digits: int = 3
 ) -> str:
-    """ "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" of an interval that is not symmetric; without one the mean alone;
-    "n/a" without a value."""
+    """Write a mean with its interval.
+
+    Examples: "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" if the interval is not symmetric; "0.940" without an interval;
+    "n/a" without a value.
+    """
     if math.isnan(mean):
         return "n/a"
     if not math.isnan(half_width):
@@ -47,7 +50,7 @@ def p_text(p: float) -> str:
 
 
 def short_p_text(p: float) -> str:
-    """p to three decimals for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
+    """P to three decimals for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
     if math.isnan(p):
         return "n/a"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -138,13 +141,16 @@ def significance_matrix(
     numbered: bool = False,
     p_format: Callable[[float], str] = p_text,
 ) -> Table:
-    """Lower triangle of Holm-adjusted p-values, row compared with column.
+    """Return the lower triangle of Holm-adjusted p-values; each row is compared with each column.
 
     Args:
-        pairs: what `pairwise_rank_sum` or `pairwise_signed_rank` gave for the same order of losses.
-        test: which of them, "rank_sum" or "signed_rank".
-        numbered: head the columns with the losses' numbers, to save width in print and on the console.
-        p_format: how a p-value is written.
+        pairs: The result of `pairwise_rank_sum` or `pairwise_signed_rank` for the same order of losses.
+        class_name: The class.
+        metric: The metric.
+        losses: The losses, in the order of rows and columns.
+        test: The test, "rank_sum" or "signed_rank".
+        numbered: Whether the columns are headed by the losses' numbers, to save width in print and on the console.
+        p_format: Writes a p-value.
     """
     chosen = pairs[(pairs["class"] == class_name) & (pairs["metric"] == metric)]
     by_pair = {(row["row"], row["column"]): row for row in chosen.to_dict("records")}

@@ -33,16 +33,17 @@ def import_nnunet(
     the Dice must be that of the summaries; else Dice, precision and recall are those of the voxels counted there.
 
     Args:
-        folders: trainers' folders (`nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`), or data sets' folders, of
-            which all trainers are taken. A loss that is given several times was trained several times: its seeds.
-        study: the folder to write; an earlier import is replaced.
-        folds: those to compare; None: all, which every trainer must have finished.
-        labels, images: where the data set's files are; None: as the summaries and nnU-Net's variables say.
-        tolerance_mm: of the normalised surface Dice.
-        progress: told (scored, of, what).
+        folders: Trainers' folders (`nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`), or data sets' folders with
+            several trainers, which are all read. Several trainings of the same loss count as its seeds.
+        study: The folder to write; an earlier import is replaced.
+        folds: The folds to compare; None: all, which every trainer must have finished.
+        labels: The folder of the reference masks; None: as the summaries and nnU-Net's variables say.
+        images: The folder of the images; None: as nnU-Net's variables say.
+        tolerance_mm: Tolerance of the normalised surface Dice.
+        progress: Called with (scored, of, what).
 
     Raises:
-        InputError: results that cannot be compared or read; the message says which and why.
+        InputError: Results cannot be read or compared; the message says which and why.
     """
     require_free(study)
     if not 0 < tolerance_mm < math.inf:
