@@ -1,10 +1,16 @@
-"""Shared fixtures: where the real test images are, if they are."""
+"""Fixtures that all tests share, built once for all processes: images, a finished study, and where real images are."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+
+from study_helpers import command, tiny_run
+from voxloss.data.phantom.write import write_phantom
 
 if not torch.cuda.is_available():
     # Triton's kernels are tested through its interpreter, which must be chosen before anything imports Triton.
@@ -21,3 +27,52 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real test images at {DATA} (name their folder in VOXLOSS_TEST_DATA)")
     return DATA
+
+
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id) -> Once:
+    """`once(name, build)` is a folder that `build` fills, for all processes of the test run together.
+
+    Tests must not change it; they copy it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def build_once(name: str, build: Callable[[Path], None]) -> Path:
+        folder, built = shared / name, shared / f"{name}.built"
+        with FileLock(shared / f"{name}.lock"):
+            if not built.exists():  # built in its place, since studies record paths
+                shutil.rmtree(folder, ignore_errors=True)
+                build(folder)
+                built.touch()
+        return folder
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def phantom(once) -> Path:
+    """Four small cases in the layout of KiTS19."""
+    return once("phantom", lambda folder: write_phantom(folder, cases=4, seed=0, setting="small"))
+
+
+@pytest.fixture(scope="session")
+def tiny_study(once, phantom) -> Path:
+    """The finished study of `tiny_run` on `phantom`: two losses, two folds, one seed."""
+
+    def build(folder: Path) -> None:
+        result = command(*tiny_run(phantom, folder))
+        assert result.returncode == 0, result.stderr
+
+    return once("tiny_study", build)
+
+
+@pytest.fixture
+def own_study(tiny_study, tmp_path) -> Path:
+    """A copy of `tiny_study` that the test may change."""
+    shutil.copytree(tiny_study, tmp_path / "study")
+    return tmp_path / "study"

@@ -1,56 +1,55 @@
 """What a study will cost: counts by hand, patches that are measured, memory that does not suffice, wrong input."""
 
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from study_helpers import TINY, command
 from voxloss.config.files import load_config
-from voxloss.data.phantom.write import write_phantom
 from voxloss.study import plan as module
 from voxloss.study.create import open_study
-from voxloss.study.plan import _advice, _growing, _windows, plan
+from voxloss.study.plan import growing_patches, memory_advice, plan, window_count
 from voxloss.utilities.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, cases=4, seed=0, setting="small")
-    return folder
-
-
-def config(data, *overrides):
+def config(phantom, *overrides):
     return load_config(
-        "demo", ["--data.root", str(data), *TINY, "--comparison.losses", '["dice", "focal"]', *overrides]
+        "demo", ["--data.root", str(phantom), *TINY, "--comparison.losses", '["dice", "focal"]', *overrides]
     )
 
 
-def test_counts_and_shapes_are_those_of_the_study(data, tmp_path):
-    chosen = config(data, "--comparison.seeds", "[0, 1]", "--training.selection", "fold")
+def test_counts_and_shapes_are_those_of_the_study(phantom, tmp_path):
+    chosen = config(phantom, "--comparison.seeds", "[0, 1]", "--training.selection", "fold")
     said = []
-    made = plan(chosen, said.append)
-    assert made.runs == 2 * 2 * 2 and made.steps == 4
-    assert made.patch == (8, 16, 16) and said == ["measuring patches of 8 x 16 x 16"]
-    assert made.step > 0 and made.forward > 0
-    assert made.training == pytest.approx(8 * (4 * made.step + 2 * 1 * 2 * made.forward))
+    planned = plan(chosen, said.append)
+    assert planned.runs == 2 * 2 * 2 and planned.steps == 4
+    assert planned.patch == (8, 16, 16) and said == ["measuring patches of 8 x 16 x 16"]
+    assert planned.step > 0 and planned.forward > 0
+    assert planned.training == pytest.approx(8 * (4 * planned.step + 2 * 1 * 2 * planned.forward))
     with open_study(chosen, tmp_path / "study") as study:
         prepared = list(study.files.read_prepared().values())
         sizes = [sum(path.stat().st_size for path in folder.glob("*.npy")) for folder in prepared]
-        assert made.survey.config.preparation == study.config.preparation
-    network = made.parameters * 4 * 4 * 8
-    predictions = made.survey.original_voxels * 2 * 2 // 50
-    assert made.disk - network - predictions == pytest.approx(sum(sizes), rel=0.05)
+        assert planned.survey.config.preparation == study.config.preparation
+    network = planned.parameters * 4 * 4 * 8
+    predictions = planned.survey.original_voxels * 2 * 2 // 50
+    assert planned.disk - network - predictions == pytest.approx(sum(sizes), rel=0.05)
     assert not list(tmp_path.glob("*/runs/*"))
 
 
-def test_a_step_that_would_take_too_long_is_projected(data, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_STEP", 1e-9)
-    made = plan(config(data, "--patches.size", "[16, 32, 64]"))
-    assert made.patch == (16, 16, 16)
-    assert made.step > 8 * 0.5 * made.forward
+def test_a_step_that_would_take_too_long_is_projected(phantom, monkeypatch):
+    """A clock that goes on by a second at every look, so that each step and forward pass takes a second."""
+    monkeypatch.setattr(module, "LONGEST_STEP", 1.5)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=itertools.count(0.0).__next__))
+    chosen = config(phantom, "--patches.size", "[16, 32, 64]", "--patches.batch_size", "2")
+    planned = plan(chosen)
+    assert planned.patch == (16, 16, 16)  # an eighth of the size
+    augmentation = 1 / 4  # one second for four batches
+    assert planned.step == pytest.approx(8 + augmentation)
+    assert planned.forward == pytest.approx(8 / 2)  # of one of the two patches
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_a_step_that_would_take_too_long_is_projected(data, monkeypatch):
     ],
 )
 def test_patches_grow_by_sixteens(size, expected):
-    assert _growing(size) == expected
+    assert growing_patches(size) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_patches_grow_by_sixteens(size, expected):
 def test_windows_are_those_of_the_prediction(shape, size, overlap, count):
     from monai.inferers import sliding_window_inference
 
-    assert _windows(shape, size, overlap) == count
+    assert window_count(shape, size, overlap) == count
     if math.prod(shape) < 10**5:
         seen = []
         image = torch.zeros(1, 1, *(max(a, b) for a, b in zip(shape, size, strict=True)))
@@ -81,23 +80,23 @@ def test_windows_are_those_of_the_prediction(shape, size, overlap, count):
         assert sum(seen) == count
 
 
-def test_advice_where_memory_is_short(data):
-    chosen = config(data, "--patches.size", "[80, 160, 160]")
+def test_advice_where_memory_is_short(phantom):
+    chosen = config(phantom, "--patches.size", "[80, 160, 160]")
     once = replace(chosen, execution=replace(chosen.execution, parallel=1))
-    assert _advice(once, 10**9, 2 * 10**9) is None and _advice(once, None, 1) is None
-    assert _advice(once, 10**9, 6 * 10**8) == "--patches.batch_size 1 would fit"
-    assert _advice(once, 10**9, 3 * 10**8) == '--patches.batch_size 1 --patches.size "[80, 112, 128]" would fit'
-    assert _advice(replace(once, execution=replace(once.execution, parallel=2)), 10**9, 15 * 10**8) is not None
+    assert memory_advice(once, 10**9, 2 * 10**9) is None and memory_advice(once, None, 1) is None
+    assert memory_advice(once, 10**9, 6 * 10**8) == "--patches.batch_size 1 would fit"
+    assert memory_advice(once, 10**9, 3 * 10**8) == '--patches.batch_size 1 --patches.size "[80, 112, 128]" would fit'
+    assert memory_advice(replace(once, execution=replace(once.execution, parallel=2)), 10**9, 15 * 10**8) is not None
 
 
-def test_the_command(data):
-    result = command("plan", "demo", "--data", data, "--losses", "dice", *TINY)
+def test_the_command(phantom):
+    result = command("plan", "demo", "--data", phantom, "--losses", "dice", *TINY)
     assert result.returncode == 0, result.stderr
     assert "2: 1 loss × 2 folds × 1 seed" in result.stdout and "4 steps per run" in result.stdout
-    wrong = command("plan", "demo", "--data", data / "nowhere")
+    wrong = command("plan", "demo", "--data", phantom / "nowhere")
     assert wrong.returncode == 2 and "nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-def test_what_a_run_would_refuse_is_refused(data):
+def test_what_a_run_would_refuse_is_refused(phantom):
     with pytest.raises(InputError, match="cannot be imported"):
-        plan(config(data, "--network.name", "no.such.Net"))
+        plan(config(phantom, "--network.name", "no.such.Net"))

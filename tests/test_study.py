@@ -15,26 +15,10 @@ import pytest
 import yaml
 
 from study_helpers import assert_only_prepared_cases, command, tiny_run, voxloss
-from voxloss.data.phantom.write import write_phantom
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.lock import locked
 from voxloss.study.study import Study
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, cases=4, seed=0, setting="small")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def study(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("studies") / "tiny"
-    result = command(*tiny_run(data, folder))
-    assert result.returncode == 0, result.stderr
-    return folder
 
 
 def statuses(folder: Path) -> dict[tuple, dict]:
@@ -42,47 +26,47 @@ def statuses(folder: Path) -> dict[tuple, dict]:
     return {(run.loss.key, run.fold, run.seed): opened.status(run) for run in opened.runs()}
 
 
-def test_every_run_is_done_and_scored_once_per_case_class_and_metric(study):
-    assert {status.state for status in statuses(study).values()} == {"done"}
-    scores = read_scores(study / "scores.csv")
+def test_every_run_is_done_and_scored_once_per_case_class_and_metric(tiny_study):
+    assert {status.state for status in statuses(tiny_study).values()} == {"done"}
+    scores = read_scores(tiny_study / "scores.csv")
     assert len(scores) == 2 * 4 * 2 * len(METRICS)  # losses, cases, classes
     assert set(scores["class"]) == {"kidney", "tumour"}
     assert set(scores["dataset"]) == {"phantom"}
-    folds = json.loads((study / "folds.json").read_text())["folds"]
+    folds = json.loads((tiny_study / "folds.json").read_text())["folds"]
     for _, row in scores.iterrows():
         assert row["case"] in folds[row["fold"]]
 
 
-def test_losses_saw_equal_batches_and_folds_did_not(study):
-    digests = {key: status.batch_digest for key, status in statuses(study).items()}
+def test_losses_saw_equal_batches_and_folds_did_not(tiny_study):
+    digests = {key: status.batch_digest for key, status in statuses(tiny_study).items()}
     assert digests["dice", 0, 0] == digests["mixed_focal", 0, 0]
     assert digests["dice", 1, 0] == digests["mixed_focal", 1, 0]
     assert digests["dice", 0, 0] != digests["dice", 1, 0]
 
 
-def test_predictions_lie_on_the_images_grid_and_their_scores_are_in_the_table(study, data):
-    scores = read_scores(study / "scores.csv")
+def test_predictions_lie_on_the_images_grid_and_their_scores_are_in_the_table(tiny_study, phantom):
+    scores = read_scores(tiny_study / "scores.csv")
     dice = scores[(scores.metric == "dice") & (scores.loss == "dice")].set_index(["case", "class"])["value"]
-    predictions = sorted(study.glob("runs/dice/fold-*/seed-0/predictions/*.nii.gz"))
+    predictions = sorted(tiny_study.glob("runs/dice/fold-*/seed-0/predictions/*.nii.gz"))
     assert len(predictions) == 4
     for path in predictions:
         case = path.name.removesuffix(".nii.gz")
-        prediction, image = nibabel.load(path), nibabel.load(data / case / "imaging.nii.gz")
+        prediction, image = nibabel.load(path), nibabel.load(phantom / case / "imaging.nii.gz")
         assert prediction.shape == image.shape
         np.testing.assert_array_equal(prediction.affine, image.affine)
         label = np.asarray(prediction.dataobj)
-        reference = np.asarray(nibabel.load(data / case / "segmentation.nii.gz").dataobj)
+        reference = np.asarray(nibabel.load(phantom / case / "segmentation.nii.gz").dataobj)
         for index, name in ((1, "kidney"), (2, "tumour")):
             both = ((label == index) & (reference == index)).sum()
             expected = 2 * both / ((label == index).sum() + (reference == index).sum())
             assert dice[case, name] == pytest.approx(expected)
 
 
-def test_the_report_and_the_record_are_there(study):
+def test_the_report_and_the_record_are_there(tiny_study):
     for name in ("index.html", "tables", "figures"):
-        assert (study / "report" / name).exists()
-    assert len(list((study / "report" / "tables").glob("*.tex"))) >= 3
-    record = yaml.safe_load((study / "study.yaml").read_text())
+        assert (tiny_study / "report" / name).exists()
+    assert len(list((tiny_study / "report" / "tables").glob("*.tex"))) >= 3
+    record = yaml.safe_load((tiny_study / "study.yaml").read_text())
     assert record["config"]["comparison"]["primary_class"] == "tumour"
     assert record["config"]["comparison"]["demonstration"] is True  # known to be a phantom
     assert record["environment"]["torch"]
@@ -90,24 +74,24 @@ def test_the_report_and_the_record_are_there(study):
     assert Path(record["config"]["data"]["root"]).is_absolute()
 
 
-def test_the_same_command_again_trains_nothing_and_changes_no_score(study, data):
-    before = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")}
-    result = command(*tiny_run(Path(data.name), study), cwd=data.parent)  # the folder may be named in another way
+def test_the_same_command_again_trains_nothing_and_changes_no_score(own_study, phantom):
+    before = {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")}
+    result = command(*tiny_run(Path(phantom.name), own_study), cwd=phantom.parent)  # the folder, named in another way
     assert result.returncode == 0, result.stderr
-    assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")} == before
 
 
-def test_status_shows_the_grid(study):
-    result = command("status", study)
+def test_status_shows_the_grid(tiny_study):
+    result = command("status", tiny_study)
     assert result.returncode == 0
     assert result.stdout.count("done") == 4
     assert "mixed_focal" in result.stdout
 
 
-def test_predict_gives_what_the_run_gave_its_own_case(study, data, tmp_path):
-    run = study / "runs" / "dice" / "fold-0" / "seed-0"
+def test_predict_gives_what_the_run_gave_its_own_case(tiny_study, phantom, tmp_path):
+    run = tiny_study / "runs" / "dice" / "fold-0" / "seed-0"
     own = sorted((run / "predictions").iterdir())[0]
-    image = data / own.name.removesuffix(".nii.gz") / "imaging.nii.gz"
+    image = phantom / own.name.removesuffix(".nii.gz") / "imaging.nii.gz"
     result = command("predict", run, image, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     again = nibabel.load(tmp_path / "imaging.nii.gz")
@@ -131,18 +115,18 @@ LONGER = ["--training.epochs", "20"]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> pd.DataFrame:
+def uninterrupted(phantom, tmp_path_factory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("studies") / "whole"
-    result = command(*tiny_run(data, folder, *LONGER))
+    result = command(*tiny_run(phantom, folder, *LONGER))
     assert result.returncode == 0, result.stderr
     return comparable(folder)
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])
-def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(data, uninterrupted, tmp_path, how):
+def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(phantom, uninterrupted, tmp_path, how):
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
-        voxloss(*tiny_run(data, folder, *LONGER)),
+        voxloss(*tiny_run(phantom, folder, *LONGER)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -160,17 +144,16 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
         process.kill()  # the parent alone: its workers must notice by themselves
         process.communicate()
     assert {status.state for status in statuses(folder).values()} != {"done"}
-    result = command(*tiny_run(data, folder, *LONGER))
+    result = command(*tiny_run(phantom, folder, *LONGER))
     assert result.returncode == 0, result.stderr
     pd.testing.assert_frame_equal(comparable(folder), uninterrupted, check_exact=True)
 
 
-def test_losses_and_seeds_can_be_added_and_nothing_else_changed(study, data, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(study, folder)
-    result = command(*tiny_run(data, folder, "--losses", "{}", "--training.epochs", "3"))
+def test_losses_and_seeds_can_be_added_and_nothing_else_changed(own_study, phantom):
+    folder = own_study
+    result = command(*tiny_run(phantom, folder, "--losses", "{}", "--training.epochs", "3"))
     assert result.returncode == 2
-    arguments = [word if word != "dice,mixed_focal" else "dice,focal" for word in tiny_run(data, folder)]
+    arguments = [word if word != "dice,mixed_focal" else "dice,focal" for word in tiny_run(phantom, folder)]
     result = command(*arguments, "--training.epochs", "3")
     assert result.returncode == 2
     assert "training.epochs = 2, not 3" in result.stderr
@@ -182,9 +165,9 @@ def test_losses_and_seeds_can_be_added_and_nothing_else_changed(study, data, tmp
     assert states["mixed_focal", 0, 0] == "done"
 
 
-def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
+def test_a_diverged_run_is_a_result_and_the_study_goes_on(phantom, tmp_path):
     folder = tmp_path / "study"
-    result = command(*tiny_run(data, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
+    result = command(*tiny_run(phantom, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
                                "--training.iterations", "6"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     states = statuses(folder)
@@ -197,9 +180,9 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(data, tmp_path):
     assert "diverged" in command("status", folder).stdout
 
 
-def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(data, tmp_path):
+def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(phantom, tmp_path):
     folder = tmp_path / "study"
-    result = command(*tiny_run(data, folder, "--losses", "cross_entropy", "--training.epochs", "12",
+    result = command(*tiny_run(phantom, folder, "--losses", "cross_entropy", "--training.epochs", "12",
                                "--training.learning_rate", "0.03", "--patches.foreground_share", "0"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     ended = statuses(folder)["cross_entropy", 0, 0]
@@ -212,11 +195,11 @@ def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(data, tmp_
     assert len(recall) == 2
 
 
-def test_a_run_whose_process_is_killed_is_one_failed_run(data, tmp_path):
+def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
     """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
     folder = tmp_path / "study"
     process = subprocess.Popen(
-        voxloss(*tiny_run(data, folder, *LONGER, "--execution.parallel", "2")),
+        voxloss(*tiny_run(phantom, folder, *LONGER, "--execution.parallel", "2")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -261,25 +244,25 @@ def workers_at(parent: int) -> list[int]:
     return found
 
 
-def test_another_network_by_its_import_path(data, tmp_path):
+def test_another_network_by_its_import_path(phantom, tmp_path):
     """From training to a new image's mask; a wrong path leaves nothing behind."""
     folder = tmp_path / "study"
     chosen = ["--losses", "dice", "--network.arguments", "{init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}"]
-    wrong = command(*tiny_run(data, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
+    wrong = command(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
     assert wrong.returncode == 2 and "cannot be imported" in wrong.stderr and not folder.exists()
-    result = command(*tiny_run(data, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
+    result = command(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
     assert result.returncode == 0, result.stderr
     assert {status.state for status in statuses(folder).values()} == {"done"}
-    image = sorted(data.glob("case_*/imaging.nii.gz"))[0]
+    image = sorted(phantom.glob("case_*/imaging.nii.gz"))[0]
     run = folder / "runs" / "dice" / "fold-0" / "seed-0"
     result = command("predict", run, image, "--output", tmp_path / "masks")
     assert result.returncode == 0, result.stderr
     assert nibabel.load(tmp_path / "masks" / image.name).shape == nibabel.load(image).shape
 
 
-def test_a_second_process_on_the_same_study_is_turned_away(study, data):
-    with locked(study):
-        result = command(*tiny_run(data, study))
+def test_a_second_process_on_the_same_study_is_turned_away(own_study, phantom):
+    with locked(own_study):
+        result = command(*tiny_run(phantom, own_study))
     assert result.returncode == 2
     assert "Another process is working" in result.stderr
 
@@ -287,15 +270,15 @@ def test_a_second_process_on_the_same_study_is_turned_away(study, data):
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (lambda data: (data / "case_00001" / "segmentation.nii.gz").unlink(), "segmentation.nii.gz"),
-        (lambda data: (data / "case_00001" / "imaging.nii.gz").write_bytes(b"not nifti"), "imaging.nii.gz"),
-        (lambda data: relabel(data / "case_00002" / "segmentation.nii.gz", 7), "7"),
-        (lambda data: crop(data / "case_00002" / "segmentation.nii.gz"), "segmentation.nii.gz"),
+        (lambda phantom: (phantom / "case_00001" / "segmentation.nii.gz").unlink(), "segmentation.nii.gz"),
+        (lambda phantom: (phantom / "case_00001" / "imaging.nii.gz").write_bytes(b"not nifti"), "imaging.nii.gz"),
+        (lambda phantom: relabel(phantom / "case_00002" / "segmentation.nii.gz", 7), "7"),
+        (lambda phantom: crop(phantom / "case_00002" / "segmentation.nii.gz"), "segmentation.nii.gz"),
     ],
 )
-def test_spoilt_data_get_one_sentence_and_leave_nothing(data, tmp_path, spoil, named):
+def test_spoilt_data_get_one_sentence_and_leave_nothing(phantom, tmp_path, spoil, named):
     spoilt, folder = tmp_path / "data", tmp_path / "study"
-    shutil.copytree(data, spoilt)
+    shutil.copytree(phantom, spoilt)
     spoil(spoilt)
     result = command(*tiny_run(spoilt, folder))
     assert result.returncode == 2
@@ -343,7 +326,7 @@ def test_a_wrong_argument_gets_one_sentence_that_names_it(arguments, named, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_wrong_is_found_before_hours_of_preparation(data, tmp_path):
+def test_what_is_wrong_is_found_before_hours_of_preparation(phantom, tmp_path):
     mistakes = {
         "patches.size": ["--patches.size", "[9,16,16]"],
         "no fold 5": ["--folds", "5"],
@@ -353,7 +336,7 @@ def test_what_is_wrong_is_found_before_hours_of_preparation(data, tmp_path):
         "5 folds need": ["--splits.folds", "5"],
     }
     for named, arguments in mistakes.items():
-        result = command(*tiny_run(data, tmp_path / "new" / "study", *arguments))
+        result = command(*tiny_run(phantom, tmp_path / "new" / "study", *arguments))
         assert result.returncode == 2
         assert named in result.stderr
         assert not list(tmp_path.iterdir())
@@ -366,31 +349,31 @@ def test_a_users_prepared_folder_survives_a_mistake(tmp_path):
     assert (tmp_path / "prepared" / "mine.nii").exists()
 
 
-def test_what_a_killed_process_left_is_taken_up(data, study, tmp_path):
+def test_what_a_killed_process_left_is_taken_up(phantom, tiny_study, tmp_path):
     """Killed after preparation and before study.yaml, in the middle of a write."""
     folder = tmp_path / "left"
     folder.mkdir()
-    shutil.copytree(study / "prepared", folder / "prepared")
-    shutil.copy(study / "dataset.json", folder)
+    shutil.copytree(tiny_study / "prepared", folder / "prepared")
+    shutil.copy(tiny_study / "dataset.json", folder)
     (folder / ".partial-x-study.yaml").write_text("half")
     before = (folder / "prepared" / "index.json").stat().st_mtime_ns
     entry = next(path for path in (folder / "prepared").iterdir() if path.is_dir())
     made = (entry / "image.npy").stat().st_mtime_ns
-    result = command(*tiny_run(data, folder, "--losses", "dice", "--folds", "0"))
+    result = command(*tiny_run(phantom, folder, "--losses", "dice", "--folds", "0"))
     assert result.returncode == 0, result.stderr
     assert not list(folder.rglob(".partial-*"))
     assert (entry / "image.npy").stat().st_mtime_ns == made
     assert (folder / "prepared" / "index.json").stat().st_mtime_ns > before
 
 
-def test_predict_looks_at_all_images_before_it_writes_a_mask(study, data, tmp_path):
-    run, image = study / "runs" / "dice" / "fold-0" / "seed-0", data / "case_00000" / "imaging.nii.gz"
+def test_predict_looks_at_all_images_before_it_writes_a_mask(tiny_study, phantom, tmp_path):
+    run, image = tiny_study / "runs" / "dice" / "fold-0" / "seed-0", phantom / "case_00000" / "imaging.nii.gz"
     (tmp_path / "bad.nii.gz").write_bytes(b"no image")
     for images, named in (
         ([image, tmp_path / "absent.nii.gz"], "absent.nii.gz"),
         ([image, tmp_path / "bad.nii.gz"], "bad.nii.gz"),
         ([f"{image},{image}"], "1 channels per case; received 2"),
-        ([image, data / "case_00001" / "imaging.nii.gz"], "Two images"),
+        ([image, phantom / "case_00001" / "imaging.nii.gz"], "Two images"),
     ):
         result = command("predict", run, *images, "--output", tmp_path / "out")
         assert result.returncode == 2
@@ -400,9 +383,9 @@ def test_predict_looks_at_all_images_before_it_writes_a_mask(study, data, tmp_pa
     assert "would overwrite its image" in result.stderr
 
 
-def test_a_folder_with_other_content_is_left_alone(data, tmp_path):
+def test_a_folder_with_other_content_is_left_alone(phantom, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    for arguments in (tiny_run(data, tmp_path), ["demo", "--study", tmp_path]):
+    for arguments in (tiny_run(phantom, tmp_path), ["demo", "--study", tmp_path]):
         result = command(*arguments)
         assert result.returncode == 2
         assert "not empty" in result.stderr

@@ -20,19 +20,12 @@ import torch
 import yaml
 
 from study_helpers import command, tiny_run, voxloss
-from voxloss.data.phantom.write import write_phantom
+from voxloss.commands.main import run_command
 from voxloss.evaluation.scores import read_scores
 from voxloss.training.checkpoint import load_state
 
 KILLS = int(os.environ.get("VOXLOSS_KILLS", "3"))
 LONGER = ["--training.epochs", "8"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, cases=4, seed=0, setting="small")
-    return folder
 
 
 def outcome(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, torch.Tensor]]]:
@@ -57,14 +50,6 @@ def assert_whole_or_absent(study: Path) -> None:
             read_scores(path)
 
 
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory) -> Path:
-    study = tmp_path_factory.mktemp("finished") / "study"
-    result = command(*tiny_run(data, study))
-    assert result.returncode == 0, result.stderr
-    return study
-
-
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
@@ -81,18 +66,15 @@ def cut(path: Path) -> None:
         ("report/index.html", Path.unlink),
     ],
 )
-def test_what_is_gone_or_damaged_is_made_again(data, finished, tmp_path, place, spoil):
-    study = tmp_path / "study"
-    shutil.copytree(finished, study)
-    path = sorted(study.glob(place))[0]
+def test_missing_and_damaged_files_are_rebuilt(phantom, tiny_study, own_study, place, spoil):
+    path = sorted(own_study.glob(place))[0]
     before = path.read_bytes()
     spoil(path)
-    result = command(*tiny_run(data, study))
-    assert result.returncode == 0, result.stderr
+    assert run_command(list(map(str, tiny_run(phantom, own_study)))) == 0
     if path.name != "index.html":
         assert path.read_bytes() == before
-    again, weights = outcome(study)
-    expected, same = outcome(finished)
+    again, weights = outcome(own_study)
+    expected, same = outcome(tiny_study)
     pd.testing.assert_frame_equal(again, expected, check_exact=True)
     assert all(torch.equal(weights[run][name], tensor) for run in same for name, tensor in same[run].items())
 
@@ -106,27 +88,26 @@ def test_what_is_gone_or_damaged_is_made_again(data, finished, tmp_path, place, 
         ("runs/dice/fold-0/seed-0/status.json", "status.json is damaged"),
     ],
 )
-def test_what_cannot_be_made_again_gets_one_sentence(data, finished, tmp_path, place, words):
-    study = tmp_path / "study"
-    shutil.copytree(finished, study)
-    cut(study / place)
-    result = command(*tiny_run(data, study))
-    assert result.returncode == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+def test_damaged_files_that_cannot_be_rebuilt_get_one_sentence(phantom, own_study, capsys, place, words):
+    cut(own_study / place)
+    assert run_command(list(map(str, tiny_run(phantom, own_study)))) == 2
+    error = capsys.readouterr().err
+    assert words in error and len(error.splitlines()) == 1
 
 
-def test_changed_images_are_not_mixed_in(data, finished, tmp_path):
-    """A damaged case whose files are no longer those that the study was made from."""
+def test_changed_images_are_not_mixed_in(phantom, own_study, tmp_path):
+    """A damaged case whose image changed after the study was created."""
     moved = tmp_path / "data"
-    shutil.copytree(data, moved)
-    study = tmp_path / "study"
-    result = command(*tiny_run(moved, study))
-    assert result.returncode == 0, result.stderr
-    entry = sorted(study.glob("prepared/*/image.npy"))[0]
+    shutil.copytree(phantom, moved)
+    for name in ("study.yaml", "dataset.json"):
+        file = own_study / name
+        file.write_text(file.read_text().replace(str(phantom), str(moved)))
+    entry = sorted(own_study.glob("prepared/*/image.npy"))[0]
     cut(entry)
     case = entry.parent.name.rsplit("-", 1)[0]
     image = nibabel.load(moved / case / "imaging.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), moved / case / "imaging.nii.gz")
-    result = command(*tiny_run(moved, study))
+    result = command(*tiny_run(moved, own_study))
     assert result.returncode == 2
     assert f"the files of {case} are no longer those that it was prepared from" in result.stderr
 
@@ -147,27 +128,25 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=False)
 
 
-def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(data, small_disk, tmp_path):
+def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(phantom, tiny_study, small_disk):
     disk, resize = small_disk
     for size in ("100k", "700k", "1200k"):  # while the cases are prepared, the runs trained, the report drawn
         assert resize(size)
-        result = command(*tiny_run(data, disk / "study"))
+        result = command(*tiny_run(phantom, disk / "study"))
         assert result.returncode == 2 and "Traceback" not in result.stderr, size
         assert "the disk is full" in result.stderr or "No space left" in result.stderr, result.stderr
         assert len(result.stderr.strip().splitlines()) <= 2
         if (disk / "study").exists():
             assert_whole_or_absent(disk / "study")
     assert resize("50m")
-    result = command(*tiny_run(data, disk / "study"))
+    result = command(*tiny_run(phantom, disk / "study"))
     assert result.returncode == 0, result.stderr
-    result = command(*tiny_run(data, tmp_path / "whole"))
-    assert result.returncode == 0, result.stderr
-    pd.testing.assert_frame_equal(outcome(disk / "study")[0], outcome(tmp_path / "whole")[0], check_exact=True)
+    pd.testing.assert_frame_equal(outcome(disk / "study")[0], outcome(tiny_study)[0], check_exact=True)
 
 
-def test_a_study_killed_at_random_moments_ends_as_one_that_never_was(data, tmp_path):
+def test_a_study_killed_at_random_moments_ends_as_one_that_never_was(phantom, tmp_path):
     start = time.monotonic()
-    result = command(*tiny_run(data, tmp_path / "whole", *LONGER))
+    result = command(*tiny_run(phantom, tmp_path / "whole", *LONGER))
     assert result.returncode == 0, result.stderr
     whole_seconds = time.monotonic() - start
     scores, weights = outcome(tmp_path / "whole")
@@ -179,7 +158,7 @@ def test_a_study_killed_at_random_moments_ends_as_one_that_never_was(data, tmp_p
         study, ended = tmp_path / f"killed-{studies}", False
         while not ended:
             process = subprocess.Popen(
-                voxloss(*tiny_run(data, study, *LONGER)),
+                voxloss(*tiny_run(phantom, study, *LONGER)),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

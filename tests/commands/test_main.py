@@ -1,5 +1,6 @@
 """The command line itself: what it imports, prints and exits with, whatever the command."""
 
+import os
 import re
 import subprocess
 import sys
@@ -163,3 +164,11 @@ def test_the_old_place_of_main_warns():
         [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert "DeprecationWarning: voxloss.cli was renamed to voxloss.commands.main" in result.stderr
+
+
+def test_bars_are_for_terminals_only(tmp_path):
+    """FORCE_COLOR, which notebooks set, colours what is printed and does not fill a file with moving bars."""
+    write_phantom(tmp_path / "data", cases=2, seed=0, setting="small")
+    result = command("check", tmp_path / "data", env=os.environ | {"FORCE_COLOR": "1"})
+    assert result.returncode == 0 and "ready to run" in result.stdout
+    assert "\x1b[?25l" not in result.stderr and result.stderr.count("reading") <= 1

@@ -12,16 +12,8 @@ import pytest
 
 from study_helpers import TINY, assert_only_prepared_cases
 from voxloss.commands.main import run_command
-from voxloss.data.phantom.write import write_phantom
 
 IMAGE, MASK = "case_00001/imaging.nii.gz", "case_00002/segmentation.nii.gz"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, cases=4, seed=0, setting="small")
-    return folder
 
 
 def refused(capsys, words: tuple[str, ...], arguments: list[object], study: Path) -> None:
@@ -145,9 +137,9 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files(sound, tmp_path, capsys, name):
+def test_files(phantom, tmp_path, capsys, name):
     where, spoil, words = FILES[name]
-    shutil.copytree(sound, tmp_path / "data")
+    shutil.copytree(phantom, tmp_path / "data")
     spoil(tmp_path / "data" / where)
     study = tmp_path / "study"
     refused(
@@ -214,9 +206,9 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_folders(sound, tmp_path, capsys, name):
+def test_folders(phantom, tmp_path, capsys, name):
     layout, make, words = FOLDERS[name]
-    shutil.copytree(sound, tmp_path / "data")
+    shutil.copytree(phantom, tmp_path / "data")
     make(tmp_path / "data")
     study = tmp_path / "study"
     arguments = ["run", "folder", "--data.layout", layout, "--data", tmp_path / "data" / "own", "--study", study, *TINY]
@@ -276,13 +268,13 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_configurations(sound, tmp_path, capsys, name):
+def test_configurations(phantom, tmp_path, capsys, name):
     content, words = CONFIGURATIONS[name]
     file, study = tmp_path / "mine.yaml", tmp_path / "study"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     given = [] if "folds" in str(content) else ["--splits.folds", "2"]
     given += [] if "layout" in str(content) else ["--data.layout", "kits19"]
-    refused(capsys, words, ["run", file, "--data", sound, "--study", study, *given], study)
+    refused(capsys, words, ["run", file, "--data", phantom, "--study", study, *given], study)
 
 
 def test_there_are_more_than_eighty():

@@ -9,9 +9,11 @@ from voxloss.report import build_report
 
 
 @pytest.fixture(scope="session")
-def reported_study(tmp_path_factory) -> Path:
+def reported_study(once) -> Path:
     """Four losses, two classes, nine cases in three folds, one seed; the report is in its report/ folder."""
     losses = ("focal", "dice", "focal_tversky", "mixed_focal")
-    study = StudyFiles(losses=losses, cases=9, demonstration=True).write(tmp_path_factory.mktemp("studies") / "toy")
-    build_report(study)
-    return study
+
+    def build(folder: Path) -> None:
+        build_report(StudyFiles(losses=losses, cases=9, demonstration=True).write(folder))
+
+    return once("reported_study", build)

@@ -13,7 +13,7 @@ from study_files import SHAPE, StudyFiles
 
 from voxloss.report.comparison import compare
 from voxloss.report.page import cases
-from voxloss.report.page.cases import _frame, _largest_error, case_rows, viewer_index, write_viewer_cases
+from voxloss.report.page.cases import case_rows, largest_error, mask_frame, viewer_index, write_viewer_cases
 from voxloss.report.record import open_record
 
 
@@ -106,11 +106,11 @@ def test_the_largest_error_by_hand():
     reference, prediction = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
     reference[1:3, 1:3, 1:3] = True  # 8 voxels missed
     prediction[5:10, 5:10, 5:10] = True  # 125 false positives, centre (7, 7, 7)
-    assert _largest_error(reference, prediction, affine) == {
+    assert largest_error(reference, prediction, affine) == {
         "mm": [10 + 14, 20 + 21, 30 + 28], "ml": 125 * 24 / 1000, "kind": "false positive",
     }  # fmt: skip
-    assert _largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed part"
-    assert _largest_error(reference, reference, affine) is None
+    assert largest_error(reference, np.zeros_like(reference), affine)["kind"] == "missed part"
+    assert largest_error(reference, reference, affine) is None
 
 
 def test_missed_and_false_positive_voxels_are_not_one_error():
@@ -119,9 +119,9 @@ def test_missed_and_false_positive_voxels_are_not_one_error():
     reference[5:15, 5:15, 5:15] = True
     prediction = np.roll(reference, 1, axis=0)
     prediction[5:15, 5:15, 16:18] = True  # a little more on the false positive side
-    error = _largest_error(reference, prediction, np.eye(4))
+    error = largest_error(reference, prediction, np.eye(4))
     assert error["kind"] == "false positive" and error["ml"] == pytest.approx(0.2)
-    alone = _largest_error(reference, np.roll(reference, 1, axis=0), np.eye(4))
+    alone = largest_error(reference, np.roll(reference, 1, axis=0), np.eye(4))
     assert alone["ml"] == pytest.approx(0.1)
 
 
@@ -140,7 +140,7 @@ def test_the_largest_error_is_a_wrong_voxel_though_its_centre_is_not():
     ring = np.zeros((9, 9, 3), bool)
     ring[1:8, 1:8, 1] = True
     ring[3:6, 3:6, 1] = False
-    place = _largest_error(ring, np.zeros_like(ring), np.eye(4))["mm"]
+    place = largest_error(ring, np.zeros_like(ring), np.eye(4))["mm"]
     assert ring[tuple(int(value) for value in place)]
 
 
@@ -148,12 +148,12 @@ def test_a_large_case_is_cut_around_its_structures_and_thinned(monkeypatch):
     monkeypatch.setattr(cases, "VIEWER_VOXELS", 20_000)
     mask = np.zeros((200, 100, 60), np.uint8)
     mask[100:110, 50:60, 30:34] = 1
-    frame = _frame([mask])
+    frame = mask_frame([mask])
     assert mask[frame].size <= 20_000
     structure = zip(frame, (100, 50, 30), (110, 60, 34), strict=True)
     assert all(part.start <= low and part.stop >= high for part, low, high in structure)
     monkeypatch.setattr(cases, "VIEWER_VOXELS", 2_000_000)
-    assert mask[_frame([mask])].shape == mask.shape
+    assert mask[mask_frame([mask])].shape == mask.shape
 
 
 def test_the_cut_volume_lies_where_the_whole_one_does(tmp_path, monkeypatch, opened):
@@ -168,7 +168,7 @@ def test_the_cut_volume_lies_where_the_whole_one_does(tmp_path, monkeypatch, ope
     shown = volume(content["reference"])
     predicted = nibabel.load(record.prediction("dice", "case_001", 0))
     wrong = [np.asarray(image.dataobj) == 2 for image in (whole, predicted)]
-    assert content["errors"]["dice"]["2"] == _largest_error(*wrong, whole.affine)  # of the whole grid
+    assert content["errors"]["dice"]["2"] == largest_error(*wrong, whole.affine)  # of the whole grid
     for voxel in np.argwhere(np.asarray(shown.dataobj))[::5]:
         at = np.linalg.inv(whole.affine) @ shown.affine @ [*voxel, 1]
         assert np.asarray(whole.dataobj)[tuple(np.rint(at[:3]).astype(int))] == shown.dataobj[tuple(voxel)]

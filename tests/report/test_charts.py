@@ -8,7 +8,7 @@ import pytest
 from study_files import StudyFiles
 
 from voxloss.report.comparison import compare
-from voxloss.report.figures.charts import _round_numbers, cost_figure, cost_table, precision_recall_figure, volume_table
+from voxloss.report.figures.charts import cost_figure, cost_table, precision_recall_figure, round_numbers, volume_table
 from voxloss.report.record import open_record
 
 
@@ -56,7 +56,7 @@ def test_a_case_without_the_structure_has_no_volume(small):
     ],
 )
 def test_round_numbers_on_a_logarithmic_axis(low, high, expected):
-    numbers = _round_numbers(low, high)
+    numbers = round_numbers(low, high)
     if expected == [280, 300, 320]:
         assert len(numbers) >= 3 and all(low <= number <= high for number in numbers)
     else:

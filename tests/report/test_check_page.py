@@ -12,19 +12,11 @@ from study_helpers import command
 from voxloss.data.check.check import check
 from voxloss.data.check.findings import Finding
 from voxloss.data.layouts import load_dataset
-from voxloss.data.phantom.write import write_phantom
 from voxloss.report.page.check import render_check
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, cases=4, seed=0, setting="small")
-    return folder
-
-
-def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
-    result = command("check", data, "--config", "demo", "--output", tmp_path / "out")
+def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
+    result = command("check", phantom, "--config", "demo", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "ready to run" in result.stdout
     assert "patches of 16 × 32 × 32 voxels" in result.stdout
@@ -34,22 +26,22 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(data, tmp_path):
     assert content["classes"][0]["components"]["median"] is None
     assert content["classes"][0]["patches_without"] is None
     assert len(content["records"]) == 4
-    case = sorted(data.glob("case_*"))[0]
+    case = sorted(phantom.glob("case_*"))[0]
     mask = nibabel.load(case / "segmentation.nii.gz")
     volume = (np.asarray(mask.dataobj) == 2).sum() * np.prod(mask.header.get_zooms()) / 1000
     assert content["records"][0]["volume_ml"][2] == pytest.approx(float(volume), rel=1e-4)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "No problems found. The rarest class, tumour, fills one voxel in" in page
     assert "http" not in page.replace("http-equiv", "")
-    again = command("check", data, "--output", tmp_path / "out")  # over its own page, not over anything else
+    again = command("check", phantom, "--output", tmp_path / "out")  # over its own page, not over anything else
     assert again.returncode == 0
-    other = command("check", data, "--output", data)
+    other = command("check", phantom, "--output", phantom)
     assert other.returncode == 2
     assert "is not empty and is not a `check` report" in other.stderr
 
 
-def test_what_must_be_fixed_gives_status_1(data, tmp_path):
-    shutil.copytree(data, tmp_path / "data")
+def test_what_must_be_fixed_gives_status_1(phantom, tmp_path):
+    shutil.copytree(phantom, tmp_path / "data")
     (tmp_path / "data" / "case_00001" / "imaging.nii.gz").unlink()
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_0000{number},same\n" for number in range(4)))
@@ -61,21 +53,21 @@ def test_what_must_be_fixed_gives_status_1(data, tmp_path):
     assert json.loads((tmp_path / "out" / "check.json").read_text())["ok"] is False
 
 
-def test_patients_stay_in_one_fold_of_a_study(data, tmp_path):
+def test_patients_stay_in_one_fold_of_a_study(phantom, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_0000{number},p{number // 2}\n" for number in range(4)))
     from voxloss.config.files import load_config
     from voxloss.study.create import open_study
 
-    config = load_config("demo", ["--data.root", str(data), "--splits.patients", str(table), "--splits.folds", "2",
+    config = load_config("demo", ["--data.root", str(phantom), "--splits.patients", str(table), "--splits.folds", "2",
                                   "--comparison.losses", "[dice]"])  # fmt: skip
     with open_study(config, tmp_path / "study") as study:
         assert sorted(map(tuple, study.folds)) == [("case_00000", "case_00001"), ("case_00002", "case_00003")]
         assert study.patients["case_00003"] == "p1"
 
 
-def test_names_and_messages_are_escaped(data):
-    report = check(load_dataset("auto", data))
+def test_names_and_messages_are_escaped(phantom):
+    report = check(load_dataset("auto", phantom))
     hostile = "<script>alert(1)</script>"
     report = replace(
         report,

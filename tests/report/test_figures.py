@@ -103,7 +103,7 @@ def test_of_one_class_the_magnified_part_is_below_and_nothing_overlaps():
     mask[10:14, 12:18] = 1
     panels = [slices.Panel(name, f"{name}\nDSC", mask, 0.5) for name in ("a", "b", "c")]
     crop = inset_crop(mask > 0, 1.0)
-    figure = slices._draw(panels, np.ones((60, 80)), (0, 2), (1.0, 1.0), crop, True, ("background", "lesion"))
+    figure = slices.draw_panels(panels, np.ones((60, 80)), (0, 2), (1.0, 1.0), crop, True, ("background", "lesion"))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()

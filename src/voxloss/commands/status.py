@@ -24,7 +24,7 @@ def status(arguments: argparse.Namespace) -> int:
     from voxloss.study.study import Study
 
     study, console = Study.open(arguments.study), Console()
-    if console.is_terminal and not arguments.once and study.is_locked():
+    if console.file.isatty() and not arguments.once and study.is_locked():
         watch(lambda: Study.open(arguments.study), console)
     else:
         console.print(status_view(study, progress(study)))

@@ -1,4 +1,4 @@
-"""How large differences between losses are, case by case, and how stable their order is."""
+"""The sizes of differences between losses by case, and the stability of their order."""
 
 import itertools
 import math
@@ -20,19 +20,20 @@ EFFECT_COLUMNS = ("class", "metric", "row", "column", "median", "low", "high", "
 def paired_effects(
     scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Sizes of the differences between every two losses over the same cases (seeds averaged, ranked as `case_values`).
+    """Measure the differences between every two losses over the same cases (seeds averaged, as in `case_values`).
 
-    With d the n differences row - column: median is theirs, low and high its distribution-free 95 % interval
+    With d the n differences row - column, `median` is their median, and low and high its distribution-free 95 %
+    interval
 
         [d_(k), d_(n+1-k)],  k the largest with 2 · P(Binomial(n, 1/2) < k) ≤ 0.05,
 
-    NaN where there is none (n below 6); superiority is P(d > 0) + P(d = 0) / 2, the chance that the row's loss does
+    NaN if there is none (n below 6). `superiority` is P(d > 0) + P(d = 0) / 2, the probability that the row's loss is
     better on a case.
 
     Args:
-        scores: the long table.
-        metrics: the metrics to compare.
-        losses: the order of the losses; None: as they appear. A row's loss comes later in it than the column's.
+        scores: The long table.
+        metrics: The metrics to compare.
+        losses: The order of the losses; None: as they appear. A row's loss comes later in it than the column's.
 
     Returns:
         Columns class, metric, row, column, median, low, high, superiority, n.
@@ -43,7 +44,7 @@ def paired_effects(
         wide = case_values(scores, class_name, metric)
         for column, row in itertools.combinations(order, 2):
             both = wide[[row, column]].dropna().to_numpy(dtype=float)
-            # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
+            # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are a tie, as they are in exact arithmetic.
             difference = np.sort(np.round(both[:, 0] - both[:, 1], 12))
             n = len(difference)
             low, high = _median_interval(difference)
@@ -63,7 +64,7 @@ def _median_interval(ordered: Float64s) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test over the cases: statistic χ² with k - 1 degrees of freedom, p, Kendall's W, cases."""
+    """Friedman's test over the cases: statistic χ² with k - 1 degrees of freedom, p, Kendall's W, number of cases."""
 
     statistic: float
     p: float
@@ -72,7 +73,7 @@ class Friedman:
 
 
 def friedman(scores: pd.DataFrame, class_name: str, metric: str) -> Friedman:
-    """Whether any of three or more losses ranks differently over the cases (seeds averaged); ties corrected.
+    """Test whether any of three or more losses ranks differently over the cases (seeds averaged, ties corrected).
 
     NaN with fewer than three losses or two cases; statistic 0 and p = 1 where all losses are equal on every case.
     Kendall's W = χ² / (n (k - 1)) is 0 where ranks are random and 1 where every case ranks the losses alike.
@@ -90,11 +91,11 @@ def friedman(scores: pd.DataFrame, class_name: str, metric: str) -> Friedman:
 def rank_stability(
     scores: pd.DataFrame, class_name: str, metric: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> pd.DataFrame:
-    """How often each loss is first, second, … when folds, and cases within them, are drawn anew with replacement.
+    """Count how often each loss has each rank in bootstrap resamples of folds and cases.
 
-    Losses are ranked by the mean of their fold means (`case_values`), as in the tables; equal ones share the better
-    rank. After the ranking stability of Wiesenfarth et al. (2021, challengeR), who draw cases alone; here a fold is a
-    training, so folds are drawn as well.
+    Losses are ranked by the mean of their fold means (`case_values`), as in the tables; equal losses share the better
+    rank. After the ranking stability of Wiesenfarth et al. (2021, challengeR), who resample only cases; here each fold
+    is a training, so folds are resampled too.
 
     Returns:
         A row per loss in order of its mean rank: loss, mean_rank, and columns 1 to k with the share of the resamples
@@ -123,16 +124,16 @@ def rank_stability(
 
 
 def variance_parts(scores: pd.DataFrame, class_name: str, metric: str) -> dict[str, float] | None:
-    """Where the runs' means vary: standard deviations of the parts "loss", "fold", "loss × fold" and "seed".
+    """Split the variation of the runs' means into the parts "loss", "fold", "loss × fold" and "seed".
 
-    A run's mean is over its cases (`worst_filled`). Of the table losses × folds × seeds the usual mean squares of a
-    two-way analysis of variance with random effects give, each not below 0,
+    A run's mean is over its cases (`worst_filled`). The mean squares of a two-way analysis of variance with random
+    effects (losses × folds × seeds) give variances, each at least 0,
 
         seed² = MS(within),  (loss × fold)² = (MS(loss × fold) - MS(within)) / S,
         fold² = (MS(fold) - MS(loss × fold)) / (S L),  loss² = (MS(loss) - MS(loss × fold)) / (S F).
 
     Returns:
-        None without at least two losses, folds and seeds, or where a run is missing.
+        The standard deviation of each part; None without at least two losses, folds and seeds, or if a run is missing.
     """
     chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
     chosen = worst_filled(chosen)

@@ -1,4 +1,4 @@
-"""Lesions as connected components of a mask, and which of them two masks share."""
+"""Match the lesions (connected components) of two masks."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,10 @@ from voxloss.utilities.arrays import Mask
 
 
 class LesionMatch(NamedTuple):
-    """How many lesions each mask has, and how many of them share a voxel with the other mask.
+    """Numbers of lesions of two masks.
 
-    Those are `found` of the reference's lesions and `right` of the prediction's.
+    `found` counts the reference's lesions that share a voxel with the prediction, `right` the prediction's lesions that
+    share a voxel with the reference.
     """
 
     in_reference: int
@@ -22,12 +23,13 @@ def match_lesions(reference: Mask, prediction: Mask) -> LesionMatch:
     """Count the lesions of both masks and those that share at least one voxel with the other mask.
 
     A lesion is a component connected by faces, edges or corners (26 neighbours in three dimensions). One voxel in
-    common is enough, the criterion of the lesion-wise rates of the ISBI 2015 multiple sclerosis challenge (Carass et
-    al. 2017), so that the count tells whether lesions are seen and the overlap metrics how well they are outlined.
+    common is sufficient, which is the criterion of the lesion-wise rates of the ISBI 2015 multiple sclerosis challenge
+    (Carass et al. 2017), so that the count says whether lesions are detected, and the overlap metrics how well they are
+    outlined.
 
     Args:
-        reference: bool, any shape.
-        prediction: bool, the same shape.
+        reference: Mask of bool, of any shape.
+        prediction: Mask of bool of the same shape.
     """
     in_reference, found = count_touched(reference, prediction)
     in_prediction, right = count_touched(prediction, reference)

@@ -17,14 +17,14 @@ from voxloss.utilities.errors import InputError
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric's values are.
+    """Properties of a metric's values.
 
     Args:
-        unit: "" of a share between 0 and 1, else "mm" or "ml", without an upper limit.
-        worst: the value that nothing is worse than, which a failed run counts as: 0 where higher is better, infinite
-            where lower is better; None of a measure of the case, which no prediction changes.
-        needs_prediction: 0/0 for an empty prediction, which then counts as the worst.
-        needs_reference: 0/0 where the reference has no structure, whatever is predicted.
+        unit: "" for a share between 0 and 1; else "mm" or "ml", without an upper limit.
+        worst: The worst possible value, assigned to failed runs: 0 if higher is better, infinite if lower is better.
+            None for a measure of the case, which does not depend on the prediction.
+        needs_prediction: Whether it is 0/0 for an empty prediction, which then counts as the worst.
+        needs_reference: Whether it is 0/0 if the reference is empty, whatever is predicted.
     """
 
     unit: Literal["", "mm", "ml"] = ""
@@ -34,7 +34,7 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether larger values are better ones."""
+        """Whether larger values are better."""
         return self.worst == 0
 
 
@@ -51,20 +51,20 @@ METRICS = {
     "reference_volume": Metric("ml", None),
 }
 
-# Those that need no spacing; the others are left out without one.
+# Metrics that need no spacing; without a spacing, only these are computed.
 OVERLAP_METRICS = ("dice", "precision", "recall")
 
 TOLERANCE_MM = 1.0  # of the normalised surface Dice
 
 Status = Literal["ok", "undefined", "failed"]
 
-# Voxels looked at in one step: bincount widens its input to 8 bytes a voxel, so that a volume of 278 million voxels
+# Voxels counted in one step: bincount widens its input to 8 bytes a voxel, so that a volume of 278 million voxels
 # would need 2.2 GB at once and needs 8 MB this way.
 SLAB_VOXELS = 1 << 20
 
 
 class Score(NamedTuple):
-    """One value of the long table, before it is known which loss, fold and case it belongs to."""
+    """One value of the long table, without loss, fold and case."""
 
     class_name: str
     metric: str
@@ -76,15 +76,15 @@ def confusion_counts(reference: Labels, prediction: Labels, classes: Sequence[st
     """Count the voxels of every pair (reference class, predicted class).
 
     Args:
-        reference: class indices, of any shape and memory order and any integer type or bool; may be memory-mapped.
-        prediction: likewise, on the same grid.
-        classes: the name of every class index, background first.
+        reference: Class indices, of any shape and memory order and any integer type or bool; may be memory-mapped.
+        prediction: Class indices on the same grid.
+        classes: The name of every class index, background first.
 
     Returns:
-        int64 array (n_classes, n_classes): rows are reference classes, columns are predicted ones.
+        int64 array (n_classes, n_classes): rows are reference classes, columns are predicted classes.
 
     Raises:
-        InputError: the shapes disagree, an array holds something other than integers, or a value is no class index.
+        InputError: The shapes differ, an array does not hold integers, or a value is not a class index.
     """
     if reference.shape != prediction.shape:
         raise InputError(f"reference and prediction must have one shape, got {reference.shape} and {prediction.shape}")
@@ -123,13 +123,13 @@ def case_scores(
 ) -> list[Score]:
     """Score every foreground class of one case.
 
-    With TP, FP, FN the voxels of a class that are rightly found, wrongly found and missed, from one joint histogram,
+    With TP, FP and FN the numbers of true positive, false positive and missed voxels of a class,
 
         dice      = 2 TP / (2 TP + FP + FN)    (Eq. 8)
         precision = TP / (TP + FP)             (Eq. 26)
         recall    = TP / (TP + FN)             (Eq. 25)
 
-    and, with the spacing, of `surface_distances` (mm), `match_lesions` and the volumes:
+    and, if a spacing is given, from `surface_distances` (mm), `match_lesions` and the volumes:
 
         hd95              the larger of the two directed 95 % points of the surface distances, by area
         assd              their average over both surfaces, by area (average symmetric surface distance)
@@ -137,7 +137,7 @@ def case_scores(
         volume_difference |prediction - reference|, ml
         lesion_recall     lesions of the reference that the prediction touches / lesions of the reference
         lesion_precision  lesions of the prediction that touch the reference / lesions of the prediction
-        reference_volume  of the reference, ml: no score, but what scores are plotted against
+        reference_volume  volume of the reference, ml: not a score, but the axis of some figures
 
     A formula that is 0/0, or a distance to nothing, gives NaN with status "undefined", never 0 or 1:
 
@@ -150,17 +150,17 @@ def case_scores(
         | volume_difference      | formula | formula            | formula             | 0         |
 
     Args:
-        reference: class indices on the original grid, any integer type.
-        prediction: class indices on the same grid.
-        classes: the name of every class index; the first, the background, is not scored.
-        spacing_mm: of three-dimensional arrays, along their axes as stored; None: `OVERLAP_METRICS` alone.
-        tolerance_mm: of the normalised surface Dice.
+        reference: Class indices on the original grid, any integer type.
+        prediction: Class indices on the same grid.
+        classes: The name of every class index; the first, the background, is not scored.
+        spacing_mm: Voxel sizes along the stored axes of three-dimensional arrays; None: only `OVERLAP_METRICS`.
+        tolerance_mm: Tolerance of the normalised surface Dice.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
 
     Raises:
-        InputError: see `confusion_counts`; or a spacing that is not three positive numbers.
+        InputError: As `confusion_counts`, or the spacing is not three positive numbers.
 
     Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances).
     """

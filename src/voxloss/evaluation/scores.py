@@ -14,14 +14,14 @@ from voxloss.utilities.files import atomic_path
 COLUMNS = ("dataset", "fold", "seed", "loss", "case", "class", "metric", "value", "status")
 STATUSES = ("ok", "undefined", "failed")
 
-# What one row stands for. The fold is not part of it: a case is held out in one fold only.
+# The identity of a row. The fold is not part of it: a case is held out in only one fold.
 KEY = ["dataset", "seed", "loss", "case", "class", "metric"]
 
 
 def score_rows(
     scores: Iterable[Score], *, dataset: str, fold: int, seed: int, loss: str, case: str
 ) -> list[dict[str, Any]]:
-    """Rows of the long table for the scores of one case."""
+    """Return the rows of the long table for the scores of one case."""
     origin = {"dataset": dataset, "fold": fold, "seed": seed, "loss": loss, "case": case}
     return [
         {**origin, "class": score.class_name, "metric": score.metric, "value": score.value, "status": score.status}
@@ -50,15 +50,15 @@ def failed_rows(
 
 
 def score_table(rows: Iterable[dict[str, Any]] | pd.DataFrame, source: str = "the scores") -> pd.DataFrame:
-    """Check rows and give them as a table with exactly `COLUMNS`, in the order received.
+    """Check rows and return them as a table with exactly `COLUMNS`, in the same order.
 
     Args:
-        rows: dictionaries with the keys `COLUMNS`, or a table that has them as columns.
-        source: what to call the rows in an error, for example the file's name.
+        rows: Dictionaries with the keys `COLUMNS`, or a table with these columns.
+        source: The name of the rows in an error, for example the file's name.
 
     Raises:
-        InputError: a column is missing or unknown, a value has the wrong type, a metric or status is unknown, a value
-            contradicts its status, or two rows stand for the same score. The message names the row, counted from 1.
+        InputError: A column is missing or unknown, a value has the wrong type, a metric or status is unknown, a value
+            contradicts its status, or two rows are about the same score. The message names the row, counted from 1.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if table.empty and len(table.columns) == 0:
@@ -144,10 +144,10 @@ def write_scores(path: Path, rows: Iterable[dict[str, Any]] | pd.DataFrame) -> N
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read and check a file that `write_scores` wrote; every value comes back bit by bit.
+    """Read and check a file of `write_scores`; every value is equal to the last bit.
 
     Raises:
-        InputError: there is no such file, it is no CSV, or `score_table` refuses it.
+        InputError: The file does not exist, is not CSV, or `score_table` refuses it.
     """
     try:
         # Everything as text first: a case may be called "007" or "NA", and pandas' own parser rounds the last digit.
@@ -160,7 +160,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def merge_scores(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read several score files into one table; a score that two of them hold is refused."""
+    """Read several score files into one table; a score in two of them is refused."""
     tables = [read_scores(path) for path in paths]
     if not tables:
         return score_table([])
@@ -168,13 +168,13 @@ def merge_scores(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
-    """A copy for rankings and tests, in which a loss gains nothing from a value that could not be computed.
+    """Return a copy for rankings and tests, in which a loss gains nothing from a value that could not be computed.
 
-    These become the worst value, 0 where higher is better and infinite where lower is: of an empty prediction where
-    there is a structure what is then undefined (precision, distances), the distances of a prediction where there is no
-    structure, and every score of a failed run. These stay NaN, because no prediction could change them or none is
-    wrong: all scores of a class that is neither in the reference nor in the prediction, and the recall of a class that
-    is not in the reference. The status column keeps telling what happened.
+    The worst value (0 if higher is better, infinite if lower is better) replaces: undefined scores (precision,
+    distances) of an empty prediction of a structure that is there; distances of a prediction of a structure that is not
+    there; every score of a failed run. NaN remains where no prediction could change the score or be wrong: all scores
+    of a class that is neither in the reference nor in the prediction, and the recall of a class that is not in the
+    reference. The status column does not change.
     """
     filled = scores.copy()
     unit = ["dataset", "seed", "loss", "case", "class"]
@@ -199,7 +199,7 @@ def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
 def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Average every case's value over the seeds of its loss: tables and tests over cases count a case once.
 
-    Seeds without a value are left out of the average; a case without a value in any seed stays NaN.
+    The average is over the seeds with a value; a case without a value in any seed stays NaN.
 
     Returns:
         A table with the columns dataset, fold, loss, case, class, metric, value, in the order of first appearance.
@@ -209,10 +209,10 @@ def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete_check(scores: pd.DataFrame) -> None:
-    """Refuse a table in which a loss lacks a score that another loss has, so that none is compared on other cases.
+    """Refuse a table in which a loss lacks a score that another loss has, so that all are compared on the same cases.
 
     Raises:
-        InputError: naming the loss and the case of the first missing score.
+        InputError: A score is missing; the message names the loss and the case of the first one.
     """
     unit = ["dataset", "seed", "case", "class", "metric"]
     wanted = scores[unit].drop_duplicates()
@@ -228,7 +228,7 @@ def complete_check(scores: pd.DataFrame) -> None:
 
 
 def common_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of those cases and seeds that every loss in the table has: what a study in progress can compare."""
+    """Return the scores of the cases and seeds that all losses in the table have, as needed for a study in progress."""
     n_losses = scores["loss"].nunique()
     had_by = scores.groupby(["dataset", "seed", "case", "class", "metric"], sort=False)["loss"].transform("nunique")
     return scores[had_by == n_losses].reset_index(drop=True)

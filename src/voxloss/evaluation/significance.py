@@ -30,7 +30,7 @@ PAIR_COLUMNS = ("class", "metric", "row", "column", "statistic", "p", "p_holm", 
 
 
 def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> pd.DataFrame:
-    """Mean and 95 % confidence interval of every loss, class and metric.
+    """Compute mean and 95 % confidence interval of every loss, class and metric.
 
     A case's value is first averaged over the seeds. With `over="fold"`, x being the n fold means,
 
@@ -38,13 +38,13 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
 
     s being the standard deviation with n - 1. With `over="case"`, x being the n cases, low and high are those of the
     bias-corrected and accelerated bootstrap (Efron 1987) of their mean, which follows the scores' skewness; half_width
-    is NaN. Over folds the interval tells how the mean varies between models trained on different cases; over cases,
-    how it varies between patients for the models at hand. Undefined and failed scores have no value and are left out
-    of the mean; they are counted.
+    is NaN. Over folds, the interval describes how the mean varies between models trained on different cases; over
+    cases, how it varies between patients for the models of this study. Undefined and failed scores have no value: they
+    are counted, and are not in the mean.
 
     Args:
-        scores: the long table.
-        over: what the interval runs over.
+        scores: The long table.
+        over: The units of the interval, "fold" or "case".
 
     Returns:
         A row per loss, class and metric in order of first appearance: mean, half_width, low and high (NaN where n is 0,
@@ -108,9 +108,9 @@ def _unit_values(group: pd.DataFrame, over: str) -> Float64s:
 
 
 def case_values(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
-    """One row per case, one column per loss: values for ranking (`worst_filled`), averaged over the seeds.
+    """Return values for ranking (`worst_filled`), averaged over the seeds: a row per case, a column per loss.
 
-    NaN is left only where no prediction could be wrong or right: see `worst_filled`.
+    NaN remains only where no prediction could be right or wrong: see `worst_filled`.
     """
     chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
     means = seed_means(worst_filled(chosen))
@@ -122,20 +122,20 @@ def case_values(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFr
 def pairwise_rank_sum(
     scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """The paper's test: two-sided Wilcoxon rank-sum between every two losses, Holm-adjusted.
+    """Compare every two losses with the paper's test: two-sided Wilcoxon rank-sum, Holm-adjusted.
 
-    The statistic is scipy's `ranksums` z (normal approximation, no correction for ties), positive where the row's
-    scores are the larger ones. It treats the two losses' scores as independent, though they are of the same cases;
+    The statistic is scipy's `ranksums` z (normal approximation, no correction for ties), positive if the row's scores
+    are larger. It treats the scores of two losses as independent although they are of the same cases;
     `pairwise_signed_rank` does not.
 
     Args:
-        scores: the long table.
-        metrics: the metrics to test.
-        losses: the order of the losses; None: as they appear. A row's loss comes later in it than the column's.
+        scores: The long table.
+        metrics: The metrics to test.
+        losses: The order of the losses; None: as they appear. A row's loss comes later in it than the column's.
 
     Returns:
         Columns class, metric, row, column, statistic, p, p_holm, n (cases with a value for both). Holm's family is
-        all pairs of one class and metric, that is one table. Statistic and p are NaN with fewer than 3 cases; such a
+        all pairs of one class and metric. Statistic and p are NaN with fewer than 3 cases; such a
         pair still counts in its family, which was fixed beforehand.
     """
     return _pairwise(scores, _rank_sum, metrics, losses)
@@ -144,11 +144,11 @@ def pairwise_rank_sum(
 def pairwise_signed_rank(
     scores: pd.DataFrame, metrics: Sequence[str] = ("dice",), losses: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Two-sided Wilcoxon signed-rank test on the paired case scores of every two losses, Holm-adjusted.
+    """Compare the paired case scores of every two losses: two-sided Wilcoxon signed-rank test, Holm-adjusted.
 
-    The statistic is W⁺ - W⁻, the rank sums of the positive and negative differences row - column, equal ones left out.
-    p is exact, ties included, up to 500 unequal pairs, and scipy's normal approximation beyond. All differences zero
-    gives statistic 0 and p = 1. Arguments and columns as in `pairwise_rank_sum`.
+    The statistic is W⁺ - W⁻, the rank sums of the positive and negative differences row - column, without those that
+    are 0. p is exact, ties included, up to 500 unequal pairs, and scipy's normal approximation beyond. If all
+    differences are 0, the statistic is 0 and p is 1. Arguments and columns are those of `pairwise_rank_sum`.
     """
     return _pairwise(scores, _signed_rank, metrics, losses)
 
@@ -160,7 +160,7 @@ def _rank_sum(row: Float64s, column: Float64s) -> tuple[float, float]:
 
 def _signed_rank(row: Float64s, column: Float64s) -> tuple[float, float]:
 
-    # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are the tie that they are on paper.
+    # Rounded, so that 0.3 - 0.2 and 0.2 - 0.1 are a tie, as they are in exact arithmetic.
     difference = np.round(row - column, 12)
     difference = difference[difference != 0]
     if len(difference) == 0:
@@ -175,8 +175,8 @@ def _signed_rank(row: Float64s, column: Float64s) -> tuple[float, float]:
 def _exact_signed_rank_p(ranks: Float64s, statistic: float) -> float:
     """P(|W⁺ - W⁻| ≥ |statistic|) when every difference is as likely positive as negative.
 
-    The distribution of W⁺ is built up rank by rank. scipy goes through all sign patterns where there are ties, which
-    takes seconds for a dozen pairs.
+    The distribution of W⁺ is computed rank by rank. With ties, scipy enumerates all sign patterns, which takes seconds
+    for a dozen pairs.
     """
     doubled = np.rint(2 * ranks).astype(int)  # tied ranks are halves
     probability = np.zeros(doubled.sum() + 1)
@@ -211,7 +211,7 @@ def _pairwise(
 
 
 def _holm(p_values: Sequence[float]) -> Float64s:
-    """Holm's step-down adjustment; NaN takes a place in the family, as the least significant, and stays NaN."""
+    """Adjust p-values by Holm's step-down method; NaN counts in the family as the least significant and stays NaN."""
     p = np.asarray(p_values, dtype=float)
     if len(p) == 0:
         return p

@@ -15,11 +15,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Every surface element's distance to the other mask's surface in mm, and its area in mm².
+    """Distances from every surface element to the surface of the other mask, and the elements' areas.
 
     Args:
-        reference_mm, reference_area: of the reference's elements, to the prediction's surface.
-        prediction_mm, prediction_area: the other way round.
+        reference_mm: Distances of the reference's elements to the prediction's surface, mm.
+        reference_area: Areas of the reference's elements, mm².
+        prediction_mm: Distances of the prediction's elements to the reference's surface, mm.
+        prediction_area: Areas of the prediction's elements, mm².
     """
 
     reference_mm: Float64s
@@ -28,19 +30,19 @@ class SurfaceDistances:
     prediction_area: Float64s
 
     def hausdorff(self, share: float) -> float:
-        """The larger of the two distances, mm, below which this share of each surface lies."""
+        """Return the larger of the two directed distances (mm) that this share of each surface does not exceed."""
         return max(
             _area_quantile(self.reference_mm, self.reference_area, share),
             _area_quantile(self.prediction_mm, self.prediction_area, share),
         )
 
     def average(self) -> float:
-        """The mean distance over the area of both surfaces, mm."""
+        """Return the mean distance over the area of both surfaces, mm."""
         total = self.reference_mm @ self.reference_area + self.prediction_mm @ self.prediction_area
         return float(total / (self.reference_area.sum() + self.prediction_area.sum()))
 
     def within(self, tolerance_mm: float) -> float:
-        """The share of both surfaces' area that is no further than the tolerance from the other surface."""
+        """Return the share of the area of both surfaces that is within the tolerance of the other surface."""
         limit = tolerance_mm * (1 + ROUNDING)
         close = self.reference_area[self.reference_mm <= limit].sum()
         close += self.prediction_area[self.prediction_mm <= limit].sum()
@@ -48,16 +50,16 @@ class SurfaceDistances:
 
 
 def surface_distances(reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> SurfaceDistances:
-    """Distances between the surfaces of two masks, neither of them empty.
+    """Measure the distances between the surfaces of two masks that are not empty.
 
     The surface runs through the corners between voxels: a corner whose eight voxels are not all alike is an element of
-    surface, and its area is that of the marching cubes' polygons for this pattern of eight. Beyond the arrays' edges
-    nothing belongs to the masks. Distances are Euclidean, from element to nearest element.
+    surface, and its area is that of the marching cubes' polygons for this pattern of eight. Voxels outside the
+    arrays do not belong to the masks. Distances are Euclidean, from element to nearest element.
 
     Args:
-        reference: bool (n0, n1, n2).
-        prediction: bool, the same shape.
-        spacing_mm: along the three axes.
+        reference: Mask of bool, (n0, n1, n2).
+        prediction: Mask of bool of the same shape.
+        spacing_mm: Voxel sizes along the three axes.
 
     Source: Nikolov et al. 2021 (J Med Internet Res 23(7) e26151), section "Performance Metrics"; their package
     surface-distance gives the same values. The areas' table is MONAI's.
@@ -77,7 +79,7 @@ def surface_distances(reference: Mask, prediction: Mask, spacing_mm: Sequence[fl
 
 
 def _corner_codes(mask: Mask) -> NDArray[np.uint8]:
-    """For every corner between voxels which of its eight voxels are in the mask, a bit for each."""
+    """Return, for every corner between voxels, which of its eight voxels are in the mask, as one bit for each."""
     padded = np.pad(mask, 1).view(np.uint8)
     codes = np.zeros([extent - 1 for extent in padded.shape], dtype=np.uint8)
     for bit, corner in enumerate(np.ndindex(2, 2, 2)):

@@ -19,8 +19,8 @@ def label_components(mask: Mask, neighbours: Neighbours = "corners") -> tuple[ND
     """Number the connected components of a mask.
 
     Args:
-        mask: bool, of any dimension; may be empty.
-        neighbours: which voxels are connected.
+        mask: Mask of bool, of any dimension; may be empty.
+        neighbours: Which voxels are connected.
 
     Returns:
         The component of every voxel, 1 to n in the order of their first voxels, 0 outside the mask; and n.
@@ -31,13 +31,13 @@ def label_components(mask: Mask, neighbours: Neighbours = "corners") -> tuple[ND
 
 
 def count_components(mask: Mask) -> int:
-    """How many components a mask has, connected by face, edge or corner."""
+    """Count the components of a mask, connected by face, edge or corner."""
     box = bounding_box(mask)
     return 0 if box is None else label_components(mask[box])[1]
 
 
 def count_touched(mask: Mask, other: Mask) -> tuple[int, int]:
-    """How many components a mask has, and how many of them share at least one voxel with the other mask.
+    """Count the components of a mask, and those that share at least one voxel with another mask.
 
     Components are connected by face, edge or corner.
     """
@@ -48,7 +48,7 @@ def count_touched(mask: Mask, other: Mask) -> tuple[int, int]:
 
 
 def largest_component(mask: Mask, neighbours: Neighbours = "corners") -> tuple[Mask, int]:
-    """The largest component as a mask, of equal ones the first, and its number of voxels; an empty mask has none, 0."""
+    """Return the largest component as a mask (the first of equal ones) and its number of voxels; 0 if it is empty."""
     components, count = label_components(mask, neighbours)
     if count == 0:
         return np.zeros_like(mask), 0
@@ -58,14 +58,14 @@ def largest_component(mask: Mask, neighbours: Neighbours = "corners") -> tuple[M
 
 
 def component_at(mask: Mask, voxel: tuple[Any, ...], neighbours: Neighbours = "corners") -> Mask:
-    """The component that holds a voxel of the mask."""
+    """Return the component with a given voxel of the mask."""
     assert mask[voxel], "the voxel must lie in the mask"
     components, _ = label_components(mask, neighbours)
     return np.asarray(components == components[voxel])
 
 
 def bounding_box(mask: AnyArray) -> Box | None:
-    """The smallest box around the voxels that are not 0; None where all are."""
+    """Return the smallest box around the voxels that are not 0; None if all are 0."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -77,7 +77,7 @@ def bounding_box(mask: AnyArray) -> Box | None:
 
 
 def enclosing_box(boxes: Iterable[Box | None]) -> Box | None:
-    """The smallest box that holds all of several; None where there are none. A None among them holds nothing."""
+    """Return the smallest box around several boxes; None without any. A None among them is ignored."""
     given = [box for box in boxes if box is not None]
     if not given:
         return None
@@ -85,7 +85,7 @@ def enclosing_box(boxes: Iterable[Box | None]) -> Box | None:
 
 
 def class_boxes(label_maps: Sequence[Labels], n_classes: int) -> list[Box]:
-    """For every class index the smallest box that holds it in all of the label maps; an empty box of a class in none.
+    """Return, for every class index, the smallest box around it in all label maps; an empty box if it is in none.
 
     The background, class 0, has an empty box.
     """

@@ -14,15 +14,15 @@ DENSE = 20
 
 
 def nearest_distances(points: Mask, targets: Mask, spacing_mm: Sequence[float]) -> Float64s:
-    """Euclidean distance in mm from every set point of one mask to the nearest set point of another.
+    """Return the Euclidean distance in mm from every set point of one mask to the nearest set point of another.
 
     Args:
-        points: bool, of any dimension.
-        targets: bool, the same shape.
-        spacing_mm: along every axis.
+        points: Mask of bool, of any dimension.
+        targets: Mask of bool of the same shape.
+        spacing_mm: Spacing along every axis.
 
     Returns:
-        One distance per set point of `points`, in C order; infinite where `targets` is empty.
+        One distance per set point of `points`, in C order; infinite if `targets` is empty.
     """
     n_points, n_targets = np.count_nonzero(points), np.count_nonzero(targets)
     if n_targets == 0:  # SciPy's transform would measure to a voxel outside the grid
@@ -37,7 +37,7 @@ def nearest_distances(points: Mask, targets: Mask, spacing_mm: Sequence[float]) 
 
 
 def innermost_voxel(mask: Mask) -> tuple[int, ...]:
-    """The voxel of a mask that most layers of it surround, of equal ones the first; it lies inside any shape.
+    """Return the voxel furthest inside a mask (the first of equal ones); it is inside for any shape.
 
     Layers are counted by chessboard distance, voxels outside the array are outside the mask.
     """

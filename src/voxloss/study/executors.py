@@ -87,7 +87,7 @@ def _one_pool(
     lost: list[Run] = []
     try:
         # Both are inherited by the workers: Ctrl-C reaches this process, which sets `stop`.
-        with _interrupts_ignored(), _short_spinning():
+        with _interrupts_ignored(), short_spinning():
             pending: dict[Future[str], Run] = {pool.submit(_work, study.folder, run): run for run in runs}
         while pending:
             finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -117,7 +117,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _short_spinning() -> Iterator[None]:
+def short_spinning() -> Iterator[None]:
     """Let the threads of processes started meanwhile give up their core soon when they wait for each other.
 
     Where more threads than cores are at work (workers, other runs, other programs) torch's threads otherwise wait by

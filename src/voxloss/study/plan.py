@@ -57,10 +57,16 @@ class Plan:
 
 
 def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None) -> Plan:
-    """Read the headers of the data, and time and weigh steps of the study's network on random patches.
+    """Estimate what a study needs on this machine: time, memory and disk space.
+
+    Reads the headers of the data, and measures steps of the study's network on patches of growing size.
+
+    Args:
+        config: The configuration.
+        report: Called with a line about what is measured.
 
     Raises:
-        InputError: as `voxloss run` would, as far as headers and the network tell.
+        InputError: As `voxloss run` would, as far as headers and the network tell.
     """
     losses = loss_choices(config.comparison.losses)
     check_losses(losses)
@@ -73,7 +79,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     torch.set_num_threads(settled.execution.threads or max(1, (os.cpu_count() or 1) // settled.execution.parallel))
     try:
         measured: _Measured | None = None
-        for patch in _growing(size):
+        for patch in growing_patches(size):
             if measured is not None:
                 grown = math.prod(patch) / math.prod(measured.patch)
                 room = _available(device) or math.inf
@@ -92,7 +98,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     runs = len(losses) * settled.splits.folds * len(seeds)
     steps = settled.training.epochs * settled.training.iterations
     validation = settled.training.epochs * settled.training.validation_batches * settled.patches.batch_size * forward
-    windows = sum(_windows(shape, size, settled.patches.overlap) for shape in surveyed.shapes)
+    windows = sum(window_count(shape, size, settled.patches.overlap) for shape in surveyed.shapes)
     prepared = sum(math.prod(shape) for shape in surveyed.shapes) * (4 * channels + 1)
     kept = 3 + (settled.training.selection != "last")  # weights and Adam's two moments, and the selected weights
     disk = prepared + runs * measured.parameters * 4 * kept + surveyed.original_voxels * len(losses) * len(seeds) // 50
@@ -110,7 +116,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         training=runs * (steps * step + validation),
         prediction=len(losses) * len(seeds) * windows * forward,
         disk=disk,
-        advice=_advice(settled, memory, available),
+        advice=memory_advice(settled, memory, available),
     )
 
 
@@ -123,8 +129,8 @@ class _Measured:
     memory: int | None
 
 
-def _growing(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """The patch with its axes divided by 4 and by 2, to multiples of 16 (16 at the least), and the patch itself."""
+def growing_patches(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """Return the patch with its axes divided by 4 and by 2, to multiples of 16 (at least 16), and the patch itself."""
     smaller = []
     for divisor in (4, 2):
         a, b, c = (max(min(extent, 16), extent // divisor // 16 * 16) for extent in size)
@@ -135,7 +141,7 @@ def _growing(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
 def _measure(
     config: SettledConfig, patch: tuple[int, int, int], channels: int, classes: int, device: torch.device
 ) -> _Measured:
-    """Median seconds of a training step without augmentation and of one window's forward pass, and peak memory."""
+    """Measure median seconds of a step without augmentation and of a window's forward pass, and peak memory."""
     config = replace(config, patches=replace(config.patches, size=patch))
     batch = config.patches.batch_size
     gc.collect()
@@ -185,7 +191,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _augmentation(config: SettledConfig, size: tuple[int, int, int], channels: int, device: torch.device) -> float:
-    """Seconds that augmentation adds to a step: the mean of several, as each kind is used with some probability."""
+    """Measure the seconds that augmentation adds to a step: the mean of several, since each kind is used at random."""
     on_device = augments_on(config, device)
     workers = 0 if on_device else workers_of(config, device)
     augment = Augmenter(size, config.augmentation, on_device)
@@ -200,8 +206,8 @@ def _augmentation(config: SettledConfig, size: tuple[int, int, int], channels: i
     return seconds if workers == 0 else 0.0  # workers do it beside the steps
 
 
-def _windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
-    """Sliding windows that cover a volume."""
+def window_count(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
+    """Return the number of sliding windows that cover a volume."""
     strides = (max(1, int(extent * (1 - overlap))) for extent in size)
     return math.prod(
         1 + max(0, math.ceil((extent - patch) / stride))
@@ -209,8 +215,8 @@ def _windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
     )
 
 
-def _advice(config: SettledConfig, memory: int | None, available: int | None) -> str | None:
-    """A smaller batch or patch where the runs at work together need more memory than there is."""
+def memory_advice(config: SettledConfig, memory: int | None, available: int | None) -> str | None:
+    """Return the options of a smaller batch or patch if the parallel runs need more memory than is available."""
     if memory is None or available is None or memory * config.execution.parallel <= available:
         return None
     size, batch = list(config.patches.size), config.patches.batch_size

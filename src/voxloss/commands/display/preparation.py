@@ -24,9 +24,12 @@ class PreparationBar:
 
 @contextmanager
 def preparation_bar(console: Console) -> Iterator[PreparationBar]:
-    """Show a bar on a terminal, and nothing elsewhere; it disappears at the end."""
+    """Show a bar on a terminal, and nothing elsewhere; it disappears at the end.
+
+    FORCE_COLOR, which notebooks and services for continuous integration set, does not make a terminal of a file.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=SPEED_PERIOD
+        *columns, console=console, disable=not console.file.isatty(), transient=True, speed_estimate_period=SPEED_PERIOD
     ) as bars:
         yield PreparationBar(bars, bars.add_task("reading", total=None))

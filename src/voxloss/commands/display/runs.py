@@ -1,4 +1,4 @@
-"""The runs while `voxloss run` executes them: a line per finished run, and on a terminal bars with the time left."""
+"""Show the runs while `voxloss run` executes them: a line per finished run, and on a terminal bars."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from voxloss.utilities.text import count_of
 
 @dataclass
 class RunDisplay:
-    """Follows the runs of a study by their status files.
+    """Shows the runs of a study by their status files.
 
     The bar of all runs counts epochs, and one more step per run for prediction and scoring.
     """
@@ -35,16 +35,16 @@ class RunDisplay:
     bars: Progress
     overall: TaskID
     tasks: dict[str, TaskID] = field(default_factory=dict)
-    ended: int = 0
+    finished: int = 0
 
     def changed(self, run: Run, state: str) -> None:
-        """Print that a run ended."""
+        """Print that a run finished or failed."""
         if state == "pending":  # it was stopped
             return
-        self.ended += 1
+        self.finished += 1
         status = self.study.status(run)
         self.console.print(
-            f"[{STYLES[state]}]{state:8}[/] {run} ({self.ended} of {len(self.runs)}, {status.seconds:.0f} s)",
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.finished} of {len(self.runs)}, {status.seconds:.0f} s)",
             highlight=False,
         )
         if status.reason:
@@ -81,7 +81,7 @@ def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator
         *columns,
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.file.isatty(),  # see `preparation_bar`
         speed_estimate_period=SPEED_PERIOD,
     ) as bars:
         total = len(runs) * (study.config.training.epochs + 1)

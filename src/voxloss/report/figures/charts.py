@@ -112,7 +112,7 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
             axes.plot(means["volume_ml"], means["value"], line, color=colour, marker=marker, markersize=4, lw=1.4,
                       label=loss_name(loss))  # fmt: skip
         axes.set_xscale("log")
-        ticks = _round_numbers(*axes.get_xlim())
+        ticks = round_numbers(*axes.get_xlim())
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])  # matplotlib's are formulas, which `STYLE` turns off
         axes.xaxis.set_minor_formatter("")
         axes.set_ylim(-0.02, 1.02)
@@ -129,8 +129,8 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
         return save_figure(figure, folder, name, title, caption, table)
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """A few numbers between two positive ones for a logarithmic axis."""
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return a few round numbers between two positive ones, for a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for leading in ((1,), (1, 3), (1, 2, 5)):
         found = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]

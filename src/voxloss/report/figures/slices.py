@@ -112,7 +112,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
         len(record.study.dataset.classes) == 2
     )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
-    figure = _draw(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
+    figure = draw_panels(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
     caption = (
         f"Case {case_id}, the case with the median DSC of {comparison.primary_class} (averaged over the losses). "
         f"Axial slice {index + 1} of {len(areas)} from the feet, the one with the most {comparison.primary_class} in "
@@ -178,7 +178,7 @@ def _loss_panel(
     )
 
 
-def _draw(
+def draw_panels(
     panels: Sequence[Panel],
     grey: Float32s,
     window: tuple[float, float],
@@ -187,6 +187,17 @@ def _draw(
     below: bool,
     classes: Sequence[str],
 ) -> Figure:
+    """Draw the reference and each loss's mask over one slice, each with the structure magnified.
+
+    Args:
+        panels: The reference, then the losses.
+        grey: The slice's grey values.
+        window: The grey values that are drawn black and white.
+        pixel_mm: Height and width of a pixel.
+        crop: The part that is magnified; None: none.
+        below: Whether the magnified part is below the slice; else it is an inset.
+        classes: Names of the classes, for the legend.
+    """
     rows, columns = grey.shape
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)

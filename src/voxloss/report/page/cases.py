@@ -100,10 +100,10 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
     predictions = _predictions(record, comparison, case)
     classes = range(1, len(record.study.dataset.classes))
     errors = {
-        loss: {str(index): _largest_error(reference == index, mask == index, geometry.affine) for index in classes}
+        loss: {str(index): largest_error(reference == index, mask == index, geometry.affine) for index in classes}
         for loss, mask in predictions.items()
     }
-    frame = _frame([reference, *predictions.values()])
+    frame = mask_frame([reference, *predictions.values()])
     affine = np.asarray(geometry.affine) @ _window_affine(frame)
     image, _ = read_image(replace(case, images=case.images[:1]))
     low, high = grey_window(record, image[0])
@@ -133,7 +133,7 @@ def _shown_seed(record: StudyRecord) -> int:
     return min(record.study.comparison.seeds, default=0)
 
 
-def _frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
+def mask_frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
     """The part of the grid, and the step along each axis, that the viewer shows."""
     shape = masks[0].shape
     frame = [slice(0, extent) for extent in shape]
@@ -163,7 +163,7 @@ def _nifti(array: AnyArray, affine: Float64s) -> str:
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
 
 
-def _largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
+def largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
     """Return where the largest missed or false positive component is (world mm), and its size; None without any."""
     cut = bounding_box(reference != prediction)
     if cut is None:
