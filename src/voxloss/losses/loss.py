@@ -68,7 +68,7 @@ class Loss(nn.Module):
         activation: "softmax" over the channels, or "sigmoid", which makes every channel its own two-class problem.
         include_background: False drops channel 0 from the region terms; pixelwise terms keep every voxel. None drops
             it under softmax only.
-        ignore_index: label whose voxels are left out of all terms and are not counted.
+        ignore_index: label whose voxels all terms ignore and do not count.
         class_reduction: sum or mean over the classes of the region terms.
         pool: region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
             batches of all ranks of torch.distributed as one, pixelwise terms too. With "world" every rank must call the

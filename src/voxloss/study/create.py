@@ -32,11 +32,11 @@ UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock")
 
 @contextmanager
 def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_: None) -> Iterator[Study]:
-    """Hold the study in `folder`, extended by new losses and seeds of `config`, or created if it is not there.
+    """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
 
-    The data of a new study are read, checked and prepared first. Whatever goes wrong meanwhile, prepared cases are
-    kept, and the same call goes on with them; where none is prepared yet, nothing is left behind. Damaged files of an
-    existing study are rebuilt.
+    The data of a new study are read, checked and prepared first. If anything goes wrong, prepared cases are kept and
+    the same call resumes with them; if no case is prepared yet, nothing is left behind. Damaged files of an existing
+    study are rebuilt.
 
     Args:
         config: The configuration.
@@ -44,7 +44,8 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
         progress: Called with (finished, of, what) as cases are prepared.
 
     Raises:
-        InputError: The message names the file, key or value. Or another process holds the study.
+        InputError: Wrong data or a wrong configuration (the message names the file, key or value), or another process
+            works on the study.
     """
     check_losses(loss_choices(config.comparison.losses))
     resolve_device(config.execution.device)
@@ -78,9 +79,9 @@ def _has_prepared(files: StudyFolder) -> bool:
 
 
 def _repair(study: Study, progress: Progress) -> None:
-    """Prepare damaged cases again, and make finished runs pending again whose scores or predictions are gone.
+    """Prepare damaged cases again, and set finished runs to pending if their scores or predictions are missing.
 
-    Such a run predicts and scores anew with the weights of its checkpoint; nothing else is trained.
+    Such a run predicts and scores again with the weights of its checkpoint; nothing is trained.
     """
     preparation = preparation_of(study.config.preparation)
     folders = study.files.read_prepared()
@@ -130,7 +131,7 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -
     classes = len(dataset.classes)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation)
-    check_network(config.network, config.patches.size, None, classes)  # what can be told before hours of preparation
+    check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
     ids = [case.case_id for case in dataset.cases]
     patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
     require_known(patients, ids)

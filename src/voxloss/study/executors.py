@@ -1,4 +1,4 @@
-"""Where runs are run: processes of this machine, so that a run that the system kills is one failed run."""
+"""Execute runs in processes of this machine, so that only one run fails if the system kills a process."""
 
 import multiprocessing
 import os
@@ -118,10 +118,10 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextmanager
 def short_spinning() -> Iterator[None]:
-    """Let the threads of processes started meanwhile give up their core soon when they wait for each other.
+    """Make the threads of processes that are started meanwhile release their core soon when they wait.
 
-    Where more threads than cores are at work (workers, other runs, other programs) torch's threads otherwise wait by
-    turning round on a core that another needs: on two cores one worker made training five times slower.
+    If more threads are active than there are cores (workers, other runs, other programs), torch's threads otherwise
+    wait by spinning on a core that another thread needs: on two cores, one worker made training five times slower.
     """
     if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():  # the user knows better
         yield
@@ -144,7 +144,7 @@ def _start_worker(stop: Event, threads: int, parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for work forever, or go on beside a new parent's workers."""
+    """End this worker when its parent is killed; else it would wait for work forever, or run beside new workers."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,6 +1,6 @@
 """The folder of a study: where every file lies, and the only code that reads and writes those that stages share.
 
-docs/study-folder.md describes the layout. `voxloss.study.study` has the meaning of what is read here.
+docs/study-folder.md describes the layout. `voxloss.study.study` interprets the content.
 """
 
 import json
@@ -41,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """The state of a run.
 
     Args:
         run: The run.
@@ -49,7 +49,7 @@ class RunStatus:
         epoch: Finished epochs.
         epochs: Epochs that the run will have.
         reason: Why it failed, diverged or waits.
-        seconds: Time it has taken, prediction and scoring included.
+        seconds: Duration, prediction and scoring included.
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
         collapsed: Classes that are in the scored cases and were never predicted.
@@ -266,7 +266,7 @@ class StudyFolder:
         write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
 
     def read_status(self, run: Run) -> RunStatus:
-        """How far a run is; pending where it has no status.json."""
+        """Read the state of a run; pending if it has no status.json."""
         file = self.run(run).status_file
         if not file.is_file():
             return RunStatus(run)

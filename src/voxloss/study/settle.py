@@ -27,11 +27,11 @@ from voxloss.utilities.errors import InputError
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers of a data set tell.
+    """What is known of a data set from its headers.
 
     Args:
-        config: The configuration, settled but for the primary class, which needs the masks: without one named it is the
-            last class here.
+        config: The configuration, settled. The rarest class needs the masks, so without a configured primary class it
+            is the last class here.
         dataset: The cases.
         shapes: Shape of every case after preparation.
         original_voxels: Voxels of all cases as stored.
@@ -49,7 +49,7 @@ def survey(config: StudyConfig) -> Survey:
     """Settle spacing and patch size from headers alone, without preparing or writing anything.
 
     Raises:
-        InputError: As creating the study would, as far as headers tell.
+        InputError: As creating the study would, as far as headers allow.
     """
     dataset = load_data(config)
     preparation = settle_spacing(config.preparation, dataset)
@@ -71,16 +71,16 @@ def survey(config: StudyConfig) -> Survey:
 
 
 def preparation_of(setting: SettledPreparation) -> Preparation:
-    """The preparation that a study's configuration asks for."""
+    """Return the preparation of a study's configuration."""
     spacing = None if setting.spacing_mm == "stored" else setting.spacing_mm
     return Preparation(setting.clip, spacing, setting.normalisation)
 
 
 def load_data(config: StudyConfig) -> Dataset:
-    """The data set of a configuration, complete and fit for a study.
+    """Load the data set of a configuration, complete and ready for a study.
 
     Raises:
-        InputError: No folder is named, files are missing, or cases do not fit together; the message names the first.
+        InputError: No folder is configured, files are missing, or cases do not match; the message names the first.
     """
     data: DataConfig = config.data
     if not data.root:
@@ -114,7 +114,7 @@ def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledP
 
 
 def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
-    """The foreground class with the fewest voxels in the prepared masks."""
+    """Return the foreground class with the fewest voxels in the prepared masks."""
     counts = np.zeros(len(dataset.classes), dtype=np.int64)
     for case in prepared:
         counts += np.bincount(case.label.ravel(), minlength=len(counts))
@@ -122,7 +122,7 @@ def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
 
 
 def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:
-    """The largest patch of the median volume's proportions that suits the device, even at every level."""
+    """Choose the largest patch with the median volume's proportions that suits the device, even at every level."""
     patches: PatchesConfig = config.patches
     if patches.size is not None:
         return settled_patches(patches)

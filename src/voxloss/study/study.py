@@ -36,7 +36,7 @@ FREE_KEYS = ("name", "execution", "comparison.losses", "comparison.seeds", "comp
 
 @dataclass(frozen=True)
 class Study:
-    """A study and what its files say.
+    """A study: the content of its files.
 
     Args:
         files: Its folder.
@@ -61,7 +61,7 @@ class Study:
         """Read a study's folder, also one with imported scores.
 
         Raises:
-            InputError: It is no study, one of its files is damaged, or a later version wrote it.
+            InputError: The folder is not a study, one of its files is damaged, or a later version wrote it.
         """
         files = StudyFolder(Path(folder))
         description = files.read_description()
@@ -77,7 +77,7 @@ class Study:
 
     @property
     def imported(self) -> bool:
-        """Whether the scores were imported (`voxloss import`), so that there is nothing to run."""
+        """Whether the scores were imported (`voxloss import`), so that no run can be executed."""
         return self.description.imported is not None
 
     @property
@@ -115,7 +115,7 @@ class Study:
         return [choice.key for choice in self.losses]
 
     def runs(self) -> list[Run]:
-        """All runs, fold by fold, so that a study that is cut short has every loss on the folds it finished."""
+        """Return all runs, fold by fold, so that a study that is stopped early has every loss on its finished folds."""
         held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
         return [Run(loss, fold, seed) for seed in self.comparison.seeds for fold in held_out for loss in self.losses]
 
@@ -138,7 +138,7 @@ class Study:
         return next(case for case in self.dataset.cases if case.case_id == case_id)
 
     def status(self, run: Run) -> RunStatus:
-        """How far a run is. Raises InputError when its status is damaged."""
+        """Return the state of a run. Raises InputError if its status file is damaged."""
         return self.files.read_status(run)
 
     def write_status(self, run: Run, **details: Any) -> None:
@@ -147,11 +147,11 @@ class Study:
         self.files.write_status(status)
 
     def is_locked(self) -> bool:
-        """Whether some process works on the study."""
+        """Return whether a process works on the study."""
         return is_locked(self.folder)
 
     def scores(self) -> "pd.DataFrame":
-        """The scores of scores.csv, or where that is missing of all runs that have some."""
+        """Return the scores of scores.csv; if it is missing, those of all runs that have scores."""
         from voxloss.evaluation.scores import merge_scores  # imports pandas, which `voxloss status` need not wait for
 
         if self.files.scores_file.is_file():
@@ -160,14 +160,14 @@ class Study:
         return merge_scores(part for part in parts if part.is_file())
 
     def merge_scores(self) -> None:
-        """Merge the scores of the ended runs into the study's scores.csv; imported scores stay as they are."""
+        """Merge the scores of finished and failed runs into the study's scores.csv; imported scores do not change."""
         from voxloss.evaluation.scores import merge_scores, write_scores  # imports pandas
 
         if self.imported:
             return
-        ended = [run for run in self.runs() if self.status(run).state in ENDED]
-        if ended:
-            merged = merge_scores(self.run_folder(run).scores_file for run in ended)
+        runs = [run for run in self.runs() if self.status(run).state in ENDED]
+        if runs:
+            merged = merge_scores(self.run_folder(run).scores_file for run in runs)
             write_scores(self.files.scores_file, merged)
 
 
@@ -183,10 +183,10 @@ def write_study(
 
 
 def extend_study(study: Study, config: StudyConfig) -> Study:
-    """Add the losses and seeds of `config` that the study lacks, and take over how it is executed.
+    """Add the losses and seeds of `config` that the study lacks, and adopt its section `execution`.
 
     Raises:
-        InputError: `config` differs from the study's in what decides its numbers; the message names the first key.
+        InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
     """
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
         if (key, new) not in OPEN_VALUES:

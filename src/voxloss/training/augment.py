@@ -1,4 +1,4 @@
-"""Random changes of a training patch by batchgeneratorsv2, seeded per patch, without a trace in CPU generators."""
+"""Random changes of training patches by batchgeneratorsv2, seeded per patch; the CPU's generators are restored."""
 
 import math
 import random
@@ -32,10 +32,10 @@ class Augmenter:
     A patch of one slice is changed within its plane.
 
     Args:
-        size: of the patch, voxels per axis.
-        setting: ranges and probabilities.
-        on_device: compute spatial transforms where the patches are; the distribution is the same, and on a CPU the
-            draws are too.
+        size: Voxels of the patch per axis.
+        setting: Ranges and probabilities.
+        on_device: Whether spatial transforms are computed on the device of the patches. The distribution is the same,
+            and on a CPU the random numbers are too.
     """
 
     def __init__(self, size: tuple[int, int, int], setting: AugmentationConfig, on_device: bool = False) -> None:
@@ -46,7 +46,7 @@ class Augmenter:
         self._transforms = list(_transforms(plane, replace(setting, mirror_axes=mirrored), on_device))
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, seeds: list[int]) -> None:
-        """Change `images` (B, channels, *size) and `labels` (B, *size) in place; `seeds[b]` decides about patch b."""
+        """Change `images` (B, channels, *size) and `labels` (B, *size) in place; `seeds[b]` seeds patch b."""
         if self._slice_axis is not None:
             images, labels = images.squeeze(2 + self._slice_axis), labels.squeeze(1 + self._slice_axis)
         for image, label, seed in zip(images, labels, seeds, strict=True):
@@ -60,7 +60,7 @@ class Augmenter:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """batchgeneratorsv2 draws from torch's, numpy's and Python's global generators: seed all, then put them back."""
+    """Seed the global generators of torch, NumPy and Python, which batchgeneratorsv2 uses, and restore them after."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -115,7 +115,7 @@ def _transforms(size: tuple[int, ...], setting: AugmentationConfig, on_device: b
 
 
 def elastic_magnitude(alpha: float, sigma: float, size: tuple[int, ...]) -> float:
-    """Largest displacement, in voxels, of batchgenerators' elastic deformation of strength `alpha` and width `sigma`.
+    """Return the largest displacement (voxels) of batchgenerators' elastic deformation with `alpha` and `sigma`.
 
     batchgenerators (used by MIScnn) multiplies uniform noise on [-1, 1], smoothed by a Gaussian of `sigma` voxels, by
     `alpha`; batchgeneratorsv2 scales a smoothed field to a given largest displacement. The smoothed noise has standard

@@ -1,4 +1,4 @@
-"""The job of training one network, and its batches: read ahead by workers, augmented on the CPU or on the device."""
+"""The job of training one network, and its batches: workers read them ahead; the CPU or the device augments them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,15 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What the training of one network needs: one loss, fold and seed of a study.
+    """Everything that the training of one network needs: one loss, fold and seed of a study.
 
     Args:
-        folder: of the run; gets checkpoint.pt, best.pt (where weights are selected) and history.csv.
-        loss: catalogue name, and parameters that differ from its defaults.
-        training_cases: prepared, to train on.
-        validation_cases: prepared, to be looked at after every epoch.
-        classes: the name of every class index, background first.
+        config: The study's configuration.
+        folder: The run's folder, for checkpoint.pt, best.pt (if weights are selected) and history.csv.
+        loss: The loss's name in the catalogue, and parameters that differ from its defaults.
+        training_cases: Prepared cases to train on.
+        validation_cases: Prepared cases for the validation after every epoch.
+        classes: The name of every class index, background first.
     """
 
     folder: Path
@@ -49,7 +50,7 @@ class TrainingJob:
 
 
 class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The batches of a run by step, augmented where that is done on the CPU."""
+    """The batches of a run by step, augmented if the CPU does that."""
 
     def __init__(self, job: TrainingJob, first: int, augment: Augmenter | None) -> None:
         setting = job.config.training
@@ -69,13 +70,13 @@ class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
-    """What decides about the augmentation of each patch of a step."""
+    """Return the seed of the augmentation of each patch of a step."""
     size = job.patches.batch_size
     return [seed_of(job.seed, job.fold, step * size + number, _AUGMENT) for number in range(size)]
 
 
 def training_batches(job: TrainingJob, epoch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images and labels of every step from the first of `epoch` on; on the CPU, pinned where the device is CUDA."""
+    """Yield images and labels of every step from the first of `epoch` on; on the CPU, pinned if the device is CUDA."""
     on_device = augments_on(job.config, device)
     augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
@@ -89,7 +90,7 @@ def training_batches(job: TrainingJob, epoch: int, device: torch.device) -> Iter
 
 
 def workers_of(config: StudyConfig, device: torch.device) -> int:
-    """Processes that read ahead: `execution.workers`, or a run's share of the cores where the device is CUDA."""
+    """Return how many processes read ahead: `execution.workers`, or on CUDA a run's share of the cores."""
     execution = config.execution
     if execution.workers is not None:
         return execution.workers
@@ -97,19 +98,19 @@ def workers_of(config: StudyConfig, device: torch.device) -> int:
 
 
 def augments_on(config: StudyConfig, device: torch.device) -> bool:
-    """Whether patches are augmented on the device and not by the CPU that reads them."""
+    """Return whether patches are augmented on the device, not on the CPU that reads them."""
     place = config.execution.augmentation
     return place == "device" or (place == "auto" and device.type == "cuda")
 
 
 def device_augmenter(job: TrainingJob, device: torch.device) -> Augmenter | None:
-    """What augments batches on the device, if that is where the study augments them."""
+    """Return the augmenter of batches on the device; None if the CPU augments them."""
     on_device = augments_on(job.config, device)
     return Augmenter(job.patches.size, job.config.augmentation, on_device=True) if on_device else None
 
 
 def validation_batches(job: TrainingJob) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches that every epoch's validation looks at, not augmented."""
+    """Return the batches of every epoch's validation, not augmented."""
     batches = []
     for step in range(job.config.training.validation_batches):
         places = validation_places(job.validation_cases, job.patches, job.fold, step)
@@ -119,5 +120,5 @@ def validation_batches(job: TrainingJob) -> list[tuple[torch.Tensor, torch.Tenso
 
 
 def seed_of(*words: int) -> int:
-    """One 64-bit seed from several numbers."""
+    """Return one 64-bit seed from several numbers."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

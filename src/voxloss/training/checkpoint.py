@@ -1,4 +1,4 @@
-"""Training state on disk: tensors and plain numbers only, so that reading one can run no code."""
+"""Training state on disk: tensors and plain values only, so that reading a file cannot run code."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_state` wrote.
+    """Read a file of `save_state`.
 
     Raises:
-        InputError: the file is missing, truncated, or holds more than tensors and plain values.
+        InputError: The file is missing, truncated, or holds more than tensors and plain values.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

@@ -1,13 +1,13 @@
-"""The device that a setting names."""
+"""Resolve the setting of the device."""
 
 from voxloss.utilities.errors import InputError
 
 
 def resolve_device(name: str) -> str:
-    """The device that `execution.device` means.
+    """Return the device of the setting `execution.device`.
 
     Raises:
-        InputError: torch cannot use it on this machine.
+        InputError: torch cannot use the device on this machine.
     """
     import torch  # takes seconds, and commands that read studies import this module
 

@@ -1,4 +1,4 @@
-"""batchgeneratorsv2's spatial transform for tensors on a GPU, where it would make its grids and fields on the CPU."""
+"""The spatial transform of batchgeneratorsv2 on a GPU; the original computes grids and fields on the CPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +16,16 @@ from torch.nn.functional import grid_sample
 
 
 class DeviceSpatialTransform(SpatialTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
-    """The same distribution as its base class, computed where the image is; on a CPU the same draws as well.
+    """The transform of the base class on the image's device; same distribution, and on a CPU the same random numbers.
 
-    Settings are the base class's, of which those that the study does not use (cropping, probabilities per axis,
-    synchronised axes, other border modes) have no effect. Labels come from the largest of the linearly interpolated
-    shares of the classes, outside the patch background, of equals the lower class (there the nearest voxel's).
+    The settings are those of the base class; cropping, probabilities per axis, synchronised axes and other border
+    modes, which the study does not use, have no effect. A voxel's label is the class with the largest linearly
+    interpolated share (of equal shares the lower class; the base class takes the nearest voxel's label). Outside the
+    patch it is background.
     """
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        """Draw angles, scales and the elastic field, in the base class's order, and make the sampling grid of them."""
+        """Draw angles, scales and the elastic field in the base class's order, and return the sampling grid."""
         image = data_dict["image"]
         size, dim = tuple(self.patch_size), image.ndim - 1
         uniform = np.random.uniform
@@ -52,7 +53,7 @@ class DeviceSpatialTransform(SpatialTransform):  # type: ignore[misc]  # batchge
         return {"grid": grid.flip(-1)}
 
     def _offsets(self, image: Tensor, dim: int) -> Tensor:
-        """Displacements in voxels (*size, dim): smoothed noise with a given largest value along each axis."""
+        """Return displacements in voxels (*size, dim): smoothed noise with a given largest value along each axis."""
         uniform, size = np.random.uniform, tuple(self.patch_size)
         uniform()  # as above
         widths = [
@@ -93,7 +94,7 @@ class DeviceSpatialTransform(SpatialTransform):  # type: ignore[misc]  # batchge
 
 
 def _smoothed(noise: Tensor, sigma: float) -> Tensor:
-    """Noise convolved with a Gaussian of `sigma` voxels, periodic at the borders, as scipy's fourier_gaussian."""
+    """Convolve noise with a Gaussian of `sigma` voxels, periodic at the borders, as scipy's fourier_gaussian."""
     spectrum = torch.fft.fftn(noise)
     for axis, extent in enumerate(noise.shape):
         frequency = torch.fft.fftfreq(extent, device=noise.device)

@@ -1,4 +1,4 @@
-"""A run's history as TensorBoard events, to be watched while it trains: tensorboard --logdir STUDY/runs."""
+"""Write a run's history as TensorBoard events, to follow its training: tensorboard --logdir STUDY/runs."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class Events:
-    """Writes the events of one process's part of a run into the run's folder.
+    """Writer of the events of one process's part of a run.
 
     The file is opened, flushed and closed at every epoch. Each process has a file of its own, since one that was killed
     may have left half a record at the end of its file.
@@ -36,7 +36,7 @@ class Events:
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one epoch: a row of history.csv.
 
-        Where that is impossible training goes on: the run's own files are what counts, and they name a full disk.
+        If that fails, training continues: the run's own files matter, and they report a full disk.
         """
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
         self._pending.append(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
@@ -50,7 +50,7 @@ class Events:
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """What of a row of history.csv is a curve, by its tag."""
+    """Return the values of a row of history.csv that are curves, by tag."""
     yield "loss/train", float(row["train_loss"])
     yield "loss/validation", float(row["validation_loss"])
     yield "dice/validation", float(row["validation_dice"])

@@ -27,7 +27,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a run's history says of one epoch; NaN where a number is undefined.
+    """One epoch of a run's history; a number that is undefined is NaN.
 
     Args:
         number: Counted from 1.
@@ -56,7 +56,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """Read the epochs that a run has finished; none where there is no file yet.
+    """Read the finished epochs of a run; none if there is no file yet.
 
     Raises:
         InputError: The file is damaged.
@@ -77,12 +77,12 @@ def _epoch(row: Mapping[str, str]) -> Epoch:
 
 
 def selected_epoch(epochs: Sequence[Epoch], selection: Literal["last", "inner", "fold"]) -> int | None:
-    """The number of the epoch whose weights `training.selection` takes; None without a history."""
+    """Return the number of the epoch whose weights `training.selection` selects; None without a history."""
     if not epochs:
         return None
     if selection == "last":
         return epochs[-1].number
     values = [epoch.validation_loss if selection == "fold" else -epoch.validation_dice for epoch in epochs]
-    # Of equal values the first; the first epoch's weights are kept also where its value is not finite.
+    # The first of equal values; the first epoch is selected even if its value is not finite.
     best = min(range(len(values)), key=lambda place: values[place] if math.isfinite(values[place]) else math.inf)
     return epochs[best].number

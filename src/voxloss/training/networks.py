@@ -1,4 +1,4 @@
-"""The study's network: the 3D U-Net, or any class that can be imported, and what its output is."""
+"""The study's network: the 3D U-Net, or any class by its import path."""
 
 import importlib
 import inspect
@@ -15,14 +15,14 @@ from voxloss.utilities.errors import InputError
 
 
 def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int) -> nn.Module:
-    """The study's network for patches of `size`, with weights from torch's global generator.
+    """Build the study's network for patches of `size`, with weights from torch's global generator.
 
-    `network.name` is "unet3d" or the import path of a class or function, called with `network.arguments` and, where it
-    has parameters of these names that are not among them, in_channels, out_channels or num_classes, spatial_dims (3, or
-    2 for patches of one slice) and img_size (the patch, or its plane).
+    `network.name` is "unet3d" or the import path of a class or function. This is called with `network.arguments`, and
+    with in_channels, out_channels or num_classes, spatial_dims (3, or 2 for patches of one slice) and img_size (the
+    patch, or its plane) if it has parameters of these names that are not in `network.arguments`.
 
     Raises:
-        InputError: what `network.name` names cannot be imported, or not be called with these arguments.
+        InputError: `network.name` cannot be imported, or cannot be called with these arguments.
     """
     if setting.name == "unet3d":
         return UNet3D(channels, classes, size, setting.filters, setting.depth, setting.norm)
@@ -41,19 +41,19 @@ def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int
         parameters = set()
     try:
         network = make(**{name: value for name, value in known.items() if name in parameters} | setting.arguments)
-    except Exception as error:  # whatever somebody else's constructor raises
+    except Exception as error:  # a constructor outside this package may raise anything
         raise InputError(
-            f"network.name {setting.name} cannot be made with these arguments: {' '.join(str(error).split())}"
+            f"network.name {setting.name} cannot be built with these arguments: {' '.join(str(error).split())}"
         ) from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"network.name {setting.name} makes a {type(network).__name__}, not a torch.nn.Module.")
+        raise InputError(f"network.name {setting.name} returns a {type(network).__name__}, not a torch.nn.Module.")
     return network if axis is None else Planar(network, axis)
 
 
 def outputs(output: Any) -> list[Tensor]:
-    """Logits of a network, the finest first: its one output, or with deep supervision several.
+    """Return the logits of a network as a list, the finest first; with deep supervision there are several.
 
-    Several are a list or tuple, or stacked along the axis after the batch, as MONAI's DynUNet returns them.
+    A network may return several as a list or tuple, or stacked along the axis after the batch, as MONAI's DynUNet does.
     """
     if isinstance(output, Tensor):
         return list(output.unbind(1)) if output.ndim == 6 else [output]
@@ -61,12 +61,13 @@ def outputs(output: Any) -> list[Tensor]:
 
 
 def check_network(setting: NetworkConfig, size: Size | None, channels: int | None, classes: int) -> None:
-    """Try the network on a patch without any data, on torch's meta device, as far as what is known allows.
+    """Try the network on a patch on torch's meta device, without data.
 
-    Without channels only the network's name is checked, and without a size the U-Net's pooling is not.
+    Without `channels`, only the network's name is checked; without `size`, the U-Net's pooling is not checked.
 
     Raises:
-        InputError: it cannot be made, takes no such patches, or its output is not one logit per class and voxel.
+        InputError: The network cannot be built, does not take such patches, or its output is not one logit per class
+            and voxel.
     """
     if setting.name == "unet3d":
         if size is not None:
@@ -85,8 +86,8 @@ def check_network(setting: NetworkConfig, size: Size | None, channels: int | Non
             raise InputError(f"network.name {setting.name} does not take patches of {patch}: {reason}") from error
     if tuple(logits.shape) != (1, classes, *size):
         raise InputError(
-            f"network.name {setting.name} makes {tuple(logits.shape)} of a patch of {(1, channels, *size)}; "
-            f"{(1, classes, *size)} are needed."
+            f"network.name {setting.name} returns {tuple(logits.shape)} for a patch of {(1, channels, *size)}; "
+            f"it should return {(1, classes, *size)}."
         )
 
 
@@ -100,6 +101,6 @@ def _imported(path: str) -> Callable[..., Any]:
             f"{path!r} cannot be imported ({error})."
         ) from error
     if not callable(found):
-        raise InputError(f"network.name {path} is a {type(found).__name__}, nothing that makes a network.")
+        raise InputError(f"network.name {path} is a {type(found).__name__}, which cannot be called to build a network.")
     network: Callable[..., Any] = found
     return network

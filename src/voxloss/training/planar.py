@@ -1,4 +1,4 @@
-"""Two-dimensional training: patches of one slice, whose axis a 2D network does not see."""
+"""Two-dimensional training: patches of one slice, and 2D networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,21 @@ from torch import Tensor, nn
 
 
 def slice_axis(size: Sequence[int]) -> int | None:
-    """The spatial axis along which patches of `size` are a single slice; None for volumes (or more axes of one voxel).
+    """Return the axis along which patches are a single slice; None for volumes (or if several axes have one voxel).
 
-    Patches such as (1, 256, 256) make a training two-dimensional.
+    Patches such as (1, 256, 256) are trained with a 2D network.
     """
     single = [axis for axis, extent in enumerate(size) if extent == 1]
     return single[0] if len(single) == 1 else None
 
 
 class Planar(nn.Module):
-    """A 2D network that takes and gives volumes of one slice.
+    """A 2D network as a network on volumes of one slice.
 
     Args:
-        network: (B, channels, *plane) to logits (B, classes, *plane), or several with deep supervision: a list, or
-            stacked along the axis after the batch.
-        axis: the spatial axis that has one voxel.
+        network: Maps (B, channels, *plane) to logits (B, classes, *plane), or with deep supervision to several: a list,
+            or stacked along the axis after the batch.
+        axis: The spatial axis with one voxel.
 
     Shapes: (B, channels, *size) to logits (B, classes, *size), or a list of them.
     """

@@ -1,4 +1,4 @@
-"""The network's memory layout and precision, and a way round convolutions whose gradients are wrong in bfloat16."""
+"""The network's memory layout and precision, with float32 where bfloat16 convolutions have wrong gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,16 +10,16 @@ from voxloss.config.schema import StudyConfig, TrainingConfig
 
 
 def layout(config: StudyConfig) -> torch.memory_format:
-    """The memory layout of images and weights: channels last, in which convolutions are faster, or plain."""
+    """Return the memory layout of images and weights: channels last, in which convolutions are faster, or plain."""
     return torch.channels_last_3d if config.execution.channels_last else torch.contiguous_format
 
 
 def place(network: nn.Module, device: torch.device, config: StudyConfig) -> None:
     """Move a network to its device in the study's layout, and make its training in bfloat16 safe there.
 
-    Where the kernel is longer than the image along an axis, oneDNN's bfloat16 convolution in the channels-last layout
-    reads memory that nobody wrote when it computes the weights' gradient (torch 2.13, 3×3×3 kernels on two slices):
-    that is NaN or wrong, now and then. Such convolutions, at the bottom of the network, are done in float32.
+    If the kernel is longer than the image along an axis, oneDNN's bfloat16 convolution in the channels-last layout
+    reads uninitialised memory for the weights' gradient (torch 2.13, 3×3×3 kernels on two slices), which is then
+    sometimes NaN or wrong. Such convolutions, at the bottom of the network, are computed in float32.
     """
     network.to(device)
     for parameter in network.parameters():
@@ -43,5 +43,5 @@ def _float32_where_small(
 
 
 def autocast(device: torch.device, setting: TrainingConfig) -> torch.autocast:
-    """The context of a forward pass in the study's precision."""
+    """Return the context of a forward pass in the study's precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bfloat16")

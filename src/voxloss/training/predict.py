@@ -1,4 +1,4 @@
-"""Prediction of whole volumes by overlapping windows, averaged as probabilities."""
+"""Predict whole volumes by overlapping windows whose probabilities are averaged."""
 
 from collections.abc import Callable
 
@@ -19,17 +19,17 @@ def predict_probabilities(
     config: SettledConfig,
     before_windows: Callable[[], None] = lambda: None,
 ) -> Float32s:
-    """Class probabilities of a prepared volume.
+    """Predict the class probabilities of a prepared volume.
 
     Args:
-        network: logits of patches of `config.patches.size`, the first where there are several; its device is used for
-            the windows.
+        network: Maps patches of `config.patches.size` to logits; of several outputs the first is used. The windows are
+            computed on its device.
         image: float32 (channels, *spatial). A volume smaller than a patch is padded like a training patch.
-        config: tells patch size, overlap (part of a patch), the windows' weights, precision and memory layout.
-        before_windows: called before every few windows; what it raises ends the prediction.
+        config: Has patch size, overlap (share of a patch), the windows' weights, precision and memory layout.
+        before_windows: Called before every few windows; an exception from it ends the prediction.
 
     Returns:
-        float32 (classes, *spatial); they sum to one over the classes.
+        float32 (classes, *spatial), which sum to one over the classes.
     """
     # MONAI takes seconds to import, which a run should not spend before it trains.
     from monai.inferers.utils import sliding_window_inference

@@ -1,4 +1,4 @@
-"""A loss's terms on one batch: how much of the gradient each has, and which of them is not finite."""
+"""The terms of a loss on one batch: their shares of the gradient, and terms that are not finite."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from voxloss.losses import Loss, VoxelStatistics, voxel_statistics
 
 
 def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Each term's share of the gradient: ‖∂term/∂logits‖ over the sum of these norms, by the term's name.
+    """Return each term's share of the gradient by name: ‖∂term/∂logits‖ divided by the sum of these norms.
 
     Adam hides a loss's scale but not the ratio of its terms. Terms without any gradient have share 0.
     """
@@ -25,7 +25,7 @@ def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, flo
 
 @torch.no_grad()
 def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
-    """In words: the classes whose logits are not finite, or else the loss's terms and the classes in their sums."""
+    """Describe which classes have logits that are not finite, or else which terms and classes are not finite."""
     broken = ~logits.isfinite().transpose(0, 1).flatten(1).all(1)
     if broken.any():
         return f"the network's logits of {_names(classes, broken)} are not finite"

@@ -1,4 +1,4 @@
-"""Training of one network: one loss, fold and seed. Everything but the loss is the same for every loss."""
+"""Train one network: one loss, fold and seed. Everything except the loss is equal for all losses."""
 
 import hashlib
 import math
@@ -89,10 +89,10 @@ def train(
 
 @dataclass(frozen=True)
 class _Trainee:
-    """What a training step needs: the network, its loss, and how it is called.
+    """The network and its loss during training.
 
     Args:
-        call: the network, compiled where the study says so; its weights are `network`'s.
+        call: The network, compiled if the study says so; it shares its weights with `network`.
     """
 
     job: TrainingJob
@@ -153,7 +153,7 @@ class _Schedule:
 
 @dataclass
 class _Progress:
-    """How far a run is: finished epochs, its history, and the best value that selection has seen."""
+    """The state of a run: finished epochs, its history, and the best value for the selection of weights."""
 
     epoch: int
     best: float
@@ -201,7 +201,7 @@ class _Progress:
 
 
 def _select(job: TrainingJob, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:
-    """Keep the weights if they are the best so far by the study's measure; the first epoch's are kept in any case."""
+    """Keep the weights if they are the best so far by the study's measure; those of the first epoch are always kept."""
     selection = job.config.training.selection
     if selection == "last":
         return
@@ -279,7 +279,7 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
         pairs = labels.long() * count + logits.argmax(dim=1)
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
     there, predicted = confusion.sum(1), confusion.sum(0)
-    dice = 2 * confusion.diagonal()[1:] / (there + predicted)[1:]  # NaN for a class in neither: left out
+    dice = 2 * confusion.diagonal()[1:] / (there + predicted)[1:]  # NaN for a class in neither, which does not count
     lost = [name for name, n, found in zip(classes, there.tolist(), predicted.tolist(), strict=True) if n and not found]
     return {
         "validation_loss": total / len(batches),

@@ -27,11 +27,11 @@ class UNet3D(nn.Module):
     one voxel the kernels have size 1, so that patches of one slice make it a 2D U-Net.
 
     Args:
-        channels: of the image.
-        classes: outputs, background included.
-        patch_size: of training, in voxels per axis; decides which axes are halved at which level.
-        filters: at the top, doubled at every level.
-        depth: number of poolings.
+        channels: Channels of the image.
+        classes: Number of outputs, background included.
+        patch_size: Voxels of a training patch per axis; determines which axes are halved at which level.
+        filters: Channels at the top level, doubled at every level.
+        depth: Number of poolings.
         norm: "batch" (momentum 0.99 in Keras's sense) or "instance".
 
     Shapes: (B, channels, *spatial) to logits (B, classes, *spatial); every axis of `spatial` must be
@@ -81,11 +81,11 @@ class UNet3D(nn.Module):
 
 
 def pooling_strides(patch_size: tuple[int, int, int], depth: int) -> list[tuple[int, int, int]]:
-    """The pooling of each level: 2 on every axis that stays even and at least 4 voxels long, else 1.
+    """Return the pooling of each level: 2 on every axis that stays even and at least 4 voxels long, else 1.
 
     Raises:
-        InputError: an axis could not be halved even once at the top, because it is odd or shorter than 4, and is not
-            one voxel long.
+        InputError: An axis cannot be halved at the top level, because it is odd or shorter than 4 (and not one voxel
+            long).
     """
     extents = list(patch_size)
     strides = []

@@ -1,1 +1,1 @@
-"""What every part needs and none owns: errors, files that appear whole, this machine, texts."""
+"""Utilities of all parts: errors, files that appear whole, this machine, texts."""

@@ -1,4 +1,4 @@
-"""Names for the types of NumPy arrays, so that a signature says what an array holds."""
+"""Names for types of NumPy arrays, so that a signature says what an array holds."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written aside, flushed to disk, then renamed into place."""
+"""Write files that appear whole or not at all: written aside, flushed to disk, then renamed."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _is_of_a_full_disk(error: BaseException) -> bool:
-    """Also as NumPy and torch say it, whose errors have no number."""
+    """Return whether a disk is full, also from the errors of NumPy and torch, which have no error number."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT) or " requested and " in str(error)
     return isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error)
@@ -28,7 +28,7 @@ def _is_of_a_full_disk(error: BaseException) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an error name the path that was asked for instead of the temporary one."""
+    """Make an error name the requested path instead of the temporary one."""
     try:
         yield
     except OSError as error:
@@ -97,5 +97,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON to `path`, whole or not at all; NaN is refused, as JSON has none."""
+    """Write `content` as indented JSON to `path`, whole or not at all; NaN, which JSON does not have, is refused."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""What this machine has free, and what this process has taken of it."""
+"""Free memory of this machine, and memory that this process uses."""
 
 import os
 import platform
@@ -9,18 +9,18 @@ from typing import Any
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that processes can take without swapping; None where the system does not tell."""
+    """Return the bytes that processes can use without swapping; None if the system does not say."""
     return _kilobytes("/proc/meminfo", "MemAvailable")
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` begin anew, where the system can."""
+    """Reset `peak_memory`, if the system can."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int | None:
-    """Bytes of memory that this process held at most since `forget_peak_memory`; None where nothing tells."""
+    """Return the most bytes that this process used since `forget_peak_memory`; None if the system does not say."""
     return _kilobytes("/proc/self/status", "VmHWM")
 
 
@@ -33,14 +33,14 @@ def _kilobytes(file: str, name: str) -> int | None:
 
 
 class PeakMemory:
-    """The most memory that a run took, in bytes: on CUDA of the device, else of the process; None where unknown."""
+    """The peak memory of a run in bytes: of the device on CUDA, else of the process."""
 
     def __init__(self, device: str, before: int) -> None:
         import torch  # takes seconds, and commands that train nothing import this module
 
         self.before, self.device = before, torch.device(device)
         if self.device.type == "cuda":
-            if torch.cuda.is_initialized():  # a device that cannot be had is the run's failure, and found there
+            if torch.cuda.is_initialized():  # if the device is not available, the run fails with a message
                 torch.cuda.reset_peak_memory_stats(self.device)
         else:
             forget_peak_memory()
@@ -54,7 +54,7 @@ class PeakMemory:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record."""
+    """Return versions and machine, for the record of a study."""
     import torch  # as above
 
     packages = ("voxloss", "torch", "monai", "batchgeneratorsv2", "nibabel", "numpy", "scipy", "statsmodels")
