@@ -85,7 +85,7 @@ def test_several_outputs_are_all_supervised(tmp_path):
         (["--network.name", "collections.OrderedDict"], 1, "returns a OrderedDict, not a torch.nn.Module"),
         (["--network.name", "monai.networks.nets.SegResNet", "--network.arguments", "{filters: 4}"], 1,
          "cannot be built with these arguments: .*unexpected keyword argument 'filters'"),
-        (["--network.name", "torch.nn.ReLU"], 1, r"makes \(1, 1, 8, 16, 16\) of a patch .*\(1, 3, 8, 16, 16\) are"),
+        (["--network.name", "torch.nn.ReLU"], 1, r"returns \(1, 1, 8, 16, 16\) for a patch .*\(1, 3, 8, 16, 16\)"),
         ([*SEGRESNET[:2], "--network.arguments", "{in_channels: 2, init_filters: 8}"], 1,
          "does not take patches of 1 x 8 x 16 x 16"),
     ],
