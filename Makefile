@@ -25,11 +25,11 @@ lint: install
 # Two processes by default; the tests' tensors are tiny, so each takes one thread.
 JOBS ?= 2
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers"
 
 # What most changes need before a commit.
 quick: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser and not peers"
 
 # The site, in build/site. --strict: a broken link or an undocumented name is an error.
 docs: install

@@ -11,6 +11,8 @@ import torch.multiprocessing
 import voxloss
 
 pytest.importorskip("nnunetv2")
+
+pytestmark = pytest.mark.peers
 LABELS = {"background": 0, "a": 1, "b": 2}
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
 KINDS = {

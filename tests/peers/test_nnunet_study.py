@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 
+pytestmark = pytest.mark.peers
+
 HERE, BIN = Path(__file__).parent, Path(sys.executable).parent
 DATASET = "Dataset004_Hippocampus"
 LOSSES = {

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "imports"))
 
 import nnunet_files
 
+pytestmark = pytest.mark.peers
+
 
 @pytest.mark.parametrize("labels", [nnunet_files.LABELS, nnunet_files.REGIONS], ids=["labels", "regions"])
 def test_summaries_are_those_of_nnunet(labels, tmp_path):

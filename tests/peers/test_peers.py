@@ -9,6 +9,8 @@ import torch
 from voxloss import get_loss
 from voxloss.losses.cards.peers import KERAS, KORNIA, MONAI, NNUNET, PEERS, SMP, Peer
 
+pytestmark = pytest.mark.peers
+
 
 def monai_loss(function, probabilities=False):
     losses = pytest.importorskip("monai.losses")

@@ -10,6 +10,8 @@ from voxloss.evaluation.surface import surface_distances
 
 package = pytest.importorskip("surface_distance")
 
+pytestmark = pytest.mark.peers
+
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 

@@ -9,6 +9,8 @@ import torch
 
 import voxloss
 
+pytestmark = pytest.mark.peers
+
 DOCS = Path(__file__).parents[2] / "docs"
 LOSSES = ["mixed_focal", "dice_cross_entropy", "asymmetric_unified_focal"]
 STEPS = 30

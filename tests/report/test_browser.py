@@ -11,7 +11,7 @@ from voxloss.report import build_report
 from voxloss.report.figures import scores as figures
 from voxloss.report.page.server import report_server
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.browser]
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
