@@ -93,10 +93,11 @@ Measured by `benchmarks/losses.py` in one run on the same tensors, the losses ta
 `benchmarks/results/`. × cross entropy is the median over the rounds of a loss's time over that of torch's cross entropy
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
-About half of the time of torch's cross entropy, and of every loss that creates large tensors, is spent waiting for new memory:
-with three classes it takes 21 ms if memory is reused and up to 60 ms if not, which depends on what ran before. The order of the
-losses is therefore shuffled. If memory is always reused, Mixed Focal takes 2.0 to 2.5 times as long as cross entropy (up to 4.5
-times while a shared machine schedules two threads badly); in a process that does nothing else, 1.1 to 2.0 times.
+About half of the time of torch's cross entropy, and of every loss that creates large tensors, is spent waiting for new
+memory: with three classes it takes 21 ms if memory is reused and up to 60 ms if not, which depends on what ran before.
+The order of the losses is therefore shuffled. If memory is always reused, Mixed Focal takes 2.0 to 2.5 times as long as
+cross entropy (up to 4.5 times while a shared machine schedules two threads badly); in a process that does nothing else,
+1.1 to 2.0 times.
 
 """
 
