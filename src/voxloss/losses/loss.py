@@ -27,7 +27,6 @@ from voxloss.losses.parameters import (
 from voxloss.losses.terms import Formula, Region, Sum, Term
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 
-_STRAIGHT = Power(1.0)
 _EXAMPLE = """\
 >>> import torch, voxloss
 >>> logits, labels = torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 0]]])
@@ -159,12 +158,12 @@ class Loss(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no terms")
 
     def region(
-        self, delta: float, curve: Curve = _STRAIGHT, background_curve: Curve | None = None, scale: float = 1.0
+        self, delta: float, curve: Curve | None = None, background_curve: Curve | None = None, scale: float = 1.0
     ) -> Region:
-        """A region term with the shared parameters of this loss."""
+        """A region term with the shared parameters of this loss; without a curve the cost is 1 - index."""
         return Region(
             delta,
-            curve,
+            Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
             background_curve,
             scale,
             self.smooth,
