@@ -244,7 +244,8 @@ def _documentation(loss: type[Loss], docstring: str, title: str) -> Documentatio
     texts = inherited.arguments | own.arguments
     shape = inherited.shape | own.shape
     if loss.value_range and "value" not in own.shape:
-        shape["value"] = f"{Loss.documentation.shape['value']} In {loss.value_range}."
+        everywhere = Loss.documentation.shape.get("value", "")  # under `python -OO` there are no docstrings
+        shape["value"] = f"{everywhere} In {loss.value_range}.".strip()
     return dataclasses.replace(
         own,
         where=symbols_of(own.equation, own.where),
