@@ -248,3 +248,41 @@ def test_hydra_builds_losses(name):
         values["alpha"] = [0.2, 0.3, 0.5]  # a ListConfig
     config = omegaconf.OmegaConf.create({"_target_": f"voxloss.{CATALOGUE[name].__name__}", **values})
     assert same(hydra.instantiate(config), voxloss.get_loss(name, **values))
+
+
+def test_a_loss_with_its_own_init_keeps_the_checks():
+    class ScaledTverskyLoss(voxloss.TverskyLoss):
+        """With a constructor of its own."""
+
+        def __init__(self, scale, delta=0.3):
+            super().__init__(delta=delta)
+            self.scale = scale
+
+        def forward(self, *tensors):
+            return self.scale * super().forward(*tensors)
+
+    class Below(ScaledTverskyLoss):
+        pass
+
+    for cls in (ScaledTverskyLoss, Below):
+        loss = cls(2.0)
+        torch.testing.assert_close(loss(*problem()), 2 * voxloss.TverskyLoss(delta=0.3)(*problem()))
+        loss.delta = 0.9
+        torch.testing.assert_close(loss(*problem()), 2 * voxloss.TverskyLoss(delta=0.9)(*problem()))
+        assert repr(loss) == f"{cls.__name__}(delta=0.9)" and loss.scale == 2.0
+        with pytest.raises(ValueError, match="delta must be in"):
+            loss.delta = 5
+        with pytest.raises(ValueError, match="delta must be in"):
+            cls(2.0, delta=5)
+        assert same(copy.deepcopy(loss), loss)
+
+
+def test_a_subclass_of_compound_takes_what_compound_takes():
+    class Sum(voxloss.Compound):
+        pass
+
+    loss = Sum(["dice", "focal"], [1, 2])
+    loss.pool = "batch"
+    expected = voxloss.Compound(["dice", "focal"], [1, 2])
+    expected.pool = "batch"
+    assert same(loss, expected)

@@ -85,6 +85,8 @@ class Compound(Loss):
         TypeError: an object that is no loss of this package.
     """
 
+    arguments = {}  # noqa: RUF012 - a class variable of Loss
+
     activation = _of_all_losses()
     include_background = _of_all_losses()
     ignore_index = _of_all_losses()

@@ -103,17 +103,20 @@ class Loss(nn.Module):
     equations: ClassVar[str] = ""  # where in the source
     value_range: ClassVar[str] = ""
     conventions: ClassVar[tuple[str, ...]] = ()
+    _writes_init: ClassVar[bool] = False  # whether the class, or one above it, has an `__init__` of its own
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__init__" in vars(cls):  # made of other losses, not a dataclass of its own parameters
-            cls.arguments = {}
+        if not cls.arguments:  # a Compound: made of other losses, without parameters of its own
             return
         docstring = inspect.cleandoc(vars(cls)["__doc__"] or "")
-        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        cls._writes_init = cls._writes_init or "__init__" in vars(cls)
+        dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not cls._writes_init)(cls)
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__)
         cls.name = words.removesuffix(" Loss").lower().replace(" ", "_")
         cls.arguments = _arguments(cls)
+        if cls._writes_init:  # its signature and docstring are those of its author
+            return
         cls.documentation = _documentation(cls, docstring, words.capitalize())
         cls.__doc__ = documentation.write(
             dataclasses.replace(
