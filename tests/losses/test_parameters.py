@@ -100,6 +100,12 @@ def test_parameters_that_do_not_fit_together_change_nothing():
         BandLoss(low=2, high=1)
 
 
+@pytest.mark.parametrize("parameter", ["weight", "alpha", "gamma_tversky", "smooth"])
+def test_a_whole_number_too_large_is_refused(parameter):
+    with pytest.raises(ValueError, match=f"{parameter} must be"):
+        voxloss.MixedFocalLoss(**{parameter: 10**400})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_are_independent_and_keep_what_was_set(name):
     loss = voxloss.get_loss(name)
