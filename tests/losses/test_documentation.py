@@ -176,8 +176,9 @@ assert {old} is again is real and hasattr(real, "{name}")
 
 def test_voxel_loss_is_a_deprecated_name():
     for module in (voxloss, voxloss.losses):
-        with pytest.warns(DeprecationWarning, match="use Loss"):
+        with pytest.warns(DeprecationWarning, match="use Loss") as caught:
             assert module.VoxelLoss is voxloss.Loss
+        assert caught[0].filename == __file__  # where else Python hides it
     assert "VoxelLoss" not in voxloss.__all__
 
 
