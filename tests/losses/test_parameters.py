@@ -1,6 +1,7 @@
 """Parameters as attributes: a value that is set takes effect, and one that is refused changes nothing."""
 
 import copy
+import dataclasses
 import pickle
 from collections import UserList
 
@@ -292,3 +293,22 @@ def test_a_subclass_of_compound_takes_what_compound_takes():
     expected = voxloss.Compound(["dice", "focal"], [1, 2])
     expected.pool = "batch"
     assert same(loss, expected)
+
+
+def test_a_loss_declared_a_dataclass_is_a_module():
+    @dataclasses.dataclass
+    class ScaledDiceLoss(voxloss.DiceLoss):
+        scale: Positive = 2.0
+
+    loss = ScaledDiceLoss(scale=3)
+    assert list(torch.nn.Sequential(loss).modules())[1] is loss and loss != ScaledDiceLoss(scale=3)
+    assert repr(loss) == "ScaledDiceLoss(scale=3.0)"
+    with pytest.raises(ValueError, match="scale must be"):
+        loss.scale = -1
+
+
+def test_a_default_without_a_type_is_refused():
+    with pytest.raises(TypeError, match=r"MildLoss\.delta needs a type"):
+
+        class MildLoss(voxloss.TverskyLoss):
+            delta = 0.5

@@ -109,6 +109,11 @@ class Loss(nn.Module):
         super().__init_subclass__(**options)
         if not cls.arguments:  # a Compound: made of other losses, without parameters of its own
             return
+        for name in cls.arguments:
+            if name in vars(cls) and name not in inspect.get_annotations(cls):
+                raise TypeError(f"{cls.__name__}.{name} needs a type to be the parameter's default")
+        for method in ("__eq__", "__hash__", "__repr__"):  # modules are hashed by identity, also where the author of a
+            setattr(cls, method, getattr(cls, method))  # loss puts @dataclass before it, which keeps what a class has
         docstring = inspect.cleandoc(vars(cls)["__doc__"] or "")
         cls._writes_init = cls._writes_init or "__init__" in vars(cls)
         dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not cls._writes_init)(cls)
