@@ -57,6 +57,14 @@ def test_a_study_of_the_first_format_is_resumed(first_format):
     assert (scores["value"] - expected["value"]).abs().max() < 0.05 * expected["value"].abs().max()
 
 
+def test_execution_of_a_study_of_the_first_format_is_accepted(first_format):
+    path = first_format / "study.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["config"]["execution"] |= {"threads": 0, "memory_gb": 0.0}
+    path.write_text(yaml.safe_dump(content))
+    assert len(Study.open(first_format).runs()) == 4
+
+
 def test_a_study_of_a_later_format_is_refused_in_a_sentence(first_format):
     path = first_format / "study.yaml"
     path.write_text(yaml.safe_dump({"format": FORMAT + 1, **yaml.safe_load(path.read_text())}))
