@@ -54,6 +54,30 @@ def test_overrides_go_over_the_file_and_the_file_over_defaults(tmp_path):
     assert config.patches.size == (8, 16, 16)
 
 
+def test_scalars_of_a_file_are_those_of_the_command_line(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "data: {root: 2020-01-01, exclude: [2019-03-04]}\n"
+        "network: {name: a.Network, arguments: {dropout: 1e-1, scale: 1.5e3, first: 2020-01-01}}\n"
+        "comparison: {losses: [{name: tversky, delta: 7e-1}]}\n"
+    )
+    config = load_config(file)
+    assert (config.data.root, config.data.exclude) == ("2020-01-01", ("2019-03-04",))
+    assert config.network.arguments == {"dropout": 0.1, "scale": 1500.0, "first": "2020-01-01"}
+    assert config.comparison.losses == ({"name": "tversky", "delta": 0.7},)
+    same = load_config(
+        None,
+        [
+            "--data.root=2020-01-01",
+            "--data.exclude=[2019-03-04]",
+            "--network.name=a.Network",
+            "--network.arguments={dropout: 1e-1, scale: 1.5e3, first: 2020-01-01}",
+            "--comparison.losses=[{name: tversky, delta: 7e-1}]",
+        ],
+    )
+    assert same == config
+
+
 def test_a_configuration_comes_back_from_its_plain_form():
     config = load_config("brats20", ["--comparison.losses", "[dice, {name: focal, gamma: 3}]"])
     again = config_from(yaml.safe_load(yaml.safe_dump(to_plain(config))))

@@ -36,8 +36,11 @@ def __getattr__(name: str) -> Any:
         losses = importlib.import_module("voxloss.losses")
         if name == "__all__":
             return ["__version__", *losses.__all__]
-        if name in (*losses.__all__, "VoxelLoss"):
+        if name in losses.__all__:
             return getattr(losses, name)
+        if name == "VoxelLoss":
+            importlib.import_module("voxloss.losses.deprecated").renamed(name, "Loss")
+            return losses.Loss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

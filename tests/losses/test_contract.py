@@ -7,7 +7,7 @@ import pytest
 import torch
 from loss_twin import one_hot, twin
 
-from voxloss import get_loss, list_losses
+from voxloss import functional, get_loss, list_losses
 from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
@@ -143,6 +143,16 @@ def test_compiles_whole(name):
     )
     with pytest.raises(ValueError, match="label 3 is outside the allowed range 0 to 2"):
         compiled(logits, labels + 1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_functional_form_compiles_whole(name):
+    torch._dynamo.reset()
+    logits, labels, _ = problem((2, 3, 3, 4), "labels")
+    function = getattr(functional, f"{name}_loss")
+    compiled = torch.compile(lambda x: function(x, labels, smooth=0.5), fullgraph=True, backend="aot_eager")
+    expected = outcome(lambda x: function(x, labels, smooth=0.5), logits)
+    torch.testing.assert_close(outcome(compiled, logits), expected)
 
 
 @pytest.mark.parametrize("dynamic", [None, True])

@@ -178,8 +178,9 @@ assert {old} is again is real and hasattr(real, "{name}")
 
 def test_voxel_loss_is_a_deprecated_name():
     for module in (voxloss, voxloss.losses):
-        with pytest.warns(DeprecationWarning, match="use Loss"):
+        with pytest.warns(DeprecationWarning, match="use Loss") as caught:
             assert module.VoxelLoss is voxloss.Loss
+        assert caught[0].filename == __file__  # where else Python hides it
     assert "VoxelLoss" not in voxloss.__all__
 
 
@@ -195,3 +196,40 @@ def test_help_card_command_and_page_say_the_same(name, capsys):
         text = " ".join(line.replace("`", "").split()).removesuffix(".").removeprefix("- ")
         heading = text.removesuffix(":")
         assert text in words or heading in {"Where", "Args", "Shape", "Raises", "Example", "Reference"}, text
+
+
+def test_any_docstring_can_be_read():
+    class RootDiceLoss(voxloss.Loss):
+        """Root of Dice.
+
+        Args:
+            as a user may write it
+            root:
+                Of the index: above 0.
+
+        Returns:
+            The loss.
+        """
+
+        root: Positive = 2.0
+
+        def terms(self):
+            return self.region(0.5, Power(1 / self.root))
+
+    assert "root: Of the index: above 0. Must be a finite number above 0; default 2.0." in RootDiceLoss.__doc__
+    assert "Returns:\n    The loss." in RootDiceLoss.__doc__
+
+
+def test_losses_work_without_docstrings():
+    code = (
+        "import torch, voxloss\n"
+        "for name in voxloss.list_losses():\n"
+        "    loss = voxloss.get_loss(name)\n"
+        "    print(name, loss(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 1]])).item())\n"
+        "    voxloss.describe(name)\n"
+    )
+    with_docstrings, without = (
+        subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+        for options in ([], ["-OO"])
+    )
+    assert without.stdout == with_docstrings.stdout and len(without.stdout.splitlines()) == len(NAMES), without.stderr

@@ -1,6 +1,7 @@
 """Parameters as attributes: a value that is set takes effect, and one that is refused changes nothing."""
 
 import copy
+import dataclasses
 import pickle
 from collections import UserList
 
@@ -98,6 +99,12 @@ def test_parameters_that_do_not_fit_together_change_nothing():
     assert same(loss, voxloss.TverskyLoss(delta=0.25))
     with pytest.raises(ValueError, match=r"received 2.0 and 1.0"):
         BandLoss(low=2, high=1)
+
+
+@pytest.mark.parametrize("parameter", ["weight", "alpha", "gamma_tversky", "smooth"])
+def test_a_whole_number_too_large_is_refused(parameter):
+    with pytest.raises(ValueError, match=f"{parameter} must be"):
+        voxloss.MixedFocalLoss(**{parameter: 10**400})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -248,3 +255,60 @@ def test_hydra_builds_losses(name):
         values["alpha"] = [0.2, 0.3, 0.5]  # a ListConfig
     config = omegaconf.OmegaConf.create({"_target_": f"voxloss.{CATALOGUE[name].__name__}", **values})
     assert same(hydra.instantiate(config), voxloss.get_loss(name, **values))
+
+
+def test_a_loss_with_its_own_init_keeps_the_checks():
+    class ScaledTverskyLoss(voxloss.TverskyLoss):
+        """With a constructor of its own."""
+
+        def __init__(self, scale, delta=0.3):
+            super().__init__(delta=delta)
+            self.scale = scale
+
+        def forward(self, *tensors):
+            return self.scale * super().forward(*tensors)
+
+    class Below(ScaledTverskyLoss):
+        pass
+
+    for cls in (ScaledTverskyLoss, Below):
+        loss = cls(2.0)
+        torch.testing.assert_close(loss(*problem()), 2 * voxloss.TverskyLoss(delta=0.3)(*problem()))
+        loss.delta = 0.9
+        torch.testing.assert_close(loss(*problem()), 2 * voxloss.TverskyLoss(delta=0.9)(*problem()))
+        assert repr(loss) == f"{cls.__name__}(delta=0.9)" and loss.scale == 2.0
+        with pytest.raises(ValueError, match="delta must be in"):
+            loss.delta = 5
+        with pytest.raises(ValueError, match="delta must be in"):
+            cls(2.0, delta=5)
+        assert same(copy.deepcopy(loss), loss)
+
+
+def test_a_subclass_of_compound_takes_what_compound_takes():
+    class Sum(voxloss.Compound):
+        pass
+
+    loss = Sum(["dice", "focal"], [1, 2])
+    loss.pool = "batch"
+    expected = voxloss.Compound(["dice", "focal"], [1, 2])
+    expected.pool = "batch"
+    assert same(loss, expected)
+
+
+def test_a_loss_declared_a_dataclass_is_a_module():
+    @dataclasses.dataclass
+    class ScaledDiceLoss(voxloss.DiceLoss):
+        scale: Positive = 2.0
+
+    loss = ScaledDiceLoss(scale=3)
+    assert list(torch.nn.Sequential(loss).modules())[1] is loss and loss != ScaledDiceLoss(scale=3)
+    assert repr(loss) == "ScaledDiceLoss(scale=3.0)"
+    with pytest.raises(ValueError, match="scale must be"):
+        loss.scale = -1
+
+
+def test_a_default_without_a_type_is_refused():
+    with pytest.raises(TypeError, match=r"MildLoss\.delta needs a type"):
+
+        class MildLoss(voxloss.TverskyLoss):
+            delta = 0.5

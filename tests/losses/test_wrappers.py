@@ -79,12 +79,24 @@ def test_compound_gives_its_reading_to_names():
         ([torch.nn.CrossEntropyLoss()], None, TypeError, "received CrossEntropyLoss"),
         (["dice", "focal"], [1], ValueError, "2 losses need as many weights, received 1"),
         (["dice", "focal"], [1, -1], ValueError, r"weights must be .* not below 0, .* received \[1, -1\]"),
+        (["dice", "focal"], 1, ValueError, "weights must be .*, one for each loss or output, received 1"),
+        (["dice", "focal"], torch.tensor(1.0), ValueError, r"weights must be .*, received tensor\(1.\)"),
+        (["dice", "focal"], [1, 10**400], ValueError, "weights must be .*, received"),
         (["dice", "focal"], [0, 0], ValueError, r"above 0, received \[0, 0\]"),
     ],
 )
 def test_compound_refuses(losses, weights, error, words):
     with pytest.raises(error, match=words):
         Compound(losses, weights)
+
+
+def test_weights_of_a_compound_follow_its_losses():
+    compound = Compound(["dice", "focal"], (weight for weight in (1, 2)))
+    compound.losses.append(get_loss("combo"))
+    with pytest.raises(ValueError, match="3 losses need as many weights, received 2"):
+        compound(*problem())
+    compound.weights = [0, 0, 1]
+    torch.testing.assert_close(compound(*problem()), get_loss("combo")(*problem()))
 
 
 def test_compound_takes_a_default_that_is_spelled_out():

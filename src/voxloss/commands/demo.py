@@ -28,7 +28,14 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_foreign_folder(study: Path) -> None:
-    """Before the phantom is written into it: a folder that is neither a study nor empty is somebody's."""
+    """Before the phantom is written into it: a folder that is neither a study nor empty is somebody's.
+
+    So is a study that this version cannot read.
+    """
+    from voxloss.study.folder import StudyFolder  # NumPy
+
+    if StudyFolder(study).is_study():
+        StudyFolder(study).read_description()
     own = ("study.yaml", "phantom", "prepared")
     if study.is_dir() and any(study.iterdir()) and not any((study / name).exists() for name in own):
         raise InputError(f"{study} is not empty and is not a study; name another folder with --study.")

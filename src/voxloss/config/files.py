@@ -15,6 +15,19 @@ from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose scalars are those of the command line: 1e-3 is a number, and 2020-01-01 is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def preset_names() -> list[str]:
     """The presets shipped with the package."""
     folder = resources.files("voxloss.config") / "presets"
@@ -63,7 +76,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """The content of a preset or configuration file. Raises InputError when there is none or it is not a mapping."""
     path = config_path(source)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
@@ -122,7 +135,7 @@ def _in_words(kind: Any) -> str:
         return " or ".join(map(_in_words, parts))
     if origin is tuple:
         number = "" if parts[-1] is Ellipsis else f"{len(parts)} "
-        plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(parts[0], "values")
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(parts[0], "texts or mappings")
         return f"a list of {number}{plural}"
     return "a mapping" if origin is dict else "another value"
 

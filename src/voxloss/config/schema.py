@@ -298,8 +298,9 @@ class ExecutionConfig(Section):
         """Yield the conditions that the values must meet."""
         yield Check("parallel", self.parallel >= 1, self.parallel, "at least 1")
         yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
-        yield Check("memory_gb", self.memory_gb is None or self.memory_gb > 0, self.memory_gb, "positive")
-        yield Check("threads", self.threads is None or self.threads >= 1, self.threads, "at least 1")
+        # 0 is in studies of earlier versions: one case at a time, and the same as null.
+        yield Check("memory_gb", (self.memory_gb or 0) >= 0, self.memory_gb, "positive")
+        yield Check("threads", (self.threads or 0) >= 0, self.threads, "at least 1")
 
 
 @dataclass(frozen=True)

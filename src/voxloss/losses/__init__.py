@@ -3,13 +3,13 @@
 A loss is one class (`distribution`, `region`, `mixed`); `loss` has their base, `functional` their functional forms.
 """
 
-import warnings
 from typing import Any
 
 from voxloss.losses import functional
 from voxloss.losses.cards.card import describe
 from voxloss.losses.catalogue import get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
+from voxloss.losses.deprecated import renamed
 from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
 from voxloss.losses.loss import Loss
 from voxloss.losses.mixed import (
@@ -64,5 +64,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name != "VoxelLoss":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("VoxelLoss is deprecated and will be removed in 0.2: use Loss", DeprecationWarning, stacklevel=2)
+    renamed(name, "Loss")
     return Loss

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxloss.losses.catalogue import get_loss
 from voxloss.losses.loss import Loss
-from voxloss.losses.parameters import PER_CLASS
+from voxloss.losses.parameters import WEIGHTS
 from voxloss.losses.terms import Formula, numbered
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 
@@ -86,6 +86,8 @@ class Compound(Loss):
         TypeError: an object that is no loss of this package.
     """
 
+    arguments = {}  # noqa: RUF012 - a class variable of Loss
+
     activation = _of_all_losses()
     include_background = _of_all_losses()
     ignore_index = _of_all_losses()
@@ -127,7 +129,13 @@ class Compound(Loss):
 
     @property
     def formula(self) -> Formula:
-        """The weighted sum of the losses' formulas as they are now."""
+        """The weighted sum of the losses' formulas as they are now.
+
+        Raises:
+            ValueError: `losses` was made longer or shorter and `weights` was not.
+        """
+        if len(self.losses) != len(self.weights):
+            raise ValueError(f"{len(self.losses)} losses need as many weights, received {len(self.weights)}")
         names = numbered([type(loss).__name__.removesuffix("Loss") for loss in self.losses])
         formulas = [loss.formula for loss in self._parts()]
         return WeightedFormulas(dict(zip(names, formulas, strict=True)), self.weights)
@@ -188,7 +196,7 @@ class DeepSupervision(nn.Module):
 
     @weights.setter
     def weights(self, weights: Sequence[float] | None) -> None:
-        self._weights = None if weights is None else _weights(weights, len(weights))
+        self._weights = None if weights is None else _weights(weights)
 
     def forward(
         self,
@@ -239,10 +247,10 @@ def _of_output(tensors: Any, k: int, outputs: int) -> Any:
     return tensors[k]
 
 
-def _weights(weights: Sequence[float], number: int) -> tuple[float, ...]:
-    if len(weights) != number:
-        raise ValueError(f"{number} losses need as many weights, received {len(weights)}: {weights}")
-    chosen: tuple[float, ...] = PER_CLASS("weights", weights)
+def _weights(weights: Sequence[float], number: int | None = None) -> tuple[float, ...]:
+    chosen: tuple[float, ...] = WEIGHTS("weights", weights)
+    if number is not None and len(chosen) != number:
+        raise ValueError(f"{number} losses need as many weights, received {len(chosen)}: {weights}")
     if not any(chosen):
         raise ValueError(f"at least one weight must be above 0, received {weights}")
     return chosen

@@ -9,8 +9,9 @@ import re
 import textwrap
 from dataclasses import dataclass, field
 
-_HEADING = re.compile(r"(Where|Args|Shape|Raises|Example):")
-_ENTRY = re.compile(r"(\S[^:]*): (.*)")
+_SECTIONS = ("Where", "Args", "Shape", "Raises", "Example")
+_HEADING = re.compile(r"([A-Z]\w+):")
+_ENTRY = re.compile(r"(\S[^:]*):(?: (.*))?")
 _WIDTH = 116
 
 
@@ -29,7 +30,10 @@ class Documentation:
 
 
 def read(docstring: str, title: str) -> Documentation:
-    """Read the parts of a docstring without indentation; an empty one gets `title`."""
+    """Read the parts of a docstring without indentation; an empty one gets `title`.
+
+    Any docstring can be read: sections of other names, such as `Returns`, become part of the text.
+    """
     blocks: dict[str, list[str]] = {"": []}
     section = ""
     for line in docstring.splitlines():
@@ -41,7 +45,10 @@ def read(docstring: str, title: str) -> Documentation:
             blocks[section].append(line)
     first, *rest = blocks[""] or [""]
     equation = "\n".join(line[4:] for line in rest if line.startswith("    "))
-    text = "\n".join(line for line in rest if not line.startswith("    ")).strip()
+    paragraphs = ["\n".join(line for line in rest if not line.startswith("    ")).strip()]
+    others = [name for name in blocks if name and name not in _SECTIONS]
+    paragraphs += ["\n".join([f"{name}:", *blocks[name]]).strip() for name in others]
+    text = "\n\n".join(filter(None, paragraphs))
     return Documentation(
         first.rstrip(".") or title,
         equation,
@@ -55,16 +62,16 @@ def read(docstring: str, title: str) -> Documentation:
 
 
 def _entries(lines: list[str]) -> dict[str, str]:
-    """Read entries "name: text" at four spaces, with deeper continuation lines."""
+    """Read entries "name: text" at four spaces, with deeper continuation lines; ignore text before the first entry."""
     entries: dict[str, str] = {}
     name = ""
     for line in textwrap.dedent("\n".join(lines)).splitlines():
         entry = _ENTRY.fullmatch(line)
         if entry:
             name = entry[1]
-            entries[name] = entry[2]
-        elif line.strip():
-            entries[name] += " " + line.strip()
+            entries[name] = entry[2] or ""
+        elif name and line.strip():
+            entries[name] = f"{entries[name]} {line.strip()}".strip()
     return entries
 
 

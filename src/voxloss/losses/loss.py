@@ -27,7 +27,6 @@ from voxloss.losses.parameters import (
 from voxloss.losses.terms import Formula, Region, Sum, Term
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 
-_STRAIGHT = Power(1.0)
 _EXAMPLE = """\
 >>> import torch, voxloss
 >>> logits, labels = torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 0]]])
@@ -109,17 +108,25 @@ class Loss(nn.Module):
     equations: ClassVar[str] = ""  # where in the source
     value_range: ClassVar[str] = ""
     conventions: ClassVar[tuple[str, ...]] = ()
+    _writes_init: ClassVar[bool] = False  # whether the class, or one above it, has an `__init__` of its own
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__init__" in vars(cls):  # made of other losses, not a dataclass of its own parameters
-            cls.arguments = {}
+        if not cls.arguments:  # a Compound: made of other losses, without parameters of its own
             return
+        for name in cls.arguments:
+            if name in vars(cls) and name not in inspect.get_annotations(cls):
+                raise TypeError(f"{cls.__name__}.{name} needs a type to be the parameter's default")
+        for method in ("__eq__", "__hash__", "__repr__"):  # modules are hashed by identity, also where the author of a
+            setattr(cls, method, getattr(cls, method))  # loss puts @dataclass before it, which keeps what a class has
         docstring = inspect.cleandoc(vars(cls)["__doc__"] or "")
-        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        cls._writes_init = cls._writes_init or "__init__" in vars(cls)
+        dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not cls._writes_init)(cls)
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__)
         cls.name = words.removesuffix(" Loss").lower().replace(" ", "_")
         cls.arguments = _arguments(cls)
+        if cls._writes_init:  # its signature and docstring are those of its author
+            return
         cls.documentation = _documentation(cls, docstring, words.capitalize())
         cls.__doc__ = documentation.write(
             dataclasses.replace(
@@ -164,12 +171,12 @@ class Loss(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no terms")
 
     def region(
-        self, delta: float, curve: Curve = _STRAIGHT, background_curve: Curve | None = None, scale: float = 1.0
+        self, delta: float, curve: Curve | None = None, background_curve: Curve | None = None, scale: float = 1.0
     ) -> Region:
-        """A region term with the shared parameters of this loss."""
+        """A region term with the shared parameters of this loss; without a curve the cost is 1 - index."""
         return Region(
             delta,
-            curve,
+            Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
             background_curve,
             scale,
             self.smooth,
@@ -250,7 +257,8 @@ def _documentation(loss: type[Loss], docstring: str, title: str) -> Documentatio
     texts = inherited.arguments | own.arguments
     shape = inherited.shape | own.shape
     if loss.value_range and "value" not in own.shape:
-        shape["value"] = f"{Loss.documentation.shape['value']} In {loss.value_range}."
+        everywhere = Loss.documentation.shape.get("value", "")  # under `python -OO` there are no docstrings
+        shape["value"] = f"{everywhere} In {loss.value_range}.".strip()
     return dataclasses.replace(
         own,
         where=symbols_of(own.equation, own.where),

@@ -1,7 +1,7 @@
 """Types of a loss's parameters. Each says which values it takes, and converts them to what is stored."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -29,7 +29,7 @@ class Check:
         """
         try:
             return self.convert(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last: a whole number too large for a float
             raise ValueError(f"{name} must be {self.allowed}, received {value!r}") from None
 
 
@@ -72,6 +72,13 @@ def _per_class(value: Any) -> PerClass:
     return _not_negative(plain)
 
 
+def _several(value: Any) -> tuple[float, ...]:
+    weights = _per_class(tuple(value) if isinstance(value, Iterator) else value)
+    if not isinstance(weights, tuple):
+        raise TypeError
+    return weights
+
+
 def _whole(value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError
@@ -98,6 +105,7 @@ FRACTION = Check("in [0, 1]", _fraction)
 POSITIVE = Check("a finite number above 0", _positive)
 NOT_NEGATIVE = Check("a finite number not below 0", _not_negative)
 PER_CLASS = Check("a finite number not below 0, or one per class", _per_class)
+WEIGHTS = Check("finite numbers not below 0, one for each loss or output", _several)
 ANYTHING = Check("any value", lambda value: value)
 
 Fraction = Annotated[float, FRACTION]

@@ -54,7 +54,9 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
         config = replace(config, data=replace(config.data, root=root))
     files = StudyFolder(folder)
     exists = files.is_study()
-    if not exists:
+    if exists:
+        files.read_description()  # before anything in the folder is changed: a later version's study is refused
+    else:
         _refuse_foreign(folder)
     new = _first_missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
