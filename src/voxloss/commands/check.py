@@ -53,7 +53,7 @@ def check_data(
     """Check a data set as a study with this configuration would use it, or (None) as it is on disk.
 
     Raises:
-        InputError: the folder or the table of patients is not what it should be.
+        InputError: The folder or the table of patients is not what it should be.
     """
     # NumPy, nibabel
     from voxloss.config.schema import StudyConfig

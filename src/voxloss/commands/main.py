@@ -54,10 +54,10 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a mistake of the user is printed as one sentence.
 
     Args:
-        arguments: the words after `voxloss`; None for those of this process.
+        arguments: The words after `voxloss`; None for those of this process.
 
     Raises:
-        SystemExit: the words cannot be parsed (status 2), or ask for help (status 0).
+        SystemExit: The words cannot be parsed (status 2), or ask for help (status 0).
     """
     parsed, unknown = _parser().parse_known_args(arguments)
     if unknown and not parsed.takes_overrides:

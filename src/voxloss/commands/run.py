@@ -42,12 +42,12 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     """Train what is missing, merge the scores, report; the exit status says whether a run failed.
 
     Args:
-        config: losses and seeds that the study lacks are added to it.
-        folder: of the study, new or not.
-        folds: which to train; None for all.
+        config: Losses and seeds that the study lacks are added to it.
+        folder: Of the study, new or not.
+        folds: Which to train; None for all.
 
     Raises:
-        InputError: a fold that the study does not have, or what `open_study` refuses.
+        InputError: A fold that the study does not have, or what `open_study` refuses.
     """
     # pandas, rich
     from rich.console import Console

@@ -52,12 +52,12 @@ def add_command(
     """Add the parser of a command.
 
     Args:
-        parsers: where it is added.
-        name: what users type.
-        action: receives the parsed arguments and returns the exit status.
-        summary: one line of `voxloss --help`, and the description of the command's own help.
+        parsers: Where it is added.
+        name: What users type.
+        action: Receives the parsed arguments and returns the exit status.
+        summary: One line of `voxloss --help`, and the description of the command's own help.
         overrides: `action` finds the arguments that the parser does not know in `arguments.overrides`.
-        resumable: the same command resumes the work when it was interrupted.
+        resumable: The same command resumes the work when it was interrupted.
     """
     epilog = [OVERRIDES] if overrides else []
     if resumable:
@@ -96,7 +96,7 @@ def whole_numbers(option: str, text: str) -> list[int]:
     """Read "0,1,2".
 
     Raises:
-        InputError: naming the option and the text.
+        InputError: Naming the option and the text.
     """
     try:
         return [int(part) for part in text.split(",")]

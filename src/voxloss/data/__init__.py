@@ -1,1 +1,1 @@
-"""Images on disk to arrays: layouts, reading and writing on the stored grid, checks, preparation."""
+"""Turn images on disk into arrays: layouts, reading and writing on the stored grid, checks, preparation."""

@@ -1,4 +1,4 @@
-"""A case: its files, read onto and written from the stored grid, never reoriented."""
+"""A case: its files, read and written on the stored grid, without reorientation."""
 
 import math
 from collections import Counter
@@ -105,7 +105,7 @@ def read_label(
 def map_label(
     path: Path, file: "nibabel.Nifti1Image", label_values: dict[int, int]
 ) -> tuple[ClassIndices, dict[int, int]]:
-    """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values, and each value's voxels."""
+    """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values; and voxels of each value."""
     shape, _ = volume_shape(path, file)
     table = _class_table(label_values)
     mapped = np.empty(math.prod(shape), dtype=np.uint8)
@@ -119,7 +119,7 @@ def map_label(
 
 
 def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints: dict[int, str] | None) -> str:
-    """The sentence about a mask's value that no class has."""
+    """Return the sentence about a value of a mask that no class has."""
     declared = ", ".join(str(known) for known in sorted(label_values))
     hint = (hints or {}).get(value)
     return f"{path} holds the value {value}, but the declared values are {declared}" + (f": {hint}" if hint else "")

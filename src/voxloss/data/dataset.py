@@ -1,4 +1,4 @@
-"""A data set: cases that share classes and mask values, and what identifies its content."""
+"""A data set: cases that share classes and mask values, and a digest of its content."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -58,7 +58,7 @@ def without_excluded(
 
 
 def require_complete(dataset: Dataset) -> None:
-    """Raise InputError naming the first missing file, and how many are missing, unless all of a data set's exist."""
+    """Raise InputError if a file of the data set is missing; the message names the first, and how many are missing."""
     unlabelled = [case.case_id for case in dataset.cases if case.label is None]
     if unlabelled:
         raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
@@ -70,7 +70,7 @@ def require_complete(dataset: Dataset) -> None:
 
 
 def require_same_channels(dataset: Dataset) -> None:
-    """Raise InputError naming the first case with another number of channels than the first case, by their headers."""
+    """Raise InputError if a case has, by its header, another number of channels than the first case."""
     counts = [channels_of(case) for case in dataset.cases]
     for case, count in zip(dataset.cases, counts, strict=True):
         if count != counts[0]:
@@ -79,12 +79,12 @@ def require_same_channels(dataset: Dataset) -> None:
 
 
 def channels_of(case: Case) -> int:
-    """The number of a case's channels. Raises InputError where a header cannot be read."""
+    """Return the number of a case's channels. Raises InputError if a header cannot be read."""
     return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
 
 
 def data_digest(dataset: Dataset) -> str:
-    """A digest of every case's id and of the bytes of its images and mask, whatever folder they lie in."""
+    """Return a digest of every case's id and of the bytes of its images and mask, independent of their folder."""
     digest = hashlib.blake2b(digest_size=16)
     for case in sorted(dataset.cases, key=lambda case: case.case_id):
         digest.update(case.case_id.encode() + b"\0")
@@ -96,7 +96,7 @@ def data_digest(dataset: Dataset) -> str:
 
 
 def file_values(dataset: Dataset) -> list[int]:
-    """For every class the value that the masks use, the smallest where there are several."""
+    """Return, for every class, its value in the masks; the smallest if there are several."""
     return [
         min(value for value, index in dataset.label_values.items() if index == wanted)
         for wanted in range(len(dataset.classes))
@@ -104,12 +104,12 @@ def file_values(dataset: Dataset) -> list[int]:
 
 
 def to_file_values(label: ClassIndices, dataset: Dataset) -> ClassIndices:
-    """Class indices as the values that the data set's own masks use (BraTS20 writes enhancing tumour as 4)."""
+    """Convert class indices to the values of the data set's own masks (BraTS20 writes enhancing tumour as 4)."""
     return np.array(file_values(dataset), dtype=np.uint8)[label]
 
 
 def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
-    """The data set as JSON values; files by their absolute paths."""
+    """Return the data set as JSON values, with absolute paths."""
     return {
         "name": dataset.name,
         "classes": list(dataset.classes),
@@ -128,7 +128,7 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
 
 
 def dataset_from_json(content: dict[str, Any]) -> Dataset:
-    """The data set of `dataset_to_json`. Raises KeyError, TypeError or AttributeError for anything else."""
+    """Return the data set of `dataset_to_json`. Raises KeyError, TypeError or AttributeError for anything else."""
     cases = [
         Case(case["id"], tuple(map(Path, case["images"])), Path(case["label"]) if case["label"] else None)
         for case in content["cases"]

@@ -1,4 +1,4 @@
-"""Assignment of cases to folds: a pure function of (ids, number of folds, seed)."""
+"""Assign cases to folds: a pure function of ids, number of folds and seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Split:
 def assign_folds(
     ids: Sequence[str], folds: int, seed: int, patients: Mapping[str, str] | None = None
 ) -> list[list[str]]:
-    """Assign `ids` at random to `folds` folds; all scans of one patient to the same.
+    """Assign `ids` at random to `folds` folds; all scans of a patient go to the same fold.
 
     The ids are sorted first, so that the assignment depends on the set of cases and the seed alone. Patients are taken
     in random order, each into the fold that has the fewest cases, so that without `patients` (case id -> patient)
     sizes differ by at most one.
 
     Raises:
-        InputError: fewer patients than folds.
+        InputError: Fewer patients than folds.
     """
     groups = by_patient(ids, patients or {})
     if len(groups) < folds:
@@ -48,12 +48,12 @@ def split_of(
     inner_share: float = 0.0,
     patients: Mapping[str, str] | None = None,
 ) -> Split:
-    """The split in which `fold` is scored; a share of the other cases is set aside where `inner_share` is positive.
+    """Return the split that scores `fold`; if `inner_share` is positive, a share of the other cases is set aside.
 
     Scans of one patient stay together, so that a little more than the share may be set aside.
 
     Raises:
-        InputError: no such fold, or setting cases aside leaves none to train on.
+        InputError: No such fold, or setting cases aside leaves none to train on.
     """
     if not 0 <= fold < len(folds):
         raise InputError(f"There is no fold {fold}; the study has folds 0 to {len(folds) - 1}.")

@@ -1,4 +1,4 @@
-"""NIfTI files read in pieces: whole volumes never exist in float64, and damage anywhere in a file is noticed."""
+"""Read NIfTI files in pieces, so that volumes never exist in float64 and damage anywhere in a file is noticed."""
 
 import gzip
 import math
@@ -25,7 +25,7 @@ WHOLE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a volume's voxels lie: sizes and spacing per stored array axis, and the 4×4 voxel-to-world matrix in mm."""
+    """The grid of a volume: sizes and spacing per stored array axis, and the 4×4 voxel-to-world matrix in mm."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -33,17 +33,17 @@ class Geometry:
 
 
 def is_nifti_name(path: Path) -> bool:
-    """Whether the name is a visible .nii or .nii.gz (the ._name files that macOS scatters are not)."""
+    """Return whether a name is a visible .nii or .nii.gz (not a ._name file of macOS)."""
     return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:
-    """The file's name without .nii or .nii.gz."""
+    """Return the file's name without .nii or .nii.gz."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def open_nifti(path: Path) -> "nibabel.Nifti1Image":
-    """Open a NIfTI file and read its header alone. Raises InputError naming the file when that is impossible."""
+    """Open a NIfTI file and read only its header. Raises InputError, naming the file, if that is impossible."""
     # nibabel imports SciPy, and commands that open no volume (status) import this module.
     import nibabel
     from nibabel.filebasedimages import ImageFileError
@@ -71,7 +71,7 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
 
 
 def volume_shape(path: Path, image: "nibabel.Nifti1Image") -> tuple[tuple[int, int, int], int]:
-    """The three spatial sizes and the number of channels (the fourth axis; 1 without one)."""
+    """Return the three spatial sizes and the number of channels (the fourth axis; 1 without one)."""
     shape = tuple(int(size) for size in image.shape)
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
@@ -83,7 +83,7 @@ def volume_shape(path: Path, image: "nibabel.Nifti1Image") -> tuple[tuple[int, i
 
 
 def geometry_of(path: Path, image: "nibabel.Nifti1Image") -> Geometry:
-    """The geometry in an open file's header. Raises InputError where a voxel has no positive finite size."""
+    """Return the geometry in an open file's header. Raises InputError if a voxel has no positive finite size."""
     shape, _ = volume_shape(path, image)
     affine = np.asarray(image.affine, dtype=np.float64)
     first, second, third = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
@@ -180,7 +180,7 @@ def whole_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[Labels]:
 
 
 def count_label_values(path: Path) -> dict[int, int]:
-    """Count the voxels of each value in a mask: value in the file -> voxels, by rising value, only those that occur."""
+    """Count the voxels of each value in a mask: value -> voxels, by rising value, only values that occur."""
     path = Path(path)
     counts: Counter[int] = Counter()
     for piece in whole_values(path, open_nifti(path)):
@@ -203,7 +203,7 @@ def count_values(piece: Labels, counts: Counter[int]) -> None:
 
 
 def _proxy(image: "nibabel.Nifti1Image") -> "ArrayProxy":
-    """Where an image opened from a file keeps its type, offset and scaling (nibabel types it as any array)."""
+    """Return the part of an image that keeps type, offset and scaling of its file (nibabel types it as any array)."""
     return cast("ArrayProxy", image.dataobj)
 
 

@@ -17,7 +17,7 @@ _ORDER, _PLACE, _VALIDATION = 0, 1, 2
 
 
 class PatchSource(Protocol):
-    """A prepared case, as far as patches need it."""
+    """The part of a prepared case that patches need."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,7 +47,7 @@ class PatchSetting:
 
 @dataclass(frozen=True)
 class Place:
-    """Which case a patch is cut from, its first voxel (negative where the volume is smaller than the patch)."""
+    """The case that a patch is cut from, and its first voxel (negative if the volume is smaller than the patch)."""
 
     case: int
     origin: tuple[int, int, int]
@@ -56,7 +56,7 @@ class Place:
 def training_places(
     cases: Sequence[PatchSource], setting: PatchSetting, seed: int, fold: int, step: int
 ) -> list[Place]:
-    """Where the patches of a training step lie. Cases come in a new random order in every pass through them."""
+    """Return the places of the patches of a training step. Each pass through the cases has a new random order."""
     places = []
     for position in range(step * setting.batch_size, (step + 1) * setting.batch_size):
         turn, index = divmod(position, len(cases))
@@ -67,7 +67,7 @@ def training_places(
 
 
 def validation_places(cases: Sequence[PatchSource], setting: PatchSetting, fold: int, step: int) -> list[Place]:
-    """Where the patches of a validation batch lie: the same after every epoch, for every loss and every seed."""
+    """Return the places of the patches of a validation batch, equal for every epoch, loss and seed."""
     places = []
     for position in range(step * setting.batch_size, (step + 1) * setting.batch_size):
         case = position % len(cases)
@@ -76,7 +76,7 @@ def validation_places(cases: Sequence[PatchSource], setting: PatchSetting, fold:
 
 
 def padding_before(extent: int, size: int) -> int:
-    """Voxels that are put before an axis shorter than the patch, so that the volume is in the patch's middle."""
+    """Return the voxels of padding before an axis shorter than the patch, which centre the volume in the patch."""
     return max(0, (size - extent + 1) // 2)
 
 

@@ -1,4 +1,4 @@
-"""Which cases are scans of one patient, from a table of the user's."""
+"""Read which cases are scans of one patient from a table."""
 
 import csv
 from collections import defaultdict
@@ -12,7 +12,7 @@ def read_patients(path: Path) -> dict[str, str]:
     """Read a CSV file with the columns `case` and `patient`: case id -> patient.
 
     Raises:
-        InputError: no such file, no such columns, or a case that is listed with two patients.
+        InputError: No such file, no such columns, or a case that is listed with two patients.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -45,7 +45,7 @@ def require_known(patients: Mapping[str, str], cases: Iterable[str]) -> None:
 
 
 def by_patient(ids: Iterable[str], patients: Mapping[str, str]) -> list[list[str]]:
-    """The sorted ids in groups of one patient, in the order of each group's first; without a patient alone."""
+    """Return sorted ids in groups of one patient, ordered by the first id; a case without a patient is a group."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for case_id in sorted(ids):
         groups[("patient", patients[case_id]) if case_id in patients else ("case", case_id)].append(case_id)

@@ -1,4 +1,4 @@
-"""The package's losses by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
+"""The losses of this package by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ CATALOGUE: dict[str, type[Loss]] = {
 
 
 def list_losses() -> list[str]:
-    """The names that `get_loss` takes."""
+    """Return the names that `get_loss` takes."""
     return list(CATALOGUE)
 
 
 def loss_class(name: str) -> type[Loss]:
-    """The class of this name.
+    """Return the class of a loss by its name.
 
     Raises:
-        ValueError: an unknown name; the message suggests the closest one and lists all.
+        ValueError: An unknown name; the message suggests the closest one and lists all.
     """
     if name not in CATALOGUE:
         raise ValueError(f"unknown loss {name!r}{_closest(name, CATALOGUE)}; the losses are {', '.join(CATALOGUE)}")
@@ -29,14 +29,14 @@ def loss_class(name: str) -> type[Loss]:
 
 
 def get_loss(name: str, **parameters: Any) -> Loss:
-    """The loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
+    """Return the loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
-        name: one of `list_losses()`.
-        parameters: of the loss, shared ones included; published values by default.
+        name: One of `list_losses()`.
+        parameters: Of the loss, shared ones included; published values by default.
 
     Raises:
-        ValueError: unknown name, unknown parameter, or a value that a parameter cannot have.
+        ValueError: Unknown name, unknown parameter, or a value that a parameter cannot have.
     """
     loss = loss_class(name)
     for parameter in parameters:

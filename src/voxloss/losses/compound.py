@@ -1,4 +1,4 @@
-"""Losses made of losses: several on one pass over the voxels, and one on outputs of several resolutions."""
+"""Combine losses: several on one pass over the voxels, or one on outputs of several resolutions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,14 +76,14 @@ class Compound(Loss):
     losses: it can be read where they agree, and setting it sets it in all of them.
 
     Args:
-        losses: losses of this package or their names, Compound among them; those given by name get the activation,
+        losses: Losses of this package or their names, Compound among them; those given by name get the activation,
             ignore_index and validate of the others.
-        weights: one per loss, not negative; 1 each by default.
+        weights: One per loss, not negative; 1 each by default.
 
     Raises:
-        ValueError: no loss, a weight that is negative or missing, or losses that disagree about activation,
+        ValueError: No loss, a weight that is negative or missing, or losses that disagree about activation,
             ignore_index or validate, which are those of the shared pass.
-        TypeError: an object that is no loss of this package.
+        TypeError: An object that is no loss of this package.
     """
 
     arguments = {}  # noqa: RUF012 - a class variable of Loss
@@ -145,7 +145,7 @@ class Compound(Loss):
         """The losses' common parameters of the pass over the voxels.
 
         Raises:
-            ValueError: they disagree, because one of the losses was changed.
+            ValueError: They disagree, because one of the losses was changed.
         """
         return _agreed(self._parts())
 
@@ -175,13 +175,13 @@ class DeepSupervision(nn.Module):
     i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one for each output.
 
     Args:
-        loss: called as `loss(logits, labels, voxel_weight)` or, without a voxel weight, `loss(logits, labels)`.
-        weights: one per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
+        loss: Called as `loss(logits, labels, voxel_weight)` or, without a voxel weight, `loss(logits, labels)`.
+        weights: One per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
             as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
             out.
 
     Raises:
-        ValueError: no output, or another number of weights or labels than of outputs.
+        ValueError: No output, or another number of weights or labels than of outputs.
     """
 
     def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
@@ -231,7 +231,7 @@ class DeepSupervision(nn.Module):
 
 
 def nearest(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """The last axes of `tensor` brought to `shape` by nearest neighbour, in whatever type it is."""
+    """Resize the last axes of `tensor` to `shape` by nearest neighbour, keeping its type."""
     for axis, (old, new) in enumerate(zip(tensor.shape[-len(shape) :], shape, strict=True), start=-len(shape)):
         if old != new:
             index = torch.div((torch.arange(new, device=tensor.device) * 2 + 1) * old, 2 * new, rounding_mode="floor")

@@ -1,4 +1,4 @@
-"""Sources of the losses, how their print is read, and the symbols of their equations: texts that losses share."""
+"""Texts that losses share: sources, readings of their print, and symbols of the equations."""
 
 import re
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ SYMBOLS = (
 
 
 def symbols_of(equation: str, defined: dict[str, str]) -> dict[str, str]:
-    """The symbols of an equation and their meanings, those in `defined` first, then those that meanings use."""
+    """Return the symbols of an equation and their meanings: those in `defined` first, then those used in meanings."""
     found, text = dict(defined), " ".join([equation, *defined.values()])
     for symbol in SYMBOLS:  # each meaning uses only symbols below it
         if symbol.name not in found and re.search(symbol.pattern, text):

@@ -1,4 +1,4 @@
-"""The curves of region terms: what a class costs, as a function of its index.
+"""Curves of region terms: the cost of a class as a function of its index.
 
 The pass over the voxels runs in float32 at least and the sums in float64; `Index` keeps 1 - index beside the index, as
 the difference of the two has no digits left where the prediction is nearly perfect.

@@ -1,4 +1,4 @@
-"""The losses of a pixelwise term alone."""
+"""Losses of a single pixelwise term."""
 
 from voxloss.losses.conventions import BETA, PAPER, SCALAR_ALPHA
 from voxloss.losses.loss import Loss

@@ -67,16 +67,16 @@ class Loss(nn.Module):
         activation: "softmax" over the channels, or "sigmoid", which makes every channel its own two-class problem.
         include_background: False drops channel 0 from the region terms; pixelwise terms keep every voxel. None drops
             it under softmax only.
-        ignore_index: label whose voxels all terms ignore and do not count.
-        class_reduction: sum or mean over the classes of the region terms.
-        pool: region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
+        ignore_index: Label whose voxels all terms ignore and do not count.
+        class_reduction: Sum or mean over the classes of the region terms.
+        pool: Region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
             batches of all ranks of torch.distributed as one, pixelwise terms too. With "world" every rank must call the
             loss; the value is the same on all, and the gradients averaged over the ranks (DistributedDataParallel
             does it) are those of the whole batch.
         absent_class: "keep", or "skip" the region terms of classes that the target does not have (per sample, or in
             the batch, as `pool` says); a mean is then over the other classes.
         smooth: s, added to the numerator and the denominator of the index.
-        validate: whether to check the values of labels and voxel weights. None checks them on the CPU only, because
+        validate: Whether to check the values of labels and voxel weights. None checks them on the CPU only, because
             on other devices the check waits for the device.
 
     Shape:
@@ -88,7 +88,7 @@ class Loss(nn.Module):
         value: scalar, float32 for logits of float32 or less, else float64. It can be differentiated once.
 
     Raises:
-        ValueError: a parameter is set to a value that it cannot have (the message quotes the value); shapes or types
+        ValueError: A parameter is set to a value that it cannot have (the message quotes the value); shapes or types
             do not fit; or, where `validate` applies, a label is out of range.
     """
 
@@ -163,7 +163,7 @@ class Loss(nn.Module):
             raise
 
     def terms(self) -> Term | tuple[Term, ...]:
-        """The terms whose sum is the loss, for the parameters as they are now.
+        """Return the terms whose sum is the loss, for the current parameters.
 
         Called whenever a parameter is set. Values of several parameters that do not fit together are refused by a
         ValueError here.
@@ -173,7 +173,7 @@ class Loss(nn.Module):
     def region(
         self, delta: float, curve: Curve | None = None, background_curve: Curve | None = None, scale: float = 1.0
     ) -> Region:
-        """A region term with the shared parameters of this loss; without a curve the cost is 1 - index."""
+        """Return a region term with the shared parameters of this loss; without a curve the cost is 1 - index."""
         return Region(
             delta,
             Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
@@ -201,7 +201,7 @@ class Loss(nn.Module):
         return {"activation": self.activation, "ignore_index": self.ignore_index, "validate": self.validate}
 
     def forward(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
-        """The loss as a scalar; the class's docstring has the shapes."""
+        """Return the loss as a scalar; the class's docstring has the shapes."""
         formula = self.formula
         statistics = voxel_statistics(
             logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, **self.reading
@@ -209,7 +209,7 @@ class Loss(nn.Module):
         return formula(statistics).to(torch.promote_types(logits.dtype, torch.float32))
 
     def extra_repr(self) -> str:
-        """The loss's own parameters, and the shared ones that differ from its defaults."""
+        """Return the loss's own parameters, and shared ones that differ from its defaults."""
         values = {name: getattr(self, name) for name in self.arguments}
         return ", ".join(
             f"{name}={value!r}"
@@ -219,7 +219,7 @@ class Loss(nn.Module):
 
 
 def argument_text(loss: type[Loss], name: str) -> str:
-    """What a parameter means, which values it takes, and its default."""
+    """Return the meaning of a parameter, its values and its default."""
     argument = loss.arguments[name]
     required = argument.default is inspect.Parameter.empty
     default = "required" if required else f"default {value_text(argument.default)}"
@@ -227,13 +227,13 @@ def argument_text(loss: type[Loss], name: str) -> str:
 
 
 def reference(loss: type[Loss]) -> str:
-    """Source and equations of a loss; empty where the class names none."""
+    """Return source and equations of a loss; empty if the class names none."""
     equations = f" ({loss.equations})" if loss.equations else ""
     return f"{loss.source}{equations}." if loss.source else ""
 
 
 def value_text(value: Any) -> str:
-    """A value as it is written in a call, thirds as fractions."""
+    """Write a value as in a call, thirds as fractions."""
     if isinstance(value, list):
         return f"[{', '.join(map(value_text, value))}]"
     return {4 / 3: "4/3", 1 / 3: "1/3", 0.25 / 3: "1/12"}.get(value) or repr(value)

@@ -1,4 +1,4 @@
-"""The losses of a pixelwise and a region term."""
+"""Losses of a pixelwise and a region term."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Types of a loss's parameters. Each says which values it takes, and converts them to what is stored."""
+"""Types of parameters of losses. Each has a check, which also converts a value to its stored form."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +14,8 @@ class Check:
     """Metadata of an annotated parameter.
 
     Attributes:
-        allowed: which values the parameter takes, to be read after "must be".
-        convert: returns the value to store; raises TypeError or ValueError for a value that is not allowed.
+        allowed: Which values the parameter takes, to be read after "must be".
+        convert: Returns the value to store; raises TypeError or ValueError for a value that is not allowed.
     """
 
     allowed: str
@@ -25,7 +25,7 @@ class Check:
         """The value to store.
 
         Raises:
-            ValueError: a value that is not allowed; the message quotes it.
+            ValueError: A value that is not allowed; the message quotes it.
         """
         try:
             return self.convert(value)
@@ -90,7 +90,7 @@ def _optional(check: Check) -> Check:
 
 
 def one_of(*choices: Any) -> Check:
-    """Takes one of `choices`: strings by equality, True, False and None by identity."""
+    """Return a check for one of `choices`: strings by equality, True, False and None by identity."""
 
     def convert(value: Any) -> Any:
         for choice in choices:
@@ -123,7 +123,7 @@ AbsentClass = Literal["keep", "skip"]
 
 
 def check_of(hint: Any) -> Check:
-    """The check of a field's type: that of an `Annotated` type, one of the choices of a `Literal`, else none."""
+    """Return the check of a field's type: of an `Annotated` type, of the choices of a `Literal`, or none."""
     for metadata in getattr(hint, "__metadata__", ()):
         if isinstance(metadata, Check):
             return metadata

@@ -1,4 +1,4 @@
-"""The losses of a region term alone."""
+"""Losses of a single region term."""
 
 from voxloss.losses.conventions import (
     ASYMMETRIC,
@@ -190,7 +190,7 @@ class GeneralisedDiceLoss(Loss):
         Σ_c: sum over the classes of a sample
 
     Args:
-        power: exponent of the weights: 2 as published, 1 for weights by volume, 0 for equal weights. A larger one makes
+        power: Exponent of the weights: 2 as published, 1 for weights by volume, 0 for equal weights. A larger one makes
             missed voxels and false positives of rare classes cost more.
 
     Example:

@@ -195,12 +195,12 @@ class Sum:
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """The names, those that occur more than once followed by their place, counted from 1."""
+    """Return the names; those that occur more than once get their place, counted from 1."""
     return [f"{name} {k}" if names.count(name) > 1 else name for k, name in enumerate(names, start=1)]
 
 
 def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
-    """(TP + s) / (TP + δ·FN + (1-δ)·FP + s) of `sums` (B, 3, ...), which are TP, FP and FN."""
+    """Return (TP + s) / (TP + δ·FN + (1-δ)·FP + s) of `sums` (B, 3, ...), which are TP, FP and FN."""
     true_positive, false_positive, false_negative = sums.unbind(1)
     errors = delta * false_negative + (1 - delta) * false_positive
     denominator = (true_positive + errors + smooth).clamp_min(SMALLEST_DENOMINATOR / 2)
@@ -208,7 +208,7 @@ def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
 
 
 def _first_channel(statistics: VoxelStatistics, include_background: bool | None) -> int:
-    """0, or 1 where the background is left out."""
+    """Return 1 if the background is excluded, else 0."""
     if include_background is None:
         include_background = statistics.activation == "sigmoid"
     if not include_background and statistics.sums.shape[2] == 1:

@@ -1,4 +1,4 @@
-"""A loss of the catalogue with what nnU-Net decides about it: regions, ignored voxels, batch Dice, processes."""
+"""A loss of the catalogue with what nnU-Net decides: regions, ignored voxels, batch Dice, processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ IGNORED = -1
 
 
 class RegionsWithIgnored(nn.Module):
-    """A loss of regions whose target's last channel marks the voxels that do not count, as nnU-Net gives it.
+    """A loss of regions; the last channel of nnU-Net's target marks voxels that do not count.
 
     `loss` must have `IGNORED` as its ignore_index.
     """
@@ -22,7 +22,7 @@ class RegionsWithIgnored(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
+        """Return the loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
         ignored = target[:, -1:] > 0
         loss: Tensor = self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
         return loss
@@ -37,22 +37,22 @@ def nnunet_loss(
     batch_dice: bool,
     several_processes: bool,
 ) -> nn.Module:
-    """The loss for one resolution of nnU-Net's output.
+    """Return the loss for one resolution of nnU-Net's output.
 
     Args:
-        name: one of `voxloss.list_losses()`.
-        parameters: of the loss, and shared options; they go before what nnU-Net decides, but for activation and
+        name: One of `voxloss.list_losses()`.
+        parameters: Of the loss, and shared options; they go before what nnU-Net decides, but for activation and
             ignored voxels.
-        regions: how many, each with a sigmoid channel of its own; None: labels, with a softmax.
-        ignore_label: of voxels that do not count.
-        batch_dice: region terms of the batch instead of each sample.
-        several_processes: as under DistributedDataParallel: "the batch" is then that of all processes, as in nnU-Net.
+        regions: How many, each with a sigmoid channel of its own; None: labels, with a softmax.
+        ignore_label: Of voxels that do not count.
+        batch_dice: Region terms of the batch instead of each sample.
+        several_processes: As under DistributedDataParallel: "the batch" is then that of all processes, as in nnU-Net.
 
     `dice_cross_entropy` is nnU-Net's own loss, also where it sums instead of averages: the cross entropy of regions
     with an ignore label.
 
     Raises:
-        ValueError: an unknown loss or parameter, a value that it cannot have, or an option that nnU-Net decides.
+        ValueError: An unknown loss or parameter, a value that it cannot have, or an option that nnU-Net decides.
     """
     for decided in ("activation", "ignore_index"):
         if decided in parameters:

@@ -1,4 +1,4 @@
-"""Names of trainers and what a training notes about its loss; needs neither torch nor nnU-Net."""
+"""Names of trainers, and the record of a training's loss; needs neither torch nor nnU-Net."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ RECORD = "voxloss.json"  # in a fold's folder: which loss it was trained with
 
 
 def trainer_name(loss: str) -> str:
-    """The trainer's class name: "mixed_focal" has nnUNetTrainerVoxlossMixedFocal."""
+    """Return the class name of a loss's trainer: nnUNetTrainerVoxlossMixedFocal for "mixed_focal"."""
     return PREFIX + "".join(part.capitalize() for part in loss.split("_"))
 
 
 def trainers_folder() -> Path:
-    """The folder that nnU-Net's environment variable `nnUNet_extTrainer` must name."""
+    """Return the folder for nnU-Net's environment variable `nnUNet_extTrainer`."""
     return Path(__file__).parent / "external"

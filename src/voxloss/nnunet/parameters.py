@@ -1,4 +1,4 @@
-"""A loss's parameters for a training with nnU-Net: from a file beside the plans and from the environment."""
+"""Parameters of a loss in nnU-Net: from a file beside the plans and from the environment."""
 
 import json
 import os
@@ -10,7 +10,7 @@ VARIABLE = "VOXLOSS_PARAMETERS"
 
 
 def read_parameters(loss: str, folder: Path | None) -> dict[str, Any]:
-    """The parameters of `loss`: those of FOLDER/voxloss.yaml, and over them those of VOXLOSS_PARAMETERS.
+    """Read the parameters of a loss: those of FOLDER/voxloss.yaml, overridden by VOXLOSS_PARAMETERS.
 
     The file maps names of losses to their parameters, the variable has the parameters of the loss that is trained:
 
@@ -20,7 +20,7 @@ def read_parameters(loss: str, folder: Path | None) -> dict[str, Any]:
     folder: that of the data set's plans, `nnUNet_preprocessed/DATASET`.
 
     Raises:
-        ValueError: something else than such mappings; the message names the file or the variable.
+        ValueError: Something else than such mappings; the message names the file or the variable.
     """
     parameters: dict[str, Any] = {}
     path = None if folder is None else folder / FILE
@@ -46,10 +46,10 @@ def _mapping(given: Any, source: str) -> dict[str, Any]:
 
 
 def check_unchanged(path: Path, record: dict[str, Any]) -> None:
-    """Refuse a training that was begun with another loss or other parameters, by the record that it left.
+    """Refuse to resume a training with another loss or other parameters than its record has.
 
     Raises:
-        ValueError: naming both; or the record is damaged.
+        ValueError: Naming both; or the record is damaged.
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

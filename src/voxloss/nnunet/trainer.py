@@ -15,7 +15,7 @@ from voxloss.utilities.files import write_json
 
 
 class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
-    """nnU-Net's trainer; only what it calls for every output of the network, its loss, is another.
+    """nnU-Net's trainer with another loss for every output of the network.
 
     The weights of deep supervision, network, optimiser, schedule and data are nnU-Net's. Regions, the ignore label,
     batch Dice and several processes reach the loss by `nnunet_loss`.
@@ -45,7 +45,7 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
         return with_supervision
 
     def _record(self, parameters: dict[str, Any]) -> None:
-        """Note the loss in the fold's folder; a training that goes on must have the one it began with."""
+        """Write the loss into the fold's folder; a resumed training must have the same loss."""
         path = Path(self.output_folder) / RECORD
         record = {"loss": self.voxloss_name, "parameters": parameters, "voxloss": voxloss.__version__}
         if any(path.parent.glob("checkpoint_*.pth")):
@@ -55,7 +55,7 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
 
 
 def make_trainer(loss: str) -> type[VoxlossTrainer]:
-    """The trainer class of a loss of the catalogue, named as `trainer_name` says."""
+    """Return the trainer class of a loss of the catalogue, named as `trainer_name` says."""
     content = {"voxloss_name": loss, "__doc__": f"nnU-Net's trainer with voxloss's {loss}.", "__module__": __name__}
     return type(trainer_name(loss), (VoxlossTrainer,), content)
 

@@ -1,4 +1,4 @@
-"""Tables, figures and the page of a study, all made from its files."""
+"""Tables, figures and page of a study, built from its files."""
 
 from voxloss.report.build import VIEWER_CASES, build_report, print_tables
 

@@ -1,4 +1,4 @@
-"""Make a study's report from its files, or print its tables."""
+"""Build a study's report from its files, or print its tables."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
 
 
 def print_tables(study: Path, console: Console) -> None:
-    """Print the headline, Table 1 class by class, and the matrices of both tests; made for 80 to 120 columns."""
+    """Print the headline, Table 1 by class, and the matrices of both tests, for 80 to 120 columns."""
     record = open_record(Path(study))
     comparison = compare(record)
     for class_name in primary_first(comparison):

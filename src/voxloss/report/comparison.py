@@ -1,4 +1,4 @@
-"""Everything that is computed for a report, once: tables, figures and the headline are all drawn from it."""
+"""Compute all results of a report once; tables, figures and headline use them."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def compare(record: StudyRecord) -> Comparison:
     """Compute intervals and tests of a study, which may be in progress.
 
     Raises:
-        InputError: no run is finished, or the losses have no case in common yet.
+        InputError: No run is finished, or the losses have no case in common yet.
     """
     if record.scores.empty:
         raise InputError(f"{record.study.folder} has no finished run yet, so there is nothing to report")
@@ -85,7 +85,7 @@ def compare(record: StudyRecord) -> Comparison:
 
 
 def _whole_metrics(scores: pd.DataFrame, primary: str) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
-    """Without the metrics of a class that only some of its cases have, as where a study was begun by another version.
+    """Drop metrics of a class that only some of its cases have, for example if another version began the study.
 
     Their means would be of other cases than those beside them. The primary metric is kept in any case.
     """

@@ -1,4 +1,4 @@
-"""Names as people read them, and file names made from them."""
+"""Display names, and file names derived from them."""
 
 import functools
 import re
@@ -25,14 +25,14 @@ PARAMETER = re.compile(r"-([A-Za-z_]\w*)=(.*?)(?=-[A-Za-z_]\w*=|$)", re.DOTALL)
 
 @functools.cache
 def loss_titles() -> dict[str, str]:
-    """The display names of the losses, as their classes have them."""
+    """Return the display names of the losses from their classes."""
     from voxloss.losses.catalogue import CATALOGUE  # here, as it imports torch, which other commands must not wait for
 
     return {name: loss.documentation.title for name, loss in CATALOGUE.items()}
 
 
 def loss_name(key: str) -> str:
-    """The display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; an unknown key stays as it is."""
+    """Return the display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; unknown keys do not change."""
     name, dash, rest = key.partition("-")
     parameters = PARAMETER.findall(dash + rest)
     titles = loss_titles()
@@ -45,12 +45,12 @@ def loss_name(key: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """The display name of a metric; an unknown one stays as it is."""
+    """Return the display name of a metric; unknown ones do not change."""
     return METRIC_NAMES.get(metric, metric)
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """A file name's part for every name: lower-case ASCII letters, digits and hyphens, different for each."""
+    """Return a part of a file name for every name: lower-case ASCII letters, digits and hyphens, all different."""
     result: dict[str, str] = {}
     for name in names:
         plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()

@@ -1,4 +1,4 @@
-"""What a report is made from: a study, the state of every run, and the scores."""
+"""The data of a report: a study, the state of every run, and the scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """Everything a report is made from.
+    """Everything that a report is built from.
 
     Args:
         study: The study, or imported scores in a study's form.
@@ -26,7 +26,7 @@ class StudyRecord:
     scores: "pd.DataFrame"
 
     def prediction(self, loss: str, case_id: str, seed: int) -> Path | None:
-        """The mask that a loss predicted for a case it did not train on; None where there is none."""
+        """Return the mask that a loss predicted for a case it was not trained on; None if there is none."""
         fold = self.study.fold_of(case_id)
         for status in self.runs:
             if (status.loss, status.fold, status.seed) == (loss, fold, seed):

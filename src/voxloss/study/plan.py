@@ -31,14 +31,14 @@ class Plan:
     """Seconds and bytes. `patch` is the one measured; where it is smaller than the study's, the rest is projected.
 
     Args:
-        step: one training step: augmentation (where the run does it itself), forward, loss, backward, update.
-        forward: one window's forward pass.
-        memory: at the peak of a run beyond what the process had before; None where the system does not tell.
-        available: memory free now, for all parallel runs; None likewise.
-        runs, steps: their number, and the training steps of each.
-        training, prediction: of the whole study, runs one after the other.
-        disk: the prepared cases, checkpoints and predictions.
-        advice: a patch or batch that fits, where the study's does not.
+        step: One training step: augmentation (where the run does it itself), forward, loss, backward, update.
+        forward: One window's forward pass.
+        memory: At the peak of a run beyond what the process had before; None where the system does not tell.
+        available: Memory free now, for all parallel runs; None likewise.
+        runs, steps: Their number, and the training steps of each.
+        training, prediction: Of the whole study, runs one after the other.
+        disk: The prepared cases, checkpoints and predictions.
+        advice: A patch or batch that fits, where the study's does not.
     """
 
     survey: Survey

@@ -72,9 +72,9 @@ def watch(study_folder: Callable[[], Study], console: Console, seconds: float = 
     """Show the study and refresh the view until no process runs the study.
 
     Args:
-        study_folder: opens the study; called for every refresh, since losses may be added meanwhile.
-        console: where it is shown.
-        seconds: between two refreshes.
+        study_folder: Opens the study; called for every refresh, since losses may be added meanwhile.
+        console: Where it is shown.
+        seconds: Between two refreshes.
     """
     with Live(console=console, auto_refresh=False) as live:
         while True:

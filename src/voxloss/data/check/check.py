@@ -74,7 +74,7 @@ def check(
 
 
 def _compare(inspections: Sequence[Inspection]) -> list[Finding]:
-    """Findings about cases that differ from most others, or do not differ at all."""
+    """Find cases that differ from most others, and cases that do not differ at all."""
     findings = []
     known = [inspection for inspection in inspections if inspection.geometry is not None]
     for axis in range(3):
@@ -105,7 +105,7 @@ def _compare(inspections: Sequence[Inspection]) -> list[Finding]:
 
 
 def _unusual(values: dict[str, int] | dict[str, str]) -> list[tuple[str, object, object]]:
-    """(case id, value, common value) of the cases that lack a value which nearly all have."""
+    """Return (case id, value, common value) of the cases without a value that nearly all others have."""
     if len(values) < FEWEST_TO_COMPARE:
         return []
     (usual, number), *_ = Counter(values.values()).most_common(1)
@@ -124,7 +124,7 @@ def _absent_classes(inspections: Sequence[Inspection], dataset: Dataset) -> list
 
 
 def _known_traps(dataset: Dataset) -> Iterator[Finding]:
-    """What is known to be odd about the cases of a public data set."""
+    """Find known peculiarities of public data sets."""
     for case in dataset.cases:
         if dataset.name == "kits19" and case.case_id in kits19.PAPER_EXCLUDED:
             yield Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")

@@ -1,4 +1,4 @@
-"""What a check found, and how it reads in a terminal."""
+"""The findings of a check, and their text for a terminal."""
 
 import math
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ NAMED_CASES = 5  # per line of the printed report
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one case, or about the data set where case_id is empty. Only errors stop a study."""
+    """One finding about a case, or about the data set if case_id is empty. Only errors stop a study."""
 
     severity: Severity
     case_id: str
@@ -24,7 +24,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, lowest and highest of a measure; NaN where nothing was measured."""
+    """Median, lowest and highest value of a measure; NaN if nothing was measured."""
 
     median: float
     low: float
@@ -36,11 +36,11 @@ class ClassFingerprint:
     """How rare a class is.
 
     Args:
-        cases: that have it; the spreads are over these.
-        voxel_fraction: its share of the volume's voxels.
-        volume_ml: its size.
-        components: its connected pieces (voxels that touch by face, edge or corner); NaN for the background.
-        patches_without: the share of random patches of a random case that hold no voxel of it; NaN for the background.
+        cases: That have it; the spreads are over these.
+        voxel_fraction: Its share of the volume's voxels.
+        volume_ml: Its size.
+        components: Its connected pieces (voxels that touch by face, edge or corner); NaN for the background.
+        patches_without: The share of random patches of a random case that hold no voxel of it; NaN for the background.
     """
 
     name: str
@@ -92,12 +92,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that would stop a study."""
+        """Whether no finding would stop a study."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
 def format_report(report: Report) -> str:
-    """The report as plain text, equal findings gathered on one line."""
+    """Return the report as plain text, with equal findings on one line."""
     lines = [f"{report.dataset}: {_plural(report.cases, 'case')}, {_plural(report.masks_read, 'mask')} read"]
     if report.shape and math.isfinite(report.shape[0].median):
         lines.append(f"  shape    {' × '.join(map(_range, report.shape))} voxels")
@@ -128,7 +128,7 @@ def _cases(ids: Sequence[str]) -> str:
 
 
 def grouped(report: Report) -> dict[Severity, dict[str, list[str]]]:
-    """Severity -> message -> the cases it is about, the gravest first, only severities that occur."""
+    """Return severity -> message -> cases, the most severe first, only severities that occur."""
     groups: dict[Severity, dict[str, list[str]]] = {severity: {} for severity in SEVERITIES}
     for finding in report.findings:
         groups[finding.severity].setdefault(finding.message, []).append(finding.case_id)
@@ -136,7 +136,7 @@ def grouped(report: Report) -> dict[Severity, dict[str, list[str]]]:
 
 
 def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:
-    """The fingerprint as text, a header row first."""
+    """Return the rarity of each class as text, with a header row."""
     rows = [["class", "cases", "% of voxels", "ml", "pieces", "% of patches without"]]
     for item in classes:
         percent = Spread(
@@ -150,7 +150,7 @@ def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:
 
 
 def patch_text(report: Report) -> str:
-    """Which patches the last column of the table is about."""
+    """Say which patches the last column of the table is about."""
     size = " × ".join(map(str, report.patch))
     if report.patch_spacing_mm is None:
         return f"patches of {size} voxels as stored"
@@ -177,7 +177,7 @@ def _range(spread: Spread) -> str:
 
 
 def number_text(value: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Write three significant digits, without an exponent."""
     return (
         f"{value:.0f}"
         if abs(value) >= 100

@@ -1,4 +1,4 @@
-"""What reading one case gives: its grid, its structures, and what is wrong with its files."""
+"""Read one case: its grid, its structures, and what is wrong with its files."""
 
 import math
 import zlib
@@ -22,13 +22,13 @@ SQUARE = 1e-3  # cosine of the angle between two axes, beyond which they are not
 
 @dataclass(frozen=True)
 class Patch:
-    """The patch that a study would draw: its size in voxels of a spacing in mm; None: of each case's own."""
+    """The patch that a study would draw: its size in voxels of a spacing in mm (None: each case's own spacing)."""
 
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None = None
 
     def on(self, geometry: Geometry) -> list[int]:
-        """Its size in voxels of a case's own grid."""
+        """Return its size in voxels of a case's own grid."""
         spacing = self.spacing_mm or geometry.spacing_mm
         return [
             max(1, round(size * wanted / own))
@@ -41,7 +41,7 @@ USUAL_PATCH = Patch((96, 96, 96))
 
 @dataclass
 class Inspection:
-    """What reading one case gave."""
+    """The result of reading one case."""
 
     case_id: str
     findings: list[Finding] = field(default_factory=list)

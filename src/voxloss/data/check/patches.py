@@ -1,4 +1,4 @@
-"""How often a random patch misses a structure."""
+"""Estimate how often a random patch misses a structure."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ DRAWS = 200  # random patches per case
 
 
 def share_of_patches_without(mask: Mask, size: Sequence[int]) -> float:
-    """The share of patches at uniformly random places that hold no True voxel, estimated by `DRAWS` of them.
+    """Estimate the share of randomly placed patches without any True voxel, from `DRAWS` patches.
 
     A patch longer than the volume covers it. The places are the same at every call.
     """

@@ -1,4 +1,4 @@
-"""Ways in which data sets lie on disk, by name."""
+"""Layouts of data sets on disk, by name."""
 
 import inspect
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def load_dataset(layout: str, root: Path, **options: Any) -> Dataset:
 
 
 def detect_layout(root: Path) -> str:
-    """The layout of a folder, by the names in it. Raises InputError when it has none of LAYOUTS."""
+    """Return the layout of a folder, from the names in it. Raises InputError if it has none of LAYOUTS."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder")

@@ -16,7 +16,7 @@ ENHANCING_LABELS = (3, 4)
 
 
 def is_case(folder: Path) -> bool:
-    """Whether this is a folder of the BraTS20 layout, by its name."""
+    """Return whether a folder is a case of the BraTS20 layout, by its name."""
     return folder.is_dir() and re.fullmatch(r"BraTS20_Training_\d{3}", folder.name) is not None
 
 
@@ -67,7 +67,7 @@ def _file(folder: Path, part: str) -> Path:
 
 
 def _segmentation(folder: Path) -> Path:
-    """The mask; case 355's is called W39_1998.09.19_Segm.nii, so without one the only extra file is taken for it."""
+    """Return the mask; that of case 355 is called W39_1998.09.19_Segm.nii, so a single extra file is taken for it."""
     expected = _file(folder, "seg")
     if expected.is_file():
         return expected

@@ -62,7 +62,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _listed(root: Path, training: Any) -> tuple[tuple[Case, ...], list[tuple[str, str]]]:
-    """The cases of dataset.json's list, and the (id, reason) of images that it gives no mask or does not name."""
+    """Return the cases in the list of dataset.json, and (id, reason) of images without a mask or not in the list."""
     cases, unlabelled = [], []
     if not isinstance(training, list):
         raise InputError(f"{root / 'dataset.json'} should have a list as training, but has {training!r}")
@@ -84,7 +84,7 @@ def _listed(root: Path, training: Any) -> tuple[tuple[Case, ...], list[tuple[str
 
 
 def _label_names(path: Path, labels: Any) -> dict[str, int]:
-    """Name -> value of dataset.json's labels, which the Decathlon and nnU-Net write in opposite directions."""
+    """Return name -> value of dataset.json's labels, which the Decathlon and nnU-Net write in opposite directions."""
     if not isinstance(labels, dict):
         raise InputError(f"{path} should have an object as labels, but has {labels!r}")
     names: dict[str, int] = {}

@@ -84,7 +84,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def declared_classes(classes: Mapping[str, int]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Names by class index and value -> index, from name -> value; background is 0 and need not be named."""
+    """Return names by class index, and value -> index, from name -> value; background is 0 and may be omitted."""
     named = {name: value for name, value in classes.items() if name != "background"}
     if classes.get("background", 0) != 0:
         raise InputError(f"the class background has the value 0 in masks, not {classes['background']}")
@@ -98,7 +98,7 @@ def declared_classes(classes: Mapping[str, int]) -> tuple[tuple[str, ...], dict[
 
 
 def found_classes(cases: Iterable[Case]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Names ("class 1" for the value 1) and value -> index of all values found in the cases' masks.
+    """Return names ("class 1" for the value 1), and value -> index, of all values in the cases' masks.
 
     Masks that cannot be read are passed over here, since whoever reads the case names the fault.
     """

@@ -20,7 +20,7 @@ PAPER_EXCLUDED = ("case_00015", "case_00023", "case_00037", "case_00068", "case_
 
 
 def is_case(folder: Path) -> bool:
-    """Whether this is a folder of the KiTS19 layout, by its name."""
+    """Return whether a folder is a case of the KiTS19 layout, by its name."""
     return folder.is_dir() and re.fullmatch(r"case_\d{5}", folder.name) is not None
 
 

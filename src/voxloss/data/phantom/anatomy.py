@@ -32,7 +32,7 @@ class Kidney:
 
 
 class Abdomen:
-    """One patient, drawn when made: the image in `canvas.hu`, the mask in `label` (1 kidney, 2 tumour).
+    """One patient, drawn on creation: the image in `canvas.hu`, the mask in `label` (1 kidney, 2 tumour).
 
     Every random number comes from `rng`, in a fixed order. `tumour_voxels` is the size of the tumour on this sampling.
     """
@@ -129,7 +129,7 @@ class Abdomen:
             self._tube([(z, y - 0.4 * radius, x) for z, y, x in points], 0.45 * radius, -750.0, 1.0)
 
     def _tumour_like_nodules(self) -> None:
-        """Round things of the tumour's brightness and size that hang on no kidney: nodes, accessory spleens, bowel."""
+        """Draw round structures that look like the tumour away from the kidneys: nodes, accessory spleens, bowel."""
         for _ in range(self.rng.integers(3, 6)):
             side = self.rng.choice([RIGHT, LEFT])
             centre = (self.rng.uniform(-60, 90), self.rng.uniform(-50, 5), side * self.rng.uniform(30, 95))
@@ -198,7 +198,7 @@ class Abdomen:
         kidney.normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
     def _tumour_centre(self, radius: float) -> Point:
-        """Outward of a random point of a kidney's surface; of 40 tries the first with room, else the roomiest."""
+        """Return a point outside a random point of a kidney's surface: the first of 40 with room, or the roomiest."""
         canvas, rng = self.canvas, self.rng
         kidney = self.kidneys[rng.integers(2)]
         points, normals = kidney.points, kidney.normals

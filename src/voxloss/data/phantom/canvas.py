@@ -1,4 +1,4 @@
-"""What the phantom is drawn with: sampled millimetre axes, smooth random fields, signed distances, soft painting."""
+"""Tools to draw the phantom: sampled axes in mm, smooth random fields, signed distances, soft painting."""
 
 from collections.abc import Iterable, Sequence
 
@@ -46,7 +46,7 @@ class Canvas:
         self.fields = {length: SmoothField(rng, self.axes, length) for length in (40.0, 14.0, 9.0, 6.0)}
 
     def box(self, low: ArrayLike, high: ArrayLike) -> Box:
-        """The voxels whose centres lie between two corners; it may be empty."""
+        """Return the voxels whose centres lie between two corners; the box may be empty."""
         ends = [
             np.searchsorted(axis, pair)
             for axis, *pair in zip(self.axes, np.asarray(low), np.asarray(high), strict=True)
@@ -59,7 +59,7 @@ class Canvas:
         return self.box(np.subtract(centre, reach), np.add(centre, reach))
 
     def grid(self, box: Box, origin: Sequence[float] = (0, 0, 0)) -> list[Floats]:
-        """Coordinates in mm from `origin`, one array per axis, ready to broadcast."""
+        """Return coordinates in mm from `origin`, one array per axis, ready to broadcast."""
         return list(np.ix_(*(axis[part] - np.float32(o) for axis, part, o in zip(self.axes, box, origin, strict=True))))
 
     def field(self, length_mm: float, box: Box) -> Floats:
@@ -67,7 +67,7 @@ class Canvas:
         return self.fields[length_mm]([axis[part] for axis, part in zip(self.axes, box, strict=True)])
 
     def share(self, distance: Floats) -> Floats:
-        """How much of each voxel lies inside: 1 half a voxel within the surface, 0 half a voxel beyond."""
+        """Return how much of each voxel lies inside: 1 half a voxel within the surface, 0 half a voxel beyond."""
         share: Floats = np.clip(0.5 - distance / self.steps_mm[2], 0, 1)
         return share
 
@@ -77,7 +77,7 @@ class Canvas:
 
 
 def ellipsoid(local: Sequence[Floats], radii: Iterable[float]) -> Floats:
-    """Distance in mm to an ellipsoid, to first order at its surface; `local`: coordinates from its centre."""
+    """Return the distance in mm to an ellipsoid, to first order at its surface; `local`: offsets from its centre."""
     radii = [float(r) for r in radii]
     pairs = list(zip(local, radii, strict=True))
     unit = np.sqrt(np.asarray(sum((c / r) ** 2 for c, r in pairs)))
@@ -88,7 +88,7 @@ def ellipsoid(local: Sequence[Floats], radii: Iterable[float]) -> Floats:
 
 
 def segment(grid: Sequence[Floats], start: Point, end: Point) -> Floats:
-    """Distance in mm to the straight line between two points."""
+    """Return the distance in mm to the straight line between two points."""
     along = np.subtract(end, start).astype(np.float32)
     local = [axis - np.float32(a) for axis, a in zip(grid, start, strict=True)]
     t = np.clip(sum(c * a for c, a in zip(local, along, strict=True)) / (along @ along), 0, 1)
@@ -97,7 +97,7 @@ def segment(grid: Sequence[Floats], start: Point, end: Point) -> Floats:
 
 
 def grow(size: Floats, voxels: int) -> tuple[float, Mask]:
-    """The level of `size` whose component around the smallest value has at least `voxels` voxels, and that component.
+    """Return the level at which the component around the smallest value has at least `voxels` voxels, and it.
 
     Infinite values are never taken. Islands that a rough level set leaves beside the component do not count.
     """

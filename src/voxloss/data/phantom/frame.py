@@ -1,4 +1,4 @@
-"""The phantom's trunk and bones: what is in every abdominal CT around the organs. Frame as in `phantom_anatomy`."""
+"""The phantom's trunk and bones, around the organs."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A synthetic abdominal CT with kidneys and one kidney tumour, in KiTS19's layout: a first run without any download.
+"""Write a synthetic abdominal CT with kidneys and one kidney tumour in KiTS19's layout, to start without a download.
 
 What it is for: to show the whole study on a task as imbalanced as the real one. It is no evidence about losses.
 The real data's layout is kept so that the same code reads both: `case_NNNNN/imaging.nii.gz` (int16, HU) and
@@ -37,7 +37,7 @@ KITS19_TUMOUR_FRACTION: Quantiles = (
 
 @dataclass(frozen=True)
 class PhantomSetting:
-    """How cases are drawn. Quantile tables are drawn from per case; all else is fixed.
+    """How cases are drawn: per case from tables of quantiles; everything else is fixed.
 
     `slices`: fewest and most. `tumour_fraction`: tumour voxels / all voxels, met to within one voxel or 2 %.
     `noise_hu`: standard deviation. `tumour_hu`: mean of the tissue, where kidney has about 150 to 190 and fat -100.
@@ -85,12 +85,12 @@ LARGEST_TUMOUR_MM3 = 1.2e6  # half of the cavity holds no more
 
 
 def draw_fraction(rng: np.random.Generator, setting: PhantomSetting) -> float:
-    """Tumour voxels / all voxels of one case."""
+    """Draw the tumour's share of all voxels of one case."""
     return _draw(rng, setting.tumour_fraction)
 
 
 def make_case(seed: int, number: int, setting: PhantomSetting) -> tuple[NDArray[np.int16], ClassIndices, Float64s]:
-    """Image (int16, HU), label (uint8) and affine (4, 4) of one case; both arrays (slice, row, column).
+    """Return image (int16, HU), label (uint8) and affine (4, 4) of one case; both arrays are (slice, row, column).
 
     The same for the same (seed, number, setting) whatever else is made. Mask rule: the tumour replaces kidney where
     they meet; simple cysts in a kidney count as kidney; the fat, vessels and pelvis of its sinus do not.

@@ -1,4 +1,4 @@
-"""Clip, resample, normalise; and a cache of memory-mapped arrays, keyed by everything that made them."""
+"""Clip, resample and normalise cases, with a cache of memory-mapped arrays that is keyed by settings and content."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ Normalisation = Literal["zscore", "minmax", "none"]
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a volume before it is cut into patches, in this order (MIScnn's, which the paper used).
+    """The preparation of a volume before patches are cut, in this order (that of MIScnn, which the paper used).
 
     clip: lowest and highest grey value. spacing_mm: voxel sizes to resample to, per stored array axis (None: as
     stored). normalisation, per volume and channel: "zscore" is (x - mean) / std over all voxels, "minmax" is
@@ -107,7 +107,7 @@ def prepare_image(image: Float32s, spacing_mm: tuple[float, float, float], prepa
 
 
 def _normalise(volume: Float32s, normalisation: Normalisation) -> None:
-    """In place, slice by slice where float64 is needed: a large volume in float64 alone takes 2 GB."""
+    """Normalise in place, slice by slice where float64 is needed: a large volume in float64 takes 2 GB."""
     if normalisation == "zscore":
         volume -= np.float32(volume.mean(dtype=np.float64))
         variance = sum(float(np.square(part, dtype=np.float64).sum()) for part in volume) / volume.size
@@ -121,7 +121,7 @@ def _normalise(volume: Float32s, normalisation: Normalisation) -> None:
 
 
 def prepare_case(case: Case, dataset: Dataset, preparation: Preparation, cache: Path) -> PreparedCase:
-    """Prepare a case, or open what an earlier call with the same settings and files left in the cache.
+    """Prepare a case, or open it if the cache has it with the same settings and files.
 
     The entry is the folder CASE-KEY, where the key is a digest of the settings, the label values, and the names, sizes
     and times of the source files. It appears whole or not at all; one that was cut short since is made again.
@@ -190,7 +190,7 @@ def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Prepar
 
 
 def _coordinates(label: ClassIndices, index: int) -> Integers:
-    """Coordinates of a class, int32 (n, 3); of many, an even draw that depends on the label alone."""
+    """Return coordinates of a class, int32 (n, 3); of many voxels, an even sample that depends only on the label."""
     flat = np.flatnonzero(label == index)
     if flat.size > FOREGROUND_VOXELS:
         flat = np.sort(np.random.default_rng(index).choice(flat, FOREGROUND_VOXELS, replace=False))
@@ -198,7 +198,7 @@ def _coordinates(label: ClassIndices, index: int) -> Integers:
 
 
 def open_prepared(folder: Path) -> PreparedCase:
-    """Open a cache entry. Raises InputError when it is absent, or a file is not as long or shaped as it was written."""
+    """Open a cache entry. Raises InputError if it is absent, or a file has another length or shape than recorded."""
     folder = Path(folder)
     try:
         description = json.loads((folder / "geometry.json").read_text(encoding="utf-8"))
@@ -233,7 +233,7 @@ def _geometry(values: dict[str, Any]) -> Geometry:
 
 
 def restore_label(probabilities: Float32s, original_shape: tuple[int, int, int]) -> ClassIndices:
-    """Class indices uint8 (*original_shape) from probabilities float32 (n_classes, *prepared_shape).
+    """Return class indices uint8 (*original_shape) from probabilities float32 (n_classes, *prepared_shape).
 
     Each class's map is resampled linearly to the original grid, then the largest wins; of equals the lower class.
     """

@@ -110,7 +110,7 @@ def _of_terms(loss: type[Loss]) -> list[str]:
 
 def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
     pooled = {"sample": "of each sample, then averaged over the batch", "batch": "of the whole batch"}
-    background = {True: "included", False: "left out", None: "left out under softmax"}[term.include_background]
+    background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
     lines = [
         f"Region term: the {term.class_reduction} over the classes {pooled.get(pool, 'of the batches of all ranks')}; "
         f"the background is {background}.",
@@ -132,10 +132,10 @@ def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
 
 
 def _peer(peer: Peer) -> str:
-    same = "No settings of ours are equivalent."
+    same = "No equivalent settings."
     if peer.ours is not None:
         settings = settings_text(peer.ours)
-        same = f"Equal to ours with `{settings}`" if settings else "Equal to ours with its defaults"
+        same = f"Equal to voxloss with `{settings}`" if settings else "Equal to voxloss with its defaults"
         same += f", times {peer.scale:g}" if peer.scale != 1 else ""
         same += f", plus {peer.offset:g}" if peer.offset > 0 else f", minus {-peer.offset:g}" if peer.offset else ""
         same += "."

@@ -1,4 +1,4 @@
-"""The page "coming from other libraries", from the same entries as the cards.
+"""Write the page "coming from other libraries" from the entries of the cards.
 
 python -m voxloss.losses.cards.coming_from > docs/coming-from.md
 """
@@ -9,19 +9,18 @@ from voxloss.losses.cards.peers import PEERS, Peer
 _HEAD = """\
 # Coming from other libraries
 
-The name and the parameters with which a loss of this package has the value and the gradient of a loss of another
-library. `make test-peers` tests every call against that library, except the authors' Keras code, which was only read.
-The settings are for three classes: 1/3 is one divided by the number of classes, and a list has one number per class.
-`python -m voxloss.losses.cards.coming_from` writes this page; [the cards](losses/README.md) have the same facts loss by
-loss.
+For each loss of another library: the voxloss loss and settings with the same value and gradient. `make test-peers`
+tests every row against that library, except the authors' Keras code, which was only read. The settings are for three classes:
+1/3 is one divided by the number of classes, and a list has one number per class. `python -m
+voxloss.losses.cards.coming_from` writes this page; [the pages of the losses](losses/README.md) have the same facts.
 
-Three rules hold for all losses: pass logits (the softmax or sigmoid is inside), labels need no one-hot form, and our
-defaults are the published ones, which few libraries use.
+For all losses: pass logits (the softmax or sigmoid is inside the loss); labels need no one-hot form; the defaults are
+the published values, which few libraries use.
 
 | there | here |
 |---|---|
 | `ignore_index`, an ignore label, a mask | `ignore_index=`, or `voxel_weight=` at the call |
-| `include_background`, `do_bg` | `include_background=` (None: dropped under softmax alone) |
+| `include_background`, `do_bg` | `include_background=` (None: excluded under softmax only) |
 | `batch`, `batch_dice` | `pool="batch"`; over all processes `pool="world"` |
 | `reduction="mean"` over classes | `class_reduction="mean"` |
 | `smooth_nr`, `smooth_dr` added to 2·TP | half of it as `smooth=` |
@@ -33,7 +32,7 @@ defaults are the published ones, which few libraries use.
 
 
 def coming_from() -> str:
-    """The page as Markdown: a table per library, in the order of the catalogue."""
+    """Return the page as Markdown: a table per library, in the order of the catalogue."""
     rows: dict[str, list[str]] = {}
     for name, peers in PEERS.items():
         for peer in peers:

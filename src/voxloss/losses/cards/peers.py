@@ -12,7 +12,7 @@ from typing import Any
 class Peer:
     """`function` is the call as its users write it; its value is `scale` · (ours with the settings `ours`) + `offset`.
 
-    `ours` is None where no settings of ours give the same.
+    `ours` is None if no settings are equivalent.
     """
 
     library: str

@@ -14,7 +14,7 @@ _LIBRARY.define("sum_over_ranks(Tensor values) -> Tensor")
 
 
 def sum_over_ranks(sums: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors added over all ranks of the default process group, in one all-reduce; as they are without one.
+    """Add both tensors over all ranks of the default process group in one all-reduce; without a group, return them.
 
     The gradient with respect to `sums` is the sum of all ranks' upstream gradients. With R ranks that each return the
     same loss it is R times that of one, and averaged over the ranks, as DistributedDataParallel does, the gradient of

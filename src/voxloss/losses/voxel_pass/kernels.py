@@ -1,4 +1,4 @@
-"""What one chunk of voxels adds to the sums, and the gradient of the sums with respect to its logits.
+"""The sums over one chunk of voxels, and their gradient with respect to its logits.
 
 Shapes: logits `x` (C, n), probabilities p (C, n), targets t (C, n), labels (n,), weight (n,) or None. The sums are
 (S, C): rows 0, 1, 2 are Σ p·t, Σ p·(1-t), Σ (1-p)·t, then one row per focal exponent Σ t (1-p)^γ (-log p), then, with
@@ -20,7 +20,7 @@ TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
 
 
 def rows(activation: str, exponents: int) -> int:
-    """S, the number of sums, for this number of focal exponents."""
+    """Return S, the number of sums, for this number of focal exponents."""
     return FOCAL + exponents * (2 if activation == "sigmoid" else 1)
 
 
@@ -70,7 +70,7 @@ def _most_surprise(x: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Buffers:
-    """Memory for one chunk, used again for the next: allocating it anew costs as much as the work in it.
+    """Memory for one chunk, reused for the next: allocating it again costs as much as the computation.
 
     `x` holds the logits, `mask` and `scratch` are like it, (C, n); `rows` are vectors (n,).
     """

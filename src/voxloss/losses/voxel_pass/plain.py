@@ -1,4 +1,4 @@
-"""The pass over the voxels in plain PyTorch: chunk by chunk, so that what is between logits and sums stays in cache."""
+"""The pass over the voxels in plain PyTorch, chunk by chunk, so that intermediate values stay in cache."""
 
 import math
 from collections.abc import Iterator
@@ -46,17 +46,17 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
 
 
 def working_type(logits: Tensor) -> torch.dtype:
-    """The type of the work on voxels: float32, or float64 for logits of it."""
+    """Return the type of computations on voxels: float64 for float64 logits, else float32."""
     return torch.promote_types(logits.dtype, torch.float32)
 
 
 def total_type(logits: Tensor) -> torch.dtype:
-    """The type of the sums: float64 wherever there is one (MPS has none)."""
+    """Return the type of the sums: float64, except on devices without it (MPS)."""
     return torch.float32 if logits.device.type == "mps" else torch.float64
 
 
 def empty_gradient(logits: Tensor) -> Tensor:
-    """Memory like that of the logits (channels last stays so) if its voxels can be viewed as one axis, else plain."""
+    """Return memory in the layout of the logits if its voxels can be viewed as one axis, else contiguous memory."""
     gradient = torch.empty_like(logits)
     try:
         gradient.view(*logits.shape[:2], math.prod(logits.shape[2:]))

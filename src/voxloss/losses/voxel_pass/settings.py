@@ -1,4 +1,4 @@
-"""What a pass over the voxels needs beside its tensors."""
+"""Settings of a pass over the voxels."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from voxloss.losses.parameters import PerClass
 
 @dataclass(frozen=True)
 class PassSettings:
-    """What decides a pass over the voxels.
+    """Settings of a pass over the voxels.
 
     Args:
         activation: "softmax" or "sigmoid".

@@ -1,4 +1,4 @@
-"""Logits and labels to the sums that every loss is made of."""
+"""From logits and labels to the sums that every loss is computed from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,14 +56,14 @@ class VoxelStatistics:
         return (self.true_positive + self.false_negative).detach() != 0  # NaN counts as there, and stays seen
 
     def focal_sums(self, exponent: float | Sequence[float]) -> tuple[Tensor, Tensor | None]:
-        """The focal sums of this exponent: positive side, and with sigmoid the negative side."""
+        """Return the focal sums of an exponent: the positive side, and with sigmoid the negative side."""
         for k, summed in enumerate(self.focal_exponents):
             if summed == exponent:
                 return self.focal[k], self.focal_negative[k] if self.focal_negative else None
         raise ValueError(f"focal exponent {exponent} is not among those summed: {self.focal_exponents}")
 
     def pooled(self, *, world: bool = False) -> "VoxelStatistics":
-        """The statistics pooled over the batch, as if it were one sample, (1, C).
+        """Return the statistics pooled over the batch, as if it were one sample, (1, C).
 
         With `world` they are pooled over the batches of all ranks of torch.distributed. Where the ranks' gradients are
         then averaged, as DistributedDataParallel does, the result is the gradient of a loss of the sums of all ranks.
@@ -85,7 +85,7 @@ def voxel_statistics(
     voxel_weight: Tensor | None = None,
     validate: bool | None = None,
 ) -> VoxelStatistics:
-    """The sums of `VoxelStatistics` in one differentiable pass over the voxels.
+    """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
 
     Args:
         logits: (B, C, *spatial), any floating type. Work is done in float32, for float64 logits in float64.
@@ -94,16 +94,16 @@ def voxel_statistics(
         focal_exponents: γ ≥ 0 of each focal sum asked for, each a number or one per class.
         activation: "softmax" over the channels, or "sigmoid": every channel its own two-class problem, of which a hard
             label c is the positive side in channel c and the negative side in all others.
-        ignore_index: voxels with this label are left out and not counted. In soft or multi-hot targets it takes out
+        ignore_index: Voxels with this label are left out and not counted. In soft or multi-hot targets it takes out
             the voxels that have it in any channel.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
-        validate: whether the values of labels and weights are checked. None: on the CPU only, as elsewhere it waits
+        validate: Whether the values of labels and weights are checked. None: on the CPU only, as elsewhere it waits
             for the device. Where not checked, a label out of range counts as ignored.
 
     Extra memory is a few chunks forward, and the gradient backward. It can be differentiated once.
 
     Raises:
-        ValueError: shapes or types that do not fit, softmax with one channel, labels out of range or not whole.
+        ValueError: Shapes or types that do not fit, softmax with one channel, labels out of range or not whole.
     """
     logits, labels = targets.plain(logits), targets.plain(labels)
     targets.check_logits(logits, activation)

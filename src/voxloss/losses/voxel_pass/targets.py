@@ -1,4 +1,4 @@
-"""What may be given as labels, targets and voxel weights: shapes checked once, values checked chunk by chunk."""
+"""Check labels, targets and voxel weights: shapes once, values chunk by chunk."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,19 @@ from voxloss.losses.voxel_pass.settings import PassSettings
 
 @dataclass(frozen=True)
 class Target:
-    """Labels (B, *spatial), or where `dense` targets (B, C, *spatial) in [0, 1], in whatever type they were given."""
+    """Labels (B, *spatial), or if `dense` targets (B, C, *spatial) in [0, 1], in the type in which they came."""
 
     values: Tensor
     dense: bool
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The same data as a plain tensor: a subclass such as MONAI's MetaTensor would copy its metadata at every step."""
+    """Return the data as a plain tensor: a subclass such as MONAI's MetaTensor copies its metadata at every step."""
     return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
 
 
 def check_logits(logits: Tensor, activation: str) -> None:
-    """Raise ValueError unless `logits` is floating, (B, C, *spatial) and has channels enough for `activation`."""
+    """Raise ValueError unless `logits` is floating, (B, C, *spatial), with enough channels for `activation`."""
     if not logits.is_floating_point():
         raise ValueError(f"logits must be of a floating type, received {logits.dtype}")
     if logits.ndim < 3:
@@ -60,7 +60,7 @@ def read_target(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tar
 
 
 def read_weight(logits: Tensor, weight: Tensor) -> Tensor:
-    """`weight` as (B, *spatial)."""
+    """Return `weight` as (B, *spatial)."""
     _check_companion("voxel_weight", logits, weight)
     batch, _, *spatial = logits.shape
     if tuple(weight.shape) == (batch, 1, *spatial):
@@ -118,7 +118,7 @@ def check_weight(raw: Tensor) -> None:
 
 
 def check_values(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
-    """The checks above of whole tensors, sample by sample."""
+    """Check whole tensors, sample by sample."""
     for sample, raw in enumerate(target):
         if raw.numel() == 0:
             continue

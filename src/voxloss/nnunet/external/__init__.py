@@ -1,1 +1,1 @@
-"""What nnU-Net searches. It imports every module here by its bare name, so there is nothing else in this folder."""
+"""The folder that nnU-Net searches. It imports every module here by its bare name, so it must hold nothing else."""

@@ -1,4 +1,4 @@
-"""The trainers of all losses, as nnU-Net looks for them: attributes of a module."""
+"""The trainers of all losses as attributes of a module, where nnU-Net looks for them."""
 
 from voxloss.nnunet.trainer import TRAINERS
 

@@ -1,4 +1,4 @@
-"""Charts of what a loss trades for what: precision and recall, small structures, ranks, time and memory."""
+"""Charts: precision against recall, score against volume, ranks, time and memory."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def precision_recall_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile | None:
-    """Mean precision against mean recall of every loss, with their intervals, on curves of equal DSC; None without."""
+    """Draw mean precision against mean recall of every loss, with curves of equal DSC; None without values."""
     table = comparison.intervals
     table = table[(table["class"] == class_name) & table["metric"].isin(("precision", "recall"))]
     wide = table.pivot(index="loss", columns="metric", values=["mean", "low", "high"])
@@ -80,7 +80,7 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
 
 
 def volume_table(comparison: Comparison, class_name: str) -> pd.DataFrame:
-    """Loss, case, volume_ml, value of the primary metric as ranked, and the group of the case by volume from 1."""
+    """Return loss, case, volume_ml, value of the primary metric as ranked, and the case's group by volume, from 1."""
     scores = comparison.scores
     volumes = seed_means(scores[(scores["class"] == class_name) & (scores["metric"] == "reference_volume")])
     volumes = volumes.groupby(["dataset", "case"])["value"].mean().rename("volume_ml")
@@ -96,7 +96,7 @@ def volume_table(comparison: Comparison, class_name: str) -> pd.DataFrame:
 
 
 def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile | None:
-    """The primary metric against the structure's volume: every case, and the mean of every loss in groups of cases."""
+    """Draw the primary metric against the structure's volume: every case, and the mean of every loss by group."""
     table = volume_table(comparison, class_name)
     if table.empty:
         return None
@@ -140,7 +140,7 @@ def round_numbers(low: float, high: float) -> list[float]:
 
 
 def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
-    """How often each loss has each rank, as one bar per loss."""
+    """Draw how often each loss has each rank, as one bar per loss."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 0.9 + 0.36 * len(stability)), layout="constrained")
@@ -172,7 +172,7 @@ def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: st
 
 
 def cost_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
-    """Per loss the median over its epochs of their seconds, and the largest peak memory of its runs in GB."""
+    """Return, per loss, the median seconds of an epoch and the peak memory of its runs in GB."""
     rows: list[dict[str, Any]] = []
     for loss in losses:
         runs = [run for run in record.runs if run.loss == loss]
@@ -191,7 +191,7 @@ def cost_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
 
 
 def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> FigureFile | None:
-    """Training time and memory of every loss; None where no run has recorded any."""
+    """Draw training time and memory of every loss; None if no run has recorded any."""
     table = cost_table(record, losses)
     columns = [
         (column, label, form)

@@ -1,4 +1,4 @@
-"""The losses themselves, as the paper's Figures 1 and 2 show them: who generalises whom, and their curves."""
+"""Figures of the losses themselves, like the paper's Figures 1 and 2: their relations, and their curves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ def _short(value: Any) -> str:
 
 
 def family_figure(folder: Path) -> FigureFile:
-    """Figure 1: the losses by family, with an arrow from each to those that it contains."""
+    """Draw the losses by family, with an arrow from each to the losses that it contains (Figure 1)."""
     columns = {"Distribution": 0.0, "Compound": 1.0, "Region": 2.0}
     colours = dict(zip(columns, PALETTE, strict=False))
     place, family_of, titles = {}, {}, loss_titles()
@@ -120,12 +120,12 @@ CURVES = (
 
 
 def curve_values(name: str, x: Any, gamma: float) -> Any:
-    """A loss as a function of its one variable in [0, 1]: the true class's probability, or one class's Tversky index.
+    """Return a loss as a function of one variable in [0, 1]: the true class's probability, or a class's Tversky index.
 
     Args:
         name: "focal" (α = 1), "focal_tversky" or "cosine_tversky".
         x: float64 tensor.
-        gamma: as published: the exponent of focal and cosine Tversky, its inverse for focal Tversky.
+        gamma: As published: the exponent of focal and cosine Tversky, its inverse for focal Tversky.
     """
     if name == "focal":
         return (1 - x) ** gamma * -torch.log(x)
@@ -135,7 +135,7 @@ def curve_values(name: str, x: Any, gamma: float) -> Any:
 
 
 def curves_of_losses_figure(folder: Path) -> FigureFile:
-    """Figure 2: focal, focal Tversky and cosine Tversky loss against their variable, for several γ."""
+    """Draw focal, focal Tversky and cosine Tversky loss against their variable, for several γ (Figure 2)."""
     x = torch.linspace(0.005, 1, 200, dtype=torch.float64)
     parts = []
     with mpl.rc_context(STYLE):

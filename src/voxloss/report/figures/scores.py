@@ -1,4 +1,4 @@
-"""Charts of the scores: boxes with every case, and learning curves. Each is an SVG, a PNG and the CSV of its data."""
+"""Charts of the scores: box plots with every case, and learning curves; each is an SVG, a PNG and a CSV of its data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ DPI = 300
 
 @dataclass(frozen=True)
 class FigureFile:
-    """A saved figure: `name` plus .svg, .png and .csv; size in pixels of a page at 96 per inch."""
+    """A saved figure: `name` plus .svg, .png and .csv, with its size in pixels at 96 per inch."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class FigureFile:
 
 
 def save_figure(figure: Figure, folder: Path, name: str, title: str, caption: str, data: pd.DataFrame) -> FigureFile:
-    """Write a figure and its data into `folder` and say what it is."""
+    """Write a figure and its data into `folder`, and return its description."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=DPI)
@@ -63,12 +63,12 @@ def save_figure(figure: Figure, folder: Path, name: str, title: str, caption: st
 
 
 def loss_colour(place: int) -> tuple[str, str]:
-    """Colour and line style of the loss at a place in the study's order."""
+    """Return colour and line style of a loss by its place in the study's order."""
     return PALETTE[place % len(PALETTE)], LINES[place // len(PALETTE) % len(LINES)]
 
 
 def score_figure(comparison: Comparison, class_name: str, name: str, folder: Path) -> FigureFile:
-    """Box and strip plot of every case's primary metric, one row per loss, one figure per class."""
+    """Draw the primary metric of every case as box and strip plot, one row per loss, for one class."""
     metric = comparison.primary_metric
     scores = comparison.scores
     chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
@@ -132,7 +132,7 @@ def curves_table(record: StudyRecord, losses: Sequence[str]) -> pd.DataFrame:
 
 
 def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> FigureFile | None:
-    """Mean foreground Dice on the validation batches by epoch, with the epochs chosen; None without a history."""
+    """Draw mean foreground Dice on the validation batches by epoch and the selected epochs; None without a history."""
     table = curves_table(record, losses)
     if table.empty:
         return None

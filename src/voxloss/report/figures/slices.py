@@ -1,4 +1,4 @@
-"""One axial slice of a representative case: the reference, then every loss, as coloured contours on the image."""
+"""One axial slice of a representative case: reference and losses as coloured contours on the image."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ LEAST_MAGNIFICATION = 1.25
 
 @dataclass(frozen=True)
 class Panel:
-    """A slice's class indices under its heading; no mask where a run left no prediction."""
+    """A slice's class indices under its heading; without a mask if a run left no prediction."""
 
     loss: str
     title: str
@@ -44,12 +44,12 @@ class Panel:
 
 
 def representative_case(comparison: Comparison) -> str:
-    """The case whose DSC of the primary class, averaged over losses and seeds, is the median of all cases.
+    """Return the case with the median DSC of the primary class, averaged over losses and seeds.
 
     Of an even number of cases the lower middle one; equal means are ordered by case id.
 
     Raises:
-        InputError: no case has a DSC of that class.
+        InputError: No case has a DSC of that class.
     """
     scores = comparison.scores
     chosen = scores[(scores["class"] == comparison.primary_class) & (scores["metric"] == "dice")]
@@ -77,18 +77,18 @@ def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
 
 
 def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike) -> tuple[float, float]:
-    """Height and width of a pixel of `radiological_plane`."""
+    """Return height and width of a pixel of `radiological_plane`."""
     by_direction = dict(zip(io_orientation(np.asarray(affine))[:, 0].astype(int), spacing_mm, strict=True))
     return by_direction[1], by_direction[0]
 
 
 def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> FigureFile:
-    """Draw the figure in the manner of the paper's Figures 3 (several classes) and 4 (one), and save it.
+    """Draw a case like the paper's Figures 3 (several classes) and 4 (one class), and save it.
 
     The slice is the one with the largest area of the primary class in the reference.
 
     Raises:
-        InputError: the case's image or mask cannot be read.
+        InputError: The case's image or mask cannot be read.
     """
     case_id = representative_case(comparison)
     case = next(case for case in record.study.dataset.cases if case.case_id == case_id)
@@ -133,7 +133,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
 
 
 def grey_window(record: StudyRecord, image: Float32s) -> tuple[float, float]:
-    """The clipping range of the preparation where it has one (CT), else the volume's 1st to 99th percentile.
+    """Return the clipping range of the preparation (CT), or the volume's 1st to 99th percentile without one.
 
     Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.
     """
@@ -147,7 +147,7 @@ def grey_window(record: StudyRecord, image: Float32s) -> tuple[float, float]:
 
 
 def visible_frame(bright: Mask, masks: Sequence[ClassIndices]) -> tuple[slice, slice]:
-    """The part of a plane that has something to see: what is brighter than black, and every mask, with a margin."""
+    """Return the part of a plane that is worth showing: brighter than black, or in a mask, with a margin."""
     whole = tuple(slice(0, extent) for extent in bright.shape)
     rows, columns = enclosing_box(map(bounding_box, (bright, *masks))) or whole
     return _widened(rows, bright.shape[0]), _widened(columns, bright.shape[1])
@@ -253,7 +253,7 @@ def _draw_plane(
 
 
 def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:
-    """The frame to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
+    """Return the part to magnify: (left, right, top, bottom) in pixels, with the proportions of the whole plane.
 
     It holds the structure with some space around; None where a picture of it as wide as this share of the panel would
     hardly magnify it.
@@ -274,7 +274,7 @@ def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[fl
 
 
 def inset_corner(crop: tuple[float, float, float, float], shape: tuple[int, int]) -> tuple[float, float]:
-    """Lower left corner of the inset in shares of the panel: top right, or the next corner that hides no structure."""
+    """Return the inset's lower left corner in shares of the panel: top right, or a corner that hides no structure."""
     left, right, top, bottom = crop
     far = 1 - INSET_SHARE
     for x, y in ((far, far), (0.0, far), (far, 0.0), (0.0, 0.0)):

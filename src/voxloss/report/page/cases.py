@@ -1,4 +1,4 @@
-"""The cases of a study, those first on which the losses disagree most, and their volumes for the viewer.
+"""The cases of a study, ordered by disagreement of the losses, and their volumes for the viewer.
 
 From a file a page can fetch nothing, but it can load scripts: each case's volumes are a script of their own, as base64,
 that the viewer loads when the case is opened.
@@ -47,7 +47,7 @@ class CaseRow:
 
 
 def case_rows(comparison: Comparison) -> list[CaseRow]:
-    """All cases with a value of the primary class for some loss, by falling spread (highest minus lowest), then id."""
+    """Return all cases with a value of the primary class, by falling spread (highest minus lowest), then id."""
     scores = comparison.scores
     wide = case_values(scores, comparison.primary_class, comparison.primary_metric)
     own = scores[scores["class"] == comparison.primary_class]
@@ -63,7 +63,7 @@ def case_rows(comparison: Comparison) -> list[CaseRow]:
 
 
 def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> pd.DataFrame:
-    """The rows as a table: case, fold, volume_ml, spread, and a column per loss."""
+    """Return the rows as a table: case, fold, volume_ml, spread, and a column per loss."""
     return pd.DataFrame(
         [(row.case_id, row.fold, row.volume_ml, row.spread, *row.values) for row in rows],
         columns=["case", "fold", "volume_ml", "spread", *losses],
@@ -73,7 +73,7 @@ def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> pd.DataFrame:
 def write_viewer_cases(
     record: StudyRecord, comparison: Comparison, case_ids: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[str]]:
-    """Write the volumes of some cases into `folder`; their files' names by case, and sentences about those that failed.
+    """Write the volumes of some cases into `folder`; return file names by case, and sentences about failures.
 
     The predictions are those of the first seed.
     """
@@ -134,7 +134,7 @@ def _shown_seed(record: StudyRecord) -> int:
 
 
 def mask_frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
-    """The part of the grid, and the step along each axis, that the viewer shows."""
+    """Return the part of the grid, and the step along each axis, that the viewer shows."""
     shape = masks[0].shape
     frame = [slice(0, extent) for extent in shape]
     structures = enclosing_box(map(bounding_box, masks)) if math.prod(shape) > VIEWER_VOXELS else None
@@ -151,14 +151,14 @@ def mask_frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
 
 
 def _window_affine(frame: tuple[slice, ...]) -> Float64s:
-    """From voxels of the frame to voxels of the whole grid, as 4 × 4."""
+    """Return the 4 × 4 matrix from voxels of the shown part to voxels of the whole grid."""
     affine = np.diag([*(part.step or 1 for part in frame), 1]).astype(float)
     affine[:3, 3] = [part.start for part in frame]
     return affine
 
 
 def _nifti(array: AnyArray, affine: Float64s) -> str:
-    """A compressed NIfTI file of bytes as base64."""
+    """Return a compressed NIfTI file of bytes as base64."""
     image = nibabel.Nifti1Image(np.ascontiguousarray(array, dtype=np.uint8), affine)
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode()
 
@@ -181,7 +181,7 @@ def largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[
 
 
 def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, str]) -> dict[str, Any]:
-    """What the viewer's script needs to know before a case is opened: names of losses and classes, scores, files.
+    """Return what the viewer's script needs before a case is opened: names of losses and classes, scores, files.
 
     The scores are those of the predictions that are shown, of the first seed.
     """

@@ -82,7 +82,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _bar(low: float, median: float, high: float) -> tuple[str, str, str] | None:
-    """Left end, width and median of a bar, in per cent of the scale."""
+    """Return left end, width and median of a bar, in per cent of the scale."""
     if not math.isfinite(median):
         return None
     start, middle, end = (
@@ -104,7 +104,7 @@ def _row(record: Any) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no NaN: null instead."""
+    """Replace NaN, which JSON does not have, by null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The page: everything of a report in one HTML file beside its tables and figures, readable offline."""
+"""Write the page: one HTML file beside its tables and figures, readable offline."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ STATE_ORDER = ("failed", "diverged", "running", "pending", "done")
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A table and the name of its files in tables/; of a matrix also its test, and what it is headed on the page."""
+    """A table with the name of its files in tables/; a matrix also has its test and its heading on the page."""
 
     name: str
     table: Table
@@ -42,7 +42,7 @@ class NamedTable:
 
 @dataclass(frozen=True)
 class CasesTable:
-    """The rows of the cases' table, and what the viewer needs to know (`cases.viewer_index`)."""
+    """The rows of the cases' table, and the data of the viewer (`cases.viewer_index`)."""
 
     rows: tuple[CaseRow, ...]
     index: dict[str, Any]
@@ -50,7 +50,7 @@ class CasesTable:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the page shows. missing: sentences about what could not be drawn."""
+    """The contents of the page. `missing` has sentences about what could not be drawn."""
 
     summary: Summary
     scores: NamedTable
@@ -66,7 +66,7 @@ class Contents:
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
-    """The page as HTML; every name, path and reason in it is escaped."""
+    """Return the page as HTML; every name, path and reason in it is escaped."""
     tests = [(test, TEST_NAMES[test], TEST_NOTES[test]) for test in ("signed_rank", "rank_sum")]
     return (
         page_environment()
@@ -148,7 +148,7 @@ def _run_row(run: RunStatus) -> dict[str, Any]:
 
 
 def batch_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
-    """Whether all finished runs of a fold and seed saw the same batches, and the sentence that says so."""
+    """Return whether all finished runs of a fold and seed saw the same batches, and a sentence about it."""
     groups: dict[tuple[int, int], set[str]] = {}
     compared: Counter[tuple[int, int]] = Counter()
     for run in runs:

@@ -1,4 +1,4 @@
-"""A study's report over HTTP, for the browser of this machine alone."""
+"""Serve a study's report over HTTP to the browser of this machine only."""
 
 import io
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class ReportServer(ThreadingHTTPServer):
-    """Serves STUDY/report; nothing else of the study."""
+    """A server of STUDY/report and nothing else of the study."""
 
     daemon_threads = True
 
@@ -25,12 +25,12 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def named_port(self) -> tuple[str, ...]:
-        """How a browser names the port after the host; it leaves out HTTP's own."""
+        """Return how a browser names the port after the host; it omits HTTP's default port."""
         return (f":{self.server_port}", "") if self.server_port == 80 else (f":{self.server_port}",)
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/report/index.html"
 
 
@@ -68,15 +68,15 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """A line per request would hide the address."""
+        """Print nothing: a line per request would hide the address."""
 
 
 @contextmanager
 def report_server(study: Path, port: int = 0) -> Iterator[ReportServer]:
-    """A server of the study's report on a port of the loopback address (0: a free one); closed at the end.
+    """Serve the study's report on a port of the loopback address (0: a free one), until the end of the block.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: The port cannot be had.
     """
     try:
         server = ReportServer(study, port)

@@ -1,10 +1,10 @@
-"""How pages are made from templates: everything that is put into one is escaped."""
+"""Render pages from templates; every inserted value is escaped."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 
 def page_environment() -> Environment:
-    """The templates of this package, escaping, and refusing names that nobody gave."""
+    """Return the environment of this package's templates, which escapes values and refuses unknown names."""
     return Environment(
         loader=PackageLoader("voxloss.report.page"),
         autoescape=select_autoescape(default=True, default_for_string=True),

@@ -1,4 +1,4 @@
-"""A preset's results beside those that the paper prints: means with intervals, and the tests' p-values."""
+"""A preset's results beside the paper's: means with intervals, and the tests' p-values."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ TABLES = {"kits19": ("Table 1", "Table 2"), "brats20": ("Table 3", "Table 4")}
 
 
 def beside_paper(intervals: pd.DataFrame, losses: Sequence[str], classes: Sequence[str], preset: str) -> pd.DataFrame:
-    """The means and intervals of a reproduction and the paper's, for the losses that both have.
+    """Return means and intervals of a reproduction and of the paper, for the losses that both have.
 
     Columns: loss, class, metric, mean, half_width, low, high, paper, paper_half_width.
     """
@@ -32,7 +32,7 @@ def beside_paper(intervals: pd.DataFrame, losses: Sequence[str], classes: Sequen
 
 
 def paper_table(beside: pd.DataFrame, classes: Sequence[str], preset: str) -> Table:
-    """What `beside_paper` gave, two rows per loss: this study's and the paper's."""
+    """Return the result of `beside_paper` as a table with two rows per loss: this study's and the paper's."""
     rows = []
     for loss, entries in beside.groupby("loss", sort=False):
         name, ours, theirs = loss_name(str(loss)), [], []
@@ -53,7 +53,7 @@ def paper_table(beside: pd.DataFrame, classes: Sequence[str], preset: str) -> Ta
 
 
 def beside_paper_tests(rank_sum: pd.DataFrame, classes: Sequence[str], preset: str) -> pd.DataFrame:
-    """This study's Holm-adjusted rank-sum p of DSC and the paper's, for the pairs of losses that both have.
+    """Return this study's Holm-adjusted rank-sum p of DSC and the paper's, for pairs of losses that both have.
 
     Columns: class, row, column (in the paper's order), statistic (row minus column), p_holm, paper.
     """
@@ -77,7 +77,7 @@ def beside_paper_tests(rank_sum: pd.DataFrame, classes: Sequence[str], preset: s
 
 
 def paper_tests_table(beside: pd.DataFrame, class_name: str, preset: str) -> Table:
-    """The lower triangle of one class, each cell this study's p and in brackets the paper's."""
+    """Return the lower triangle of one class: this study's p, and in brackets the paper's."""
     own = beside[beside["class"] == class_name]
     by_pair = {(entry["row"], entry["column"]): entry for entry in own.to_dict("records")}
     losses = [loss for loss in PAPER_ORDER[preset] if loss in {*own["row"], *own["column"]}]

@@ -1,4 +1,4 @@
-"""One table, four renderings: console, Markdown, LaTeX and HTML. What a table holds is decided in `tables`."""
+"""Render tables for console, Markdown, LaTeX and HTML."""
 
 import re
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def escape_latex(text: str) -> str:
-    """Text for LaTeX: special characters escaped, mathematical ones as math, ⁻⁵ as an exponent."""
+    """Escape text for LaTeX: special characters, mathematical ones as math, ⁻⁵ as an exponent."""
     parts = re.split("([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", text)
     return "".join(
         f"$^{{{part.translate(SUPERSCRIPTS)}}}$" if place % 2 else "".join(LATEX.get(sign, sign) for sign in part)
@@ -68,7 +68,7 @@ def escape_latex(text: str) -> str:
 
 
 def to_latex(table: Table, label: str) -> str:
-    """A floating table for an article that loads booktabs and xcolor with its `table` option."""
+    """Return a floating table for an article that loads booktabs and xcolor with its `table` option."""
     columns = "l" + "c" * (len(table.header) - 1)
     size = r"\footnotesize" if len(table.header) <= 5 else r"\scriptsize"
     lines = [
@@ -107,13 +107,13 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text for a cell of a Markdown table, with nothing read as markup or HTML."""
+    """Escape text for a cell of a Markdown table, so that nothing is read as markup or HTML."""
     text = re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", re.sub(r"\s+", " ", text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table under its title; the sign of a statistic is ▲ or ▼, as Markdown has no colours."""
+    """Return a pipe table under its title; the sign of a statistic is ▲ or ▼, because Markdown has no colours."""
     groups = [name for name, width in table.groups for _ in range(width)] or [""] * (len(table.header) - 1)
     header = [
         table.header[0],
@@ -132,7 +132,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_html(table: Table, sortable: bool = False) -> Markup:
-    """A `<table>` with every name and value escaped, and its footnotes; the caption is left to the page.
+    """Return a `<table>` with every name and value escaped, and its footnotes; the page adds the caption.
 
     sortable: the page's script lets its rows be sorted by a click on a column's heading.
     """
@@ -164,7 +164,7 @@ def _html_row(row: tuple[Cell, ...]) -> Markup:
 
 
 def to_console(table: Table) -> ConsoleTable:
-    """A rich table, set closer when it has many columns; names are printed as they are, never read as markup."""
+    """Return a rich table, denser if it has many columns; names are printed as text, never read as markup."""
     padding = 1 if len(table.header) <= 5 else 0
     console_table = ConsoleTable(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, padding), show_edge=False

@@ -10,12 +10,12 @@ from voxloss.utilities.text import count_of
 
 
 def primary_first(comparison: Comparison) -> list[str]:
-    """The classes, the primary one first."""
+    """Return the classes, the primary one first."""
     return sorted(comparison.classes, key=lambda name: name != comparison.primary_class)
 
 
 def scores_table(comparison: Comparison, classes: Sequence[str]) -> Table:
-    """Table 1 (or 3) of the paper's form for some of the classes; the primary metric is in it in any case."""
+    """Return a table like the paper's Table 1 (or 3) for some classes; it always has the primary metric."""
     title = f"Scores of {classes[0]}" if len(classes) == 1 else "Scores"
     wanted = {*OVERLAP_METRICS, comparison.primary_metric}
     metrics = [metric for metric in comparison.metrics if metric in wanted]
@@ -24,7 +24,7 @@ def scores_table(comparison: Comparison, classes: Sequence[str]) -> Table:
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
-    """Distances, volumes and lesions of one class; None where the scores have none of them."""
+    """Return distances, volumes and lesions of one class; None if the scores have none of them."""
     there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
     metrics = [metric for metric in comparison.metrics if metric not in OVERLAP_METRICS and metric in there]
     if not metrics:
@@ -40,7 +40,7 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
 
 
 def scores_caption(comparison: Comparison) -> str:
-    """Which interval is printed, over what, and what bold means."""
+    """Say which interval is printed, over which units, and what bold means."""
     cases, folds = count_of(comparison.n_cases, "case"), count_of(comparison.n_folds, "fold")
     seeds = count_of(comparison.n_seeds, "seed")
     if comparison.over == "fold":

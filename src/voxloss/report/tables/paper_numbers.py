@@ -1,4 +1,4 @@
-"""The results of Yeung et al. 2021 (Tables 1 to 4), to stand beside a reproduction's."""
+"""The results of Yeung et al. 2021 (Tables 1 to 4), for comparison with a reproduction."""
 
 METRICS = ("dice", "precision", "recall")
 

@@ -1,4 +1,4 @@
-"""What stands in the tables: mean ± interval of every loss, and matrices of adjusted p-values."""
+"""Tables of scores (mean ± interval of every loss) and matrices of adjusted p-values."""
 
 import math
 from collections import Counter
@@ -39,7 +39,7 @@ def interval_text(
 
 
 def p_text(p: float) -> str:
-    """Three significant digits as in the paper: "1.00", "0.0962", "2.52 × 10⁻⁵"; "n/a" without a value."""
+    """Write p with three significant digits, as the paper: "1.00", "0.0962", "2.52 × 10⁻⁵"; "n/a" without a value."""
     if math.isnan(p):
         return "n/a"
     digits = f"{p:.2e}"
@@ -50,14 +50,14 @@ def p_text(p: float) -> str:
 
 
 def short_p_text(p: float) -> str:
-    """P to three decimals for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
+    """Write p with three decimals, for the console: "1.000", "0.005", "<0.001"; "n/a" without a value."""
     if math.isnan(p):
         return "n/a"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def stars(p: float) -> str:
-    """The mark of a p-value, from the value itself and not from its rounding."""
+    """Return the mark of a p-value, from the value and not from its rounding."""
     return next((mark for limit, mark in STARS if p < limit), "")
 
 
@@ -69,7 +69,7 @@ def scores_table(
     title: str,
     caption: str,
 ) -> Table:
-    """Rows are losses, columns are metrics per class; the best of each column is bold.
+    """Return a table with a row per loss and a column per class and metric; the best of each column is bold.
 
     Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
     the best. † marks means that leave scores out; the notes say how many.
@@ -100,7 +100,7 @@ def scores_table(
 
 
 def metric_digits(metric: str) -> int:
-    """Decimals: three of a share, two of millimetres and millilitres."""
+    """Return the decimals of a metric: three for shares, two for millimetres and millilitres."""
     return 2 if METRICS[metric].unit else 3
 
 

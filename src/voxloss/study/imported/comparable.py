@@ -11,7 +11,7 @@ def require_comparable(trainings: Sequence[Training], wanted: Sequence[int] | No
     """Refuse trainings that cannot be compared; `wanted` are the folds asked for, None those that any has finished.
 
     Raises:
-        InputError: naming what differs: data set, labels, configuration, finished folds, the cases of a fold, or how
+        InputError: Naming what differs: data set, labels, configuration, finished folds, the cases of a fold, or how
             often a loss was trained.
     """
     first = trainings[0]

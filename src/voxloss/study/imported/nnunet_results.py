@@ -70,7 +70,7 @@ def find_trainings(folders: Sequence[Path]) -> list[Path]:
     """The trainers' folders among those given: each itself, or all that are in a data set's folder.
 
     Raises:
-        InputError: a folder is neither, or is given twice.
+        InputError: A folder is neither, or is given twice.
     """
     found: list[Path] = []
     for folder in folders:
@@ -98,7 +98,7 @@ def read_training(folder: Path, wanted: Sequence[int] | None = None) -> Training
     """Read a trainer's folder: of all finished folds, or of those `wanted`.
 
     Raises:
-        InputError: a file is missing or damaged, or a case is held out in two folds; the message names the file.
+        InputError: A file is missing or damaged, or a case is held out in two folds; the message names the file.
     """
     trainer, plans, configuration = folder.resolve().name.split("__")
     dataset = _read_json(folder / "dataset.json")

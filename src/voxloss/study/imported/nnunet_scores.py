@@ -73,7 +73,7 @@ def training_rows(
     """Rows of the long table of one training. Without `places` the masks are not read.
 
     Raises:
-        InputError: a mask is damaged or on another grid, or its Dice is not that of the summary.
+        InputError: A mask is damaged or on another grid, or its Dice is not that of the summary.
     """
     for fold, cases in sorted(training.folds.items()):
         for case, validated in sorted(cases.items()):

@@ -25,14 +25,14 @@ def import_table(path: Path, study: Path, columns: str | None = None, primary_cl
     are left alone. Separated by commas, semicolons or tabs. An empty value or "nan" is an undefined score.
 
     Args:
-        path: the table.
-        study: the folder to write; an earlier import is replaced.
+        path: The table.
+        study: The folder to write; an earlier import is replaced.
         columns: "loss=method,case=patient": what our columns are called in the table.
-        primary_class: that the headline is about; None: the last in the table, by the custom that a lesion comes after
+        primary_class: That the headline is about; None: the last in the table, by the custom that a lesion comes after
             its organ.
 
     Raises:
-        InputError: the table cannot be read, lacks a column, has a metric or value that it cannot have, the same score
+        InputError: The table cannot be read, lacks a column, has a metric or value that it cannot have, the same score
             twice, or not the same cases for every loss; the message names the row or the case.
     """
     require_free(study)

@@ -59,7 +59,7 @@ def require_free(study: Path) -> None:
     """Refuse a folder that holds something else than an earlier import, which is replaced.
 
     Raises:
-        InputError: naming the folder.
+        InputError: Naming the folder.
     """
     if study.exists() and not study.is_dir():
         raise InputError(f"{study} is a file, not a folder for a study")
