@@ -120,7 +120,7 @@ def test_a_loss_is_one_class():
     card = describe(RootDiceLoss)
     assert card.startswith("# Root Dice loss (`root_dice`)") and "Family: region" in card
     assert "- `root`: r, the root. Must be a finite number above 0; default 2.0." in card
-    assert "ignore_index: label whose voxels" in RootDiceLoss.__doc__
+    assert "ignore_index: Label whose voxels" in RootDiceLoss.__doc__
     function = as_function(RootDiceLoss)
     logits, labels = torch.randn(1, 3, 6), torch.tensor([[0, 1, 2, 0, 1, 2]])
     expected = voxloss.FocalTverskyLoss(delta=0.5, gamma=3)(logits, labels)
