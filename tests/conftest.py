@@ -10,7 +10,6 @@ import torch
 from filelock import FileLock
 
 from study_helpers import command, tiny_run
-from voxloss.data.phantom.write import write_phantom
 
 if not torch.cuda.is_available():
     # Triton's kernels are tested through its interpreter, which must be chosen before anything imports Triton.
@@ -57,6 +56,8 @@ def once(tmp_path_factory, worker_id) -> Once:
 @pytest.fixture(scope="session")
 def phantom(once) -> Path:
     """Four small cases in the layout of KiTS19."""
+    from voxloss.data.phantom.write import write_phantom  # tests/peers has an environment without the study's packages
+
     return once("phantom", lambda folder: write_phantom(folder, cases=4, seed=0, setting="small"))
 
 
@@ -65,10 +66,32 @@ def tiny_study(once, phantom) -> Path:
     """The finished study of `tiny_run` on `phantom`: two losses, two folds, one seed."""
 
     def build(folder: Path) -> None:
-        result = command(*tiny_run(phantom, folder))
+        result = command(*tiny_run(phantom, folder, report=True))
         assert result.returncode == 0, result.stderr
 
     return once("tiny_study", build)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch, reported_study) -> None:
+    """Reports that a test builds get empty pictures, which save most of the time; the shared report has real ones."""
+    from matplotlib.figure import Figure  # as above
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
+
+
+@pytest.fixture(scope="session")
+def reported_study(once) -> Path:
+    """Four losses, two classes, nine cases in three folds, one seed; the report is in its report/ folder."""
+    from study_files import StudyFiles  # as above
+    from voxloss.report import build_report
+
+    losses = ("focal", "dice", "focal_tversky", "mixed_focal")
+
+    def build(folder: Path) -> None:
+        build_report(StudyFiles(losses=losses, cases=9, demonstration=True).write(folder))
+
+    return once("reported_study", build)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ TINY = [
     "--network.filters", "2", "--network.depth", "2",
     "--training.epochs", "2", "--training.iterations", "2", "--training.validation_batches", "1",
     "--preparation.spacing_mm", "[11,11,11]",
-    "--execution.device", "cpu", "--execution.threads", "1",
+    "--execution.device", "cpu", "--execution.threads", "1", "--execution.parallel", "1",
 ]  # fmt: skip
 
 
@@ -23,8 +23,10 @@ def voxloss(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "voxloss", *map(str, arguments)]
 
 
-def tiny_run(data: Path, study: Path, *extra: object) -> list[object]:
-    return ["run", "demo", "--data", data, "--study", study, "--losses", "dice,mixed_focal", *TINY, *extra]
+def tiny_run(data: Path, study: Path, *extra: object, report: bool = False) -> list[object]:
+    """The words of a run of two losses; without a report, which takes as long as everything else."""
+    words = ["run", "demo", "--data", data, "--study", study, "--losses", "dice,mixed_focal", *TINY, *extra]
+    return words if report else [*words, "--no-report"]
 
 
 def assert_only_prepared_cases(study: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
     """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
     folder = tmp_path / "study"
     process = subprocess.Popen(
-        voxloss(*tiny_run(phantom, folder, *LONGER, "--execution.parallel", "2")),
+        voxloss(*tiny_run(phantom, folder, *LONGER, "--execution.parallel", "2", report=True)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

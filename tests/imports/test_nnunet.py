@@ -19,6 +19,8 @@ from voxloss.utilities.errors import InputError
 
 MIXED, OURS = "nnUNetTrainerVoxlossMixedFocal", "nnUNetTrainerVoxlossFocal"
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):

@@ -11,6 +11,8 @@ from voxloss.report.record import open_record
 from voxloss.study.imported import import_table
 from voxloss.utilities.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def rows(losses=("ours", "theirs"), cases=6, metrics=("dice", "precision"), folds=2):
     for place, (loss, case, metric) in enumerate(itertools.product(losses, range(cases), metrics)):
@@ -128,7 +130,7 @@ def test_metrics_of_some_classes_or_cases_are_named(tmp_path):
     lines += [(*line, "b") for line in rows(metrics=("nsd",)) if line[1] != "patient 1"]
     import_table(write(tmp_path / "t.csv", lines, "loss,case,metric,value,fold,class"), tmp_path / "study")
     page = build_report(tmp_path / "study").read_text(encoding="utf-8")
-    assert "Left out, since only some of the cases have it: NSD of b." in page
+    assert "Not compared, because only some cases have a value: NSD of b." in page
     assert page.count("The viewer is empty") == 1 and "is not in the viewer:" not in page
     header = (tmp_path / "study" / "report" / "tables" / "table1_scores.md").read_text().splitlines()[2]
     assert header == "| Loss | DSC a | DSC b | Recall b |"

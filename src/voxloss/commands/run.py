@@ -29,25 +29,27 @@ def add_parser(parsers: Parsers) -> None:
     add_study_options(parser)
     parser.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
     parser.add_argument("--folds", help="train only these folds, numbers separated by commas")
+    parser.add_argument("--no-report", action="store_true", help="do not write the report (`voxloss report` does)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `voxloss run` and return its exit status."""
     config = study_config(arguments)
     folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
-    return run_study(config, arguments.study or Path("studies") / config.name, folds)
+    return run_study(config, arguments.study or Path("studies") / config.name, folds, report=not arguments.no_report)
 
 
-def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None) -> int:
-    """Train what is missing, merge the scores, report; the exit status says whether a run failed.
+def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None, *, report: bool = True) -> int:
+    """Execute the missing runs, merge the scores and write the report; the exit status says whether a run failed.
 
     Args:
-        config: Losses and seeds that the study lacks are added to it.
-        folder: Of the study, new or not.
-        folds: Which to train; None for all.
+        config: The configuration; losses and seeds that the study lacks are added to it.
+        folder: The study's folder, new or not.
+        folds: The folds to train; None: all.
+        report: Whether to write the report and print its tables.
 
     Raises:
-        InputError: A fold that the study does not have, or what `open_study` refuses.
+        InputError: The study does not have one of the folds, or as `open_study`.
     """
     # pandas, rich
     from rich.console import Console
@@ -84,7 +86,8 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             with run_display(study, waiting, console) as display:
                 execute_locally(study, waiting, display.changed, display.poll, display.stopping)
         study.merge_scores()
-    show_report(folder, console)
+    if report:
+        show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"
