@@ -89,6 +89,7 @@ def test_advice_where_memory_is_short(phantom):
     assert memory_advice(replace(once, execution=replace(once.execution, parallel=2)), 10**9, 15 * 10**8) is not None
 
 
+@pytest.mark.slow
 def test_the_command(phantom):
     result = command("plan", "demo", "--data", phantom, "--losses", "dice", *TINY)
     assert result.returncode == 0, result.stderr

@@ -4,10 +4,13 @@ import shutil
 
 import nibabel
 import numpy as np
+import pytest
 
 from study_helpers import command
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_brats20_preset_scores_and_predicts_on_the_original_grid(real_data, tmp_path):

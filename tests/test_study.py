@@ -20,6 +20,8 @@ from voxloss.evaluation.scores import read_scores
 from voxloss.study.lock import locked
 from voxloss.study.study import Study
 
+pytestmark = pytest.mark.slow
+
 
 def statuses(folder: Path) -> dict[tuple, dict]:
     opened = Study.open(folder)

@@ -25,6 +25,8 @@ OPTIONS = (
     "--execution.threads", "1", "--execution.device", "cpu",
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def first_format(tmp_path):

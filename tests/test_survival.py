@@ -24,6 +24,8 @@ from voxloss.commands.main import run_command
 from voxloss.evaluation.scores import read_scores
 from voxloss.training.checkpoint import load_state
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("VOXLOSS_KILLS", "3"))
 LONGER = ["--training.epochs", "8"]
 

@@ -125,6 +125,7 @@ def test_check_exits_with_1_on_problems(capsys, tmp_path):
     assert "case_00001" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_plan_exits_with_1_where_memory_is_short(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda *_: 1)
     write_phantom(tmp_path / "data", cases=4, seed=0, setting="small")
@@ -145,6 +146,7 @@ def test_the_parsers_import_nothing_heavy():
     assert result.stdout.split() == ["voxloss"]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_prints_nothing():
     code = "from voxloss.commands.main import main; main(['losses'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

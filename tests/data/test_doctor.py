@@ -323,6 +323,7 @@ def test_the_mask_of_brats_case_355_has_a_name_of_its_own(tmp_path):
 # Real data
 
 
+@pytest.mark.slow
 def test_the_real_kits_masks(real_data):
     report = check(kits19.load(real_data / "kits_masks"))
     by_message: dict[str, list[str]] = {}

@@ -152,6 +152,7 @@ def signed_rank_by_counting(difference):
     return observed, np.mean([abs(s) >= abs(observed) - 1e-9 for s in all_sums])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(-6, 6), min_size=3, max_size=7).filter(any))
 def test_signed_rank_agrees_with_counting(difference):

@@ -19,7 +19,7 @@ from voxloss.utilities.errors import InputError
 
 MIXED, OURS = "nnUNetTrainerVoxlossMixedFocal", "nnUNetTrainerVoxlossFocal"
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = [pytest.mark.usefixtures("blank_figures"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

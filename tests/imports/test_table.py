@@ -11,7 +11,7 @@ from voxloss.report.record import open_record
 from voxloss.study.imported import import_table
 from voxloss.utilities.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = [pytest.mark.usefixtures("blank_figures"), pytest.mark.slow]
 
 
 def rows(losses=("ours", "theirs"), cases=6, metrics=("dice", "precision"), folds=2):

@@ -201,6 +201,7 @@ def test_unknown_attribute():
     assert "get_loss" in dir(voxloss)
 
 
+@pytest.mark.slow
 def test_needs_nothing_but_torch():
     """`import voxloss` is free, and every loss runs where torch and the package are all there is."""
     script = """

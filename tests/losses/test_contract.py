@@ -155,6 +155,7 @@ def test_functional_form_compiles_whole(name):
     torch.testing.assert_close(outcome(compiled, logits), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_compiles_whole_training_steps(dynamic):
     """With a network in front, under autocast, by torch's default compiler, for shapes that change."""

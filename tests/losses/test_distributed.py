@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from voxloss import Compound, get_loss
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ["dice", "mixed_focal", "cross_entropy", "generalised_dice", "asymmetric_unified_focal"]
 PARTS = [slice(0, 3), slice(3, 4)]  # of unequal size
 

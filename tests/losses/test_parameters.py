@@ -117,6 +117,7 @@ def test_copies_are_independent_and_keep_what_was_set(name):
         assert loss.smooth == 0.25 and same(copied, voxloss.get_loss(name, pool="batch", smooth=0.75))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_losses_follow_what_is_set(name):
     torch._dynamo.reset()

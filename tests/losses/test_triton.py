@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from voxloss.losses.voxel_pass import triton as triton_kernels
 
 # The interpreter computes with NumPy, which warns where a GPU is silent: the logarithm of 0, and what follows from it.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning"), pytest.mark.slow]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 

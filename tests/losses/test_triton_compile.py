@@ -43,6 +43,8 @@ for kernel in (triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
 print("all built")
 """
 
+pytestmark = pytest.mark.slow
+
 
 def test_kernels_compile_for_a_gpu(monkeypatch, tmp_path):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -26,7 +26,7 @@ from voxloss.utilities.errors import InputError
 HOSTILE = '"><script>alert(1)</script>$x$'
 
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = [pytest.mark.usefixtures("blank_figures"), pytest.mark.slow]
 
 
 class Page(html.parser.HTMLParser):

@@ -14,6 +14,8 @@ from voxloss.data.check.findings import Finding
 from voxloss.data.layouts import load_dataset
 from voxloss.report.page.check import render_check
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
     result = command("check", phantom, "--config", "demo", "--output", tmp_path / "out")

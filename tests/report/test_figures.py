@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from study_files import AFFINE, StudyFiles
 
+from study_files import AFFINE, StudyFiles
 from voxloss.report.comparison import compare
 from voxloss.report.figures import slices
 from voxloss.report.figures.scores import curves_figure, curves_table, score_figure
@@ -185,6 +185,7 @@ def test_a_run_without_prediction_or_history_is_drawn_as_such(tmp_path):
     assert curves_figure(record, comparison.losses, tmp_path) is None
 
 
+@pytest.mark.slow
 def test_missing_images_are_named(tmp_path):
     study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2).write(tmp_path / "study")
     for path in study.rglob("image.nii.gz"):

@@ -251,6 +251,7 @@ def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp
     assert digests(tmp_path / "device") == digests(tmp_path / "none") != digests(tmp_path / "cpu")
 
 
+@pytest.mark.slow
 def test_every_patch_of_a_training_is_augmented_by_a_seed_of_its_own(tmp_path):
     seeds = [
         seed
