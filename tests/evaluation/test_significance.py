@@ -105,6 +105,7 @@ def test_one_fold_has_no_interval():
     assert math.isnan(only(intervals(dice_table({"dice": [0.1, 0.2]}), over="fold"))["half_width"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", ["fold", "case"])
 def test_interval_covers_as_often_as_it_says(over):
     random = np.random.default_rng(0)

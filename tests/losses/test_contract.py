@@ -131,6 +131,7 @@ def test_invariances(name, activation, pool):
     torch.testing.assert_close(copies, (one[0], (one[1] / 3).expand(3, -1, -1, -1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_compiles_whole(name):
     """Without a break of the graph, forward and backward; a label out of range is found in it, too."""
@@ -145,6 +146,7 @@ def test_compiles_whole(name):
         compiled(logits, labels + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_functional_form_compiles_whole(name):
     torch._dynamo.reset()

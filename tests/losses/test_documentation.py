@@ -151,6 +151,7 @@ def test_a_loss_is_exported_in_two_places():
     assert exported <= set(voxloss.__all__) and exported <= set(dir(voxloss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "name"),
     [
@@ -220,6 +221,7 @@ def test_any_docstring_can_be_read():
     assert "Returns:\n    The loss." in RootDiceLoss.__doc__
 
 
+@pytest.mark.slow
 def test_losses_work_without_docstrings():
     code = (
         "import torch, voxloss\n"

@@ -133,6 +133,7 @@ def test_compiled_losses_follow_what_is_set(name):
         torch.testing.assert_close(compiled(logits, labels), loss(logits, labels), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_compiled_compound_follows_what_is_set():
     torch._dynamo.reset()
     logits, labels = problem()

@@ -158,6 +158,7 @@ def test_deep_supervision_refuses():
         DeepSupervision(get_loss("dice"), [1, -2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_operators_keep_torchs_contract(activation, soft):

@@ -16,6 +16,8 @@ from voxloss.report.page import cases
 from voxloss.report.page.cases import case_rows, largest_error, mask_frame, viewer_index, write_viewer_cases
 from voxloss.report.record import open_record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def opened(tmp_path):
@@ -125,7 +127,6 @@ def test_missed_and_false_positive_voxels_are_not_one_error():
     assert alone["ml"] == pytest.approx(0.1)
 
 
-@pytest.mark.slow
 def test_the_scores_shown_are_those_of_the_predictions_shown(tmp_path):
     study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2, seeds=(3, 5)).write(tmp_path / "study")
     record = open_record(study)

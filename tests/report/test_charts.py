@@ -5,11 +5,13 @@ import math
 
 import pandas as pd
 import pytest
-from study_files import StudyFiles
 
+from study_files import StudyFiles
 from voxloss.report.comparison import compare
 from voxloss.report.figures.charts import cost_figure, cost_table, precision_recall_figure, round_numbers, volume_table
 from voxloss.report.record import open_record
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

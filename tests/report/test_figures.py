@@ -28,6 +28,8 @@ from voxloss.report.figures.slices import (
 from voxloss.report.record import open_record
 from voxloss.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ORIENTATIONS = {
     "RAS": np.diag([1.0, 2.0, 3.0, 1.0]),
     "LPS": np.diag([-1.0, -2.0, 3.0, 1.0]),
@@ -185,7 +187,6 @@ def test_a_run_without_prediction_or_history_is_drawn_as_such(tmp_path):
     assert curves_figure(record, comparison.losses, tmp_path) is None
 
 
-@pytest.mark.slow
 def test_missing_images_are_named(tmp_path):
     study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2).write(tmp_path / "study")
     for path in study.rglob("image.nii.gz"):

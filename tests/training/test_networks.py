@@ -43,6 +43,7 @@ def run(folder: Path, *overrides: str) -> TrainingJob:
     return TrainingJob(folder, config(*overrides), "mixed_focal", {}, 0, 0, CASES[:3], CASES[3:], CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [SEGRESNET, DYNUNET], ids=["SegResNet", "DynUNet"])
 def test_networks_of_monai_train_and_resume(tmp_path, chosen):
     check_network(*network_and_size(*chosen), 1, 3)

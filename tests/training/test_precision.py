@@ -44,7 +44,8 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills new memory by glibc's mallopt")
-def test_gradients_of_small_convolutions_do_not_read_memory_that_nobody_wrote():
+def test_gradients_of_small_convolutions_do_not_read_uninitialised_memory():
     result = subprocess.run([sys.executable, "-c", POISONED], capture_output=True, text=True)
     assert result.stdout.strip() == "checked", result.stderr[-2000:]

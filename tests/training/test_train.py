@@ -106,6 +106,7 @@ def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", voxloss.list_losses())
 def test_every_loss_lowers_itself_and_finds_the_ball(tmp_path, loss):
     settings = ["--augmentation.probability", "0", "--training.learning_rate", "3e-2", "--training.iterations", "6"]
@@ -261,6 +262,7 @@ def test_every_patch_of_a_training_is_augmented_by_a_seed_of_its_own(tmp_path):
     assert len(seeds) == len(set(seeds)) == 2 * 2 * 50 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--execution.compile=true", "--execution.channels_last=false"])
 def test_compiling_the_network_or_its_layout_changes_last_bits_only(tmp_path, option):
     size = ["--network.filters", "2", "--network.depth", "1", "--training.epochs", "1"]
