@@ -168,7 +168,7 @@ def test_channels_on_different_grids_are_refused(tmp_path):
     moved = np.eye(4)
     moved[1, 3] = 0.002
     second = write_nifti(tmp_path / "b.nii", grey(), moved)
-    with pytest.raises(InputError, match=r"b\.nii does not lie where a\.nii"):
+    with pytest.raises(InputError, match=r"b\.nii and a\.nii of the same case are at different positions"):
         read_image(Case("one", (first, second), None))
     moved[1, 3] = 0.0009
     write_nifti(second, grey(), moved)

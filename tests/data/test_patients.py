@@ -37,7 +37,7 @@ def test_cases_without_a_patient_are_alone():
     [
         ("case,person\n", "needs the columns case and patient; it has case, person"),
         ("", "needs the columns case and patient"),
-        ("case,patient\na,1\na,2\n", "row 3: case a is of patient 2 here, of 1 above"),
+        ("case,patient\na,1\na,2\n", "row 3: case a has patient 2 here, but 1 above"),
         ("case,patient\na,\n", "row 2: the patient is empty"),
         ("case,patient\n,1\n", "row 2: the case is empty"),
         (None, "does not exist"),

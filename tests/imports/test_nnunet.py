@@ -185,10 +185,12 @@ FAULTS = {
     "a case in two folds": (
         {"cases": {**CASES, 1: ("case_001", "case_004")}}, None, "case case_001 is held out in fold 0 and in fold 1",
     ),
-    "another configuration": ({"plans": "nnUNetPlans__2d"}, None, "is of nnUNetPlans__2d, but .* of nnUNetPlans__3d"),
+    "another configuration": (
+        {"plans": "nnUNetPlans__2d"}, None, "has results of nnUNetPlans__2d, but .* of nnUNetPlans__3d"
+    ),
     "another data set": (
         {}, lambda f: edit(f / "plans.json", lambda c: c.update(dataset_name="Dataset009_Spleen")),
-        "is of Dataset009_Spleen, but .* of Dataset004_Hippocampus",
+        "has results of Dataset009_Spleen, but .* of Dataset004_Hippocampus",
     ),
     "other labels": (
         {}, lambda f: edit(f / "dataset.json", lambda c: c.update(labels={"background": 0, "x": 1, "y": 2})),

@@ -131,7 +131,7 @@ def test_parameters_of_the_file_and_of_the_environment(tmp_path, monkeypatch):
     assert (record["loss"], record["parameters"]) == ("focal", {"gamma": 1.5, "alpha": 0.5})
     (tmp_path / "output" / "checkpoint_latest.pth").touch()
     monkeypatch.setenv("VOXLOSS_PARAMETERS", "{gamma: 2}")
-    with pytest.raises(ValueError, match=r"was begun with focal and the parameters .*1.5.* but is now"):
+    with pytest.raises(ValueError, match=r"began with focal and the parameters .*1.5.* but now has"):
         built(TRAINERS["nnUNetTrainerVoxlossFocal"], LABELS, tmp_path)
 
 

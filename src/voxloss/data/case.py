@@ -155,7 +155,7 @@ def write_label(path: Path, label: Labels, like: Path) -> None:
     source = open_nifti(like)
     shape, _ = volume_shape(like, source)
     if label.shape != shape:
-        raise InputError(f"a label of shape {label.shape} cannot lie on {like}, whose shape is {shape}")
+        raise InputError(f"a label of shape {label.shape} does not fit {like}, which has shape {shape}")
     if label.dtype.kind not in "iub" or (label.size and not 0 <= int(label.min()) <= int(label.max()) <= 255):
         raise InputError(f"a label of {label.dtype} values cannot be written to {path}: class indices are 0 to 255")
     header = type(source.header)()

@@ -66,7 +66,7 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{path} is a {type(image).__name__}, not a single-file NIfTI image")
     if image.get_data_dtype().kind not in "iufb":
-        raise InputError(f"{path} stores {image.get_data_dtype()} values where grey values or labels should be")
+        raise InputError(f"{path} stores {image.get_data_dtype()} values; grey values or labels are needed")
     return image
 
 
@@ -115,7 +115,7 @@ def check_same_geometry(path: Path, geometry: Geometry, reference_path: Path, re
     difference = np.abs(np.asarray(geometry.affine) - np.asarray(reference.affine)).max()
     if difference > GEOMETRY_TOLERANCE:
         raise InputError(
-            f"{path} does not lie where {reference_path.name} of the same case does: their affines differ "
+            f"{path} and {reference_path.name} of the same case are at different positions: their affines differ "
             f"by up to {difference:.3g} mm"
         )
 

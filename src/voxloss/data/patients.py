@@ -32,7 +32,7 @@ def read_patients(path: Path) -> dict[str, str]:
             raise InputError(f"{path}, row {number}: the {'patient' if case else 'case'} is empty")
         if patients.setdefault(case, patient) != patient:
             raise InputError(
-                f"{path}, row {number}: case {case} is of patient {patient} here, of {patients[case]} above"
+                f"{path}, row {number}: case {case} has patient {patient} here, but {patients[case]} above"
             )
     return patients
 

@@ -57,10 +57,10 @@ def check_unchanged(path: Path, record: dict[str, Any]) -> None:
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); delete it if this training is to begin anew") from None
+        raise ValueError(f"{path} is damaged ({error!r}); delete it to start this training again") from None
     now = {name: record[name] for name in before}
     if before != json.loads(json.dumps(now)):
         raise ValueError(
-            f"this training was begun with {before['loss']} and the parameters {before['parameters']}, but is now to "
-            f"have {now['loss']} with {now['parameters']}; give those again, or name another folder in nnUNet_results"
+            f"this training began with {before['loss']} and the parameters {before['parameters']}, but now "
+            f"has {now['loss']} with {now['parameters']}; use the first ones again, or another folder as nnUNet_results"
         )

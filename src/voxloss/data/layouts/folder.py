@@ -78,7 +78,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if is_nifti_name(path):
             if stem(path) in paths:
-                raise InputError(f"{path} and {paths[stem(path)].name} have the same name, so one must go")
+                raise InputError(
+                    f"{path} and {paths[stem(path)].name} have the same name; rename or remove one of them"
+                )
             paths[stem(path)] = path
     return paths
 
@@ -93,7 +95,7 @@ def declared_classes(classes: Mapping[str, int]) -> tuple[tuple[str, ...], dict[
         if not isinstance(value, int) or not 0 <= value <= MAX_LABEL_VALUE or values.count(value) > 1:
             raise InputError(f"each class needs a whole value of its own from 1 to {MAX_LABEL_VALUE}, not {value!r}")
     if not named:
-        raise InputError("classes names no class beside background")
+        raise InputError("`classes` has no class besides the background")
     return ("background", *named), {value: index for index, value in enumerate(values)}
 
 

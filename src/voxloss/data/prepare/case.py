@@ -218,7 +218,7 @@ def open_prepared(folder: Path) -> PreparedCase:
     expected = (description["channels"], *prepared.shape)
     types = (np.dtype(np.float32), np.dtype(np.uint8))
     if (image.shape, label.shape, image.dtype, label.dtype) != (expected, expected[1:], *types):
-        raise InputError(f"{folder} holds arrays of other shapes or types than its geometry.json tells")
+        raise InputError(f"{folder} has arrays of other shapes or types than its geometry.json says")
     return prepared
 
 

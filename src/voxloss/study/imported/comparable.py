@@ -17,13 +17,13 @@ def require_comparable(trainings: Sequence[Training], wanted: Sequence[int] | No
     first = trainings[0]
     for other in trainings[1:]:
         if other.dataset != first.dataset:
-            raise InputError(f"{other.folder} is of {other.dataset}, but {first.folder} of {first.dataset}")
+            raise InputError(f"{other.folder} has results of {other.dataset}, but {first.folder} of {first.dataset}")
         if (other.structures, other.ignore_label) != (first.structures, first.ignore_label):
             raise InputError(f"{other.folder} has other labels in its dataset.json than {first.folder}")
         if other.configuration != first.configuration:
             raise InputError(
-                f"{other.folder} is of {other.configuration}, but {first.folder} of {first.configuration}: what "
-                "differs would be credited to the losses; name the folders of one configuration"
+                f"{other.folder} has results of {other.configuration}, but {first.folder} of {first.configuration}: "
+                "what differs would be credited to the losses; name the folders of one configuration"
             )
     folds = sorted({fold for training in trainings for fold in training.folds} | set(wanted or ()))
     if not folds:
