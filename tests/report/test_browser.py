@@ -5,8 +5,8 @@ from urllib.parse import urlparse
 
 import pytest
 from browser import Watched, chromium, needs_browser
-from study_files import StudyFiles
 
+from study_files import StudyFiles
 from voxloss.report import build_report
 from voxloss.report.figures import scores as figures
 from voxloss.report.page.server import report_server
