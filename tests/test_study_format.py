@@ -156,9 +156,10 @@ def test_listing_runs_imports_no_torch(first_format):
     path.write_text(yaml.safe_dump(content))
     program = """
 import sys
-from voxloss.study.progress import progress
+from voxloss.study.progress import run_progress
 from voxloss.study.study import Study
-print(len(progress(Study.open(sys.argv[1]))), sys.modules.keys() & {"torch", "monai", "pandas", "matplotlib", "scipy"})
+heavy = {"torch", "monai", "pandas", "matplotlib", "scipy"}
+print(len(run_progress(Study.open(sys.argv[1]))), sys.modules.keys() & heavy)
 """
     result = subprocess.run([sys.executable, "-c", program, first_format], capture_output=True, text=True, check=True)
     assert result.stdout.split(maxsplit=1) == ["120", "set()\n"]

@@ -13,7 +13,7 @@ from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.study.lock import locked
-from voxloss.study.progress import progress, run_seconds_left, study_seconds_left
+from voxloss.study.progress import run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.study import Study, write_study
 
 HEADER = "epoch,train_loss,validation_loss,validation_dice,not_predicted,learning_rate,gradient_shares,seconds"
@@ -50,12 +50,12 @@ def train(study, place, state, epochs, epoch_seconds, **details):
 
 def shown(study):
     stream = io.StringIO()
-    Console(file=stream, width=100).print(status_view(study, progress(study)))
+    Console(file=stream, width=100).print(status_view(study, run_progress(study)))
     return stream.getvalue()
 
 
 def test_nothing_has_begun(study):
-    assert [one.state for one in progress(study)] == ["pending"] * 4
+    assert [one.state for one in run_progress(study)] == ["pending"] * 4
     text = shown(study)
     assert "0 of 4 runs finished." in text and "left" not in text
 
@@ -64,7 +64,7 @@ def test_a_running_study(study):
     train(study, 0, "done", 10, 3.0, seconds=34.0)
     train(study, 1, "running", 4, 5.0)
     with locked(study.folder):
-        runs = progress(study)
+        runs = run_progress(study)
         assert run_seconds_left(runs[1], 10) == 30.0  # six epochs of five seconds
         # 26 epochs of 50/14 s, and three predictions of 4 s, two runs at a time
         assert study_seconds_left(runs, 10, 2) == pytest.approx((26 * 50 / 14 + 3 * 4) / 2)
@@ -75,7 +75,7 @@ def test_a_running_study(study):
 
 def test_a_run_whose_process_is_gone_is_pending(study):
     train(study, 1, "running", 4, 5.0)
-    assert progress(study)[1].state == "pending"
+    assert run_progress(study)[1].state == "pending"
     text = " ".join(shown(study).split())
     assert "pending 4/10" in text and "left after it is resumed (no process is running it now)." in text
 

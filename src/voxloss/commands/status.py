@@ -20,12 +20,12 @@ def status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from voxloss.commands.display.status_view import status_view, watch
-    from voxloss.study.progress import progress
+    from voxloss.study.progress import run_progress
     from voxloss.study.study import Study
 
     study, console = Study.open(arguments.study), Console()
     if console.file.isatty() and not arguments.once and study.is_locked():
         watch(lambda: Study.open(arguments.study), console)
     else:
-        console.print(status_view(study, progress(study)))
+        console.print(status_view(study, run_progress(study)))
     return 0

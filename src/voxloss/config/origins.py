@@ -26,7 +26,7 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
     path = config_path(source)
     written = _comments(path.read_text(encoding="utf-8"))
     otherwise = f"preset {source}" if str(source) in preset_names() else path.name
-    given = {match[1] for text in overrides if (match := re.match(r"--([\w.]+)", text))}
+    overridden = {match[1] for text in overrides if (match := re.match(r"--([\w.]+)", text))}
     lines: list[str] = []
     for section, values in to_plain(config).items():
         if isinstance(values, dict):
@@ -35,7 +35,7 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
         else:
             leaves = {section: (section, values)}
         for key, (name, value) in leaves.items():
-            origin = "given" if key in given or section in given else written.get(key, DEFAULT)
+            origin = "given" if key in overridden or section in overridden else written.get(key, DEFAULT)
             flow = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
             text = f"{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
             lines.append(f"{text:<{COLUMN}}  # {origin or otherwise}")

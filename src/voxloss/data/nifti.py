@@ -194,12 +194,12 @@ def count_values(piece: Labels, counts: Counter[int]) -> None:
     if high - low < 16:  # comparing is twenty times faster than binning, and most masks have few values
         counts.update({value: int(np.count_nonzero(piece == value)) for value in range(low, high + 1)})
     elif high - low < 2**20:
-        found = np.bincount(piece.astype(np.int64) - low)
-        values = np.flatnonzero(found)
-        counts.update({int(value) + low: int(found[value]) for value in values})
+        numbers = np.bincount(piece.astype(np.int64) - low)
+        values = np.flatnonzero(numbers)
+        counts.update({int(value) + low: int(numbers[value]) for value in values})
     else:
-        values, found = np.unique(piece, return_counts=True)
-        counts.update({int(value): int(number) for value, number in zip(values, found, strict=True)})
+        values, numbers = np.unique(piece, return_counts=True)
+        counts.update({int(value): int(number) for value, number in zip(values, numbers, strict=True)})
 
 
 def _proxy(image: "nibabel.Nifti1Image") -> "ArrayProxy":

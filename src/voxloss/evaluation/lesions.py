@@ -9,14 +9,14 @@ from voxloss.utilities.arrays import Mask
 class LesionMatch(NamedTuple):
     """Numbers of lesions of two masks.
 
-    `found` counts the reference's lesions that share a voxel with the prediction, `right` the prediction's lesions that
-    share a voxel with the reference.
+    `detected` counts the lesions of the reference that share a voxel with the prediction, `matching` those of the
+    prediction that share a voxel with the reference.
     """
 
     in_reference: int
-    found: int
+    detected: int
     in_prediction: int
-    right: int
+    matching: int
 
 
 def match_lesions(reference: Mask, prediction: Mask) -> LesionMatch:
@@ -31,6 +31,6 @@ def match_lesions(reference: Mask, prediction: Mask) -> LesionMatch:
         reference: Mask of bool, of any shape.
         prediction: Mask of bool of the same shape.
     """
-    in_reference, found = count_touched(reference, prediction)
-    in_prediction, right = count_touched(prediction, reference)
-    return LesionMatch(in_reference, found, in_prediction, right)
+    in_reference, detected = count_touched(reference, prediction)
+    in_prediction, matching = count_touched(prediction, reference)
+    return LesionMatch(in_reference, detected, in_prediction, matching)

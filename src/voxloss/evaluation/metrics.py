@@ -198,8 +198,8 @@ def case_scores(
 def _of_masks(reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, float]:
     lesions = match_lesions(reference, prediction)
     values = {
-        "lesion_recall": _ratio(lesions.found, lesions.in_reference),
-        "lesion_precision": _ratio(lesions.right, lesions.in_prediction),
+        "lesion_recall": _ratio(lesions.detected, lesions.in_reference),
+        "lesion_precision": _ratio(lesions.matching, lesions.in_prediction),
     }
     if lesions.in_reference and lesions.in_prediction:
         distances = surface_distances(reference, prediction, spacing_mm)

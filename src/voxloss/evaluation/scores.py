@@ -184,7 +184,7 @@ def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
     # Dice is defined as soon as one of the two masks has the class.
     dice_defined = pd.MultiIndex.from_frame(filled.loc[(filled["metric"] == "dice") & (filled["status"] == "ok"), unit])
     in_either = pd.MultiIndex.from_frame(filled[unit]).isin(dice_defined)
-    lost = needs_prediction.astype(bool) & (filled["status"] == "undefined") & in_either
+    of_empty_prediction = needs_prediction.astype(bool) & (filled["status"] == "undefined") & in_either
 
     undefined_recall = (filled["metric"] == "recall") & (filled["status"] == "undefined")
     structure = ["dataset", "case", "class"]
@@ -192,7 +192,7 @@ def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
         pd.MultiIndex.from_frame(filled.loc[undefined_recall, structure])
     )
     failed = (filled["status"] == "failed") & ~(needs_reference.astype(bool) & no_structure)
-    filled["value"] = filled["value"].mask(lost | failed, worst)
+    filled["value"] = filled["value"].mask(of_empty_prediction | failed, worst)
     return filled
 
 

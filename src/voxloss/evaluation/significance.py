@@ -94,11 +94,11 @@ def _bootstrap_interval(values: Float64s) -> tuple[float, float]:
         return np.nan, np.nan
     if (values == values[0]).all():
         return float(values[0]), float(values[0])
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=1000, confidence_level=CONFIDENCE, method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _unit_values(group: pd.DataFrame, over: str) -> Float64s:

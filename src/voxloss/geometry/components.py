@@ -78,10 +78,10 @@ def bounding_box(mask: AnyArray) -> Box | None:
 
 def enclosing_box(boxes: Iterable[Box | None]) -> Box | None:
     """Return the smallest box around several boxes; None without any. A None among them is ignored."""
-    given = [box for box in boxes if box is not None]
-    if not given:
+    present = [box for box in boxes if box is not None]
+    if not present:
         return None
-    return tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in zip(*given, strict=True))
+    return tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in zip(*present, strict=True))
 
 
 def class_boxes(label_maps: Sequence[Labels], n_classes: int) -> list[Box]:

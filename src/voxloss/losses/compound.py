@@ -101,11 +101,11 @@ class Compound(Loss):
         nn.Module.__init__(self)
         if not losses or isinstance(losses, str):
             raise ValueError(f"Compound needs a list of losses, received {losses!r}")
-        given = [loss for loss in losses if not isinstance(loss, str)]
-        for loss in given:
+        instances = [loss for loss in losses if not isinstance(loss, str)]
+        for loss in instances:
             if not isinstance(loss, Loss):
                 raise TypeError(f"Compound takes losses of voxloss or their names, received {type(loss).__name__}")
-        reading = _agreed(given) if given else {}
+        reading = _agreed(instances) if instances else {}
         self.losses = nn.ModuleList(get_loss(loss, **reading) if isinstance(loss, str) else loss for loss in losses)
         self.weights = (1.0,) * len(self.losses) if weights is None else weights
 

@@ -107,9 +107,9 @@ SYMBOLS = (
 
 def symbols_of(equation: str, defined: dict[str, str]) -> dict[str, str]:
     """Return the symbols of an equation and their meanings: those in `defined` first, then those used in meanings."""
-    found, text = dict(defined), " ".join([equation, *defined.values()])
+    meanings, text = dict(defined), " ".join([equation, *defined.values()])
     for symbol in SYMBOLS:  # each meaning uses only symbols below it
-        if symbol.name not in found and re.search(symbol.pattern, text):
-            found[symbol.name] = symbol.meaning
+        if symbol.name not in meanings and re.search(symbol.pattern, text):
+            meanings[symbol.name] = symbol.meaning
             text += " " + symbol.meaning
-    return found
+    return meanings

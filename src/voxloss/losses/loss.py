@@ -243,12 +243,12 @@ def _arguments(loss: type[Loss]) -> dict[str, Argument]:
     shared = [field.name for field in dataclasses.fields(Loss)]
     types, annotated = get_type_hints(loss), get_type_hints(loss, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(loss)}
-    found = {}
+    arguments = {}
     for name in [*(name for name in fields if name not in shared), *shared]:
         default = fields[name].default
         default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        found[name] = Argument(types[name], check_of(annotated[name]), default, name in shared)
-    return found
+        arguments[name] = Argument(types[name], check_of(annotated[name]), default, name in shared)
+    return arguments
 
 
 def _documentation(loss: type[Loss], docstring: str, title: str) -> Documentation:

@@ -30,19 +30,19 @@ def read_parameters(loss: str, folder: Path | None) -> dict[str, Any]:
     return parameters | _mapping(os.environ.get(VARIABLE), VARIABLE)
 
 
-def _mapping(given: Any, source: str) -> dict[str, Any]:
-    if isinstance(given, str):
+def _mapping(value: Any, source: str) -> dict[str, Any]:
+    if isinstance(value, str):
         import yaml  # optional: voxloss without its bench extra does not install PyYAML
 
         try:
-            given = yaml.safe_load(given)
+            value = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from None
-    if given is None:
+    if value is None:
         return {}
-    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"{source} must be a mapping of names to values, received {given!r}")
-    return given
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{source} must be a mapping of names to values, received {value!r}")
+    return value
 
 
 def check_unchanged(path: Path, record: dict[str, Any]) -> None:

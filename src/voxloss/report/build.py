@@ -12,7 +12,7 @@ from voxloss.report.record import open_record
 from voxloss.report.summary import summary_sentence
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
-from voxloss.report.tables.main import primary_first, scores_caption, scores_table
+from voxloss.report.tables.main import main_table, primary_first, scores_caption
 from voxloss.report.tables.verdict import verdict_table
 from voxloss.utilities.files import atomic_folder
 
@@ -46,7 +46,7 @@ def print_tables(study: Path, console: Console) -> None:
     record = open_record(Path(study))
     comparison = compare(record)
     for class_name in primary_first(comparison):
-        table = scores_table(comparison, [class_name])
+        table = main_table(comparison, [class_name])
         console.print(to_console(table))
         for note in table.notes:
             console.print(Text(note, style="dim"))

@@ -20,7 +20,7 @@ from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
-from voxloss.report.tables.main import further_table, primary_first, scores_table
+from voxloss.report.tables.main import further_table, main_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.verdict import stability_table, verdict_table
 from voxloss.utilities.errors import InputError
@@ -30,7 +30,7 @@ VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
 
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
     """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
-    scores = NamedTable("table1_scores", scores_table(comparison, comparison.classes))
+    scores = NamedTable("table1_scores", main_table(comparison, comparison.classes))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)

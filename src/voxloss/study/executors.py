@@ -52,11 +52,11 @@ def execute_locally(
         # When one process of a pool is killed the others end with it, so each run at work then is tried alone.
         batch = remaining or [suspects.pop(0)]
         alone = not remaining
-        lost = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll, stopping)
-        at_work = [run for run in lost if study.status(run).state == "running"]
-        if lost and not at_work and len(lost) == len(batch):
+        unfinished = _one_pool(study, batch, 1 if alone else execution.parallel, threads, changed, poll, stopping)
+        at_work = [run for run in unfinished if study.status(run).state == "running"]
+        if unfinished and not at_work and len(unfinished) == len(batch):
             raise InputError("The processes that execute runs crash on start, possibly out of memory.")
-        remaining = [run for run in lost if run not in at_work]
+        remaining = [run for run in unfinished if run not in at_work]
         if alone:
             for run in at_work:
                 record_failure(study, run)
@@ -84,7 +84,7 @@ def _one_pool(
         initializer=_start_worker,
         initargs=(stop, threads, os.getpid()),
     )
-    lost: list[Run] = []
+    unfinished: list[Run] = []
     try:
         # Both are inherited by the workers: Ctrl-C reaches this process, which sets `stop`.
         with _interrupts_ignored(), short_spinning():
@@ -96,7 +96,7 @@ def _one_pool(
                 try:
                     changed(run, future.result())
                 except BrokenProcessPool:
-                    lost.append(run)
+                    unfinished.append(run)
             poll()
     except BaseException:
         stop.set()
@@ -104,7 +104,7 @@ def _one_pool(
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
-    return lost
+    return unfinished
 
 
 @contextmanager

@@ -34,13 +34,13 @@ class RunProgress:
         return tuple(epoch.seconds for epoch in self.epochs)
 
 
-def progress(study: Study) -> list[RunProgress]:
+def run_progress(study: Study) -> list[RunProgress]:
     """Every run of the study as its files say now."""
     at_work = study.is_locked()
-    return [_run_progress(study, run, at_work) for run in study.runs()]
+    return [_progress_of(study, run, at_work) for run in study.runs()]
 
 
-def _run_progress(study: Study, run: Run, at_work: bool) -> RunProgress:
+def _progress_of(study: Study, run: Run, at_work: bool) -> RunProgress:
     status = study.status(run)
     # What the process of an earlier `voxloss run` left is taken up by the next one.
     state: State = "pending" if status.state == "running" and not at_work else status.state

@@ -94,13 +94,15 @@ def check_network(setting: NetworkConfig, size: Size | None, channels: int | Non
 def _imported(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        attribute = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"network.name must be unet3d or an import path such as monai.networks.nets.SegResNet; "
             f"{path!r} cannot be imported ({error})."
         ) from error
-    if not callable(found):
-        raise InputError(f"network.name {path} is a {type(found).__name__}, which cannot be called to build a network.")
-    network: Callable[..., Any] = found
+    if not callable(attribute):
+        raise InputError(
+            f"network.name {path} is a {type(attribute).__name__}, which cannot be called to build a network."
+        )
+    network: Callable[..., Any] = attribute
     return network

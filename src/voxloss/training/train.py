@@ -64,7 +64,7 @@ def train(
     trainee = _Trainee.make(job, channels, device)
     network, optimizer = trainee.network, trainee.optimizer
     schedule = _Schedule(job.config, optimizer)
-    progress = _Progress.resume(job.folder, network, optimizer, schedule, device)
+    progress = _State.resume(job.folder, network, optimizer, schedule, device)
     batches = training_batches(job, progress.epoch, device)
     validation = validation_batches(job)
     events = Events(job.folder, progress.epoch)
@@ -152,7 +152,7 @@ class _Schedule:
 
 
 @dataclass
-class _Progress:
+class _State:
     """The state of a run: finished epochs, its history, and the best value for the selection of weights."""
 
     epoch: int
@@ -167,7 +167,7 @@ class _Progress:
         optimizer: torch.optim.Optimizer,
         schedule: _Schedule,
         device: torch.device,
-    ) -> "_Progress":
+    ) -> "_State":
         if not (folder / "checkpoint.pt").exists():
             return cls(0, math.inf, [])
         state = load_state(folder / "checkpoint.pt", device)
@@ -200,7 +200,7 @@ class _Progress:
         write_history(folder / "history.csv", self.history)
 
 
-def _select(job: TrainingJob, network: torch.nn.Module, progress: _Progress, loss: float, dice: float) -> None:
+def _select(job: TrainingJob, network: torch.nn.Module, progress: _State, loss: float, dice: float) -> None:
     """Keep the weights if they are the best so far by the study's measure; those of the first epoch are always kept."""
     selection = job.config.training.selection
     if selection == "last":
@@ -280,9 +280,10 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
     there, predicted = confusion.sum(1), confusion.sum(0)
     dice = 2 * confusion.diagonal()[1:] / (there + predicted)[1:]  # NaN for a class in neither, which does not count
-    lost = [name for name, n, found in zip(classes, there.tolist(), predicted.tolist(), strict=True) if n and not found]
+    counts = zip(classes, there.tolist(), predicted.tolist(), strict=True)
+    never_predicted = [name for name, in_labels, in_prediction in counts if in_labels and not in_prediction]
     return {
         "validation_loss": total / len(batches),
         "validation_dice": float(dice.nanmean()),
-        "not_predicted": "; ".join(lost),
+        "not_predicted": "; ".join(never_predicted),
     }

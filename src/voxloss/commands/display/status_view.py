@@ -11,7 +11,7 @@ from rich.text import Text
 
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
-from voxloss.study.progress import RunProgress, progress, run_seconds_left, study_seconds_left
+from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
@@ -79,7 +79,7 @@ def watch(study_folder: Callable[[], Study], console: Console, seconds: float = 
     with Live(console=console, auto_refresh=False) as live:
         while True:
             study = study_folder()
-            runs = progress(study)
+            runs = run_progress(study)
             live.update(status_view(study, runs), refresh=True)
             if not study.is_locked():
                 return

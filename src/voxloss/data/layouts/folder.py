@@ -106,8 +106,8 @@ def found_classes(cases: Iterable[Case]) -> tuple[tuple[str, ...], dict[int, int
     """
     labels = [case.label for case in cases if case.label is not None]
     with ThreadPoolExecutor(2) as pool:
-        found = [values for values in pool.map(_values, labels) if values is not None]
-    values = sorted(set().union(*found) - {0})
+        values_by_mask = [values for values in pool.map(_values, labels) if values is not None]
+    values = sorted(set().union(*values_by_mask) - {0})
     if not values:
         where = labels[0].parent if labels else "the data set"
         raise InputError(f"no mask of {where} that can be read holds a value other than 0, so there is no class")

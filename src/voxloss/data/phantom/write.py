@@ -177,10 +177,10 @@ def _claim(root: Path, description: dict[str, Any]) -> None:
         raise InputError(f"{root} is a file, not a folder for phantom cases")
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            claim = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path} cannot be read as JSON: {error}") from error
-        if found != description:
+        if claim != description:
             raise InputError(f"{root} holds another phantom (see {path}); choose another folder or remove it")
     elif root.is_dir() and any(not entry.name.startswith(".partial-") for entry in root.iterdir()):
         raise InputError(f"{root} is not empty and holds no phantom (no PHANTOM.json); choose another folder")

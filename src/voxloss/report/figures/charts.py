@@ -133,9 +133,9 @@ def round_numbers(low: float, high: float) -> list[float]:
     """Return a few round numbers between two positive ones, for a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for leading in ((1,), (1, 3), (1, 2, 5)):
-        found = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]
-        if len(found) >= 3:
-            return found
+        numbers = [first * 10.0**power for power in powers for first in leading if low <= first * 10.0**power <= high]
+        if len(numbers) >= 3:
+            return numbers
     return [float(value) for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
 
 

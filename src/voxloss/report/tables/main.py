@@ -14,7 +14,7 @@ def primary_first(comparison: Comparison) -> list[str]:
     return sorted(comparison.classes, key=lambda name: name != comparison.primary_class)
 
 
-def scores_table(comparison: Comparison, classes: Sequence[str]) -> Table:
+def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
     """Return a table like the paper's Table 1 (or 3) for some classes; it always has the primary metric."""
     title = f"Scores of {classes[0]}" if len(classes) == 1 else "Scores"
     wanted = {*OVERLAP_METRICS, comparison.primary_metric}

@@ -13,7 +13,7 @@ from voxloss.evaluation.scores import score_table
 from voxloss.study.imported.comparable import require_comparable
 from voxloss.study.imported.nnunet_results import Training, find_trainings, read_training
 from voxloss.study.imported.nnunet_scores import Places, Progress, label_values, rarest, training_rows, unreadable
-from voxloss.study.imported.write import Imported, Summary, require_free, write_imported
+from voxloss.study.imported.write import ImportCounts, Imported, require_free, write_imported
 from voxloss.utilities.errors import InputError
 
 
@@ -26,7 +26,7 @@ def import_nnunet(
     images: Path | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     progress: Progress = lambda *_: None,
-) -> Summary:
+) -> ImportCounts:
     """Read the fold validations of several trainers and write them as a study that `voxloss report` reads.
 
     Where predictions and references are there as NIfTI files, every metric is computed from them on their own grid, and

@@ -169,14 +169,14 @@ def _structures(dataset: dict[str, Any], path: Path) -> tuple[tuple[Structure, .
     """Labels and regions by nnU-Net's rules: regions as soon as one of them has several values."""
     labels = dataset.get("labels")
     try:
-        values = {name: _values(given) for name, given in labels.items()}  # type: ignore[union-attr]
+        values = {name: _values(entry) for name, entry in labels.items()}  # type: ignore[union-attr]
         ignore = values.pop("ignore", None)
-        regions = any(len(given) > 1 for given in values.values())
+        regions = any(len(entry) > 1 for entry in values.values())
         structures = []
-        for name, given in values.items():
-            if set(given) != {0}:
+        for name, entry in values.items():
+            if set(entry) != {0}:
                 as_tuple = regions and isinstance(labels[name], list)  # type: ignore[index]
-                structures.append(Structure(name, given, str(given) if as_tuple else str(given[0])))
+                structures.append(Structure(name, entry, str(entry) if as_tuple else str(entry[0])))
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{path}: labels should map names to values or lists of values ({error!r})") from None
     if not structures:
@@ -186,8 +186,8 @@ def _structures(dataset: dict[str, Any], path: Path) -> tuple[tuple[Structure, .
     return tuple(structures), None if ignore is None else ignore[0]
 
 
-def _values(given: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in given) if isinstance(given, list) else (int(given),)
+def _values(entry: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in entry) if isinstance(entry, list) else (int(entry),)
 
 
 def _read_summary(path: Path, structures: Sequence[Structure], ending: str) -> dict[str, Validated]:

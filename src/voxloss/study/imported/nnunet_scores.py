@@ -41,8 +41,8 @@ class Places:
         """The image files of a case, CASE_0000 and so on; empty where there are none."""
         folders = [self.images] if self.images is not None else _of_variable("nnUNet_raw", training.dataset, "imagesTr")
         pattern = f"_[0-9][0-9][0-9][0-9]{training.file_ending}"
-        found = [sorted(folder.glob(f"{_literal(case)}{pattern}")) for folder in folders]
-        return found[0] if found and is_nifti_name(Path(f"x{training.file_ending}")) else []
+        matches = [sorted(folder.glob(f"{_literal(case)}{pattern}")) for folder in folders]
+        return matches[0] if matches and is_nifti_name(Path(f"x{training.file_ending}")) else []
 
 
 def _literal(name: str) -> str:

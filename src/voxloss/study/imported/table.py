@@ -9,7 +9,7 @@ from voxloss.config.schema import ComparisonConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.evaluation.scores import COLUMNS, complete_check, score_table
-from voxloss.study.imported.write import Imported, Summary, require_free, write_imported
+from voxloss.study.imported.write import ImportCounts, Imported, require_free, write_imported
 from voxloss.utilities.errors import InputError
 
 REQUIRED = ("loss", "case", "metric", "value")
@@ -18,7 +18,7 @@ DEFAULTS = {"class": "structure", "fold": "0", "seed": "0"}
 PRIMARY_METRICS = ComparisonConfig.__annotations__["primary_metric"].__args__
 
 
-def import_table(path: Path, study: Path, columns: str | None = None, primary_class: str | None = None) -> Summary:
+def import_table(path: Path, study: Path, columns: str | None = None, primary_class: str | None = None) -> ImportCounts:
     """Read a long table, one row per loss, case and metric, and write it as a study that `voxloss report` reads.
 
     The columns loss, case, metric and value are needed; class, fold, seed, dataset and status may be there, and others

@@ -39,8 +39,8 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What was imported, as a sentence. note: what the scores lack; None where nothing."""
+class ImportCounts:
+    """Numbers of what was imported, which print as a sentence. `note` says what the scores lack; None: nothing."""
 
     losses: int
     folds: int
@@ -67,7 +67,7 @@ def require_free(study: Path) -> None:
         raise InputError(f"{study} is not empty and not an earlier import; name another folder with --study")
 
 
-def write_imported(study: Path, imported: Imported, note: str | None = None) -> Summary:
+def write_imported(study: Path, imported: Imported, note: str | None = None) -> ImportCounts:
     """Write the study's folder, whole or not at all; an earlier import in its place is replaced, with its report."""
     require_free(study)
     scores = imported.scores
@@ -112,7 +112,7 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
                 imported=dict(imported.origin),
             )
         )
-    return Summary(len(imported.keys), sum(map(bool, folds)), len(seeds), len(case_folds), note)
+    return ImportCounts(len(imported.keys), sum(map(bool, folds)), len(seeds), len(case_folds), note)
 
 
 def _text(value: Any) -> str:
