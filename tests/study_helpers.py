@@ -1,8 +1,13 @@
 """A study small enough for tests: four phantom cases, two folds, two losses."""
 
+import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+
+from voxloss.commands.main import run_command
 
 TINY = [
     "--splits.folds", "2",
@@ -17,6 +22,19 @@ TINY = [
 def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     """Run `voxloss ARGUMENTS` as a user would and return what it printed."""
     return subprocess.run(voxloss(*arguments), capture_output=True, text=True, timeout=300, **options)
+
+
+def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """As `command`, in this process, which has imported everything already."""
+    words, handler = list(map(str, arguments)), signal.getsignal(signal.SIGTERM)
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as errors, chdir(cwd or Path.cwd()):
+        try:
+            status = run_command(words)
+        except SystemExit as end:  # of the parser
+            status = end.code
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # a command sets its own
+    return subprocess.CompletedProcess(words, status, out.getvalue(), errors.getvalue())
 
 
 def voxloss(*arguments: object) -> list[str]:

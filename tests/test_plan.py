@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from study_helpers import TINY, command
+from study_helpers import TINY, call
 from voxloss.config.files import load_config
 from voxloss.study import plan as module
 from voxloss.study.create import open_study
@@ -91,10 +91,10 @@ def test_advice_where_memory_is_short(phantom):
 
 @pytest.mark.slow
 def test_the_command(phantom):
-    result = command("plan", "demo", "--data", phantom, "--losses", "dice", *TINY)
+    result = call("plan", "demo", "--data", phantom, "--losses", "dice", *TINY)
     assert result.returncode == 0, result.stderr
     assert "2: 1 loss × 2 folds × 1 seed" in result.stdout and "4 steps per run" in result.stdout
-    wrong = command("plan", "demo", "--data", phantom / "nowhere")
+    wrong = call("plan", "demo", "--data", phantom / "nowhere")
     assert wrong.returncode == 2 and "nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from study_helpers import assert_only_prepared_cases, command, tiny_run, voxloss
+from study_helpers import assert_only_prepared_cases, call, command, tiny_run, voxloss
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.lock import locked
@@ -94,7 +94,7 @@ def test_predict_gives_what_the_run_gave_its_own_case(tiny_study, phantom, tmp_p
     run = tiny_study / "runs" / "dice" / "fold-0" / "seed-0"
     own = sorted((run / "predictions").iterdir())[0]
     image = phantom / own.name.removesuffix(".nii.gz") / "imaging.nii.gz"
-    result = command("predict", run, image, "--output", tmp_path)
+    result = call("predict", run, image, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     again = nibabel.load(tmp_path / "imaging.nii.gz")
     np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(nibabel.load(own).dataobj))
@@ -153,13 +153,13 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
 
 def test_losses_and_seeds_can_be_added_and_nothing_else_changed(own_study, phantom):
     folder = own_study
-    result = command(*tiny_run(phantom, folder, "--losses", "{}", "--training.epochs", "3"))
+    result = call(*tiny_run(phantom, folder, "--losses", "{}", "--training.epochs", "3"))
     assert result.returncode == 2
     arguments = [word if word != "dice,mixed_focal" else "dice,focal" for word in tiny_run(phantom, folder)]
-    result = command(*arguments, "--training.epochs", "3")
+    result = call(*arguments, "--training.epochs", "3")
     assert result.returncode == 2
     assert "training.epochs = 2, not 3" in result.stderr
-    result = command(*arguments, "--folds", "1")
+    result = call(*arguments, "--folds", "1")
     assert result.returncode == 0, result.stderr
     states = {key: status.state for key, status in statuses(folder).items()}
     assert states["focal", 1, 0] == "done"
@@ -169,7 +169,7 @@ def test_losses_and_seeds_can_be_added_and_nothing_else_changed(own_study, phant
 
 def test_a_diverged_run_is_a_result_and_the_study_goes_on(phantom, tmp_path):
     folder = tmp_path / "study"
-    result = command(*tiny_run(phantom, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
+    result = call(*tiny_run(phantom, folder, "--losses", "cross_entropy,dice", "--training.learning_rate", "1e30",
                                "--training.iterations", "6"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     states = statuses(folder)
@@ -179,18 +179,18 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(phantom, tmp_path):
     scores = read_scores(folder / "scores.csv")
     assert (scores[scores.status == "failed"]["value"].isna()).all()
     assert len(scores) == 2 * 4 * 2 * len(METRICS)
-    assert "diverged" in command("status", folder).stdout
+    assert "diverged" in call("status", folder).stdout
 
 
 def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(phantom, tmp_path):
     folder = tmp_path / "study"
-    result = command(*tiny_run(phantom, folder, "--losses", "cross_entropy", "--training.epochs", "12",
+    result = call(*tiny_run(phantom, folder, "--losses", "cross_entropy", "--training.epochs", "12",
                                "--training.learning_rate", "0.03", "--patches.foreground_share", "0"))  # fmt: skip
     assert result.returncode == 0, result.stderr
     ended = statuses(folder)["cross_entropy", 0, 0]
     assert ended.state == "done"
     assert "tumour" in ended.collapsed
-    assert "cross_entropy, fold 0, seed 0: tumour was never predicted" in command("status", folder).stdout
+    assert "cross_entropy, fold 0, seed 0: tumour was never predicted" in call("status", folder).stdout
     scores = read_scores(folder / "scores.csv")
     recall = scores[(scores["class"] == "tumour") & (scores.metric == "recall") & (scores.fold == 0)]
     assert (recall["value"] == 0).all()
@@ -250,21 +250,21 @@ def test_another_network_by_its_import_path(phantom, tmp_path):
     """From training to a new image's mask; a wrong path leaves nothing behind."""
     folder = tmp_path / "study"
     chosen = ["--losses", "dice", "--network.arguments", "{init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}"]
-    wrong = command(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
+    wrong = call(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
     assert wrong.returncode == 2 and "cannot be imported" in wrong.stderr and not folder.exists()
-    result = command(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
+    result = call(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegResNet"))
     assert result.returncode == 0, result.stderr
     assert {status.state for status in statuses(folder).values()} == {"done"}
     image = sorted(phantom.glob("case_*/imaging.nii.gz"))[0]
     run = folder / "runs" / "dice" / "fold-0" / "seed-0"
-    result = command("predict", run, image, "--output", tmp_path / "masks")
+    result = call("predict", run, image, "--output", tmp_path / "masks")
     assert result.returncode == 0, result.stderr
     assert nibabel.load(tmp_path / "masks" / image.name).shape == nibabel.load(image).shape
 
 
 def test_a_second_process_on_the_same_study_is_turned_away(own_study, phantom):
     with locked(own_study):
-        result = command(*tiny_run(phantom, own_study))
+        result = call(*tiny_run(phantom, own_study))
     assert result.returncode == 2
     assert "Another process is working" in result.stderr
 
@@ -282,7 +282,7 @@ def test_spoilt_data_get_one_sentence_and_leave_nothing(phantom, tmp_path, spoil
     spoilt, folder = tmp_path / "data", tmp_path / "study"
     shutil.copytree(phantom, spoilt)
     spoil(spoilt)
-    result = command(*tiny_run(spoilt, folder))
+    result = call(*tiny_run(spoilt, folder))
     assert result.returncode == 2
     assert named in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -320,7 +320,7 @@ def crop(path: Path) -> None:
     ],
 )
 def test_a_wrong_argument_gets_one_sentence_that_names_it(arguments, named, tmp_path):
-    result = command(*arguments, cwd=tmp_path)
+    result = call(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert named in result.stderr
     assert "Traceback" not in result.stderr
@@ -338,7 +338,7 @@ def test_what_is_wrong_is_found_before_hours_of_preparation(phantom, tmp_path):
         "5 folds need": ["--splits.folds", "5"],
     }
     for named, arguments in mistakes.items():
-        result = command(*tiny_run(phantom, tmp_path / "new" / "study", *arguments))
+        result = call(*tiny_run(phantom, tmp_path / "new" / "study", *arguments))
         assert result.returncode == 2
         assert named in result.stderr
         assert not list(tmp_path.iterdir())
@@ -347,7 +347,7 @@ def test_what_is_wrong_is_found_before_hours_of_preparation(phantom, tmp_path):
 def test_a_users_prepared_folder_survives_a_mistake(tmp_path):
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "mine.nii").write_text("mine")
-    assert command(*tiny_run(tmp_path / "no-data", tmp_path)).returncode == 2
+    assert call(*tiny_run(tmp_path / "no-data", tmp_path)).returncode == 2
     assert (tmp_path / "prepared" / "mine.nii").exists()
 
 
@@ -361,7 +361,7 @@ def test_what_a_killed_process_left_is_taken_up(phantom, tiny_study, tmp_path):
     before = (folder / "prepared" / "index.json").stat().st_mtime_ns
     entry = next(path for path in (folder / "prepared").iterdir() if path.is_dir())
     made = (entry / "image.npy").stat().st_mtime_ns
-    result = command(*tiny_run(phantom, folder, "--losses", "dice", "--folds", "0"))
+    result = call(*tiny_run(phantom, folder, "--losses", "dice", "--folds", "0"))
     assert result.returncode == 0, result.stderr
     assert not list(folder.rglob(".partial-*"))
     assert (entry / "image.npy").stat().st_mtime_ns == made
@@ -377,18 +377,18 @@ def test_predict_looks_at_all_images_before_it_writes_a_mask(tiny_study, phantom
         ([f"{image},{image}"], "1 channels per case; received 2"),
         ([image, phantom / "case_00001" / "imaging.nii.gz"], "Two images"),
     ):
-        result = command("predict", run, *images, "--output", tmp_path / "out")
+        result = call("predict", run, *images, "--output", tmp_path / "out")
         assert result.returncode == 2
         assert named in result.stderr
         assert not (tmp_path / "out").exists()
-    result = command("predict", run, image, "--output", image.parent)
+    result = call("predict", run, image, "--output", image.parent)
     assert "would overwrite its image" in result.stderr
 
 
 def test_a_folder_with_other_content_is_left_alone(phantom, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     for arguments in (tiny_run(phantom, tmp_path), ["demo", "--study", tmp_path]):
-        result = command(*arguments)
+        result = call(*arguments)
         assert result.returncode == 2
         assert "not empty" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

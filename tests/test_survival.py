@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from study_helpers import command, tiny_run, voxloss
+from study_helpers import call, command, tiny_run, voxloss
 from voxloss.commands.main import run_command
 from voxloss.evaluation.scores import read_scores
 from voxloss.training.checkpoint import load_state
@@ -72,7 +72,7 @@ def test_missing_and_damaged_files_are_rebuilt(phantom, tiny_study, own_study, p
     path = sorted(own_study.glob(place))[0]
     before = path.read_bytes()
     spoil(path)
-    assert run_command(list(map(str, tiny_run(phantom, own_study, report=path.name == "index.html")))) == 0
+    assert call(*tiny_run(phantom, own_study, report=path.name == "index.html")).returncode == 0
     if path.name != "index.html":
         assert path.read_bytes() == before
     again, weights = outcome(own_study)
@@ -109,7 +109,7 @@ def test_changed_images_are_not_mixed_in(phantom, own_study, tmp_path):
     case = entry.parent.name.rsplit("-", 1)[0]
     image = nibabel.load(moved / case / "imaging.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), moved / case / "imaging.nii.gz")
-    result = command(*tiny_run(moved, own_study))
+    result = call(*tiny_run(moved, own_study))
     assert result.returncode == 2
     assert f"the files of {case} are no longer those that it was prepared from" in result.stderr
 

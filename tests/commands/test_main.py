@@ -129,7 +129,7 @@ def test_check_exits_with_1_on_problems(capsys, tmp_path):
 def test_plan_exits_with_1_where_memory_is_short(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda *_: 1)
     write_phantom(tmp_path / "data", cases=4, seed=0, setting="small")
-    arguments = tiny_run(tmp_path / "data", tmp_path)[1:]
+    arguments = tiny_run(tmp_path / "data", tmp_path, report=True)[1:]
     place = arguments.index("--study")
     assert exit_status(list(map(str, ["plan", *arguments[:place], *arguments[place + 2 :]]))) == 1
     assert "not enough memory: " in capsys.readouterr().out

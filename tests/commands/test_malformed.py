@@ -112,7 +112,11 @@ FILES = {
     "image-nan": (IMAGE, rewrite(with_value(np.nan, np.float32)), ("1 values that are not finite",)),
     "image-infinite": (IMAGE, rewrite(with_value(-np.inf, np.float32)), ("not finite",)),
     "image-complex": (IMAGE, rewrite(lambda values: values.astype(np.complex64)), ("complex64",)),
-    "image-colours": (IMAGE, rewrite(lambda values: np.zeros(values.shape, RGB)), ("values where grey values",)),
+    "image-colours": (
+        IMAGE,
+        rewrite(lambda values: np.zeros(values.shape, RGB)),
+        ("grey values or labels are needed",),
+    ),
     "image-2d": (IMAGE, rewrite(lambda values: values[0]), ("shape (64, 64)", "three axes")),
     "image-5d": (IMAGE, rewrite(lambda values: values[..., None, None].repeat(2, 4)), ("three axes",)),
     "image-4-channels": (IMAGE, rewrite(lambda values: values[..., None].repeat(4, 3)), ("4 channels",)),

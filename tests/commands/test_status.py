@@ -101,21 +101,22 @@ def test_a_trained_run_is_predicting(study):
 
 def test_watching_ends_with_the_work(study):
     train(study, 0, "running", 2, 1.0)
-    ready, stop = threading.Event(), threading.Event()
+    ready, stop, stream = threading.Event(), threading.Event(), io.StringIO()
 
     def work():
         with locked(study.folder):
             ready.set()
-            stop.wait(10)
+            for _ in range(3000):  # until it has been shown
+                if "running 2/10" in stream.getvalue() or stop.wait(0.02):
+                    break
             study.write_status(study.runs()[0], state="done", epoch=10)
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert ready.wait(10)
-    threading.Timer(0.3, stop.set).start()
-    stream = io.StringIO()
+    assert ready.wait(60)
     watch(lambda: Study.open(study.folder), Console(file=stream, width=100, force_terminal=True), seconds=0.05)
-    worker.join(10)
+    stop.set()
+    worker.join(60)
     assert "running 2/10" in stream.getvalue() and "1 of 4 runs finished" in stream.getvalue()
 
 

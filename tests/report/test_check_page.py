@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from study_helpers import command
+from study_helpers import call
 from voxloss.data.check.check import check
 from voxloss.data.check.findings import Finding
 from voxloss.data.layouts import load_dataset
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
-    result = command("check", phantom, "--config", "demo", "--output", tmp_path / "out")
+    result = call("check", phantom, "--config", "demo", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "ready to run" in result.stdout
     assert "patches of 16 × 32 × 32 voxels" in result.stdout
@@ -35,9 +35,9 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "No problems found. The rarest class, tumour, fills one voxel in" in page
     assert "http" not in page.replace("http-equiv", "")
-    again = command("check", phantom, "--output", tmp_path / "out")  # over its own page, not over anything else
+    again = call("check", phantom, "--output", tmp_path / "out")  # over its own page, not over anything else
     assert again.returncode == 0
-    other = command("check", phantom, "--output", phantom)
+    other = call("check", phantom, "--output", phantom)
     assert other.returncode == 2
     assert "is not empty and is not a `check` report" in other.stderr
 
@@ -47,7 +47,7 @@ def test_what_must_be_fixed_gives_status_1(phantom, tmp_path):
     (tmp_path / "data" / "case_00001" / "imaging.nii.gz").unlink()
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_0000{number},same\n" for number in range(4)))
-    result = command("check", tmp_path / "data", "--patients", table, "--output", tmp_path / "out")
+    result = call("check", tmp_path / "data", "--patients", table, "--output", tmp_path / "out")
     assert result.returncode == 1
     assert "no image: case_00001" in result.stdout
     assert "4 scans of patient same" in result.stdout
