@@ -237,7 +237,7 @@ def test_the_headline_is_the_verdict(tmp_path):
     folds = scores.loc[dice, "fold"] % 2
     scores.loc[dice, "value"] = 0.5 + order + 0.2 * better * folds - 0.1 * better
     scores.to_csv(study / "scores.csv", index=False)
-    assert "the two losses are not distinguishable: this study could only detect" in headline(study).headline
+    assert "but it is not distinguishable from the other loss: this study could only detect" in headline(study).headline
     scores.loc[dice, "value"] = 0.5
     scores.to_csv(study / "scores.csv", index=False)
     assert headline(study).headline == "Both losses are equivalent (within 0.01) in mean DSC of tumour, about 0.500."

@@ -82,3 +82,4 @@ def test_names_and_messages_are_escaped(phantom):
     page = render_check(report)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 8
+    assert "Ready to run, with 1 warning. The rarest class" in page

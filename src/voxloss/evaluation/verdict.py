@@ -28,8 +28,8 @@ class Verdict:
             `worst_filled`.
         pairs: A row per two losses, the one with the higher mean first (`better`, `worse`): difference, half_width of
             its simultaneous 95 % interval, differ (the interval excludes 0) and same (it lies within ± margin).
-        tiers: The losses in tiers. The first loss of a tier is clearly worse than the first loss of the tier before;
-            no loss is clearly worse than the first loss of its own tier.
+        tiers: The losses in tiers. Every loss of a tier is clearly worse than the first loss of the tier before, and no
+            loss is clearly worse than the first loss of its own tier.
         detectable: The difference that such a study detects with a probability of 80 %.
         case_sd: Standard deviation of a loss's scores of cases, beyond the effects of its fold and of the case.
         run_sd: Standard deviation of a loss's fold means beyond the variation of its cases: run, seed, training set.

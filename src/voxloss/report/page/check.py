@@ -67,8 +67,10 @@ def _headline(report: Report) -> str:
         return f"{count_of(errors, 'problem')} must be fixed before a study."
     rarest = min(report.classes[1:], key=lambda item: item.voxel_fraction.median)
     share = rarest.voxel_fraction.median
+    warnings = sum(len(ids) for ids in grouped(report).get("warning", {}).values())
+    lead = f"Ready to run, with {count_of(warnings, 'warning')}." if warnings else "No problems found."
     return (
-        f"No problems found. The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} of the cases "
+        f"{lead} The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} of the cases "
         "that have it."
     )
 

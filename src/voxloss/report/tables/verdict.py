@@ -28,8 +28,8 @@ def verdict_sentence(verdict: Verdict, class_name: str, metric: str) -> str:
         if verdict.pairs["same"].all():
             every = "Both losses" if count == 2 else f"All {count} losses"
             return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {verdict.means[0]:.3f}."
-        every = "two" if count == 2 else str(count)
-        return f"{lead}, but the {every} losses are not distinguishable: {limit}."
+        others = "the other loss" if count == 2 else f"any of the {count - 1} others"
+        return f"{lead}, but it is not distinguishable from {others}: {limit}."
     if len(top) == 1:
         others = "the other loss" if count == 2 else f"each of the {count - 1} others"
         row = _between(verdict, best, verdict.losses[1])
@@ -129,7 +129,8 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
     text = (
         f"Based on {basis} and a model of case, fold and run. The intervals are simultaneous 95 % intervals: the "
         "chance of one or more false differences is about 5 %. The losses of a tier are not distinguishable from its "
-        f"first loss; the first loss of the next tier is clearly worse than it. Equivalent: within {verdict.margin:g}."
+        "first loss; all losses of the next tier are clearly worse than it. The difference from the best is the best "
+        f"mean minus the loss's mean. Equivalent: within {verdict.margin:g}."
     )
     if math.isfinite(verdict.detectable):
         text += f" This study detects a difference of {verdict.detectable:.3f} with a probability of 80 %."
