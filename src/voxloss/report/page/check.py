@@ -69,10 +69,7 @@ def _headline(report: Report) -> str:
     share = rarest.voxel_fraction.median
     warnings = sum(len(ids) for ids in grouped(report).get("warning", {}).values())
     lead = f"Ready to run, with {count_of(warnings, 'warning')}." if warnings else "No problems found."
-    return (
-        f"{lead} The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} of the cases "
-        "that have it."
-    )
+    return f"{lead} The rarest class, {rarest.name}, fills one voxel in {round(1 / share):,} of the cases that have it."
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
