@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
+from voxloss.evaluation.effects import friedman, paired_effects, variance_parts
 from voxloss.evaluation.scores import score_table
 
 
@@ -63,42 +63,6 @@ def test_friedman_is_scipys_and_hand_computed():
     assert (equal.statistic, equal.p, equal.kendall_w) == (0, 1, 0)
     assert math.isnan(friedman(table({"a": [0.1] * 4, "b": [0.2] * 4}), "tumour", "dice").p)
     assert math.isnan(friedman(table({"a": [0.1] * 4}), "kidney", "dice").p)
-
-
-def test_a_loss_that_is_always_best_is_always_first():
-    values = np.random.default_rng(0).random(30) * 0.5
-    result = rank_stability(
-        table({"low": values.tolist(), "best": (values + 0.3).tolist(), "same": values.tolist()}, folds=5),
-        "tumour",
-        "dice",
-    )
-    assert result["loss"].tolist()[0] == "best"
-    assert result.loc[0, "1"] == 1 and result.loc[0, "mean_rank"] == 1
-    assert (result.loc[1:, "2"] == 1).all()  # equal ones share the better rank
-    assert result[["1", "2", "3"]].sum(axis=1).tolist() == pytest.approx([1, 1, 1])
-
-
-def test_losses_that_do_not_differ_are_first_about_equally_often():
-    generator = np.random.default_rng(1)
-    case = generator.random(100) * 0.5
-    noise = generator.normal(0, 0.05, (100, 3))
-    noise -= noise.mean(axis=0)
-    values = case[:, None] + 0.25 + noise
-    result = rank_stability(table(dict(zip("abc", values.T.tolist(), strict=True)), folds=1), "tumour", "dice")
-    assert ((result["1"] > 0.2) & (result["1"] < 0.5)).all()
-    again = rank_stability(table(dict(zip("abc", values.T.tolist(), strict=True)), folds=1), "tumour", "dice")
-    pd.testing.assert_frame_equal(result, again)
-
-
-def test_the_variation_between_folds_counts():
-    """b is better in four folds of five and much worse in one: drawing folds anew changes who is first."""
-    case = np.full(50, 0.5)
-    better = np.where(np.arange(50) % 5 == 0, 0.3, 0.57)
-    result = rank_stability(table({"a": case.tolist(), "b": better.tolist()}, folds=5), "tumour", "dice")
-    first = result.set_index("loss")["1"]
-    # The fold of b's failure is drawn 0 to 5 times of 5; b is first while it is drawn at most once.
-    expected = 0.8**5 + 5 * 0.2 * 0.8**4
-    assert first["b"] == pytest.approx(expected, abs=0.04)
 
 
 def runs(means: np.ndarray) -> pd.DataFrame:

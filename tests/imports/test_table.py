@@ -133,7 +133,7 @@ def test_metrics_of_some_classes_or_cases_are_named(tmp_path):
     assert "Not compared, because only some cases have a value: NSD of b." in page
     assert page.count("The viewer is empty") == 1 and "is not in the viewer:" not in page
     header = (tmp_path / "study" / "report" / "tables" / "table1_scores.md").read_text().splitlines()[2]
-    assert header == "| Loss | DSC a | DSC b | Recall b |"
+    assert header == "| Loss | DSC b | Recall b | DSC a |"  # the primary class first
 
 
 def test_folds_that_are_not_there_have_no_runs(tmp_path):

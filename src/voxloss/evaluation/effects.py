@@ -1,4 +1,4 @@
-"""The sizes of differences between losses by case, and the stability of their order."""
+"""The sizes of differences between losses by case, and the parts of the variation between runs."""
 
 import itertools
 import math
@@ -13,7 +13,6 @@ from voxloss.evaluation.scores import worst_filled
 from voxloss.evaluation.significance import CONFIDENCE, case_values
 from voxloss.utilities.arrays import Float64s
 
-RESAMPLES = 2000
 EFFECT_COLUMNS = ("class", "metric", "row", "column", "median", "low", "high", "superiority", "n")
 
 
@@ -86,41 +85,6 @@ def friedman(scores: pd.DataFrame, class_name: str, metric: str) -> Friedman:
         return Friedman(0.0, 1.0, 0.0, n)
     result = stats.friedmanchisquare(*values.T)
     return Friedman(float(result.statistic), float(result.pvalue), float(result.statistic) / (n * (count - 1)), n)
-
-
-def rank_stability(
-    scores: pd.DataFrame, class_name: str, metric: str, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
-    """Count how often each loss has each rank in bootstrap resamples of folds and cases.
-
-    Losses are ranked by the mean of their fold means (`case_values`), as in the tables; equal losses share the better
-    rank. After the ranking stability of Wiesenfarth et al. (2021, challengeR), who resample only cases; here each fold
-    is a training, so folds are resampled too.
-
-    Returns:
-        A row per loss in order of its mean rank: loss, mean_rank, and columns 1 to k with the share of the resamples
-        in which it has that rank.
-    """
-    chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
-    values = case_values(scores, class_name, metric).dropna()
-    fold_of = chosen.drop_duplicates(["dataset", "case"]).set_index(["dataset", "case"])["fold"]
-    folds, names = pd.factorize(fold_of.reindex(values.index))
-    generator = np.random.default_rng(seed)
-    table, losses = values.to_numpy(dtype=float), list(values.columns)
-    count = len(losses)
-    means = np.empty((len(names), resamples, count))
-    for fold in range(len(names)):
-        own = table[folds == fold]
-        weights = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples) / len(own)
-        means[fold] = weights @ own
-    drawn = generator.integers(0, len(names), size=(resamples, len(names)))
-    averages = means[drawn, np.arange(resamples)[:, None]].mean(axis=1)
-    ranks = stats.rankdata(-np.round(averages, 12), method="min", axis=1).astype(int)
-    shares = np.stack([(ranks == place).mean(axis=0) for place in range(1, count + 1)], axis=1)
-    result = pd.DataFrame(shares, columns=[str(place) for place in range(1, count + 1)])
-    result.insert(0, "loss", losses)
-    result.insert(1, "mean_rank", ranks.mean(axis=0))
-    return result.sort_values("mean_rank", kind="stable").reset_index(drop=True)
 
 
 def variance_parts(scores: pd.DataFrame, class_name: str, metric: str) -> dict[str, float] | None:

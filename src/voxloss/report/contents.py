@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxloss.evaluation.effects import friedman, paired_effects, rank_stability, variance_parts
+from voxloss.evaluation.effects import friedman, paired_effects, variance_parts
+from voxloss.evaluation.rankings import by_size, rank_stability, ways_of_ranking
 from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures import charts, slices
@@ -22,7 +23,7 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
 from voxloss.report.tables.main import further_table, main_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
-from voxloss.report.tables.verdict import stability_table, verdict_table
+from voxloss.report.tables.verdict import rankings_table, sizes_table, stability_table, verdict_table
 from voxloss.utilities.errors import InputError
 
 VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
@@ -30,7 +31,7 @@ VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
 
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
     """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
-    scores = NamedTable("table1_scores", main_table(comparison, comparison.classes))
+    scores = NamedTable("table1_scores", main_table(comparison, primary_first(comparison)))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
@@ -44,7 +45,13 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
         name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
         for name in primary_first(comparison)
     }
-    others = [charts_of[name] for name in primary_first(comparison)[1:]]
+    forests = {
+        name: charts.forest_figure(verdict, name, comparison.primary_metric, f"forest_{slug[name]}", folder / "figures")
+        for name, verdict in comparison.verdicts.items()
+        if verdict.n_folds > 1
+    }
+    main = forests.pop(comparison.primary_class, None) or charts_of.pop(comparison.primary_class)
+    others = [chart[name] for name in primary_first(comparison) for chart in (forests, charts_of) if name in chart]
     return Contents(
         summary=summarise(record, comparison),
         scores=scores,
@@ -53,7 +60,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
         matrices=matrices,
         beside_paper=_write_paper_tables(record, comparison, folder / "tables"),
         cases=_write_cases(record, comparison, folder, viewer_cases, missing),
-        main_figure=charts_of[comparison.primary_class],
+        main_figure=main,
         figures=tuple(_draw_figures(record, comparison, folder / "figures", others, ranks, missing)),
         loss_figures=(
             loss_figures.family_figure(folder / "figures"),
@@ -100,9 +107,9 @@ def _write_further(comparison: Comparison, folder: Path) -> tuple[NamedTable, ..
 
 
 def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTable, ...], list[FigureFile]]:
-    """Write verdict and rank stability of every class, and the sizes of all differences as CSV."""
+    """Write verdict, ways of ranking and rank stability of every class, and the sizes of all differences as CSV."""
     slug, metric = slugs(comparison.classes), comparison.primary_metric
-    verdicts, stabilities, ranks = [], [], []
+    verdicts, others, ranks = [], [], []
     effects = paired_effects(comparison.scores, [metric], comparison.losses)
     for class_name in primary_first(comparison):
         verdict = comparison.verdicts.get(class_name)
@@ -114,13 +121,18 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
         verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
         _write_table(folder / "tables", verdicts[-1].name, verdict.pairs, table, table)
         _write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
-        stability = rank_stability(*chosen)
-        table = stability_table(stability, class_name, metric)
-        stabilities.append(NamedTable(f"ranks_{slug[class_name]}", table))
-        _write_table(folder / "tables", stabilities[-1].name, stability, table, table)
-        name = f"ranks_{slug[class_name]}"
-        ranks.append(charts.ranks_figure(stability, class_name, metric, name, folder / "figures"))
-    return (*verdicts, *stabilities), ranks
+        stability, ways, sizes = rank_stability(verdict), ways_of_ranking(*chosen), by_size(*chosen)
+        written = [("rankings", ways, rankings_table(ways, class_name, metric))]
+        if len(sizes):
+            written.append(("sizes", sizes, sizes_table(sizes, class_name, metric)))
+        if len(stability):
+            written.append(("ranks", stability, stability_table(stability, class_name, metric)))
+            name = f"ranks_{slug[class_name]}"
+            ranks.append(charts.ranks_figure(stability, class_name, metric, name, folder / "figures"))
+        for kind, data, table in written:
+            others.append(NamedTable(f"{kind}_{slug[class_name]}", table))
+            _write_table(folder / "tables", others[-1].name, data, table, table)
+    return (*verdicts, *others), ranks
 
 
 def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:

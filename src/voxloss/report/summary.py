@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
-from voxloss.report.tables.verdict import verdict_sentence
+from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of
 
 # States of runs whose scores are final; a pending, running or failed run may still change the numbers.
 FINAL = ("done", "diverged")
 
+FEW_CASES = 50  # below it, an order of methods is often another one on other cases (Christodoulou et al. 2024)
+
 
 @dataclass(frozen=True)
 class Summary:
-    """The headline of a report, and the limits that belong beside it."""
+    """The headline of a report, the sentences that follow it, and the limits that belong beside it."""
 
     headline: str
+    details: tuple[str, ...]
     limits: tuple[str, ...]
 
 
@@ -26,13 +29,15 @@ def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
 
     Failed runs and empty predictions count as 0. A higher mean alone does not prove that a loss is better.
     """
-    return Summary(_headline(comparison), tuple(_limits(record, comparison)))
+    verdict = comparison.verdicts.get(comparison.primary_class)
+    details = verdict_details(verdict, comparison.primary_metric) if verdict is not None else ()
+    return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))
 
 
 def summary_sentence(record: StudyRecord, comparison: Comparison) -> str:
-    """Return headline and limits in one line, for the console."""
+    """Return headline, details and limits in one line, for the console."""
     summary = summarise(record, comparison)
-    return " ".join((summary.headline, *summary.limits))
+    return " ".join((summary.headline, *summary.details, *summary.limits))
 
 
 def _headline(comparison: Comparison) -> str:
@@ -71,5 +76,7 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if comparison.partial:
         names = ", ".join(f"{metric_name(metric)} of {class_name}" for class_name, metric in comparison.partial)
         yield f"Not compared, because only some cases have a value: {names}."
+    if comparison.n_cases < FEW_CASES and not record.study.comparison.demonstration:
+        yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be another one on other cases."
     if comparison.n_seeds == 1:
         yield "Only one seed: run-to-run variation is estimated from the folds."

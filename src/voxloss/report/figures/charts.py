@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from voxloss.evaluation.scores import seed_means
 from voxloss.evaluation.significance import case_values
+from voxloss.evaluation.verdict import Verdict
 from voxloss.report.comparison import Comparison
-from voxloss.report.figures.scores import STYLE, FigureFile, loss_colour, save_figure
+from voxloss.report.figures.scores import PALETTE, STYLE, FigureFile, loss_colour, save_figure
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
 
@@ -139,6 +140,48 @@ def round_numbers(low: float, high: float) -> list[float]:
     return [float(value) for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
 
 
+def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
+    """Draw every loss's difference from the best mean with its simultaneous interval, and the margin as a band."""
+    of_best = verdict.pairs[verdict.pairs["better"] == verdict.losses[0]].set_index("worse")
+    sign = -1 if verdict.higher_is_better else 1
+    table = pd.DataFrame(
+        [
+            {
+                "loss": loss,
+                "difference": sign * float(of_best["difference"].get(loss, 0.0)),
+                "half_width": float(of_best["half_width"].get(loss, 0.0)),
+                "may_be_best": loss in verdict.may_be_best,
+                "clearly_worse": bool(of_best["differ"].get(loss, False)),
+            }
+            for loss in verdict.losses
+        ]
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.8, 1.0 + 0.34 * len(table)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(-verdict.margin, verdict.margin, color="0.92", linewidth=0, zorder=0)
+        axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+        for place, row in enumerate(table.to_dict("records")):
+            colour = PALETTE[1] if row["clearly_worse"] else PALETTE[0] if row["may_be_best"] else "0.45"
+            if place and math.isfinite(row["half_width"]):
+                axes.errorbar(row["difference"], place, xerr=row["half_width"], color=colour, capsize=2.5, lw=1.4)
+            face = colour if row["may_be_best"] else "white"
+            axes.plot(row["difference"], place, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
+        axes.set_yticks(range(len(table)), [loss_name(loss) for loss in table["loss"]])
+        axes.invert_yaxis()
+        axes.margins(x=0.04, y=0.08)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"{metric_name(metric)} minus that of {loss_name(verdict.losses[0])}")
+        axes.grid(axis="x", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        caption = (
+            "Differences from the best mean with simultaneous 95 % intervals. Filled: may be the best; orange: clearly "
+            f"worse; grey band: within the margin of {verdict.margin:g}."
+        )
+        title = f"Difference from the best: {metric_name(metric)} of {class_name}"
+        return save_figure(figure, folder, name, title, caption, table)
+
+
 def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
     """Draw how often each loss has each rank, as one bar per loss."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
@@ -160,12 +203,12 @@ def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: st
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-        axes.set_xlabel("Share of the resamples")
+        axes.set_xlabel("Share of repetitions")
         axes.tick_params(axis="y", length=0)
         figure.legend(title="Rank", loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
-            "How often each loss has each rank in bootstrap resamples of folds and cases (after Wiesenfarth et al. "
-            "2021); equal losses share the better rank."
+            "How often each loss has each rank in repetitions of the study, drawn from the verdict's model; equal "
+            "losses share the better rank."
         )
         title = f"Stability of the ranking by {metric_name(metric)} of {class_name}"
         return save_figure(figure, folder, name, title, caption, stability)

@@ -7,37 +7,53 @@ from typing import Any
 import pandas as pd
 
 from voxloss.evaluation.effects import Friedman
+from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.rankings import SIZES
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
 from voxloss.report.tables.scores import p_text
 from voxloss.utilities.text import count_of
 
-NAMED = 3  # losses that a sentence names of the first tier, and of the others
+NAMED = 3  # losses that a sentence names
 
 
 def verdict_sentence(verdict: Verdict, class_name: str, metric: str) -> str:
-    """Say which losses lead, how certain that is, and which differences the study could detect."""
+    """Say in at most about 25 words which losses may be the best, and what taking the first of them can cost."""
     measure = f"mean {metric_name(metric)} of {class_name}"
-    best, top, count = verdict.losses[0], verdict.tiers[0], len(verdict.losses)
-    lead = f"{loss_name(best)} has the highest {measure}, {verdict.means[0]:.3f}"
-    if verdict.n_folds < 2 or math.isnan(verdict.detectable):
-        return f"{lead}, but the study has too few folds and cases to judge any difference between losses."
-    limit = f"this study could only detect differences above about {verdict.detectable:.3f}"
-    if len(top) == count:
-        if verdict.pairs["same"].all():
-            every = "Both losses" if count == 2 else f"All {count} losses"
-            return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {verdict.means[0]:.3f}."
-        others = "the other loss" if count == 2 else f"any of the {count - 1} others"
-        return f"{lead}, but it is not distinguishable from {others}: {limit}."
-    if len(top) == 1:
-        others = "the other loss" if count == 2 else f"each of the {count - 1} others"
-        row = _between(verdict, best, verdict.losses[1])
-        gap = f"by {row.difference:.3f} ± {row.half_width:.3f}{'' if count == 2 else ' for the next'}"
-        return f"{lead}, and is clearly better than {others} ({gap}, simultaneous 95 % interval)."
-    worse = [loss for loss in verdict.losses if loss not in top]
-    verb = "is" if len(worse) == 1 else "are"
-    return f"{lead}; it is not distinguishable from {_names(top[1:])}. {_names(worse)} {verb} clearly worse; {limit}."
+    best, count, mean = loss_name(verdict.losses[0]), len(verdict.losses), f"{verdict.means[0]:.3f}"
+    if verdict.n_folds < 2:
+        return f"{best} has the best {measure}, {mean}, but one fold cannot judge any difference between losses."
+    every = "Both losses" if count == 2 else f"All {count} losses"
+    if verdict.pairs["same"].all():
+        return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {mean}."
+    if len(verdict.may_be_best) == 1:
+        return f"{best} is the best by {measure}, {mean} (95 % confidence)."
+    most = verdict.most_lost if METRICS[metric].unit else min(verdict.most_lost, 1 - verdict.means[0])
+    cost = f"taking {best} ({mean}) loses at most {most:.3f}"
+    if len(verdict.may_be_best) == count:
+        one = "Either loss" if count == 2 else f"Any of the {count} losses"
+        return f"{one} may be the best by {measure}; {cost}."
+    return f"{_names(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
+
+
+def verdict_details(verdict: Verdict, metric: str) -> tuple[str, ...]:
+    """Return the sentences that follow the headline: what is clearly worse, and what the study could detect."""
+    if verdict.n_folds < 2 or verdict.pairs["same"].all():
+        return ()
+    best = verdict.losses[0]
+    of_best = verdict.pairs[verdict.pairs["better"] == best]
+    worse = list(of_best.loc[of_best["differ"], "worse"])
+    sentences = []
+    if worse:
+        everyone = len(worse) == len(verdict.losses) - 1 and len(worse) > NAMED
+        subject = f"All {len(worse)} others" if everyone else _names(worse, "and")
+        sentences.append(f"{subject} {'is' if len(worse) == 1 else 'are'} clearly worse than {loss_name(best)}.")
+    if METRICS[metric].unit or verdict.detectable < 1:
+        sentences.append(f"This study could only detect differences above about {verdict.detectable:.3f}.")
+    else:
+        sentences.append("This study has too few folds and cases to detect any difference.")
+    return tuple(sentences)
 
 
 def verdict_table(
@@ -48,54 +64,59 @@ def verdict_table(
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
 ) -> Table:
-    """Return the verdict as a table with a row per loss, the best first: its tier, mean and distance to the best.
+    """Return the verdict as a table with a row per loss, the best mean first.
 
     Args:
         verdict: The verdict on this class and metric.
         class_name: The class.
         metric: The metric.
-        effects: `paired_effects` of this class and metric; adds the median difference over the cases and the share of
-            cases on which the loss beats the best one.
+        effects: `paired_effects` of this class and metric; adds the probabilities of a wrong order and of equivalence,
+            and the share of cases on which the loss beats the best.
         friedman: Friedman's test of this class and metric, for the caption.
         parts: `variance_parts` of this class and metric, for the caption.
     """
     best = verdict.losses[0]
-    tier_of = {loss: str(number) for number, tier in enumerate(verdict.tiers, start=1) for loss in tier}
     rows = []
     for loss, mean in zip(verdict.losses, verdict.means, strict=True):
-        cells = [Cell(loss_name(loss), bold=loss == best), Cell(tier_of[loss])]
+        may = "yes" if loss in verdict.may_be_best else "no"
+        cells = [Cell(loss_name(loss), bold=loss == best), Cell(may), Cell(f"{mean:.3f}")]
         if loss == best:
-            cells += [Cell("best mean"), Cell(f"{mean:.3f}"), *[Cell("–")] * (1 if effects is None else 3)]
+            cells += [Cell("–"), Cell("best mean"), *[Cell("–")] * (0 if effects is None else 3)]
         else:
             row = _between(verdict, best, loss)
             meaning = "clearly worse" if row.differ else "equivalent" if row.same else "not distinguishable"
-            cells.append(Cell(meaning, shade="negative", strong=True) if row.differ else Cell(meaning))
+            meaning = "not the best" if meaning == "not distinguishable" and may == "no" else meaning
             width = f" ± {row.half_width:.3f}" if math.isfinite(row.half_width) else ""
-            cells += [Cell(f"{mean:.3f}"), Cell(f"{row.difference:.3f}{width}")]
+            cells.append(Cell(f"{row.difference:.3f}{width}"))
+            cells.append(Cell(meaning, shade="negative", strong=True) if row.differ else Cell(meaning))
             if effects is not None:
-                cells += _effect_cells(effects, best, loss)
+                beats = f"{_beats(effects, loss, best):.0%}".replace("%", " %")
+                cells += [Cell(_share(row.p_order_wrong)), Cell(_share(row.p_equivalent)), Cell(beats)]
         rows.append(tuple(cells))
-    by_case = () if effects is None else ("Median by case", "Better on")
+    further = () if effects is None else ("P(wrong order)", "P(equivalent)", "Better on")
     return Table(
         title=f"Verdict: {metric_name(metric)} of {class_name}",
         caption=_caption(verdict, effects is not None, friedman, parts),
-        header=("Loss", "Tier", "Result", "Mean", "Difference from the best", *by_case),
+        header=("Loss", "May be best", "Mean", "Difference from the best", "Result", *further),
         rows=tuple(rows),
     )
 
 
-def _effect_cells(effects: pd.DataFrame, best: str, loss: str) -> list[Cell]:
-    """Cells with the median difference from the best loss, and the share of cases on which this loss beats it."""
-    forward = effects[(effects["row"] == best) & (effects["column"] == loss)]
-    backward = effects[(effects["row"] == loss) & (effects["column"] == best)]
+def _share(probability: float) -> str:
+    if math.isnan(probability):
+        return "–"
+    return (
+        "< 1 %" if probability < 0.01 else "> 99 %" if probability > 0.99 else f"{probability:.0%}".replace("%", " %")
+    )
+
+
+def _beats(effects: pd.DataFrame, loss: str, best: str) -> float:
+    """Return the share of cases on which a loss beats the best one."""
+    forward = effects[(effects["row"] == loss) & (effects["column"] == best)]
     if len(forward):
-        row = next(forward.itertuples())
-        median, low, high, better = row.median, row.low, row.high, 1 - row.superiority
-    else:
-        row = next(backward.itertuples())
-        median, low, high, better = -row.median, -row.high, -row.low, row.superiority
-    interval = f" ({low + 0.0:.3f} to {high + 0.0:.3f})" if math.isfinite(low) else ""
-    return [Cell(f"{median + 0.0:.3f}{interval}"), Cell(f"{better:.0%}")]
+        return float(forward["superiority"].iloc[0])
+    backward = effects[(effects["row"] == best) & (effects["column"] == loss)]
+    return 1 - float(backward["superiority"].iloc[0])
 
 
 def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Table:
@@ -113,8 +134,8 @@ def stability_table(stability: pd.DataFrame, class_name: str, metric: str) -> Ta
     return Table(
         title=f"Stability of the ranking: {metric_name(metric)} of {class_name}",
         caption=(
-            "How often a loss has each rank in bootstrap resamples of folds and cases; equal losses share the better "
-            "rank."
+            "How often a loss has each rank in repetitions of the study, drawn from the verdict's model, which "
+            "contains the chance of training; equal losses share the better rank."
         ),
         header=("Loss", "Mean rank", *places),
         rows=tuple(rows),
@@ -126,28 +147,41 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
         count_of(number, noun)
         for number, noun in ((verdict.n_cases, "case"), (verdict.n_folds, "fold"), (verdict.n_seeds, "seed"))
     )
+    if verdict.n_folds < 2:
+        return f"Based on {basis}. One fold is one training per loss, so no difference can be judged."
     text = (
-        f"Based on {basis} and a model of case, fold and run. The intervals are simultaneous 95 % intervals: the "
-        "chance of one or more false differences is about 5 %. The losses of a tier are not distinguishable from its "
-        "first loss; all losses of the next tier are clearly worse than it. The difference from the best is the best "
-        f"mean minus the loss's mean. Equivalent: within {verdict.margin:g}."
+        f"Based on {basis} and a model of case, fold and run. May be the best: in 95 % of studies, the truly best loss "
+        "is among these. The difference from the best is by how much the best mean is better, with a simultaneous 95 % "
+        f"interval: the chance of one or more false differences is about 5 %. Not the best: excluded "
+        "from these by the one-sided comparison with the best, which is sharper than the interval. Equivalent: within "
+        f"{verdict.margin:g}."
     )
-    if math.isfinite(verdict.detectable):
-        text += f" This study detects a difference of {verdict.detectable:.3f} with a probability of 80 %."
-    if math.isfinite(verdict.case_sd):
+    if verdict.n_folds < 4:
         text += (
-            f" Standard deviations: {verdict.case_sd:.3f} of a loss's score of a case, {verdict.run_sd:.3f} of a run's "
-            "mean."
+            f" {count_of(verdict.n_folds, 'fold').capitalize()} can hardly tell a loss that varies much from one that "
+            "does not: intervals are wide, and a loss that happened to vary little is trusted too much."
         )
+    sds = [sd for sd in verdict.fold_sds if math.isfinite(sd)]
+    text += f" Standard deviation of a fold's mean: {min(sds):.3f} to {max(sds):.3f}, by loss."
+    if verdict.overstated >= 0.0005:
+        text += (
+            " The best of several means is the best partly by chance: on average it is "
+            f"{verdict.overstated:.3f} too good."
+        )
+    text += (
+        " The intervals are for repeating the study on these patients. Collapses of training that did not happen in "
+        "these runs, and the order on another data set, are outside them."
+    )
     if with_effects:
         text += (
-            " Median by case: the median of the paired differences, with a distribution-free 95 % interval. Better on: "
-            "the share of cases on which the loss beats the best one."
+            " P(wrong order): the probability that the loss is in truth better than the one with the best mean; "
+            "P(equivalent): that the two differ by less than the margin. Better on: the share of cases on which the "
+            "loss beats the one with the best mean."
         )
     if friedman is not None and math.isfinite(friedman.p):
         text += (
-            f" Friedman's test over {count_of(friedman.n, 'case')}: p = {p_text(friedman.p)}, Kendall's W = "
-            f"{friedman.kendall_w:.2f}."
+            f" Over the cases alone, which leaves out the chance of training: Friedman's p = {p_text(friedman.p)}, "
+            f"Kendall's W = {friedman.kendall_w:.2f} ({count_of(friedman.n, 'case')})."
         )
     if parts is not None:
         text += f" Standard deviations between runs: {', '.join(f'{name} {part:.3f}' for name, part in parts.items())}."
@@ -160,8 +194,52 @@ def _between(verdict: Verdict, better: str, worse: str) -> Any:
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())
 
 
-def _names(losses: Sequence[str]) -> str:
+def _names(losses: Sequence[str], conjunction: str) -> str:
     names = [loss_name(loss) for loss in losses]
     if len(names) > NAMED:
-        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        return f"{', '.join(names[: NAMED - 1])} {conjunction} {len(names) - NAMED + 1} others"
+    return f" {conjunction} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def rankings_table(ways: pd.DataFrame, class_name: str, metric: str) -> Table:
+    """Return `ways_of_ranking` as a table: every value with its rank."""
+    columns = {"mean": "Mean", "median": "Median", "within_cases": "Rank within cases", "complete": "Complete cases"}
+    rows = []
+    for row in ways.sort_values("mean_rank", kind="stable").to_dict("records"):
+        cells = [Cell(loss_name(row["loss"]))]
+        for way in columns:
+            value, rank = row[way], row[f"{way}_rank"]
+            digits = 2 if way == "within_cases" else 3
+            text = "–" if math.isnan(value) or math.isnan(rank) else f"{value:.{digits}f} ({rank:.0f})"
+            cells.append(Cell(text, bold=rank == 1))
+        rows.append(tuple(cells))
+    return Table(
+        title=f"Ways of ranking: {metric_name(metric)} of {class_name}",
+        caption=(
+            "The value by each way of ranking, with the loss's rank in brackets. Rank within cases: the mean of the "
+            "loss's ranks among the losses on the same case, 1 the best. Complete cases: the mean over the cases with "
+            "a value for every loss; elsewhere undefined values of empty predictions count as the worst."
+        ),
+        header=("Loss", *columns.values()),
+        rows=tuple(rows),
+    )
+
+
+def sizes_table(sizes: pd.DataFrame, class_name: str, metric: str) -> Table:
+    """Return `by_size` as a table: means on small, middle and large structures, and the missed ones."""
+    rows = []
+    for row in sizes.to_dict("records"):
+        cells = [Cell(loss_name(row["loss"]))]
+        for size in SIZES:
+            cells.append(Cell("–" if math.isnan(row[size]) else f"{row[size]:.3f}", bold=row[f"{size}_may_be_best"]))
+        rows.append((*cells, Cell(f"{row['missed']:.0%}".replace("%", " %"))))
+    count = int(sizes["n"].iloc[0])
+    return Table(
+        title=f"By size: {metric_name(metric)} of {class_name}",
+        caption=(
+            f"Means on the smallest, middle and largest third of the {count} cases with {class_name}, by its volume in "
+            "the reference. Bold: may be the best on these cases, by a verdict of their own. Missed: DSC 0."
+        ),
+        header=("Loss", *(size.capitalize() for size in SIZES), "Missed"),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,221 @@
+"""The model behind the verdict: fold means, a run variance for every loss, and simultaneous intervals of differences.
+
+Every function takes one study or a stack of studies: the leading dimensions of all arrays are those of the stack.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from voxloss.evaluation.critical import dunnett_points, tukey_points
+from voxloss.utilities.arrays import Float64s, Integers, Mask
+
+# The common prior of the losses' variances: its degrees of freedom (10⁴: all are equal), and its scale as a multiple
+# of the losses' median variance.
+PRIOR_DEGREES = np.array([1.0, 2, 4, 8, 16, 32, 1e4])
+PRIOR_SCALES = np.exp(np.linspace(-3, 3, 30))
+
+# The expected number of losses whose variance is not from the common prior, for example after a collapsed training,
+# and the width of the log-uniform prior of such a variance.
+OWN_LOSSES, OWN_LOG_RANGE = 0.6, 12.0
+
+MANY_FOLDS, MANY_LOSSES = 8, 8  # from which the nominal levels are nearer to 5 %; see `levels`
+ROUNDS = 4  # of estimating variances and weights of the fold effects in turn
+NEGLIGIBLE = 1e-9  # fold means that deviate by less than this share of the largest deviation never vary
+
+
+class Levels(NamedTuple):
+    """Nominal levels.
+
+    Args:
+        simultaneous: Of the simultaneous intervals of all pairs.
+        best: Of the one-sided comparison with the best.
+        own: Of the two-sided test on a pair's own fold differences.
+    """
+
+    simultaneous: float
+    best: float
+    own: float
+
+
+def levels(count: int, n_folds: int) -> Levels:
+    """Return the nominal levels for `count` losses and `n_folds` folds.
+
+    Two losses are judged by a paired t test, whose level is exact. With more losses, variances are estimated from a few
+    folds each, and the moderation makes noisy losses look quieter than they are. The nominal levels are below 5 % by as
+    much as keeps the measured share of studies with a false difference near 5 % (`benchmarks/verdict.py`).
+    """
+    if count == 2:
+        return Levels(0.05, 0.05, 0.05)
+    if n_folds <= 3:
+        return Levels(0.04, 0.03, 0.04)
+    if n_folds < MANY_FOLDS:
+        return Levels(0.035 if count < MANY_LOSSES else 0.04, 0.03, 0.05)
+    return Levels(0.05, 0.04, 0.05)
+
+
+def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tuple[Float64s, Float64s]:
+    """Estimate the variance of every loss's fold means, beyond effects of loss and fold.
+
+    With m_lf the mean of loss l in fold f, F folds and d = F - 1, four rounds of
+
+        h_l = (1 / Ẽ_l) / Σ_k (1 / Ẽ_k),
+        r_lf = (m_lf - m_l·) - Σ_k h_k (m_kf - m_k·),
+        E_l = Σ_f r_lf² / (d (1 - h_l)),
+
+    which is the fixed point of restricted maximum likelihood in the two-way layout of loss and fold (Patterson and
+    Thompson 1971). The variances are then moderated (Smyth 2004, limma): with a common scaled inverse χ² prior of ν
+    degrees of freedom and scale s,
+
+        Ẽ_l = Σ_(ν, s) p(ν, s | E) [(1 - ω_l) (ν s + d E_l) / (ν + d) + ω_l E_l],
+
+    p(ν, s | E) being the posterior weight on a grid, from the F densities of E_l / s. ω_l is the posterior probability
+    that the loss's variance is not from the common prior (robust moderation, after Phipson et al. 2016), so that a loss
+    that collapsed, or varies much more than the others, does not distort their variances. Its degrees of freedom are
+
+        1 / df_l = Σ_(ν, s) p(ν, s | E) [(1 - ω_l) / (ν + d) + ω_l / d],  at most (K - 1) d.
+
+    Two losses have only one difference, whose variance is not moderated: the paired t test.
+
+    A loss that never varies, such as one that predicts nothing, has Ẽ = 0 and no part in the fold effects.
+
+    Args:
+        fold_means: m, of shape (..., K losses, F folds), with at least 2 losses and folds, without NaN.
+        fold_effects: Whether losses share effects of the folds; False: E_l is the plain variance of the fold means.
+
+    Returns:
+        Ẽ and df, each of shape (..., K).
+    """
+    count, n_folds = fold_means.shape[-2:]
+    degrees = n_folds - 1
+    centred = fold_means - fold_means.mean(axis=-1, keepdims=True)
+    scale = np.abs(centred).max(axis=(-2, -1), keepdims=True)  # taken out, so that no square underflows
+    centred = centred / np.where(scale > 0, scale, 1.0)
+    varying = np.abs(centred).max(axis=-1) > NEGLIGIBLE
+    variances, df = np.ones(varying.shape), np.full(varying.shape, float(degrees))
+    for _ in range(ROUNDS if fold_effects else 1):
+        weights = np.where(varying, 1 / np.maximum(variances, 1e-12), 0.0)
+        several = (varying.sum(axis=-1, keepdims=True) > 1) & fold_effects
+        share = np.where(several, weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300), 0.0)
+        residual = centred - (share[..., None] * centred).sum(axis=-2, keepdims=True)
+        raw = np.square(residual).sum(axis=-1) / (degrees * np.maximum(1 - share, 0.02))
+        if count > 2:
+            variances, df = moderate(raw, varying, degrees)
+        else:  # only the variance of the one difference is known, half of which is given to each loss
+            variances = np.where(varying, raw, 0.0)
+    return variances * np.square(scale[..., 0]), np.minimum(df, (count - 1) * degrees)
+
+
+def moderate(raw: Float64s, varying: Mask, degrees: int) -> tuple[Float64s, Float64s]:
+    """Return the moderated variances Ẽ and their degrees of freedom; `moderated_variances` has the equation.
+
+    Args:
+        raw: E, of shape (..., K losses), each with `degrees` degrees of freedom.
+        varying: Whether the loss varies at all; the others have Ẽ = 0.
+        degrees: d.
+    """
+    any_varies = varying.any(axis=-1, keepdims=True)
+    typical = np.nanmedian(np.where(varying | ~any_varies, raw, np.nan), axis=-1, keepdims=True)
+    relative = np.maximum(raw / np.where(typical > 0, typical, 1.0), 1e-6)[..., None, None]
+    nu, scale, d = PRIOR_DEGREES[:, None], PRIOR_SCALES, degrees
+    own_probability = OWN_LOSSES / raw.shape[-1]
+    log_own = np.log(own_probability / OWN_LOG_RANGE)
+    common = (
+        special.gammaln((d + nu) / 2) - special.gammaln(nu / 2) - special.gammaln(d / 2) + np.log1p(-own_probability)
+    )
+    ratio = d * relative / (nu * scale)
+    log_common = common + d / 2 * np.log(ratio) - (d + nu) / 2 * np.log1p(ratio)  # of log E: the Jacobian is in it
+    log_either = np.logaddexp(log_common, log_own)
+    own = np.exp(log_own - log_either)
+    joint = np.where(varying[..., None, None], log_either, 0.0).sum(axis=-3, keepdims=True)
+    posterior = np.exp(joint - joint.max(axis=(-2, -1), keepdims=True))
+    posterior /= posterior.sum(axis=(-2, -1), keepdims=True)
+    shrunk = (1 - own) * (nu * scale + d * relative) / (nu + d) + own * relative
+    inverse = (1 - own) / (nu + d) + own / d
+    variances = np.where(varying, (posterior * shrunk).sum(axis=(-2, -1)) * typical, 0.0)
+    return variances, 1 / (posterior * inverse).sum(axis=(-2, -1))
+
+
+@dataclass(frozen=True)
+class PairModel:
+    """The intervals of all pairs (i, j), i < j in the order of `np.triu_indices`; the last dimension is that of pairs.
+
+    Args:
+        variances: Ẽ of every loss, of shape (..., K).
+        first: i of every pair, of shape (pairs,).
+        second: j of every pair.
+        standard_error: √V_ij.
+        degrees: Degrees of freedom of V_ij.
+        half_width: Half width of the simultaneous interval of the difference.
+        one_sided: The excess of another loss's mean over which a loss cannot be the best any more.
+    """
+
+    variances: Float64s
+    first: Integers
+    second: Integers
+    standard_error: Float64s
+    degrees: Float64s
+    half_width: Float64s
+    one_sided: Float64s
+
+
+def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) -> PairModel:
+    """Return the simultaneous intervals of all differences between the losses' means over folds.
+
+    With Ẽ and df of `moderated_variances`,
+
+        V_ij = max((Ẽ_i + Ẽ_j) / F, v_ij),
+        1 / df_ij = (Ẽ_i / df_i + Ẽ_j / df_j) / (Ẽ_i + Ẽ_j),
+        half_width = max(q √V_ij, t s_ij / √F).
+
+    q is Tukey's point for K means and df_ij (`tukey_points`); losses that never vary count as one mean, and with one of
+    them the other's Ẽ is without fold effects, which do not cancel. The second part
+    widens the interval of a pair whose own F fold differences (standard deviation s_ij) vary more than the model says:
+    t is Student's point with F - 1 degrees of freedom. df_ij is a weighted harmonic mean, which is at most
+    Satterthwaite's (1946): as both variances lean on the same prior, their errors do not average out. For the
+    comparison with the best (Hsu 1981, 1996), one_sided has Dunnett's and Student's one-sided points instead.
+
+    Args:
+        fold_means: Of shape (..., K losses, F folds), with at least 2 losses and folds.
+        case_variances: v, the variance of the difference of two losses' means that the cases alone give, of shape
+            (..., pairs).
+    """
+    count, n_folds = fold_means.shape[-2:]
+    first, second = np.triu_indices(count, 1)
+    variances, df = moderated_variances(fold_means)
+    varying = variances > 0
+    # A loss that never varies has no fold effects in common with another.
+    alone, alone_df = moderated_variances(fold_means, fold_effects=False)
+    shared = varying[..., first] & varying[..., second]
+
+    def of_pair(values: Float64s, without: Float64s) -> tuple[Float64s, Float64s]:
+        return np.where(shared, values[..., first], without[..., first]), np.where(
+            shared, values[..., second], without[..., second]
+        )
+
+    one, other = of_pair(variances, alone)
+    one_df, other_df = of_pair(df, alone_df)
+    total, weighted = one + other, one / one_df + other / other_df
+    degrees = np.where(total > 0, total / np.where(total > 0, weighted, 1.0), float(n_folds - 1))
+    standard_error = np.sqrt(np.maximum(total / n_folds, case_variances))
+    own = (fold_means[..., first, :] - fold_means[..., second, :]).std(axis=-1, ddof=1) / np.sqrt(n_folds)
+    means = np.clip(varying.sum(axis=-1) + (~varying).any(axis=-1), 2, count)[..., None]
+    level = levels(count, n_folds)
+    tukey, dunnett = np.empty_like(degrees), np.empty_like(degrees)
+    for number in np.unique(means):
+        here = np.broadcast_to(means == number, degrees.shape)
+        tukey[here] = tukey_points(int(number), degrees[here], level.simultaneous)
+        dunnett[here] = dunnett_points(int(number) - 1, degrees[here], level.best)
+    two_sided = float(stats.t.ppf(1 - level.own / 2, n_folds - 1))
+    one_sided = float(stats.t.ppf(1 - level.own, n_folds - 1))
+    return PairModel(
+        variances=variances,
+        first=first,
+        second=second,
+        standard_error=standard_error,
+        degrees=degrees,
+        half_width=np.maximum(tukey * standard_error, two_sided * own),
+        one_sided=np.maximum(dunnett * standard_error, one_sided * own),
+    )

@@ -1,0 +1,100 @@
+"""The order of the losses: how stable it is, and how it depends on the way of ranking and on the size of structures."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.repeats import rank_shares
+from voxloss.evaluation.scores import seed_means, worst_filled
+from voxloss.evaluation.significance import case_values
+from voxloss.evaluation.verdict import Verdict, verdict, within_case_ranks
+
+SIZES = ("small", "middle", "large")  # thirds of the cases by the structure's volume
+
+
+def rank_stability(verdict: Verdict) -> pd.DataFrame:
+    """Return how often each loss has each rank in repetitions of the study, drawn from the verdict's model.
+
+    After the ranking stability of Wiesenfarth et al. (2021, challengeR), who resample cases; that leaves out the
+    chance of training, which the model's standard deviations of fold means contain. Equal losses share the better rank.
+
+    Returns:
+        A row per loss in order of its mean rank: loss, mean_rank, and columns 1 to k with the share of the repetitions
+        in which it has that rank; empty with one fold.
+    """
+    places = [str(place + 1) for place in range(len(verdict.losses))]
+    if verdict.n_folds < 2:
+        return pd.DataFrame(columns=["loss", "mean_rank", *places])
+    variances = np.square(verdict.fold_sds) / verdict.n_folds
+    shares = rank_shares(np.array(verdict.means), variances, verdict.higher_is_better)
+    result = pd.DataFrame(shares, columns=places)
+    result.insert(0, "loss", list(verdict.losses))
+    result.insert(1, "mean_rank", shares @ np.arange(1, len(places) + 1))
+    return result.sort_values("mean_rank", kind="stable").reset_index(drop=True)
+
+
+def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
+    """Return the losses' values and places by four ways of ranking.
+
+    Returns:
+        A row per loss, with the columns loss and, for every way, its value and its rank (`…_rank`; 1 the best, equal
+        values share the better rank): mean over cases, median over cases, mean rank within cases, and `complete`, the
+        mean over the cases that have a value for every loss without `worst_filled`.
+    """
+    values = case_values(scores, class_name, metric).dropna()
+    better = METRICS[metric].higher_is_better
+    chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
+    raw = seed_means(chosen).pivot(index=["dataset", "case"], columns="loss", values="value").dropna()
+    result = pd.DataFrame({"loss": list(values.columns)})
+    if values.empty:
+        return result.iloc[:0]
+    ranks = within_case_ranks(values.to_numpy(dtype=float), better).mean(axis=0)
+    ways = {
+        "mean": (values.mean(), better),
+        "median": (values.median(), better),
+        "within_cases": (pd.Series(ranks, index=values.columns), False),
+        "complete": (raw.mean(), better),
+    }
+    for way, (column, higher) in ways.items():
+        column = column.reindex(values.columns)
+        result[way] = column.to_numpy(dtype=float)
+        result[f"{way}_rank"] = column.round(12).rank(ascending=not higher, method="min").to_numpy(dtype=float)
+    return result
+
+
+def by_size(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
+    """Return the losses' means on small, middle and large structures, and the share of structures that they missed.
+
+    Cases with the structure are split into thirds by its volume in the reference. A structure is missed if its Dice is
+    0, averaged over the seeds.
+
+    Returns:
+        A row per loss: loss; for small, middle and large its mean (NaN without a case) and `…_may_be_best`, whether it
+        may be the best on these cases by a verdict of their own; missed and n, the number of structures. Empty without
+        `reference_volume` in the scores.
+    """
+    of_class = scores[scores["class"] == class_name]
+    volumes = of_class[of_class["metric"] == "reference_volume"].groupby(["dataset", "case"])["value"].mean()
+    volumes = volumes[volumes > 0]
+    values = case_values(scores, class_name, metric).dropna()
+    volumes = volumes[volumes.index.isin(values.index)]
+    losses = list(values.columns)
+    if len(volumes) < len(SIZES) or not losses:
+        return pd.DataFrame(columns=["loss"])
+    third = (volumes.rank(method="first") - 1) * len(SIZES) // len(volumes)
+    cases = pd.MultiIndex.from_frame(of_class[["dataset", "case"]])
+    result = pd.DataFrame({"loss": losses})
+    for number, size in enumerate(SIZES):
+        own = volumes.index[third == number]
+        result[size] = values.loc[values.index.isin(own)].mean().to_numpy(dtype=float)
+        judged = verdict(of_class[cases.isin(own)], class_name, metric) if METRICS[metric].higher_is_better else None
+        best = judged.may_be_best if judged is not None else losses
+        result[f"{size}_may_be_best"] = [loss in best for loss in losses]
+    dice = seed_means(worst_filled(of_class[of_class["metric"].isin(["dice", "recall"])]))
+    dice = dice[dice["metric"] == "dice"].pivot(index=["dataset", "case"], columns="loss", values="value")
+    dice = dice.loc[dice.index.isin(volumes.index)].reindex(columns=losses)
+    result["missed"] = [float((dice[loss] == 0).mean()) if len(dice) else math.nan for loss in losses]
+    result["n"] = len(volumes)
+    return result
