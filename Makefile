@@ -39,7 +39,7 @@ docs: install
 notebook: install
 	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --ExecutePreprocessor.coalesce_streams=True --inplace docs/how-to/from-images-to-verdict.ipynb
 
-# A study killed 20 times at random moments (`make test` does it three times).
+# A study killed 20 times at random moments (`make test` does it twice).
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
 

@@ -3,9 +3,12 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 from voxloss.commands.main import run_command
 
@@ -24,10 +27,33 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     return subprocess.run(voxloss(*arguments), capture_output=True, text=True, timeout=300, **options)
 
 
+class InlinePool:
+    """In the place of a pool of processes: work is done at once, by this process, which has imported everything."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., object], *arguments: object) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        pass
+
+
 def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """As `command`, in this process, which has imported everything already."""
+    """As `command`, in this process alone; what processes are for is tested by `command`."""
     words, handler = list(map(str, arguments)), signal.getsignal(signal.SIGTERM)
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as errors, chdir(cwd or Path.cwd()):
+    with (
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as errors,
+        chdir(cwd or Path.cwd()),
+        mock.patch("voxloss.study.executors.ProcessPoolExecutor", InlinePool),
+    ):
         try:
             status = run_command(words)
         except SystemExit as end:  # of the parser

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from study_helpers import command
+from study_helpers import call
 from voxloss.config.files import load_config
 from voxloss.report import build_report
 from voxloss.study.create import open_study
@@ -46,7 +46,7 @@ def test_a_study_of_the_first_format_is_reported(first_format):
 
 def test_a_study_of_the_first_format_is_resumed(first_format):
     finished = Study.open(first_format).scores()
-    result = command("run", "folder", "--data", first_format.parent / "data", "--study", first_format, *OPTIONS)
+    result = call("run", "folder", "--data", first_format.parent / "data", "--study", first_format, *OPTIONS)
     assert result.returncode == 0, result.stderr
     assert StudyFolder(first_format).read_description().format == FORMAT
     scores, expected = (pd.read_csv(p) for p in (first_format / "scores.csv", FIXTURE / "expected-scores.csv"))
@@ -82,7 +82,7 @@ def test_a_study_of_a_later_format_is_refused_in_a_sentence(first_format):
         ["view", first_format, "--no-browser"],
         ["predict", run_folder, image, "--output", first_format / "masks"],
     ):
-        result = command(*arguments)
+        result = call(*arguments)
         assert result.returncode == 2
         assert f"later version of voxloss (format {FORMAT + 1};" in result.stderr
         assert len(result.stderr.splitlines()) == 1

@@ -26,7 +26,7 @@ from voxloss.training.checkpoint import load_state
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("VOXLOSS_KILLS", "3"))
+KILLS = int(os.environ.get("VOXLOSS_KILLS", "2"))
 LONGER = ["--training.epochs", "8"]
 
 
@@ -134,14 +134,14 @@ def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(phantom, ti
     disk, resize = small_disk
     for size in ("100k", "700k", "1200k"):  # while the cases are prepared, the runs trained, the report drawn
         assert resize(size)
-        result = command(*tiny_run(phantom, disk / "study", report=True))
+        result = call(*tiny_run(phantom, disk / "study", report=True))
         assert result.returncode == 2 and "Traceback" not in result.stderr, size
         assert "the disk is full" in result.stderr or "No space left" in result.stderr, result.stderr
         assert len(result.stderr.strip().splitlines()) <= 2
         if (disk / "study").exists():
             assert_whole_or_absent(disk / "study")
     assert resize("50m")
-    result = command(*tiny_run(phantom, disk / "study", report=True))
+    result = call(*tiny_run(phantom, disk / "study", report=True))
     assert result.returncode == 0, result.stderr
     pd.testing.assert_frame_equal(outcome(disk / "study")[0], outcome(tiny_study)[0], check_exact=True)
 

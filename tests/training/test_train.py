@@ -1,6 +1,7 @@
 """Training: the same for every loss, resumable, and honest about what went wrong."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -256,15 +257,18 @@ def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp
 def test_every_patch_of_a_training_is_augmented_by_a_seed_of_its_own(tmp_path):
     seeds = [
         seed
-        for run_seed in (0, 1) for fold in (0, 1) for step in range(50)
-        for seed in augmentation_seeds(run(tmp_path, fold=fold, seed=run_seed), step)
+        for training in [run(tmp_path, fold=fold, seed=run_seed) for run_seed in (0, 1) for fold in (0, 1)]
+        for step in range(50)
+        for seed in augmentation_seeds(training, step)
     ]  # fmt: skip
     assert len(seeds) == len(set(seeds)) == 2 * 2 * 50 * 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--execution.compile=true", "--execution.channels_last=false"])
-def test_compiling_the_network_or_its_layout_changes_last_bits_only(tmp_path, option):
+def test_compiling_the_network_or_its_layout_changes_last_bits_only(tmp_path, option, monkeypatch):
+    # The default backend's C++ takes a minute to compile; tests/losses/test_contract.py has training steps with it.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     size = ["--network.filters", "2", "--network.depth", "1", "--training.epochs", "1"]
     plain = train(run(tmp_path / "plain", *size), CPU)
     other = train(run(tmp_path / "other", *size, option), CPU)
