@@ -94,8 +94,22 @@ def test_the_command(phantom):
     result = call("plan", "demo", "--data", phantom, "--losses", "dice", *TINY)
     assert result.returncode == 0, result.stderr
     assert "2: 1 loss × 2 folds × 1 seed" in result.stdout and "4 steps per run" in result.stdout
+    assert "detected with a probability" in result.stdout and "organs" in result.stdout
     wrong = call("plan", "demo", "--data", phantom / "nowhere")
     assert wrong.returncode == 2 and "nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_pilot_tells_what_a_larger_study_will_detect(phantom, tiny_study, tmp_path):
+    result = call("plan", "demo", "--data", phantom, "--losses", "dice,focal", "--pilot", tiny_study, *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "Standard deviations. Demo: " in " ".join(result.stdout.split())
+    rows = [line.split("│") for line in result.stdout.splitlines() if line.startswith("│") and line.count("│") == 7]
+    assert [[cell.strip() for cell in row[1:5]] for row in rows] == [
+        ["2", "1", "4", "4"], ["2", "3", "4", "12"], ["2", "5", "4", "20"], ["4", "1", "4", "8"], ["2", "1", "8", "4"],
+    ]  # fmt: skip
+    wrong = call("plan", "demo", "--data", phantom, "--pilot", tmp_path, *TINY)
+    assert wrong.returncode == 2 and "study.yaml" in wrong.stderr
 
 
 def test_what_a_run_would_refuse_is_refused(phantom):

@@ -152,6 +152,18 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
     pd.testing.assert_frame_equal(comparable(folder), uninterrupted, check_exact=True)
 
 
+def test_a_study_is_extended_by_its_own_name(own_study):
+    before = statuses(own_study)
+    result = call("run", own_study, "--seeds", "0,3", "--no-report")
+    assert result.returncode == 0, result.stderr
+    after = statuses(own_study)
+    assert len(after) == 2 * len(before) and {status.state for status in after.values()} == {"done"}
+    assert after.items() >= before.items()
+    assert call("run", own_study / "study.yaml", "--seeds", "0,3", "--no-report").returncode == 0
+    changed = call("run", own_study, "--training.epochs", "3", "--no-report")
+    assert changed.returncode == 2 and "training.epochs = 2, not 3" in changed.stderr
+
+
 def test_losses_and_seeds_can_be_added_and_nothing_else_changed(own_study, phantom):
     folder = own_study
     result = call(*tiny_run(phantom, folder, "--losses", "{}", "--training.epochs", "3"))

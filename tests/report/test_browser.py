@@ -4,6 +4,7 @@ import shutil
 from urllib.parse import urlparse
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browser import Watched, chromium, needs_browser
 
 from study_files import StudyFiles
@@ -163,6 +164,35 @@ def test_nothing_is_cut_off_at_either_width(browser, report, width, scheme):
     else:
         assert stages[0]["x"] + stages[0]["width"] <= stages[1]["x"]
     watched.page.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_answer_is_on_the_first_screen(browser, report, width, scheme):
+    watched = Watched(browser, width=width, color_scheme=scheme)
+    page = watched.page
+    page.goto((report / "index.html").as_uri())
+    assert len(page.locator("h1").text_content().split()) <= 25
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    picture = page.locator(".first img").bounding_box()
+    assert picture["x"] + picture["width"] <= width
+    assert page.locator(".first h3").nth(1).text_content().startswith("Difference from the best: ")
+    first_class = page.locator(".first thead tr").first.locator("th[scope=colgroup], th[colspan]").first.text_content()
+    assert first_class == "tumour"  # the primary class
+    if width >= 1024:
+        cut_off = """[...document.querySelectorAll(".first .scroll, #verdict .scroll")]
+            .filter(box => box.scrollWidth > box.clientWidth + 1).length"""
+        assert page.evaluate(cut_off) == 0
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    serious = [
+        (problem["id"], problem["nodes"][0]["html"])
+        for problem in Axe().run(page).response["violations"]
+        if problem["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert page.get_by_text("nnUNetv2_train").is_visible()
+    assert watched.complaints == []
+    page.context.close()
 
 
 def test_everything_is_reached_by_the_keyboard(watched):

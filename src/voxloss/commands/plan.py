@@ -1,14 +1,19 @@
 """`voxloss plan`: what a study would cost on this machine."""
 
 import argparse
+from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss plan`."""
-    summary = "estimate the time, memory and disk space that a study needs on this machine"
-    add_study_options(add_command(parsers, "plan", plan, summary, overrides=True))
+    summary = "estimate the time, memory and disk space that a study needs on this machine, and what it will detect"
+    parser = add_command(parsers, "plan", plan, summary, overrides=True)
+    add_study_options(parser)
+    parser.add_argument(
+        "--pilot", type=Path, metavar="STUDY", help="study, which may be in progress, whose noise the new one will have"
+    )
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -16,13 +21,19 @@ def plan(arguments: argparse.Namespace) -> int:
     # torch, rich
     from rich.console import Console
 
-    from voxloss.commands.display.plan_table import plan_table
+    from voxloss.commands.display.plan_table import design_table, plan_table
+    from voxloss.evaluation.planning import TYPICAL
+    from voxloss.study.design import designs, pilot_noise
     from voxloss.study.plan import plan as plan_study
 
+    noises = TYPICAL if arguments.pilot is None else (pilot_noise(arguments.pilot),)
     console = Console()
     with console.status("reading the headers") as status:
         planned = plan_study(study_config(arguments), status.update)
+        status.update("simulating studies")
+        table = design_table(designs(planned, noises), noises)
     console.print(plan_table(planned))
+    console.print(table)
     for warning in planned.survey.config.warnings():
         console.print(f"[yellow]note[/]: {warning}", highlight=False)
     if planned.advice is not None:

@@ -27,16 +27,21 @@ def add_parser(parsers: Parsers) -> None:
     summary = "run a study: train every loss on every fold, score, test and report"
     parser = add_command(parsers, "run", run, summary, overrides=True, resumable=True)
     add_study_options(parser)
-    parser.add_argument("--study", type=Path, help="folder of the study (default: studies/NAME)")
+    parser.add_argument(
+        "--study", type=Path, help="folder of the study (default: studies/NAME, or the study that CONFIG is)"
+    )
     parser.add_argument("--folds", help="train only these folds, numbers separated by commas")
     parser.add_argument("--no-report", action="store_true", help="do not write the report (`voxloss report` does)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `voxloss run` and return its exit status."""
+    from voxloss.config.files import study_folder  # jsonargparse
+
     config = study_config(arguments)
     folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
-    return run_study(config, arguments.study or Path("studies") / config.name, folds, report=not arguments.no_report)
+    folder = arguments.study or study_folder(arguments.config) or Path("studies") / config.name
+    return run_study(config, folder, folds, report=not arguments.no_report)
 
 
 def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None, *, report: bool = True) -> int:

@@ -71,7 +71,9 @@ def add_command(
 
 def add_study_options(parser: Parser) -> None:
     """Add what `run` and `plan` take, which `study_config` reads."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file or a preset (`voxloss config` lists them)")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, a preset (`voxloss config` lists them), or a study"
+    )
     parser.add_argument("--data", type=Path, help="folder of the data (data.root)")
     parser.add_argument("--losses", help="train only these losses, separated by commas (comparison.losses)")
     parser.add_argument("--seeds", help="use only these seeds, separated by commas (comparison.seeds)")

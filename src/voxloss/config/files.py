@@ -79,6 +79,8 @@ def read_config(source: str | Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
+    if path.name == "study.yaml" and isinstance(content, dict) and "format" in content:
+        content = content.get("config")  # a study's own description has it beside versions and machine
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
     for item in dataclasses.fields(StudyConfig):
@@ -88,14 +90,23 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return content
 
 
+def study_folder(source: str | Path) -> Path | None:
+    """Return the folder of the study that `source` names, by its folder or its study.yaml; None if it names none."""
+    path = Path(source)
+    folder = path.parent if path.name == "study.yaml" else path
+    is_study = str(source) not in preset_names() and (folder / "study.yaml").is_file() and (folder / "runs").is_dir()
+    return folder if is_study else None
+
+
 def config_path(source: str | Path) -> Path:
-    """The file of a preset or configuration. Raises InputError when there is none."""
+    """The file of a preset, configuration or study. Raises InputError when there is none."""
     if str(source) in preset_names():
         return Path(str(resources.files("voxloss.config") / "presets" / f"{source}.yaml"))
-    path = Path(source)
+    folder = study_folder(source)
+    path = Path(source) if folder is None else folder / "study.yaml"
     if not path.is_file():
         raise InputError(
-            f"{str(source)!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
+            f"{str(source)!r} is neither a file, a study nor a preset; the presets are {', '.join(preset_names())}."
         )
     return path
 

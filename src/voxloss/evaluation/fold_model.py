@@ -52,8 +52,8 @@ def levels(count: int, n_folds: int) -> Levels:
     if n_folds <= 3:
         return Levels(0.04, 0.03, 0.04)
     if n_folds < MANY_FOLDS:
-        return Levels(0.035 if count < MANY_LOSSES else 0.04, 0.03, 0.05)
-    return Levels(0.05, 0.04, 0.05)
+        return Levels(0.035 if count < MANY_LOSSES else 0.0375, 0.03, 0.05)
+    return Levels(0.0425, 0.0375, 0.05)
 
 
 def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tuple[Float64s, Float64s]:

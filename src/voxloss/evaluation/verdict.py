@@ -22,7 +22,7 @@ RESOLUTION = 1e-6  # a smaller difference is rounding, however certain
 
 PAIR_COLUMNS = (
     "better", "worse", "difference", "half_width", "differ", "same", "p_order_wrong", "p_equivalent", "standard_error",
-    "degrees",
+    "degrees", "case_sd",
 )  # fmt: skip
 
 
@@ -38,7 +38,8 @@ class Verdict:
             better; half_width of its simultaneous 95 % interval; differ (the interval excludes 0); same (it lies
             within ± margin); p_order_wrong, the probability that the worse loss is in truth the better one, and
             p_equivalent, that the true difference is within ± margin, both of this pair alone under a flat prior;
-            standard_error of the difference and its degrees of freedom.
+            standard_error of the difference and its degrees of freedom; case_sd, the standard deviation within folds of
+            the cases' paired differences, NaN with one case per fold.
         may_be_best: The losses that may be the best, in the order of `losses`. In 95 % of studies the truly best loss
             is one of them (Hsu 1996).
         most_lost: The most that one can lose by taking the first loss: the upper end of the 95 % interval of the best
@@ -239,7 +240,7 @@ def judge(
     return Verdict(
         losses=names,
         means=tuple(map(float, means)),
-        pairs=_pair_table(names, first, second, difference, model, margin),
+        pairs=_pair_table(names, first, second, difference, spread, model, margin),
         may_be_best=tuple(name for name, beaten in zip(names, out, strict=True) if not beaten),
         most_lost=_most_lost(first, difference, out, model),
         fold_sds=tuple(map(float, np.sqrt(model.variances))) if model is not None else (math.nan,) * count,
@@ -294,6 +295,7 @@ def _pair_table(
     first: Integers,
     second: Integers,
     difference: Float64s,
+    spread: Float64s,
     model: PairModel | None,
     margin: float,
 ) -> pd.DataFrame:
@@ -308,5 +310,5 @@ def _pair_table(
         above, below = (margin - difference) / scale, (-margin - difference) / scale
         equivalent = stats.t.cdf(above, degrees) - stats.t.cdf(below, degrees)
     differ, same = difference > np.maximum(half_width, RESOLUTION), difference + half_width <= margin
-    columns = (difference, half_width, differ, same, wrong, equivalent, error, degrees)
+    columns = (difference, half_width, differ, same, wrong, equivalent, error, degrees, np.sqrt(np.maximum(spread, 0)))
     return pd.DataFrame(dict(zip(PAIR_COLUMNS, (better, worse, *columns), strict=True)))

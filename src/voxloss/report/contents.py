@@ -15,6 +15,7 @@ from voxloss.report.figures import scores as figures
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
 from voxloss.report.page import cases
+from voxloss.report.page.advice import advise
 from voxloss.report.page.page import CasesTable, Contents, NamedTable
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
@@ -67,6 +68,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
             loss_figures.curves_of_losses_figure(folder / "figures"),
         ),
         missing=tuple(missing),
+        advice=advise(record, comparison),
     )
 
 

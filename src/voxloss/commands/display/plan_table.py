@@ -1,8 +1,12 @@
 """What `voxloss plan` prints."""
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
+from voxloss.evaluation.planning import Noise
+from voxloss.study.design import Design
 from voxloss.study.plan import Plan
 from voxloss.utilities.text import count_of
 
@@ -31,6 +35,27 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
     for name, text in lines.items():
         table.add_row(name, escape(text))
+    return table
+
+
+def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
+    """Lay out what the study will detect, and what more seeds, folds or cases would buy."""
+    of_noises = "; ".join(f"{noise.name}: {noise.pair_sd:.3f} by case, {noise.run_sd:.3f} by run" for noise in noises)
+    table = Table(
+        title="Differences between losses that are detected with a probability of 80 %",
+        title_justify="left",
+        caption=escape(f"Standard deviations. {of_noises[0].upper()}{of_noises[1:]}."),
+        caption_justify="left",
+    )
+    for name in ("Folds", "Seeds", "Cases", "Runs", "Time"):
+        table.add_column(name, justify="right")
+    for noise in noises:
+        table.add_column(escape(noise.name), justify="right")
+    for place, design in enumerate(designs):
+        numbers = (design.folds, design.seeds, design.cases, design.runs)
+        detected = ["none" if value >= 1 else f"{value:.3f}" for value in design.detectable]
+        style = "bold" if place == 0 else ""
+        table.add_row(*map(str, numbers), _duration(design.seconds), *detected, style=style)
     return table
 
 

@@ -12,6 +12,7 @@ import voxloss
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import loss_name, metric_name
+from voxloss.report.page.advice import Advice
 from voxloss.report.page.cases import CaseRow
 from voxloss.report.page.templates import page_environment
 from voxloss.report.record import StudyRecord
@@ -63,6 +64,7 @@ class Contents:
     figures: tuple[FigureFile, ...]
     loss_figures: tuple[FigureFile, ...]
     missing: tuple[str, ...] = field(default=())
+    advice: Advice | None = None
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:

@@ -1,0 +1,154 @@
+"""What to do after a report: the command that would settle what is open, the loss as code, and a methods paragraph."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import voxloss
+from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.evaluation.planning import expected_detectable, noise_of
+from voxloss.evaluation.verdict import Verdict
+from voxloss.nnunet.names import trainer_name
+from voxloss.report.comparison import Comparison
+from voxloss.report.names import loss_name, metric_name
+from voxloss.report.record import StudyRecord
+from voxloss.report.tables.verdict import verdict_details, verdict_sentence
+from voxloss.utilities.text import count_of, duration_text
+
+SEEDS = (3, 5, 10)  # numbers of seeds that are suggested, the first two that are more than the study has
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do next.
+
+    Args:
+        steps: Sentences, each with a command or "".
+        loss: The display name of the loss with the best mean.
+        code: The loss as code: a heading and the text of each kind.
+        methods: A paragraph for an article.
+    """
+
+    steps: tuple[tuple[str, str], ...]
+    loss: str
+    code: tuple[tuple[str, str], ...]
+    methods: str
+
+
+def advise(record: StudyRecord, comparison: Comparison) -> Advice | None:
+    """Return what to do next by the verdict on the primary class; None without one."""
+    verdict = comparison.verdicts.get(comparison.primary_class)
+    if verdict is None:
+        return None
+    return Advice(
+        steps=tuple(_steps(record, verdict)),
+        loss=loss_name(verdict.losses[0]),
+        code=_code(record, verdict.losses[0]),
+        methods=_methods(record, comparison, verdict),
+    )
+
+
+def _steps(record: StudyRecord, verdict: Verdict) -> Iterator[tuple[str, str]]:
+    folder = shlex.quote(str(record.study.folder))
+    if any(run.state not in ("done", "diverged") for run in record.runs) and not record.study.imported:
+        yield "Finish the study: some runs are missing or failed.", f"voxloss run {folder}"
+    if verdict.n_folds < 2:
+        yield "Use at least two folds, better five: one fold cannot judge any difference.", ""
+        return
+    if len(verdict.may_be_best) == 1 or verdict.pairs["same"].all():
+        yield "Nothing is open on these patients. Whether it holds elsewhere, only another data set can tell.", ""
+        return
+    try:
+        noise = noise_of(verdict, "")
+    except ValueError:
+        yield "Use more cases: with one case per fold, little can be judged.", ""
+        return
+    losses, folds, cases = len(verdict.losses), verdict.n_folds, verdict.n_cases
+    now = expected_detectable(noise, losses, folds, verdict.n_seeds, cases)
+    seconds = [run.seconds for run in record.runs if run.state == "done" and run.seconds > 0]
+    mean = sum(seconds) / len(seconds) if seconds else 0.0
+    parallel = 1 if record.study.imported else record.study.config.execution.parallel
+
+    def cost(runs: int) -> str:
+        time = f", about {duration_text(runs * mean / parallel)} at this study's pace" if mean else ""
+        return f"{count_of(runs, 'more run')}{time}"
+
+    def gain(after: float) -> str:
+        if min(now, after) >= 1:
+            return "would still not detect any difference"
+        before = "any" if now >= 1 else f"above about {now:.3f}"
+        return f"would detect differences above about {after:.3f} instead of {before}"
+
+    steps = []
+    for seeds in [number for number in SEEDS if number > verdict.n_seeds][:2]:
+        after = expected_detectable(noise, losses, folds, seeds, cases)
+        command = f"voxloss run {folder} --seeds {','.join(map(str, range(seeds)))}"
+        runs = cost(losses * folds * (seeds - verdict.n_seeds))
+        steps.append((after, f"{seeds} seeds {gain(after)} ({runs}).", command))
+    if 2 * folds <= cases:
+        after = expected_detectable(noise, losses, 2 * folds, verdict.n_seeds, cases)
+        other = shlex.quote(f"{record.study.folder}-{2 * folds}-folds")
+        command = f"voxloss run {folder} --study {other} --splits.folds {2 * folds}"
+        runs = cost(losses * 2 * folds * verdict.n_seeds)
+        steps.append((after, f"{2 * folds} folds {gain(after)} (a study of its own, {runs}).", command))
+    after = expected_detectable(noise, losses, folds, verdict.n_seeds, 2 * cases)
+    steps.append((after, f"Twice as many cases {gain(after)}.", ""))
+    for _, sentence, command in sorted(steps):  # what gains most first
+        yield sentence, "" if record.study.imported else command
+
+
+def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
+    from voxloss.losses.catalogue import CATALOGUE  # torch
+
+    choices = {key: LossChoice(key, {})}
+    if not record.study.imported:
+        choices |= {choice.key: choice for choice in loss_choices(record.study.comparison.losses)}
+    choice = choices.get(key)
+    if choice is None or choice.name not in CATALOGUE:
+        return ()
+    arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
+    loss = f'voxloss.get_loss("{choice.name}"{arguments})'
+    nnunet = (
+        'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
+        f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+    )
+    if choice.parameters:
+        nnunet += f"\n# The trainer has the default parameters; docs/nnunet.md says how to set {arguments[2:]}."
+    return (
+        (
+            "PyTorch",
+            f"import voxloss\n\nloss = {loss}\nvalue = loss(logits, labels)  # (B, C, *spatial), (B, *spatial)\n"
+            "value.backward()",
+        ),
+        (
+            "MONAI",
+            f"import voxloss\n\nloss_function = {loss}  # labels (B, 1, *spatial) as the loaders give them\n"
+            "trainer = SupervisedTrainer(..., loss_function=loss_function)",
+        ),
+        ("nnU-Net", nnunet),
+    )
+
+
+def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> str:
+    names = [loss_name(loss) for loss in comparison.losses]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    measure = f"mean {metric_name(comparison.primary_metric)} of {comparison.primary_class}"
+    training = ""
+    if not record.study.imported:
+        settings = record.study.config.training
+        training = (
+            f" Every loss trained the same network ({record.study.config.network.name}) from the same initial weights "
+            f"on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the weights "
+            f"{'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
+        )
+    result = " ".join((verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric),
+                       *verdict_details(verdict, comparison.primary_metric)))  # fmt: skip
+    return (
+        f"We compared {listed} on {count_of(verdict.n_cases, 'case')} of {record.study.dataset.name} by "
+        f"{verdict.n_folds}-fold cross-validation with {count_of(verdict.n_seeds, 'seed')}, using voxloss "
+        f"{voxloss.__version__}.{training} Losses were compared by {measure}; undefined scores of empty predictions "
+        "and failed runs counted as the worst. Each loss's variance between folds was estimated with empirical Bayes "
+        "moderation (Smyth 2004); differences have simultaneous 95 % intervals (Tukey), and the set of losses that may "
+        "be the best is that of Hsu's comparison with the best (Hsu 1996), with a margin of "
+        f"{verdict.margin:g}. {result}"
+    )
