@@ -133,7 +133,7 @@ def test_references_that_moved_are_found(results, tmp_path):
 
 def test_repeated_trainings_are_seeds(results, tmp_path):
     folders = [*pair(results), results.trainer(MIXED, results="again", shift=2)]
-    with pytest.raises(InputError, match="mixed_focal is given 2 times but nnUNetTrainer 1 times"):
+    with pytest.raises(InputError, match="per fold differs: 2 of mixed_focal, 1 of nnUNetTrainer; repeated"):
         import_nnunet(folders, tmp_path / "study")
     folders.append(results.trainer("nnUNetTrainer", results="again", shift=1))
     assert import_nnunet(folders, tmp_path / "study").seeds == 2

@@ -9,7 +9,7 @@ from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.repeats import rank_shares
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.evaluation.significance import case_values
-from voxloss.evaluation.verdict import Verdict, verdict, within_case_ranks
+from voxloss.evaluation.verdict import Verdict, rank_verdict, verdict, within_case_ranks
 
 SIZES = ("small", "middle", "large")  # thirds of the cases by the structure's volume
 
@@ -41,7 +41,8 @@ def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str) -> pd.Da
     Returns:
         A row per loss, with the columns loss and, for every way, its value and its rank (`…_rank`; 1 the best, equal
         values share the better rank): mean over cases, median over cases, mean rank within cases, and `complete`, the
-        mean over the cases that have a value for every loss without `worst_filled`.
+        mean over the cases that have a value for every loss without `worst_filled`; `within_cases_may_be_best`, whether
+        the loss may be the best by `rank_verdict`.
     """
     values = case_values(scores, class_name, metric).dropna()
     better = METRICS[metric].higher_is_better
@@ -61,6 +62,9 @@ def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str) -> pd.Da
         column = column.reindex(values.columns)
         result[way] = column.to_numpy(dtype=float)
         result[f"{way}_rank"] = column.round(12).rank(ascending=not higher, method="min").to_numpy(dtype=float)
+    judged = rank_verdict(scores, class_name, metric)
+    best = judged.may_be_best if judged is not None else tuple(values.columns)
+    result["within_cases_may_be_best"] = [loss in best for loss in values.columns]
     return result
 
 

@@ -16,11 +16,23 @@ from voxloss.utilities.errors import InputError
 class Comparison:
     """Results over the cases that every loss with a finished run has.
 
-    verdicts: class -> the verdict on the primary metric; none of a class where there is nothing to judge.
-    losses and classes are in the study's order, the background left out; metrics are those of the table, in the order
-    of `METRICS`. intervals, rank_sum and signed_rank are the tables of `voxloss.evaluation.significance`;
-    other_intervals run over cases where the printed ones run over folds, and the other way round. The tests are on the
-    primary metric. partial: (class, metric) that only some of the cases have and that are therefore left out.
+    Args:
+        scores: The scores of these cases.
+        losses: The losses, in the study's order.
+        classes: The classes without the background, in the study's order.
+        primary_class: The class of the headline.
+        primary_metric: The metric of the headline and of the tests.
+        metrics: The metrics of the table, in the order of `METRICS`.
+        over: The units of the printed intervals, "fold" or "case".
+        intervals: `voxloss.evaluation.significance.intervals` over these units.
+        other_intervals: The same over the other units.
+        rank_sum: `pairwise_rank_sum` of the primary metric.
+        signed_rank: `pairwise_signed_rank` of the primary metric.
+        verdicts: The verdict on the primary metric by class, without classes that cannot be judged.
+        n_cases: Number of cases.
+        n_folds: Number of folds.
+        n_seeds: Number of seeds.
+        partial: Class and metric of scores that only some cases have, which are therefore left out.
     """
 
     scores: pd.DataFrame
@@ -48,7 +60,7 @@ def compare(record: StudyRecord) -> Comparison:
         InputError: No run is finished, or the losses have no case in common yet.
     """
     if record.scores.empty:
-        raise InputError(f"{record.study.folder} has no finished run yet, so there is nothing to report")
+        raise InputError(f"{record.study.folder} has no finished run yet; a report needs at least one")
     scores = common_scores(record.scores)
     if scores.empty:
         raise InputError(

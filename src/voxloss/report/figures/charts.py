@@ -260,8 +260,8 @@ def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> Fig
         panels[0].set_yticks(range(len(losses)), [loss_name(loss) for loss in losses])
         panels[0].invert_yaxis()
         caption = (
-            "Whole training, of which the loss is a part: median seconds of an epoch with its validation, and the "
-            "largest memory that any run of the loss took (of the device on CUDA, else of its process). Runs at the "
-            "same time slow each other."
+            "Times and memory are of the whole training, not of the loss alone: median seconds of an epoch with its "
+            "validation, and the largest memory that any run of the loss took (of the device on CUDA, else of its "
+            "process). Runs that are executed at the same time slow each other down."
         )
         return save_figure(figure, folder, "cost", "Time and memory", caption, table)

@@ -76,7 +76,7 @@ def _steps(record: StudyRecord, verdict: Verdict) -> Iterator[tuple[str, str]]:
     def gain(after: float) -> str:
         if min(now, after) >= 1:
             return "would still not detect any difference"
-        before = "any" if now >= 1 else f"above about {now:.3f}"
+        before = "none" if now >= 1 else f"{now:.3f}"
         return f"would detect differences above about {after:.3f} instead of {before}"
 
     steps = []

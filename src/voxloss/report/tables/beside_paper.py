@@ -41,7 +41,7 @@ def paper_table(beside: pd.DataFrame, classes: Sequence[str], preset: str) -> Ta
             theirs.append(Cell(interval_text(entry["paper"], entry["paper_half_width"])))
         rows += [(Cell(name), *ours), (Cell(f"{name}, paper"), *theirs)]
     return Table(
-        title="Beside the paper",
+        title="Comparison with the paper",
         caption=(
             f"Means of this study, and below each the mean of Yeung et al. 2021 ({TABLES[preset][0]}), which does not "
             "say whether its 95 % intervals are over folds or cases."
@@ -90,7 +90,7 @@ def paper_tests_table(beside: pd.DataFrame, class_name: str, preset: str) -> Tab
             cells.append(Cell(f"{ours} ({paper})"))
         rows.append((*cells, Cell("–"), *[Cell("")] * (len(losses) - place - 1)))
     return Table(
-        title=f"Beside the paper: rank-sum tests on DSC of {class_name}",
+        title=f"Comparison with the paper: rank-sum tests on DSC of {class_name}",
         caption=(
             f"Holm-adjusted p of this study, and in brackets that of Yeung et al. 2021 ({TABLES[preset][1]}), which "
             "does not state the family of tests. Here the family is all pairs of losses."

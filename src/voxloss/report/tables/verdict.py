@@ -211,14 +211,15 @@ def rankings_table(ways: pd.DataFrame, class_name: str, metric: str) -> Table:
             value, rank = row[way], row[f"{way}_rank"]
             digits = 2 if way == "within_cases" else 3
             text = "–" if math.isnan(value) or math.isnan(rank) else f"{value:.{digits}f} ({rank:.0f})"
-            cells.append(Cell(text, bold=rank == 1))
+            cells.append(Cell(text, bold=row["within_cases_may_be_best"] if way == "within_cases" else rank == 1))
         rows.append(tuple(cells))
     return Table(
         title=f"Ways of ranking: {metric_name(metric)} of {class_name}",
         caption=(
-            "The value by each way of ranking, with the loss's rank in brackets. Rank within cases: the mean of the "
-            "loss's ranks among the losses on the same case, 1 the best. Complete cases: the mean over the cases with "
-            "a value for every loss; elsewhere undefined values of empty predictions count as the worst."
+            "The value by each way of ranking, with the loss's rank in brackets; bold: the first. Rank within cases: the "
+            "mean of the loss's ranks among the losses on the same case, 1 the best; bold: may be the best by a verdict "
+            "on these ranks. Complete cases: the mean over the cases with a value for every loss; elsewhere undefined "
+            "values of empty predictions count as the worst."
         ),
         header=("Loss", *columns.values()),
         rows=tuple(rows),

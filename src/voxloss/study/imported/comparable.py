@@ -40,8 +40,8 @@ def require_comparable(trainings: Sequence[Training], wanted: Sequence[int] | No
     for loss, number in repeats.items():
         if number != repeats[first.loss]:
             raise InputError(
-                f"{first.loss} is given {repeats[first.loss]} times but {loss} {number} times: repeated trainings are "
-                "seeds, of which every loss needs the same number"
+                f"the number of trainings per fold differs: {repeats[first.loss]} of {first.loss}, {number} of {loss}; "
+                "repeated trainings are seeds, and every loss needs the same number"
             )
 
 

@@ -16,14 +16,24 @@ from voxloss.evaluation.scores import write_scores
 from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder
+from voxloss.utilities.text import count_of
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What is written.
+    """An import, as it is written in a study's form.
 
-    origin: what study.yaml says about where it came from, `from` at least. losses: entries of `comparison.losses`;
-    keys: their values in the scores' column, in the same order. predictions: (loss, fold, seed, case) -> NIfTI file.
+    Args:
+        name: The study's name.
+        origin: What study.yaml says about where the scores came from, at least `from`.
+        dataset: The data set.
+        losses: Entries of `comparison.losses`.
+        keys: The values of the scores' column `loss`, in the order of `losses`.
+        scores: The long table of scores.
+        primary_class: The class of the headline.
+        primary_metric: The metric of the headline.
+        tolerance_mm: Of the normalised surface Dice; None if it is not known.
+        predictions: NIfTI files by loss, fold, seed and case.
     """
 
     name: str
@@ -50,8 +60,7 @@ class ImportCounts:
 
     def __str__(self) -> str:
         counts = {"loss": self.losses, "fold": self.folds, "seed": self.seeds, "case": self.cases}
-        plural = {"loss": "losses"}
-        parts = [f"{n} {name if n == 1 else plural.get(name, f'{name}s')}" for name, n in counts.items()]
+        parts = [count_of(number, noun) for noun, number in counts.items()]
         return ", ".join(parts) + (f"; {self.note}" if self.note else "")
 
 

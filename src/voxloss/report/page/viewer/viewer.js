@@ -161,7 +161,7 @@
       const first = panes.find((pane) => !pane.error.disabled);
       if (first) jump(first);
       const cut = cases.get(index.files[name]).cut;
-      message.textContent = cut ? "The part around the structures, thinned out where it is large." : "";
+      message.textContent = cut ? "Cropped around the structures; large volumes are shown at a lower resolution." : "";
       dialog.dataset.shown = name;
     } catch (error) {
       if (mine !== request) return;
