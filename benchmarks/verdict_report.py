@@ -1,0 +1,73 @@
+"""Print the tables of docs/benchmarks/verdict.md from the rows of `benchmarks/verdict.py`.
+
+python benchmarks/verdict_report.py benchmarks/results/verdict.csv
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+GROUPS = {
+    "null": "No loss differs",
+    "two or three folds": "No loss differs, two or three folds",
+    "collapse": "A loss collapses now and then, means are equal",
+}
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def describe(row: pd.Series) -> str:
+    runs = str(row["runs"]).split()
+    text = runs[0] if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    dead = f", {row['dead']} dead" if row["dead"] else ""
+    numbers = " | ".join(str(row[name]) for name in ("kind", "losses", "folds", "cases", "seeds"))
+    return f"| {row['setting']}{dead} | {numbers} | {text} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path)
+    rows = pd.read_csv(parser.parse_args().rows)
+    nulls = rows[rows["group"].isin(["null", "two or three folds"])]
+    wrong, total = (nulls["verdict_error"] * nulls["studies"]).sum(), nulls["studies"].sum()
+    upper = stats.beta.ppf(0.95, wrong + 1, total - wrong)
+    five = nulls[nulls["folds"] >= 5]
+    four = nulls[nulls["folds"] == 4]
+    print(
+        f"Over all {len(nulls)} settings without a difference: {percent(wrong / total)} % (at most {percent(upper)} %). "
+        f"Worst setting from five folds: {percent(five['verdict_error'].max())} % (at most "
+        f"{percent(five['verdict_error_upper'].max())} %), with four folds {percent(four['verdict_error'].max())} % (at "
+        f"most {percent(four['verdict_error_upper'].max())} %)."
+    )
+    for group, title in GROUPS.items():
+        print(f"\n## {title}\n")
+        head = "| setting | scores | losses | folds | cases | seeds | SD of runs | verdict | at most |"
+        print(f"{head} one variance | paired t | signed-rank | all intervals hold | best dropped |")
+        print("|---" * 14 + "|")
+        for _, row in rows[rows["group"] == group].iterrows():
+            errors = [
+                row["verdict_error"],
+                row["verdict_error_upper"],
+                *(row[f"{name}_error"] for name in list(METHODS)[1:]),
+            ]
+            values = [*errors, row["covered_all"], row["best_dropped"]]
+            print(f"{describe(row)} {' | '.join(map(percent, values))} |")
+    print("\n## One loss is better\n")
+    print(
+        "| setting | scores | losses | folds | cases | seeds | SD of runs | effect | verdict | one variance | paired t | head alone |"
+    )
+    print("|---" * 12 + "|")
+    for _, row in rows[rows["group"] == "power"].iterrows():
+        powers = []
+        for name in ("verdict", "common_variance", "paired_t"):
+            power, equal, error = (percent(row[f"{name}_{kind}"]) for kind in ("power", "power_at_5", "null_error"))
+            powers.append(f"{power} / {equal} ({error})")
+        print(f"{describe(row)} {row['effect']:g} | {' | '.join(powers)} | {percent(row['best_alone'])} |")
+
+
+if __name__ == "__main__":
+    main()
