@@ -37,7 +37,7 @@ docs: install
 
 # Executes the notebook in its place; its outputs are committed.
 notebook: install
-	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --ExecutePreprocessor.coalesce_streams=True --inplace docs/how-to/from-images-to-verdict.ipynb
+	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --coalesce-streams --inplace docs/how-to/from-images-to-verdict.ipynb
 
 # A study killed 20 times at random moments (`make test` does it twice).
 test-faults: install

@@ -35,31 +35,23 @@ def main() -> None:
     nulls = rows[rows["group"].isin(["null", "two or three folds"])]
     wrong, total = (nulls["verdict_error"] * nulls["studies"]).sum(), nulls["studies"].sum()
     upper = stats.beta.ppf(0.95, wrong + 1, total - wrong)
-    five = nulls[nulls["folds"] >= 5]
-    four = nulls[nulls["folds"] == 4]
-    print(
-        f"Over all {len(nulls)} settings without a difference: {percent(wrong / total)} % (at most {percent(upper)} %). "
-        f"Worst setting from five folds: {percent(five['verdict_error'].max())} % (at most "
-        f"{percent(five['verdict_error_upper'].max())} %), with four folds {percent(four['verdict_error'].max())} % (at "
-        f"most {percent(four['verdict_error_upper'].max())} %)."
-    )
+    print(f"All {len(nulls)} settings together: {percent(wrong / total)} % (at most {percent(upper)} %).")
+    for folds, chosen in (("from five folds", nulls["folds"] >= 5), ("with four folds", nulls["folds"] == 4)):
+        worst, most = nulls.loc[chosen, "verdict_error"].max(), nulls.loc[chosen, "verdict_error_upper"].max()
+        print(f"The worst setting {folds}: {percent(worst)} % (at most {percent(most)} %).")
     for group, title in GROUPS.items():
         print(f"\n## {title}\n")
         head = "| setting | scores | losses | folds | cases | seeds | SD of runs | verdict | at most |"
         print(f"{head} one variance | paired t | signed-rank | all intervals hold | best dropped |")
         print("|---" * 14 + "|")
         for _, row in rows[rows["group"] == group].iterrows():
-            errors = [
-                row["verdict_error"],
-                row["verdict_error_upper"],
-                *(row[f"{name}_error"] for name in list(METHODS)[1:]),
-            ]
-            values = [*errors, row["covered_all"], row["best_dropped"]]
+            columns = ["verdict_error", "verdict_error_upper", "common_variance_error", "paired_t_error"]
+            columns += ["signed_rank_error", "covered_all", "best_dropped"]
+            values = [row[name] for name in columns]
             print(f"{describe(row)} {' | '.join(map(percent, values))} |")
     print("\n## One loss is better\n")
-    print(
-        "| setting | scores | losses | folds | cases | seeds | SD of runs | effect | verdict | one variance | paired t | head alone |"
-    )
+    head = "| setting | scores | losses | folds | cases | seeds | SD of runs | effect |"
+    print(f"{head} verdict | one variance | paired t | best alone |")
     print("|---" * 12 + "|")
     for _, row in rows[rows["group"] == "power"].iterrows():
         powers = []

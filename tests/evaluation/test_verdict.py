@@ -82,6 +82,7 @@ def test_dead_losses_do_not_hide_the_variation_of_the_others():
     assert [sds[name] for name in "abcd"] == [0, 0, 0, 0]
     truth = math.sqrt(0.03**2 + 0.07**2 / 40)
     assert all(0.4 * truth < sds[name] < 2.5 * truth for name in "efg")
+    assert result.detectable == pytest.approx(judge(values[:, 4:], fold, list("efg"), 1).detectable, rel=0.3)
     pairs = result.pairs
     dead = pairs["better"].isin(list("abcd")) & pairs["worse"].isin(list("abcd"))
     assert not pairs.loc[dead, "differ"].any() and pairs.loc[dead, "same"].all()

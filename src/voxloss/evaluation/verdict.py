@@ -72,12 +72,13 @@ class Verdict:
         """The true difference that intervals of these widths exclude with a probability of 80 %, averaged over pairs.
 
         Losses that vary far more from fold to fold than the median loss, such as after a failed training, are left out:
-        a difference from them would have to be larger.
+        a difference from them would have to be larger. So are losses that never vary, such as those that found nothing.
         """
         if self.n_folds < 2:
             return math.inf
         sds = np.array(self.fold_sds)
-        usual = {loss for loss, sd in zip(self.losses, sds, strict=True) if sd <= UNUSUAL * np.median(sds)}
+        limit = UNUSUAL * np.median(sds[sds > 0]) if (sds > 0).any() else 0.0
+        usual = {loss for loss, sd in zip(self.losses, sds, strict=True) if 0 < sd <= limit}
         pairs = self.pairs[self.pairs["better"].isin(usual) & self.pairs["worse"].isin(usual)]
         pairs = self.pairs if pairs.empty else pairs
         width, error = pairs[["half_width", "standard_error"]].to_numpy(dtype=float).T
