@@ -293,3 +293,11 @@ def test_ranks_within_cases_share_ties():
     values = np.array([[0.3, 0.1 + 0.2, 0.5], [0.0, 0.2, 0.0]])
     assert within_case_ranks(values).tolist() == [[2.5, 2.5, 1], [2.5, 1, 2.5]]
     assert within_case_ranks(np.array([[np.inf, 3.0]]), higher_is_better=False).tolist() == [[2, 1]]
+
+
+def test_the_verdict_on_an_array_is_found_where_the_documentation_says():
+    import voxloss.evaluation
+
+    assert voxloss.evaluation.judge is judge
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        voxloss.evaluation.nothing  # noqa: B018
