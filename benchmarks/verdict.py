@@ -349,8 +349,9 @@ def measure(setting: Setting, studies: int, seed: int) -> dict[str, object]:
             else:
                 equal, folds = simulate(replace(setting, effect=0.0), generator)
             for name, method in rivals.items():
-                null_ratios[name].append(method(equal, folds))
+                null_ratios[name].append(method(equal, folds)[live])
             pairs = judge(equal, folds, names, setting.seeds).pairs
+            pairs = pairs[(pairs[["better", "worse"]].astype(int) >= setting.dead).all(axis=1)]
             null_ratios["verdict"].append((pairs["difference"] / pairs["half_width"].clip(lower=1e-300)).to_numpy())
     row: dict[str, object] = {
         "group": setting.group, "setting": setting.name, "kind": setting.kind, "losses": setting.losses,

@@ -31,7 +31,7 @@ def describe(row: pd.Series) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path)
-    rows = pd.read_csv(parser.parse_args().rows)
+    rows = pd.read_csv(parser.parse_args().rows, keep_default_na=False, na_values=[""])
     nulls = rows[rows["group"].isin(["null", "two or three folds"])]
     wrong, total = (nulls["verdict_error"] * nulls["studies"]).sum(), nulls["studies"].sum()
     upper = stats.beta.ppf(0.95, wrong + 1, total - wrong)
