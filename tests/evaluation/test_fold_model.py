@@ -157,6 +157,13 @@ def test_losses_that_never_vary_count_as_one():
     assert (model.half_width[(model.first >= 3) & (model.second >= 3)] == 0).all()
 
 
+def test_losses_that_differ_by_constants_alone_have_no_variance():
+    """Whole numbers, so that the fold effects cancel exactly."""
+    means = np.array([1.0, 2.0, 4.0, 1.0])[None, :] + np.array([0.0, 1.0, 5.0])[:, None]
+    model = model_pairs(means)
+    assert model.half_width == pytest.approx(np.zeros(3), abs=1e-9)
+
+
 def test_a_detectable_difference_is_named_as_often_as_it_says():
     variances = np.full(6, 0.0004)
     errors = np.full(15, math.sqrt(2 * 0.0004 / 5))

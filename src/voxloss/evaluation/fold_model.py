@@ -90,10 +90,7 @@ def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tupl
     """
     count, n_folds = fold_means.shape[-2:]
     degrees = n_folds - 1
-    centred = fold_means - fold_means.mean(axis=-1, keepdims=True)
-    scale = np.abs(centred).max(axis=(-2, -1), keepdims=True)  # taken out, so that no square underflows
-    centred = centred / np.where(scale > 0, scale, 1.0)
-    varying = np.abs(centred).max(axis=-1) > NEGLIGIBLE
+    centred, scale, varying = _centred(fold_means)
     variances, df = np.ones(varying.shape), np.full(varying.shape, float(degrees))
     for _ in range(ROUNDS if fold_effects else 1):
         weights = np.where(varying, 1 / np.maximum(variances, 1e-12), 0.0)
@@ -105,7 +102,15 @@ def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tupl
             variances, df = moderate(raw, varying, degrees)
         else:  # only the variance of the one difference is known, half of which is given to each loss
             variances = np.where(varying, raw, 0.0)
-    return variances * np.square(scale[..., 0]), np.minimum(df, (count - 1) * degrees)
+    return variances * np.square(scale), np.minimum(df, (count - 1) * degrees)
+
+
+def _centred(fold_means: Float64s) -> tuple[Float64s, Float64s, Mask]:
+    """Return the deviations from each loss's mean over the largest of all, that largest, and which losses vary."""
+    centred = fold_means - fold_means.mean(axis=-1, keepdims=True)
+    scale = np.abs(centred).max(axis=(-2, -1), keepdims=True)
+    centred = centred / np.where(scale > 0, scale, 1.0)  # so that no square underflows
+    return centred, scale[..., 0], np.abs(centred).max(axis=-1) > NEGLIGIBLE
 
 
 def moderate(raw: Float64s, varying: Mask, degrees: int) -> tuple[Float64s, Float64s]:
@@ -170,12 +175,12 @@ def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) ->
         1 / df_ij = (Ẽ_i / df_i + Ẽ_j / df_j) / (Ẽ_i + Ẽ_j),
         half_width = max(q √V_ij, t s_ij / √F).
 
-    q is Tukey's point for K means and df_ij (`tukey_points`); losses that never vary count as one mean, and with one of
-    them the other's Ẽ is without fold effects, which do not cancel. The second part
-    widens the interval of a pair whose own F fold differences (standard deviation s_ij) vary more than the model says:
-    t is Student's point with F - 1 degrees of freedom. df_ij is a weighted harmonic mean, which is at most
-    Satterthwaite's (1946): as both variances lean on the same prior, their errors do not average out. For the
-    comparison with the best (Hsu 1981, 1996), one_sided has Dunnett's and Student's one-sided points instead.
+    q is Tukey's point for K means and df_ij (`tukey_points`). Losses that never vary count as one mean, and beside one
+    of them, the other's Ẽ is without fold effects, which do not cancel. The second part widens the interval of a pair
+    whose own F fold differences (standard deviation s_ij) vary more than the model says: t is Student's point with
+    F - 1 degrees of freedom. df_ij is a weighted harmonic mean, which is at most Satterthwaite's (1946): as both
+    variances lean on the same prior, their errors do not average out. For the comparison with the best (Hsu 1981,
+    1996), one_sided has Dunnett's and Student's one-sided points instead.
 
     Args:
         fold_means: Of shape (..., K losses, F folds), with at least 2 losses and folds.
@@ -185,7 +190,7 @@ def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) ->
     count, n_folds = fold_means.shape[-2:]
     first, second = np.triu_indices(count, 1)
     variances, df = moderated_variances(fold_means)
-    varying = variances > 0
+    varying = _centred(fold_means)[2]
     # A loss that never varies has no fold effects in common with another.
     alone, alone_df = moderated_variances(fold_means, fold_effects=False)
     shared = varying[..., first] & varying[..., second]
