@@ -17,6 +17,12 @@ if not torch.cuda.is_available():
 
 torch.set_num_threads(1)  # the tests' tensors are tiny: threads would only wait for each other
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that no process is left with one at the end while the other has nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

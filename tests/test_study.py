@@ -105,6 +105,11 @@ def comparable(folder: Path) -> pd.DataFrame:
     return read_scores(folder / "scores.csv").sort_values(["loss", "case", "class", "metric"], ignore_index=True)
 
 
+def hears_ctrl_c() -> None:
+    """Shells start what runs in the background without it, and processes inherit that from the tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_for(condition, process, seconds=120):
     end = time.time() + seconds
     while not condition():
@@ -134,6 +139,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hears_ctrl_c,
     )
     wait_for(lambda: list(folder.glob("runs/*/fold-0/seed-0/checkpoint.pt")), process)
     if how == "ctrl-c":
