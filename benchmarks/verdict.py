@@ -40,6 +40,7 @@ class Setting:
     runs: tuple[float, ...] = ()  # standard deviation of a run's mean (normal) or of its latent score (tumour)
     missed: tuple[float, ...] = ()  # share of missed lesions
     dead: int = 0  # the first losses are 0 everywhere
+    faint: float = 0.0  # the first losses have this share of their scores instead
     collapse: tuple[float, ...] = ()  # probability that a run gives 5 % of the Dice
     sizes: tuple[int, ...] = ()  # cases of every fold
     effect: float = 0.0
@@ -90,6 +91,8 @@ def settings() -> list[Setting]:
         normal("a quarter noisy × 3", losses, folds, cases, part(0.25, 0.06, 0.02, losses))
     for losses, folds, dead in ((7, 5, 3), (7, 5, 4), (10, 5, 6), (16, 5, 9), (12, 4, 8), (20, 5, 13), (8, 10, 5)):
         normal("dead losses", losses, folds, 204, flat(0.03, losses), dead=dead)
+    for losses, folds, dead in ((7, 5, 3), (16, 5, 9), (8, 10, 5), (12, 4, 8), (4, 5, 2)):
+        normal("losses near 0", losses, folds, 204, flat(0.03, losses), dead=dead, faint=0.003)
     for losses, folds in ((10, 5), (12, 4), (20, 5), (6, 5), (8, 10)):
         spread = tuple(0.03 * np.sqrt(stats.gamma.ppf((np.arange(losses) + 0.5) / losses, 1.5) / 1.5))
         normal("run variances ~ gamma(1.5)", losses, folds, 204, spread)
@@ -103,6 +106,9 @@ def settings() -> list[Setting]:
         normal("half noisy × 5", losses, folds, 204, part(0.5, 0.05, 0.01, losses), group="two or three folds")
         normal("one noisy × 5", losses, folds, 204, part(0, 0.05, 0.01, losses), group="two or three folds")
         normal("dead losses", losses, folds, 204, flat(0.03, losses), dead=losses // 2, group="two or three folds")
+        if losses > 3:
+            more = {"dead": losses // 2, "faint": 0.003, "group": "two or three folds"}
+            normal("losses near 0", losses, folds, 204, flat(0.03, losses), **more)
 
     def tumour(name: str, losses: int, folds: int, cases: int, **more: object) -> None:
         more = {"runs": flat(0.12, losses), "missed": flat(0.15, losses), **more}
@@ -118,6 +124,7 @@ def settings() -> list[Setting]:
     tumour("spike of 30 %", 8, 5, 60, missed=flat(0.30, 8))
     tumour("dead losses", 7, 5, 204, dead=3)
     tumour("dead losses", 16, 5, 100, dead=9)
+    tumour("losses near 0", 7, 5, 60, dead=3, faint=0.003)
     for losses, folds in ((8, 5), (3, 5), (16, 5)):
         tumour(
             "a loss collapses in a random fold",
@@ -160,7 +167,7 @@ def simulate(setting: Setting, generator: np.random.Generator) -> tuple[np.ndarr
     make = _normal if setting.kind == "normal" else _tumour
     values = make(setting, generator, folds)
     if setting.dead:
-        values[:, : setting.dead] = 0.0
+        values[:, : setting.dead] *= setting.faint
     return values, folds
 
 
@@ -311,6 +318,8 @@ def measure(setting: Setting, studies: int, seed: int) -> dict[str, object]:
     names = [str(number) for number in range(setting.losses)]
     first, second = np.triu_indices(setting.losses, 1)
     live = first >= setting.dead
+    if setting.faint:
+        live |= second < setting.dead
     best = (second == setting.losses - 1) & live
     null = live & ~best if setting.effect else live
     truth = np.where(best, setting.effect, 0.0)
@@ -356,7 +365,7 @@ def measure(setting: Setting, studies: int, seed: int) -> dict[str, object]:
     row: dict[str, object] = {
         "group": setting.group, "setting": setting.name, "kind": setting.kind, "losses": setting.losses,
         "folds": setting.folds, "cases": sum(setting.sizes) or setting.cases, "seeds": setting.seeds,
-        "dead": setting.dead, "effect": setting.effect, "studies": studies,
+        "dead": setting.dead, "faint": setting.faint, "effect": setting.effect, "studies": studies,
     }  # fmt: skip
     row["runs"] = " ".join(f"{value:.3g}" for value in sorted(set(setting.runs)))
     for name, values in ratios.items():

@@ -44,6 +44,7 @@ class StudyFiles:
     states: dict = field(default_factory=dict)
     digest_of: dict = field(default_factory=dict)
     random_seed: int = 0
+    design: str = "grid"
 
     @property
     def ids(self):
@@ -84,6 +85,7 @@ class StudyFiles:
             "comparison": {
                 "losses": list(self.losses), "seeds": list(self.seeds), "primary_class": self.primary_class,
                 "primary_metric": "dice", "interval": self.interval, "demonstration": self.demonstration,
+                "design": self.design,
             },
         }  # fmt: skip
         environment = {

@@ -96,7 +96,7 @@ def plain_variances(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_moderated_variances_are_the_equations(seed):
     generator = np.random.default_rng(seed)
     means = generator.normal(size=(6, 5)) * np.array([1, 1, 1, 1, 1, 8])[:, None]
-    variances, degrees = moderated_variances(means)
+    variances, degrees, _ = moderated_variances(means)
     expected, expected_degrees = plain_variances(means)
     assert variances == pytest.approx(expected, rel=1e-6)
     assert degrees == pytest.approx(expected_degrees, rel=1e-6)
@@ -121,8 +121,10 @@ def test_moderation_lies_between_the_losss_own_variance_and_the_common_one_as_li
 
 def test_equal_losses_share_their_degrees_of_freedom_and_unequal_ones_do_not():
     generator = np.random.default_rng(0)
-    equal = moderated_variances(generator.normal(size=(200, 8, 5)))[1]
-    unequal = moderated_variances(generator.normal(size=(200, 8, 5)) * np.array([1, 1, 1, 1, 6, 6, 6, 6])[:, None])[1]
+    equal = moderated_variances(generator.normal(size=(200, 8, 5))).degrees
+    unequal = moderated_variances(
+        generator.normal(size=(200, 8, 5)) * np.array([1, 1, 1, 1, 6, 6, 6, 6])[:, None]
+    ).degrees
     assert 15 < np.median(equal) <= 28
     assert 4 < np.median(unequal) < 8
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from score_helpers import dice_table, row
 
-from voxloss.evaluation.rankings import by_size, rank_stability, ways_of_ranking
+from voxloss.evaluation.rankings import by_dataset, by_size, rank_stability, ways_of_ranking
 from voxloss.evaluation.scores import score_table
 from voxloss.evaluation.verdict import judge
 
@@ -84,3 +84,21 @@ def test_sizes_and_missed_structures():
     assert by_size(score_table(rows[:4]), "tumour", "dice").empty
     without = pd.DataFrame(rows)
     assert by_size(score_table(without[without["metric"] == "dice"]), "tumour", "dice").empty
+
+
+def test_by_dataset_by_hand():
+    """a is better in one place and b in the other; one data set needs no table."""
+    random = np.random.default_rng(0)
+    first = random.normal(0, 0.002, (2, 20))
+    one = dice_table({"a": 0.8 + first[0], "b": 0.7 + first[1]}).assign(dataset="here")
+    two = dice_table({"a": 0.5 + first[1], "b": 0.6 + first[0]}).assign(dataset="there")
+    for table in (one, two):
+        table["fold"] = table["case"].astype("category").cat.codes % 5
+    found = by_dataset(pd.concat([one, two], ignore_index=True), "tumour", "dice").set_index(["dataset", "loss"])
+    assert found["rank"].to_dict() == {("here", "a"): 1, ("here", "b"): 2, ("there", "b"): 1, ("there", "a"): 2}
+    assert found.loc[("here", "a"), "mean"] == pytest.approx(0.8 + first[0].mean(), abs=1e-9)
+    assert found["may_be_best"].to_dict() == {
+        ("here", "a"): True, ("here", "b"): False, ("there", "b"): True, ("there", "a"): False,
+    }  # fmt: skip
+    assert (found["cases"] == 20).all()
+    assert by_dataset(one, "tumour", "dice").empty

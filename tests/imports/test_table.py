@@ -37,6 +37,24 @@ def test_a_table_is_reported(tmp_path):
     assert "ours" in page and "theirs" in page and "In progress" not in page
 
 
+def test_several_data_sets_have_folds_and_a_table_of_their_own(tmp_path):
+    lines = [(*line, "here") for line in rows()]
+    lines += [(loss, case.replace("patient", "other"), *rest, "there") for loss, case, *rest in rows(folds=3)]
+    table = write(tmp_path / "t.csv", lines, "loss,case,metric,value,fold,dataset")
+    assert import_table(table, tmp_path / "study").folds == 5
+    scores = read_scores(tmp_path / "study" / "scores.csv")
+    folds = scores.groupby("dataset")["fold"].unique().map(set)
+    assert folds["here"] == {0, 1} and folds["there"] == {2, 3, 4}
+    page = build_report(tmp_path / "study").read_text()
+    assert "By data set: DSC of structure" in page
+    assert "here: 6 cases; there: 6 cases" in page
+    table = write(
+        tmp_path / "again.csv", [*lines, *[(*line, "there") for line in rows()]], "loss,case,metric,value,fold,dataset"
+    )
+    with pytest.raises(InputError, match="case patient 0 is in the data sets here and there; name the cases"):
+        import_table(table, tmp_path / "other")
+
+
 def test_the_least_that_a_table_needs(tmp_path):
     lines = [line[:4] for line in rows()]
     table = write(tmp_path / "t.csv", lines, "loss,case,metric,value")

@@ -23,6 +23,7 @@ from voxloss.commands import (
     nnunet_trainers,
     plan,
     predict,
+    race,
     report,
     run,
     status,
@@ -32,7 +33,21 @@ from voxloss.commands.shared import Parser, fail
 from voxloss.utilities.errors import InputError
 
 # In the order of `voxloss --help`.
-_COMMANDS = (demo, run, plan, config, status, report, view, predict, losses, import_results, nnunet_trainers, check)
+_COMMANDS = (
+    demo,
+    run,
+    race,
+    plan,
+    config,
+    status,
+    report,
+    view,
+    predict,
+    losses,
+    import_results,
+    nnunet_trainers,
+    check,
+)
 
 _DESCRIPTION = (
     "Loss functions for segmenting rare structures in medical volumes, and a tool that compares them on your data."

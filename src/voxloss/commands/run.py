@@ -60,12 +60,17 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from rich.console import Console
 
     from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
     from voxloss.config.losses import loss_choices
     from voxloss.study.create import open_study
     from voxloss.study.executors import execute_locally
-    from voxloss.study.folder import FINISHED
+    from voxloss.study.folder import FINISHED, Run
+    from voxloss.study.race import run_race
 
+    raced = config.comparison.design == "race"
+    if raced and folds is not None:
+        raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
     for fold in folds or ():
         if fold not in range(config.splits.folds):
             raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
@@ -77,6 +82,12 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
         for warning in study.config.warnings():
             console.print(f"[yellow]note[/]: {warning}", highlight=False)
+
+        def execute(runs: Sequence[Run], what: str) -> None:
+            console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
+            with run_display(study, runs, console) as display:
+                execute_locally(study, runs, display.changed, display.poll, display.stopping)
+
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
         keys, seeds = [choice.key for choice in loss_choices(config.comparison.losses)], config.comparison.seeds
         runs = [
@@ -85,11 +96,16 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
-        if waiting:
-            cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
-            console.print(f"{folder}: {cases}, {losses}, {count_of(len(waiting), 'run')} left", highlight=False)
-            with run_display(study, waiting, console) as display:
-                execute_locally(study, waiting, display.changed, display.poll, display.stopping)
+        cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
+        if raced:
+            run_race(
+                study,
+                lambda number, runs: execute(runs, f"{cases}, {losses}, {round_text(study.race(), number)}"),
+                lambda look: console.print(look_text(look), markup=False, highlight=False),
+            )
+            runs = study.runs()
+        elif waiting:
+            execute(waiting, f"{cases}, {losses}")
         study.merge_scores()
     if report:
         show_report(folder, console)

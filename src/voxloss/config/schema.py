@@ -245,6 +245,8 @@ class ComparisonConfig(Section):
         interval: What the printed 95 % interval runs over.
         tolerance_mm: Distance up to which the normalised surface Dice (nsd) counts two surfaces as matching.
         demonstration: The data cannot be evidence (synthetic images); the report says so.
+        design: "grid" trains every loss on every fold and seed. "race" trains one fold and seed of every loss after
+            another, and losses that cannot be the best any more leave.
     """
 
     section: ClassVar[str] = "comparison"
@@ -256,6 +258,7 @@ class ComparisonConfig(Section):
     interval: Literal["fold", "case"] = "fold"
     tolerance_mm: float = 1.0
     demonstration: bool = False
+    design: Literal["grid", "race"] = "grid"
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -263,6 +266,7 @@ class ComparisonConfig(Section):
         yield Check("seeds", len(self.seeds) >= 1, self.seeds, "at least one seed")
         yield Check("seeds", len(set(self.seeds)) == len(self.seeds), self.seeds, "all different")
         yield Check("seeds", min(self.seeds, default=0) >= 0, self.seeds, "not negative")
+        yield Check("design", self.design == "grid" or len(self.losses) > 1, self.design, "'grid' for a single loss")
         yield Check("tolerance_mm", self.tolerance_mm > 0, self.tolerance_mm, "positive")
 
 

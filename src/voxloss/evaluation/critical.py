@@ -65,7 +65,7 @@ def _interpolated(kind: str, count: int, level: float) -> Callable[[Float64s], F
         return float(inner @ density @ chances) - (1 - level)
 
     points = [
-        optimize.brentq(excess, -5.0, 8.0, args=(np.sqrt(stats.chi2.ppf(uniform, degrees) / degrees),), xtol=1e-6)
+        optimize.brentq(excess, -5.0, 14.0, args=(np.sqrt(stats.chi2.ppf(uniform, degrees) / degrees),), xtol=1e-6)
         for degrees in DEGREES
     ]
     inverse = 1 / np.array(DEGREES)

@@ -24,6 +24,7 @@ OWN_LOSSES, OWN_LOG_RANGE = 0.6, 12.0
 MANY_FOLDS, MANY_LOSSES = 8, 8  # from which the nominal levels are nearer to 5 %; see `levels`
 ROUNDS = 4  # of estimating variances and weights of the fold effects in turn
 NEGLIGIBLE = 1e-9  # fold means that deviate by less than this share of the largest deviation never vary
+STILL = 0.01  # the same share for losses that hardly vary, such as those that found next to nothing
 
 
 class Levels(NamedTuple):
@@ -38,6 +39,36 @@ class Levels(NamedTuple):
     simultaneous: float
     best: float
     own: float
+
+
+class Variances(NamedTuple):
+    """Variances of the losses' fold means, each of shape (..., K).
+
+    Args:
+        moderated: Ẽ.
+        degrees: The degrees of freedom of Ẽ.
+        own: E, before moderation.
+    """
+
+    moderated: Float64s
+    degrees: Float64s
+    own: Float64s
+
+
+class Interim(NamedTuple):
+    """What an interim look at a comparison knows beyond its scores, for comparisons that losses leave early.
+
+    Args:
+        level: The nominal level that is spent at this look, for the intervals and the comparison with the best.
+        family: The number of all losses, those that left included.
+        own: E of losses that left, at their last look, of shape (losses,).
+        degrees: The degrees of freedom of `own`: their folds minus 1.
+    """
+
+    level: float
+    family: int
+    own: tuple[float, ...] = ()
+    degrees: tuple[int, ...] = ()
 
 
 def levels(count: int, n_folds: int) -> Levels:
@@ -56,7 +87,7 @@ def levels(count: int, n_folds: int) -> Levels:
     return Levels(0.0425, 0.0375, 0.05)
 
 
-def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tuple[Float64s, Float64s]:
+def moderated_variances(fold_means: Float64s, fold_effects: bool = True, interim: Interim | None = None) -> Variances:
     """Estimate the variance of every loss's fold means, beyond effects of loss and fold.
 
     With m_lf the mean of loss l in fold f, F folds and d = F - 1, four rounds of
@@ -79,52 +110,80 @@ def moderated_variances(fold_means: Float64s, fold_effects: bool = True) -> tupl
 
     Two losses have only one difference, whose variance is not moderated: the paired t test.
 
-    A loss that never varies, such as one that predicts nothing, has Ẽ = 0 and no part in the fold effects.
+    A loss that never varies, such as one that predicts nothing, has Ẽ = 0 and no part in the fold effects. With three
+    folds or more, a loss whose fold means deviate by less than 1 % of the largest deviation has no part in them
+    either, and its Ẽ is the plain variance of its fold means: the folds' difficulty does not show in next to nothing.
 
     Args:
         fold_means: m, of shape (..., K losses, F folds), with at least 2 losses and folds, without NaN.
         fold_effects: Whether losses share effects of the folds; False: E_l is the plain variance of the fold means.
+        interim: Where losses have left: their E, with their degrees of freedom, take part in the moderation. As the K
+            that stay may be few, each of them then counts with d (1 - 1/K) degrees of freedom, (K - 1) d in all.
 
     Returns:
-        Ẽ and df, each of shape (..., K).
+        Ẽ, df and E.
     """
     count, n_folds = fold_means.shape[-2:]
     degrees = n_folds - 1
-    centred, scale, varying = _centred(fold_means)
-    variances, df = np.ones(varying.shape), np.full(varying.shape, float(degrees))
+    centred, scale, varying, alike = _centred(fold_means)
+    variances, df, own = np.ones(varying.shape), np.full(varying.shape, float(degrees)), np.zeros(varying.shape)
     for _ in range(ROUNDS if fold_effects else 1):
-        weights = np.where(varying, 1 / np.maximum(variances, 1e-12), 0.0)
-        several = (varying.sum(axis=-1, keepdims=True) > 1) & fold_effects
+        weights = np.where(alike, 1 / np.maximum(variances, 1e-12), 0.0)
+        several = (alike.sum(axis=-1, keepdims=True) > 1) & fold_effects
         share = np.where(several, weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300), 0.0)
-        residual = centred - (share[..., None] * centred).sum(axis=-2, keepdims=True)
-        raw = np.square(residual).sum(axis=-1) / (degrees * np.maximum(1 - share, 0.02))
-        if count > 2:
-            variances, df = moderate(raw, varying, degrees)
+        effects = (share[..., None] * centred).sum(axis=-2, keepdims=True)
+        residual = np.where(alike[..., None], centred - effects, centred)
+        own = np.square(residual).sum(axis=-1) / (degrees * np.maximum(1 - share, 0.02))
+        if interim is not None and interim.own:
+            variances, df = _moderated_with(own, alike, scale, degrees, interim)
+        elif count > 2:
+            variances, df = moderate(own, alike, degrees)
         else:  # only the variance of the one difference is known, half of which is given to each loss
-            variances = np.where(varying, raw, 0.0)
-    return variances * np.square(scale), np.minimum(df, (count - 1) * degrees)
+            variances = np.where(varying, own, 0.0)
+        still = varying & ~alike
+        variances, df = np.where(still, own, variances), np.where(still, float(degrees), df)
+    left = sum(interim.degrees) if interim is not None else 0
+    squared = np.square(scale)
+    return Variances(variances * squared, np.minimum(df, (count - 1) * degrees + left), own * squared)
 
 
-def _centred(fold_means: Float64s) -> tuple[Float64s, Float64s, Mask]:
-    """Return the deviations from each loss's mean over the largest of all, that largest, and which losses vary."""
+def _moderated_with(
+    own: Float64s, alike: Mask, scale: Float64s, degrees: int, interim: Interim
+) -> tuple[Float64s, Float64s]:
+    """Moderate the variances of losses together with those of losses that left."""
+    count = own.shape[-1]
+    shape = (*own.shape[:-1], len(interim.own))
+    left = np.broadcast_to(np.asarray(interim.own) / np.square(scale), shape)
+    variances, df = moderate(
+        np.concatenate([own, left], axis=-1),
+        np.concatenate([alike, left > 0], axis=-1),
+        np.array([degrees * (1 - 1 / count)] * count + list(interim.degrees)),
+    )
+    return variances[..., :count], df[..., :count]
+
+
+def _centred(fold_means: Float64s) -> tuple[Float64s, Float64s, Mask, Mask]:
+    """Return the deviations from each loss's mean over the largest of all, that largest, which vary, which much."""
     centred = fold_means - fold_means.mean(axis=-1, keepdims=True)
     scale = np.abs(centred).max(axis=(-2, -1), keepdims=True)
     centred = centred / np.where(scale > 0, scale, 1.0)  # so that no square underflows
-    return centred, scale[..., 0], np.abs(centred).max(axis=-1) > NEGLIGIBLE
+    largest = np.abs(centred).max(axis=-1)
+    varying = largest > NEGLIGIBLE
+    return centred, scale[..., 0], varying, largest > STILL if fold_means.shape[-1] > 2 else varying
 
 
-def moderate(raw: Float64s, varying: Mask, degrees: int) -> tuple[Float64s, Float64s]:
+def moderate(raw: Float64s, varying: Mask, degrees: Float64s | float) -> tuple[Float64s, Float64s]:
     """Return the moderated variances Ẽ and their degrees of freedom; `moderated_variances` has the equation.
 
     Args:
-        raw: E, of shape (..., K losses), each with `degrees` degrees of freedom.
-        varying: Whether the loss varies at all; the others have Ẽ = 0.
-        degrees: d.
+        raw: E, of shape (..., K losses).
+        varying: Whether the loss varies; the others have Ẽ = 0.
+        degrees: d, one number or of shape (K,).
     """
     any_varies = varying.any(axis=-1, keepdims=True)
     typical = np.nanmedian(np.where(varying | ~any_varies, raw, np.nan), axis=-1, keepdims=True)
     relative = np.maximum(raw / np.where(typical > 0, typical, 1.0), 1e-6)[..., None, None]
-    nu, scale, d = PRIOR_DEGREES[:, None], PRIOR_SCALES, degrees
+    nu, scale, d = PRIOR_DEGREES[:, None], PRIOR_SCALES, np.asarray(degrees, dtype=float)[..., None, None]
     own_probability = OWN_LOSSES / raw.shape[-1]
     log_own = np.log(own_probability / OWN_LOG_RANGE)
     common = (
@@ -166,7 +225,9 @@ class PairModel:
     one_sided: Float64s
 
 
-def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) -> PairModel:
+def model_pairs(
+    fold_means: Float64s, case_variances: Float64s | float = 0.0, interim: Interim | None = None
+) -> PairModel:
     """Return the simultaneous intervals of all differences between the losses' means over folds.
 
     With Ẽ and df of `moderated_variances`,
@@ -186,14 +247,15 @@ def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) ->
         fold_means: Of shape (..., K losses, F folds), with at least 2 losses and folds.
         case_variances: v, the variance of the difference of two losses' means that the cases alone give, of shape
             (..., pairs).
+        interim: Of a comparison that losses have left: q and c are those of all its means, at the level of this look.
     """
     count, n_folds = fold_means.shape[-2:]
     first, second = np.triu_indices(count, 1)
-    variances, df = moderated_variances(fold_means)
-    varying = _centred(fold_means)[2]
-    # A loss that never varies has no fold effects in common with another.
-    alone, alone_df = moderated_variances(fold_means, fold_effects=False)
-    shared = varying[..., first] & varying[..., second]
+    variances, df, _ = moderated_variances(fold_means, interim=interim)
+    _, _, varying, alike = _centred(fold_means)
+    # A loss that never varies, or hardly, has no fold effects in common with another.
+    alone, alone_df, _ = moderated_variances(fold_means, fold_effects=False, interim=interim)
+    shared = alike[..., first] & alike[..., second]
 
     def of_pair(values: Float64s, without: Float64s) -> tuple[Float64s, Float64s]:
         return np.where(shared, values[..., first], without[..., first]), np.where(
@@ -208,6 +270,9 @@ def model_pairs(fold_means: Float64s, case_variances: Float64s | float = 0.0) ->
     own = (fold_means[..., first, :] - fold_means[..., second, :]).std(axis=-1, ddof=1) / np.sqrt(n_folds)
     means = np.clip(varying.sum(axis=-1) + (~varying).any(axis=-1), 2, count)[..., None]
     level = levels(count, n_folds)
+    if interim is not None:
+        level = Levels(interim.level, interim.level, level.own)
+        means = means + max(0, interim.family - count)
     tukey, dunnett = np.empty_like(degrees), np.empty_like(degrees)
     for number in np.unique(means):
         here = np.broadcast_to(means == number, degrees.shape)

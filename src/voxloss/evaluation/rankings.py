@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.repeats import rank_shares
 from voxloss.evaluation.scores import seed_means, worst_filled
@@ -35,8 +36,8 @@ def rank_stability(verdict: Verdict) -> pd.DataFrame:
     return result.sort_values("mean_rank", kind="stable").reset_index(drop=True)
 
 
-def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
-    """Return the losses' values and places by four ways of ranking.
+def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str, interim: Interim | None = None) -> pd.DataFrame:
+    """Return the losses' values and places by four ways of ranking; `interim` as in `verdict`.
 
     Returns:
         A row per loss, with the columns loss and, for every way, its value and its rank (`…_rank`; 1 the best, equal
@@ -62,14 +63,16 @@ def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str) -> pd.Da
         column = column.reindex(values.columns)
         result[way] = column.to_numpy(dtype=float)
         result[f"{way}_rank"] = column.round(12).rank(ascending=not higher, method="min").to_numpy(dtype=float)
-    judged = rank_verdict(scores, class_name, metric)
+    judged = rank_verdict(scores, class_name, metric, interim)
     best = judged.may_be_best if judged is not None else tuple(values.columns)
     result["within_cases_may_be_best"] = [loss in best for loss in values.columns]
     return result
 
 
-def by_size(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
+def by_size(scores: pd.DataFrame, class_name: str, metric: str, interim: Interim | None = None) -> pd.DataFrame:
     """Return the losses' means on small, middle and large structures, and the share of structures that they missed.
+
+    `interim` is as in `verdict`.
 
     Cases with the structure are split into thirds by its volume in the reference. A structure is missed if its Dice is
     0, averaged over the seeds.
@@ -93,7 +96,8 @@ def by_size(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
     for number, size in enumerate(SIZES):
         own = volumes.index[third == number]
         result[size] = values.loc[values.index.isin(own)].mean().to_numpy(dtype=float)
-        judged = verdict(of_class[cases.isin(own)], class_name, metric) if METRICS[metric].higher_is_better else None
+        chosen = of_class[cases.isin(own)]
+        judged = verdict(chosen, class_name, metric, interim=interim) if METRICS[metric].higher_is_better else None
         best = judged.may_be_best if judged is not None else losses
         result[f"{size}_may_be_best"] = [loss in best for loss in losses]
     dice = seed_means(worst_filled(of_class[of_class["metric"].isin(["dice", "recall"])]))
@@ -102,3 +106,26 @@ def by_size(scores: pd.DataFrame, class_name: str, metric: str) -> pd.DataFrame:
     result["missed"] = [float((dice[loss] == 0).mean()) if len(dice) else math.nan for loss in losses]
     result["n"] = len(volumes)
     return result
+
+
+def by_dataset(scores: pd.DataFrame, class_name: str, metric: str, interim: Interim | None = None) -> pd.DataFrame:
+    """Return the losses' means on every data set, each judged by itself; `interim` as in `verdict`.
+
+    Only the order over data sets says how far an order holds for patients of other places.
+
+    Returns:
+        A row per loss and data set: dataset, loss, mean, rank (1 the best, equal means share the better rank),
+        may_be_best, cases and folds. Empty where the scores are of one data set, or none can be judged.
+    """
+    rows = []
+    names = list(dict.fromkeys(scores["dataset"]))
+    for name in names if len(names) > 1 else []:
+        judged = verdict(scores[scores["dataset"] == name], class_name, metric, interim=interim)
+        if judged is None:
+            continue
+        means = pd.Series(judged.means).round(12)
+        ranks = means.rank(ascending=not judged.higher_is_better, method="min").astype(int)
+        for loss, mean, rank in zip(judged.losses, judged.means, ranks, strict=True):
+            best = loss in judged.may_be_best
+            rows.append((name, loss, mean, int(rank), best, judged.n_cases, judged.n_folds))
+    return pd.DataFrame(rows, columns=["dataset", "loss", "mean", "rank", "may_be_best", "cases", "folds"])

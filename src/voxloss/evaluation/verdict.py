@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from voxloss.evaluation.fold_model import PairModel, model_pairs
+from voxloss.evaluation.fold_model import Interim, PairModel, model_pairs
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.repeats import overstatement
 from voxloss.evaluation.scores import worst_filled
@@ -22,7 +22,7 @@ RESOLUTION = 1e-6  # a smaller difference is rounding, however certain
 
 PAIR_COLUMNS = (
     "better", "worse", "difference", "half_width", "differ", "same", "p_order_wrong", "p_equivalent", "standard_error",
-    "degrees", "case_sd",
+    "degrees", "case_sd", "needed",
 )  # fmt: skip
 
 
@@ -39,7 +39,8 @@ class Verdict:
             within ± margin); p_order_wrong, the probability that the worse loss is in truth the better one, and
             p_equivalent, that the true difference is within ± margin, both of this pair alone under a flat prior;
             standard_error of the difference and its degrees of freedom; case_sd, the standard deviation within folds of
-            the cases' paired differences, NaN with one case per fold.
+            the cases' paired differences, NaN with one case per fold; needed, the difference above which the worse loss
+            cannot be the best.
         may_be_best: The losses that may be the best, in the order of `losses`. In 95 % of studies the truly best loss
             is one of them (Hsu 1996).
         most_lost: The most that one can lose by taking the first loss: the upper end of the 95 % interval of the best
@@ -95,7 +96,9 @@ class Verdict:
         return overstatement(np.array(self.means), np.square(self.fold_sds) / self.n_folds, self.higher_is_better)
 
 
-def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = MARGIN) -> Verdict | None:
+def verdict(
+    scores: pd.DataFrame, class_name: str, metric: str, margin: float = MARGIN, interim: Interim | None = None
+) -> Verdict | None:
     """Judge the losses of a long table of scores by one class and metric.
 
     Folds of several data sets are separate trainings, whatever their numbers. If some folds have more seeds than
@@ -106,14 +109,15 @@ def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = 
         class_name: The class.
         metric: The metric; one of which lower is better has no finite mean with empty predictions, see below.
         margin: Differences below it do not matter in practice, in the metric's unit.
+        interim: Of an interim look (`judge`), which uses every seed of every fold.
 
     Returns:
-        The verdict (`judge` has the model), or None if there are fewer than two losses or no case has a value.
+        The verdict (`judge` has the model), or None as in `case_table`.
 
     Raises:
         ValueError: A score is infinite: an empty prediction of a structure that is there has no finite distance.
     """
-    values = _case_table(scores, class_name, metric)
+    values = case_table(scores, class_name, metric, every_seed=interim is not None)
     if values is None:
         return None
     table, folds, n_seeds = values
@@ -124,10 +128,11 @@ def verdict(scores: pd.DataFrame, class_name: str, metric: str, margin: float = 
         )
     losses = list(table.columns)
     better = METRICS[metric].higher_is_better
-    return judge(table.to_numpy(dtype=float), folds, losses, n_seeds, margin, higher_is_better=better)
+    values = table.to_numpy(dtype=float)
+    return judge(values, folds, losses, n_seeds, margin, higher_is_better=better, interim=interim)
 
 
-def rank_verdict(scores: pd.DataFrame, class_name: str, metric: str) -> Verdict | None:
+def rank_verdict(scores: pd.DataFrame, class_name: str, metric: str, interim: Interim | None = None) -> Verdict | None:
     """Judge the losses by their ranks within cases: which loss is better on more cases, not by how much.
 
     The value of a case is the loss's rank among the K losses (1 the best, ties share the mean rank) divided by K, so
@@ -138,16 +143,18 @@ def rank_verdict(scores: pd.DataFrame, class_name: str, metric: str) -> Verdict 
         scores: A table as of `read_scores`, with the same cases and seeds for every loss.
         class_name: The class.
         metric: The metric.
+        interim: Of an interim look, as in `verdict`.
 
     Returns:
-        The verdict on mean ranks / K, of which lower is better, or None as in `verdict`.
+        The verdict on mean ranks / K, of which lower is better, or None as in `case_table`.
     """
-    values = _case_table(scores, class_name, metric)
+    values = case_table(scores, class_name, metric, every_seed=interim is not None)
     if values is None:
         return None
     table, folds, n_seeds = values
     ranks = within_case_ranks(table.to_numpy(dtype=float), METRICS[metric].higher_is_better)
-    return judge(ranks / ranks.shape[1], folds, list(table.columns), n_seeds, 0.0, higher_is_better=False)
+    names = list(table.columns)
+    return judge(ranks / len(names), folds, names, n_seeds, 0.0, higher_is_better=False, interim=interim)
 
 
 def within_case_ranks(values: Float64s, higher_is_better: bool = True) -> Float64s:
@@ -163,15 +170,29 @@ def within_case_ranks(values: Float64s, higher_is_better: bool = True) -> Float6
     return ranks
 
 
-def _case_table(scores: pd.DataFrame, class_name: str, metric: str) -> tuple[pd.DataFrame, Integers, int] | None:
-    """Return the cases' values (a column per loss, seeds averaged), the fold of every row, and the number of seeds."""
+def case_table(
+    scores: pd.DataFrame, class_name: str, metric: str, every_seed: bool = False
+) -> tuple[pd.DataFrame, Integers, int] | None:
+    """Return the values that are judged.
+
+    Args:
+        scores: A table as of `read_scores`, with the same cases and seeds for every loss.
+        class_name: The class.
+        metric: The metric.
+        every_seed: Whether seeds that only some folds have take part.
+
+    Returns:
+        A table with a row per case and a column per loss, seeds averaged, undefined and failed scores as in
+        `worst_filled`; the fold of every row, numbered from 0; and the number of seeds. None if there are fewer than
+        two losses or no case has a value.
+    """
     chosen = scores[(scores["class"] == class_name) & (scores["metric"].isin({metric, "dice", "recall"}))]
     chosen = worst_filled(chosen)
     chosen = chosen[chosen["metric"] == metric]
     losses = list(dict.fromkeys(chosen["loss"]))
     seeds_of_folds = [set(group) for _, group in chosen.groupby(["dataset", "fold"])["seed"]]
     seeds = set.intersection(*seeds_of_folds) if seeds_of_folds else set()
-    if seeds:
+    if seeds and not every_seed:
         chosen = chosen[chosen["seed"].isin(seeds)]
     means = chosen.groupby(["dataset", "fold", "case", "loss"], sort=False)["value"].mean().unstack("loss")
     means = means.dropna()
@@ -189,6 +210,7 @@ def judge(
     margin: float = MARGIN,
     *,
     higher_is_better: bool = True,
+    interim: Interim | None = None,
 ) -> Verdict:
     """Judge losses by their case scores.
 
@@ -212,6 +234,9 @@ def judge(
         n_seeds: The number of seeds that were averaged.
         margin: Differences below it do not matter in practice.
         higher_is_better: Whether larger values are better.
+        interim: Of an interim look at losses that stay while others have left (`voxloss.evaluation.race`): all
+            intervals are then those of a look whose level is spent, valid whenever the comparison ends (repeated
+            confidence intervals, Jennison and Turnbull 1989). None: the comparison is looked at once, complete.
 
     Returns:
         The verdict.
@@ -234,7 +259,7 @@ def judge(
     model = None
     if n_folds > 1:
         by_cases = np.nan_to_num(np.maximum(spread, 0.0)) * (1 / sizes).mean() / n_folds
-        model = model_pairs(fold_means, by_cases)
+        model = model_pairs(fold_means, by_cases, interim)
     names = tuple(losses[index] for index in order)
     difference = np.abs(means[first] - means[second])
     out = _beaten(count, first, second, difference, model)
@@ -302,14 +327,16 @@ def _pair_table(
 ) -> pd.DataFrame:
     better, worse = [names[index] for index in first], [names[index] for index in second]
     nothing = np.full(len(first), math.nan)
-    half_width, error, degrees = nothing + math.inf, nothing, nothing
+    half_width, needed, error, degrees = nothing + math.inf, nothing + math.inf, nothing, nothing
     wrong = equivalent = nothing
     if model is not None:
-        half_width, error, degrees = model.half_width, model.standard_error, model.degrees
+        half_width, needed = model.half_width, model.one_sided
+        error, degrees = model.standard_error, model.degrees
         scale = np.maximum(error, 1e-300)
         wrong = np.where(difference > 0, stats.t.cdf(-difference / scale, degrees), 0.5)
         above, below = (margin - difference) / scale, (-margin - difference) / scale
         equivalent = stats.t.cdf(above, degrees) - stats.t.cdf(below, degrees)
     differ, same = difference > np.maximum(half_width, RESOLUTION), difference + half_width <= margin
-    columns = (difference, half_width, differ, same, wrong, equivalent, error, degrees, np.sqrt(np.maximum(spread, 0)))
+    case_sd = np.sqrt(np.maximum(spread, 0))
+    columns = (difference, half_width, differ, same, wrong, equivalent, error, degrees, case_sd, needed)
     return pd.DataFrame(dict(zip(PAIR_COLUMNS, (better, worse, *columns), strict=True)))

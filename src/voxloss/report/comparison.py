@@ -4,17 +4,22 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
 from voxloss.evaluation.verdict import Verdict, verdict
 from voxloss.report.record import StudyRecord
+from voxloss.study.rounds import Race
 from voxloss.utilities.errors import InputError
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Results over the cases that every loss with a finished run has.
+
+    Of a race: over the losses, folds and seeds of the last look, so that the verdict is that look.
 
     Args:
         scores: The scores of these cases.
@@ -33,6 +38,8 @@ class Comparison:
         n_folds: Number of folds.
         n_seeds: Number of seeds.
         partial: Class and metric of scores that only some cases have, which are therefore left out.
+        race: The state of the race; None for a grid.
+        interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
     """
 
     scores: pd.DataFrame
@@ -51,6 +58,8 @@ class Comparison:
     n_folds: int
     n_seeds: int
     partial: tuple[tuple[str, str], ...] = ()
+    race: Race | None = None
+    interim: Interim | None = None
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -61,7 +70,11 @@ def compare(record: StudyRecord) -> Comparison:
     """
     if record.scores.empty:
         raise InputError(f"{record.study.folder} has no finished run yet; a report needs at least one")
-    scores = common_scores(record.scores)
+    race = record.study.race() if record.study.comparison.design == "race" else None
+    interim, chosen = None, record.scores
+    if race is not None and race.looks:
+        interim, chosen = _last_look(race, record.scores)
+    scores = common_scores(chosen)
     if scores.empty:
         raise InputError(
             f"{record.study.folder} has no case yet that is scored for all of its losses with a finished run"
@@ -75,7 +88,7 @@ def compare(record: StudyRecord) -> Comparison:
     scored = set(scores["class"])
     over = record.study.comparison.interval
     classes = tuple(name for name in record.study.dataset.classes[1:] if name in scored)
-    verdicts = {name: verdict(scores, name, metric) for name in classes}
+    verdicts = {name: verdict(scores, name, metric, interim=interim) for name in classes}
     return Comparison(
         scores=scores,
         losses=tuple(losses),
@@ -93,7 +106,19 @@ def compare(record: StudyRecord) -> Comparison:
         n_folds=scores["fold"].nunique(),
         n_seeds=scores["seed"].nunique(),
         partial=partial,
+        race=race,
+        interim=interim,
     )
+
+
+def _last_look(race: Race, scores: pd.DataFrame) -> tuple[Interim, pd.DataFrame]:
+    """Return what the last look of a race knew, and its scores."""
+    *before, last = race.looks
+    interim = interim_of(before, last.round, race.n_folds, last.passes, last.family)
+    runs = pd.MultiIndex.from_tuples(
+        [(loss, seed, fold) for seed, fold in race.rounds[: last.round] for loss in last.losses]
+    )
+    return interim, scores[pd.MultiIndex.from_frame(scores[["loss", "seed", "fold"]]).isin(runs)]
 
 
 def _whole_metrics(scores: pd.DataFrame, primary: str) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from voxloss.evaluation.effects import friedman, paired_effects, variance_parts
-from voxloss.evaluation.rankings import by_size, rank_stability, ways_of_ranking
+from voxloss.evaluation.rankings import by_dataset, by_size, rank_stability, ways_of_ranking
 from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures import charts, slices
@@ -16,7 +16,7 @@ from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
 from voxloss.report.page import cases
 from voxloss.report.page.advice import advise
-from voxloss.report.page.page import CasesTable, Contents, NamedTable
+from voxloss.report.page.page import CasesTable, Contents, NamedTable, RaceContents
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper
@@ -24,7 +24,8 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
 from voxloss.report.tables.main import further_table, main_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
-from voxloss.report.tables.verdict import rankings_table, sizes_table, stability_table, verdict_table
+from voxloss.report.tables.race import looks_frame, race_table
+from voxloss.report.tables.verdict import datasets_table, rankings_table, sizes_table, stability_table, verdict_table
 from voxloss.utilities.errors import InputError
 
 VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
@@ -40,6 +41,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     further = _write_further(comparison, folder / "tables")
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
+    race = _write_race(comparison, folder)
     missing: list[str] = []
     slug = slugs(record.study.dataset.classes)
     charts_of = {
@@ -58,6 +60,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
         scores=scores,
         further=further,
         verdicts=verdicts,
+        race=race,
         matrices=matrices,
         beside_paper=_write_paper_tables(record, comparison, folder / "tables"),
         cases=_write_cases(record, comparison, folder, viewer_cases, missing),
@@ -123,8 +126,12 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
         verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
         _write_table(folder / "tables", verdicts[-1].name, verdict.pairs, table, table)
         _write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
-        stability, ways, sizes = rank_stability(verdict), ways_of_ranking(*chosen), by_size(*chosen)
+        ways, sizes = (ranking(*chosen, comparison.interim) for ranking in (ways_of_ranking, by_size))
+        stability = rank_stability(verdict)
         written = [("rankings", ways, rankings_table(ways, class_name, metric))]
+        datasets = by_dataset(*chosen, comparison.interim)
+        if len(datasets):
+            written.insert(0, ("datasets", datasets, datasets_table(datasets, class_name, metric)))
         if len(sizes):
             written.append(("sizes", sizes, sizes_table(sizes, class_name, metric)))
         if len(stability):
@@ -135,6 +142,17 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
             others.append(NamedTable(f"{kind}_{slug[class_name]}", table))
             _write_table(folder / "tables", others[-1].name, data, table, table)
     return (*verdicts, *others), ranks
+
+
+def _write_race(comparison: Comparison, folder: Path) -> RaceContents | None:
+    """Write the looks of a race as a table and a figure; None without a look."""
+    if comparison.race is None or not comparison.race.looks:
+        return None
+    table = race_table(comparison.race, comparison.primary_class, comparison.primary_metric)
+    looks = looks_frame(comparison.race)
+    _write_table(folder / "tables", "race", looks, table, table)
+    figure = charts.race_figure(looks, comparison.primary_class, comparison.primary_metric, "race", folder / "figures")
+    return RaceContents(NamedTable("race", table), figure)
 
 
 def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:

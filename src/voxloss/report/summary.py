@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
+from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of
 
@@ -31,6 +32,8 @@ def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
     """
     verdict = comparison.verdicts.get(comparison.primary_class)
     details = verdict_details(verdict, comparison.primary_metric) if verdict is not None else ()
+    if comparison.race is not None:
+        details = (*details, race_sentence(comparison.race))
     return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))
 
 
@@ -43,7 +46,8 @@ def summary_sentence(record: StudyRecord, comparison: Comparison) -> str:
 def _headline(comparison: Comparison) -> str:
     verdict = comparison.verdicts.get(comparison.primary_class)
     if verdict is not None:
-        return verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric)
+        left = comparison.interim is not None and comparison.interim.family > len(comparison.losses)
+        return verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric, others_left=left)
     measure = f"mean {metric_name(comparison.primary_metric)} of {comparison.primary_class}"
     table = comparison.intervals
     table = table[(table["class"] == comparison.primary_class) & (table["metric"] == comparison.primary_metric)]
@@ -64,7 +68,10 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     waiting = [run for run in record.runs if run.state not in FINAL]
     if waiting:
         finished = len(record.runs) - len(waiting)
-        absent = [loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses]
+        gone = comparison.race.left if comparison.race is not None else {}
+        absent = [
+            loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses and loss not in gone
+        ]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
             f"In progress: {finished} of {count_of(len(record.runs), 'run')} finished; the comparison uses "

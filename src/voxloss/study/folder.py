@@ -163,6 +163,11 @@ class StudyFolder:
         return self.path / "scores.csv"
 
     @property
+    def race_file(self) -> Path:
+        """The decisions of a race."""
+        return self.path / "race.json"
+
+    @property
     def prepared(self) -> Path:
         """The folder of prepared cases."""
         return self.path / "prepared"
@@ -264,6 +269,19 @@ class StudyFolder:
     def write_prepared(self, folders: Mapping[str, Path]) -> None:
         """Write which folder of prepared/ belongs to which case."""
         write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
+
+    def read_looks(self) -> list[dict[str, Any]]:
+        """The looks of a race, a mapping for each; none before the first one."""
+        if not self.race_file.is_file():
+            return []
+        looks = _read(self.race_file).get("looks")
+        if not isinstance(looks, list) or not all(isinstance(look, dict) for look in looks):
+            raise InputError(f"{self.race_file} is damaged: it lacks the list `looks`.")
+        return looks
+
+    def write_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
+        """Write the looks of a race."""
+        write_json(self.race_file, {"looks": list(looks)})
 
     def read_status(self, run: Run) -> RunStatus:
         """Read the state of a run; pending if it has no status.json."""

@@ -15,6 +15,7 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked
+from voxloss.study.rounds import Race, looks_of
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
 
@@ -29,6 +30,9 @@ OPEN_VALUES = (
     ("comparison.primary_class", None),
     ("comparison.demonstration", False),
 )
+
+# A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
+RACE = ("comparison.design", "race")
 
 # Keys that may differ from those of an existing study.
 FREE_KEYS = ("name", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
@@ -115,9 +119,23 @@ class Study:
         return [choice.key for choice in self.losses]
 
     def runs(self) -> list[Run]:
-        """Return all runs, fold by fold, so that a study that is stopped early has every loss on its finished folds."""
+        """Return all runs, fold by fold, so that a study that is stopped early has every loss on its finished folds.
+
+        Of a race: those that it has had and may still have.
+        """
+        if self.comparison.design == "race":
+            return self.race().runs()
+        return [Run(loss, fold, seed) for seed, fold in self._rounds() for loss in self.losses]
+
+    def _rounds(self) -> list[tuple[int, int]]:
         held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
-        return [Run(loss, fold, seed) for seed in self.comparison.seeds for fold in held_out for loss in self.losses]
+        return [(seed, fold) for seed in self.comparison.seeds for fold in held_out]
+
+    def race(self) -> Race:
+        """Return the state of the race as its file says now."""
+        looks = looks_of(self.files.read_looks(), self.files.race_file)
+        rounds = tuple(self._rounds())
+        return Race(looks, rounds, tuple(self.losses), len({fold for _, fold in rounds}))
 
     def run_folder(self, run: Run) -> RunFolder:
         """The files of a run."""
@@ -189,7 +207,7 @@ def extend_study(study: Study, config: StudyConfig) -> Study:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
     """
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
-        if (key, new) not in OPEN_VALUES:
+        if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(
                 f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "
                 "folder."
@@ -199,7 +217,11 @@ def extend_study(study: Study, config: StudyConfig) -> Study:
     losses = [*study.comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]
     seeds = list(dict.fromkeys((*study.comparison.seeds, *config.comparison.seeds)))
     comparison = replace(
-        study.comparison, losses=tuple(losses), seeds=tuple(seeds), interval=config.comparison.interval
+        study.comparison,
+        losses=tuple(losses),
+        seeds=tuple(seeds),
+        interval=config.comparison.interval,
+        design=config.comparison.design,
     )
     extended = replace(study.config, comparison=comparison, execution=config.execution)
     if extended != study.config or study.description.format != FORMAT:

@@ -12,6 +12,7 @@ from rich.text import Text
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
+from voxloss.study.rounds import Race
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
@@ -31,7 +32,7 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for one in runs:
         rows.setdefault(one.run.loss.key, {})[one.run.seed, one.run.fold] = _cell(one, epochs)
     for loss, cells in rows.items():
-        table.add_row(escape(loss), *(cells[place] for place in places))
+        table.add_row(escape(loss), *(cells.get(place, Text("–")) for place in places))
     return Group(table, *_sentences(study, runs))
 
 
@@ -48,11 +49,21 @@ def _cell(one: RunProgress, epochs: int) -> Text:
 
 def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
     lines = [Text(_progress_sentence(study, runs))]
+    if study.comparison.design == "race":
+        lines.append(Text(_race_sentence(study.race())))
     for one in runs:
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
         lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
     return lines
+
+
+def _race_sentence(race: Race) -> str:
+    left = [f"{loss} (round {number})" for loss, number in race.left.items()]
+    gone = f" Left: {', '.join(left)}." if left else ""
+    still = ", ".join(loss.key for loss in race.staying)
+    state = "The race is over." if race.ended else f"At most {len(race.rounds)} rounds."
+    return f"{state} Still in: {still}.{gone}"
 
 
 def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:

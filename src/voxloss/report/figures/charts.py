@@ -265,3 +265,24 @@ def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> Fig
             "process). Runs that are executed at the same time slow each other down."
         )
         return save_figure(figure, folder, "cost", "Time and memory", caption, table)
+
+
+def race_figure(looks: pd.DataFrame, class_name: str, metric: str, name: str, folder: Path) -> FigureFile:
+    """Draw the mean of every loss after each round of a race, until it left (`looks_frame`)."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for place, loss in enumerate(dict.fromkeys(looks["loss"])):
+            own = looks[looks["loss"] == loss]
+            colour, line = loss_colour(place)
+            axes.plot(own["round"], own["mean"], line, color=colour, marker=".", label=loss_name(loss))
+            gone = own[own["leaves"]]
+            axes.scatter(gone["round"], gone["mean"], marker="x", s=40, color=colour, zorder=3)
+        axes.set_xlabel("Round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel(f"Mean {metric_name(metric)} of {class_name} so far")
+        figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
+        caption = "The mean over all rounds so far of every loss still in. A cross: the loss left after this round."
+        return save_figure(
+            figure, folder, name, f"The race: mean {metric_name(metric)} of {class_name}", caption, looks
+        )

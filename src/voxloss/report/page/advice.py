@@ -12,6 +12,7 @@ from voxloss.nnunet.names import trainer_name
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
+from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of, duration_text
 
@@ -41,16 +42,21 @@ def advise(record: StudyRecord, comparison: Comparison) -> Advice | None:
     if verdict is None:
         return None
     return Advice(
-        steps=tuple(_steps(record, verdict)),
+        steps=tuple(_steps(record, comparison, verdict)),
         loss=loss_name(verdict.losses[0]),
         code=_code(record, verdict.losses[0]),
         methods=_methods(record, comparison, verdict),
     )
 
 
-def _steps(record: StudyRecord, verdict: Verdict) -> Iterator[tuple[str, str]]:
+def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Iterator[tuple[str, str]]:
     folder = shlex.quote(str(record.study.folder))
-    if any(run.state not in ("done", "diverged") for run in record.runs) and not record.study.imported:
+    race = comparison.race
+    if race is not None and race.next_round is not None:
+        yield "Go on with the race.", f"voxloss run {folder}"
+        if not race.looks:
+            return
+    elif any(run.state not in ("done", "diverged") for run in record.runs) and not record.study.imported:
         yield "Finish the study: some runs are missing or failed.", f"voxloss run {folder}"
     if verdict.n_folds < 2:
         yield "Use at least two folds, better five: one fold cannot judge any difference.", ""
@@ -64,6 +70,7 @@ def _steps(record: StudyRecord, verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "Use more cases: with one case per fold, little can be judged.", ""
         return
     losses, folds, cases = len(verdict.losses), verdict.n_folds, verdict.n_cases
+    staying = losses if race is None else len(race.staying)
     now = expected_detectable(noise, losses, folds, verdict.n_seeds, cases)
     seconds = [run.seconds for run in record.runs if run.state == "done" and run.seconds > 0]
     mean = sum(seconds) / len(seconds) if seconds else 0.0
@@ -83,13 +90,14 @@ def _steps(record: StudyRecord, verdict: Verdict) -> Iterator[tuple[str, str]]:
     for seeds in [number for number in SEEDS if number > verdict.n_seeds][:2]:
         after = expected_detectable(noise, losses, folds, seeds, cases)
         command = f"voxloss run {folder} --seeds {','.join(map(str, range(seeds)))}"
-        runs = cost(losses * folds * (seeds - verdict.n_seeds))
+        runs = cost(staying * folds * (seeds - verdict.n_seeds))
         steps.append((after, f"{seeds} seeds {gain(after)} ({runs}).", command))
     if 2 * folds <= cases:
         after = expected_detectable(noise, losses, 2 * folds, verdict.n_seeds, cases)
         other = shlex.quote(f"{record.study.folder}-{2 * folds}-folds")
         command = f"voxloss run {folder} --study {other} --splits.folds {2 * folds}"
-        runs = cost(losses * 2 * folds * verdict.n_seeds)
+        runs = cost((losses if race is None else len(race.losses)) * 2 * folds * verdict.n_seeds)
+        runs = runs if race is None else f"at most {runs}"
         steps.append((after, f"{2 * folds} folds {gain(after)} (a study of its own, {runs}).", command))
     after = expected_detectable(noise, losses, folds, verdict.n_seeds, 2 * cases)
     steps.append((after, f"Twice as many cases {gain(after)}.", ""))
@@ -131,6 +139,14 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
 
 def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> str:
     names = [loss_name(loss) for loss in comparison.losses]
+    design = ""
+    if comparison.race is not None:
+        names = [loss_name(loss.key) for loss in comparison.race.losses]
+        design = (
+            " The losses raced: each round was one fold and seed of every loss still in, and after it losses left that "
+            "could not be the best any more, with a level of 5 % spent over the rounds (Lan and DeMets 1983). "
+            f"{race_sentence(comparison.race)}"
+        )
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     measure = f"mean {metric_name(comparison.primary_metric)} of {comparison.primary_class}"
     training = ""
@@ -146,7 +162,7 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
     return (
         f"We compared {listed} on {count_of(verdict.n_cases, 'case')} of {record.study.dataset.name} by "
         f"{verdict.n_folds}-fold cross-validation with {count_of(verdict.n_seeds, 'seed')}, using voxloss "
-        f"{voxloss.__version__}.{training} Losses were compared by {measure}; undefined scores of empty predictions "
+        f"{voxloss.__version__}.{training}{design} Losses were compared by {measure}; undefined scores of empty predictions "
         "and failed runs counted as the worst. Each loss's variance between folds was estimated with empirical Bayes "
         "moderation (Smyth 2004); differences have simultaneous 95 % intervals (Tukey), and the set of losses that may "
         "be the best is that of Hsu's comparison with the best (Hsu 1996), with a margin of "

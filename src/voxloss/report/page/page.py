@@ -50,6 +50,14 @@ class CasesTable:
 
 
 @dataclass(frozen=True)
+class RaceContents:
+    """The table and the figure of a race."""
+
+    table: NamedTable
+    figure: FigureFile
+
+
+@dataclass(frozen=True)
 class Contents:
     """The contents of the page. `missing` has sentences about what could not be drawn."""
 
@@ -65,6 +73,7 @@ class Contents:
     loss_figures: tuple[FigureFile, ...]
     missing: tuple[str, ...] = field(default=())
     advice: Advice | None = None
+    race: RaceContents | None = None
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:

@@ -18,13 +18,21 @@ from voxloss.utilities.text import count_of
 NAMED = 3  # losses that a sentence names
 
 
-def verdict_sentence(verdict: Verdict, class_name: str, metric: str) -> str:
-    """Say in at most about 25 words which losses may be the best, and what taking the first of them can cost."""
+def verdict_sentence(verdict: Verdict, class_name: str, metric: str, others_left: bool = False) -> str:
+    """Say in at most about 25 words which losses may be the best, and what taking the first of them can cost.
+
+    Args:
+        verdict: The verdict.
+        class_name: The class.
+        metric: The metric.
+        others_left: Whether other losses left a race before these were judged.
+    """
     measure = f"mean {metric_name(metric)} of {class_name}"
     best, count, mean = loss_name(verdict.losses[0]), len(verdict.losses), f"{verdict.means[0]:.3f}"
     if verdict.n_folds < 2:
         return f"{best} has the best {measure}, {mean}, but one fold cannot judge any difference between losses."
-    every = "Both losses" if count == 2 else f"All {count} losses"
+    still = " still in" if others_left else ""
+    every = f"Both losses{still}" if count == 2 else f"All {count} losses{still}"
     if verdict.pairs["same"].all():
         return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {mean}."
     if len(verdict.may_be_best) == 1:
@@ -32,7 +40,9 @@ def verdict_sentence(verdict: Verdict, class_name: str, metric: str) -> str:
     most = verdict.most_lost if METRICS[metric].unit else min(verdict.most_lost, 1 - verdict.means[0])
     cost = f"taking {best} ({mean}) loses at most {most:.3f}"
     if len(verdict.may_be_best) == count:
-        one = "Either loss" if count == 2 else f"Any of the {count} losses"
+        if others_left and count <= NAMED:
+            return f"{_names(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
+        one = "Either loss" if count == 2 else f"Any of the {count} losses{still}"
         return f"{one} may be the best by {measure}; {cost}."
     return f"{_names(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
 
@@ -242,5 +252,31 @@ def sizes_table(sizes: pd.DataFrame, class_name: str, metric: str) -> Table:
             "the reference. Bold: may be the best on these cases, by a verdict of their own. Missed: DSC 0."
         ),
         header=("Loss", *(size.capitalize() for size in SIZES), "Missed"),
+        rows=tuple(rows),
+    )
+
+
+def datasets_table(means: pd.DataFrame, class_name: str, metric: str) -> Table:
+    """Return `by_dataset` as a table: a column per data set, the loss with the best average rank first."""
+    names = list(dict.fromkeys(means["dataset"]))
+    order = means.groupby("loss", sort=False)["rank"].mean().sort_values(kind="stable")
+    by_loss = {(row["dataset"], row["loss"]): row for row in means.to_dict("records")}
+    rows = []
+    for loss, rank in order.items():
+        cells = [Cell(loss_name(str(loss)))]
+        for name in names:
+            row = by_loss.get((name, loss))
+            cells.append(Cell("–") if row is None else Cell(f"{row['mean']:.3f} ({row['rank']})", row["may_be_best"]))
+        rows.append((*cells, Cell(f"{rank:.1f}")))
+    sizes = means.drop_duplicates("dataset")
+    counts = "; ".join(f"{row.dataset}: {count_of(int(row.cases), 'case')}" for row in sizes.itertuples())
+    return Table(
+        title=f"By data set: {metric_name(metric)} of {class_name}",
+        caption=(
+            f"The mean on each data set, with the loss's rank in brackets ({counts}). Bold: may be the best by a verdict "
+            "on this data set alone. The verdict over all data sets counts a fold of any of them as one training; only "
+            "the order over data sets says whether it holds for patients of other places."
+        ),
+        header=("Loss", *names, "Average rank"),
         rows=tuple(rows),
     )

@@ -22,7 +22,7 @@ def import_table(path: Path, study: Path, columns: str | None = None, primary_cl
     """Read a long table, one row per loss, case and metric, and write it as a study that `voxloss report` reads.
 
     The columns loss, case, metric and value are needed; class, fold, seed, dataset and status may be there, and others
-    are left alone. Separated by commas, semicolons or tabs. An empty value or "nan" is an undefined score.
+    are left alone. Folds of several data sets are numbered on from each other. Separated by commas, semicolons or tabs. An empty value or "nan" is an undefined score.
 
     Args:
         path: The table.
@@ -56,6 +56,7 @@ def import_table(path: Path, study: Path, columns: str | None = None, primary_cl
     if scores.empty:
         raise InputError(f"{path} holds no score")
     _check(scores, path)
+    scores["fold"] = _distinct_folds(scores)
     losses, classes = list(dict.fromkeys(scores["loss"])), list(dict.fromkeys(scores["class"]))
     if primary_class is not None and primary_class not in classes:
         raise InputError(f"--primary-class {primary_class}: the classes of {path} are {', '.join(classes)}")
@@ -64,11 +65,13 @@ def import_table(path: Path, study: Path, columns: str | None = None, primary_cl
         raise InputError(f"{path} has none of the metrics that losses are compared by: {', '.join(PRIMARY_METRICS)}")
     names = list(dict.fromkeys(scores["dataset"]))
     cases = tuple(Case(case, (), None) for case in dict.fromkeys(scores["case"]))
-    dataset = Dataset(names[0], cases, ("background", *classes), {index: index for index in range(len(classes) + 1)})
+    dataset = Dataset(
+        ", ".join(names), cases, ("background", *classes), {index: index for index in range(len(classes) + 1)}
+    )
     return write_imported(
         study,
         Imported(
-            name=names[0],
+            name=names[0] if len(names) == 1 else path.name.split(".")[0],
             origin={"from": "a table", "table": str(path.resolve())},
             dataset=dataset,
             losses=losses,
@@ -107,8 +110,12 @@ def _renamed(columns: str | None, there: "pd.Index", path: Path) -> Mapping[str,
 
 
 def _check(scores: pd.DataFrame, path: Path) -> None:
-    if scores["dataset"].nunique() > 1:
-        raise InputError(f"{path} holds several data sets: {', '.join(scores['dataset'].unique())}; import one of them")
+    shared = scores.groupby("case")["dataset"].unique()
+    if (several := shared[shared.str.len() > 1]).size:
+        raise InputError(
+            f"{path}: case {several.index[0]} is in the data sets {' and '.join(several.iloc[0])}; name the cases of each "
+            "data set differently"
+        )
     if (strange := scores[~scores["fold"].between(0, MOST_FOLDS - 1)]).size:
         raise InputError(f"{path}: fold {strange['fold'].iloc[0]} should lie between 0 and {MOST_FOLDS - 1}")
     folds = scores.groupby("case")["fold"].nunique()
@@ -119,6 +126,14 @@ def _check(scores: pd.DataFrame, path: Path) -> None:
             raise InputError(f"{path}: {loss!r} cannot be a loss's name, which is that of a folder")
     _require_dice_of_undefined(scores, path)
     complete_check(scores)
+
+
+def _distinct_folds(scores: pd.DataFrame) -> "pd.Series[int]":
+    """Number the folds of several data sets on from each other, since each fold is a training of its own."""
+    begin, first = 0, {}
+    for name, folds in scores.groupby("dataset", sort=False)["fold"]:
+        first[name], begin = begin, begin + int(folds.max()) + 1
+    return scores["fold"] + scores["dataset"].map(first).astype(int)
 
 
 def _require_dice_of_undefined(scores: pd.DataFrame, path: Path) -> None:

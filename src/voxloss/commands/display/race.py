@@ -1,0 +1,36 @@
+"""What `voxloss race` prints between its rounds."""
+
+from voxloss.evaluation.race import FUTILE, Look
+from voxloss.study.rounds import Race
+from voxloss.utilities.text import count_of
+
+
+def round_text(race: Race, number: int) -> str:
+    """Say which round begins, and with how many losses."""
+    seed, fold = race.rounds[number - 1]
+    staying = count_of(len(race.staying), "loss")
+    first = "rounds 1 and 2" if not race.looks else f"round {number} (fold {fold}, seed {seed})"
+    return f"{first} of at most {len(race.rounds)}, {staying} still in"
+
+
+def look_text(look: Look) -> str:
+    """Say which losses leave after a round, why, and whether the race ends."""
+    lines = []
+    for one in look.departures:
+        evidence = f"{one.difference:.3f} below {one.beaten_by}"
+        lines.append(f"{one.loss} leaves after round {look.round}: its mean is {evidence}.")
+    names = ", ".join(look.staying)
+    if look.outcome == "one":
+        lines.append(f"The race is over: only {names} is still in.")
+    elif look.outcome == "equivalent":
+        lines.append(f"The race is over: {names} are equivalent.")
+    elif look.outcome == "futile":
+        lines.append(
+            f"The race is over, undecided: {names} are still in, and the remaining rounds would single out one of them "
+            f"with a probability below {FUTILE:.0%}.".replace("%", " %")
+        )
+    elif look.outcome == "rounds":
+        lines.append(f"The race is over, undecided: {names} are still in after the last round.")
+    elif not lines:
+        lines.append(f"No loss leaves after round {look.round}.")
+    return "\n".join(lines)
