@@ -102,7 +102,7 @@ def race(scores: np.ndarray) -> tuple[list[Look], int]:
         weights = np.zeros((CASES, SEEDS))  # of the seeds that the fold of a case has
         weights[:, :passes] = 1.0
         if begun:
-            weights[FOLD < begun, passes] = 1.0
+            weights[begun > FOLD, passes] = 1.0
         scored = weights.any(axis=1)
         mean = (own * weights[:, None]).sum(axis=2)[scored] / weights.sum(axis=1)[scored, None]
         seen = look_at(mean, FOLD[scored], staying, looks, round=number, n_folds=FOLDS, passes=SEEDS, family=LOSSES)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config
 
-
 MANY_RUNS = 20  # from which a race is worth mentioning
 
 

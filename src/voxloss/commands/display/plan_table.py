@@ -18,6 +18,7 @@ def plan_table(plan: Plan) -> Table:
     measured = "measured" if plan.patch == config.patches.size else f"projected from {' × '.join(map(str, plan.patch))}"
     losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
     parallel = config.execution.parallel
+    of_seeds = count_of(seeds, "seed")
     most = "at most " if config.comparison.design == "race" else ""
     cases, channels = count_of(len(survey.shapes), "case"), count_of(survey.channels, "channel")
     lines = {
@@ -26,7 +27,7 @@ def plan_table(plan: Plan) -> Table:
         "network": f"{config.network.name}, {plan.parameters:,} parameters",
         "memory": f"{_size(plan.memory)} per run, {parallel} at a time; {_size(plan.available)} available",
         "step": f"{_duration(plan.step)}; {plan.steps:,} steps per run",
-        "runs": f"{most}{plan.runs}: {count_of(losses, 'loss')} × {count_of(folds, 'fold')} × {count_of(seeds, 'seed')}",
+        "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
         "prediction": f"{_duration(plan.prediction)} in total",
         "disk": _size(plan.disk),

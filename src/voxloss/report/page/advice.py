@@ -162,9 +162,9 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
     return (
         f"We compared {listed} on {count_of(verdict.n_cases, 'case')} of {record.study.dataset.name} by "
         f"{verdict.n_folds}-fold cross-validation with {count_of(verdict.n_seeds, 'seed')}, using voxloss "
-        f"{voxloss.__version__}.{training}{design} Losses were compared by {measure}; undefined scores of empty predictions "
-        "and failed runs counted as the worst. Each loss's variance between folds was estimated with empirical Bayes "
-        "moderation (Smyth 2004); differences have simultaneous 95 % intervals (Tukey), and the set of losses that may "
-        "be the best is that of Hsu's comparison with the best (Hsu 1996), with a margin of "
+        f"{voxloss.__version__}.{training}{design} Losses were compared by {measure}; undefined scores of empty "
+        "predictions and failed runs counted as the worst. Each loss's variance between folds was estimated with "
+        "empirical Bayes moderation (Smyth 2004); differences have simultaneous 95 % intervals (Tukey), and the set of "
+        "losses that may be the best is that of Hsu's comparison with the best (Hsu 1996), with a margin of "
         f"{verdict.margin:g}. {result}"
     )

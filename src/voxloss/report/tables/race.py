@@ -81,14 +81,14 @@ def race_table(race: Race, class_name: str, metric: str) -> Table:
     return Table(
         title=f"The race by mean {measure}",
         caption=(
-            f"A round is one fold and seed of every loss still in; {race.n_folds} rounds are a pass over the folds, and "
-            f"{count_of(race.passes, 'pass')} were planned. After each round from the second on, a loss left if another "
-            "one's mean was better by more than Hsu's comparison with the best allows, among all losses of the race. "
-            f"The level of {100 * LEVEL:.0f} % is spent over the rounds, most of it at the end of each pass, and a part "
-            "is kept for seeds that are added later: the best loss leaves in at most that share of studies. Means are "
-            "over all rounds of the loss, so those of losses that left are over fewer cases. The verdict and all other "
-            "tables are of the last round's losses, with intervals that hold whenever the race ends (Jennison and "
-            "Turnbull 1989)."
+            f"A round is one fold and seed of every loss still in; {race.n_folds} rounds are a pass over the folds, "
+            f"and {count_of(race.passes, 'pass')} were planned. After each round from the second on, a loss left if "
+            "another one's mean was better by more than Hsu's comparison with the best allows, among all losses of the "
+            f"race. The level of {100 * LEVEL:.0f} % is spent over the rounds, most of it at the end of each pass, and "
+            "a part is kept for seeds that are added later: the best loss leaves in at most that share of studies. "
+            "Means are over all rounds of the loss, so those of losses that left are over fewer cases. The verdict and "
+            "all other tables are of the last round's losses, with intervals that hold whenever the race ends "
+            "(Jennison and Turnbull 1989)."
         ),
         header=("Loss", "State", "Rounds", "Mean", "Evidence"),
         rows=tuple(rows),

@@ -273,9 +273,9 @@ def datasets_table(means: pd.DataFrame, class_name: str, metric: str) -> Table:
     return Table(
         title=f"By data set: {metric_name(metric)} of {class_name}",
         caption=(
-            f"The mean on each data set, with the loss's rank in brackets ({counts}). Bold: may be the best by a verdict "
-            "on this data set alone. The verdict over all data sets counts a fold of any of them as one training; only "
-            "the order over data sets says whether it holds for patients of other places."
+            f"The mean on each data set, with the loss's rank in brackets ({counts}). Bold: may be the best by a "
+            "verdict on this data set alone. The verdict over all data sets counts a fold of any of them as "
+            "one training; only the order over data sets says whether it holds for patients of other places."
         ),
         header=("Loss", *names, "Average rank"),
         rows=tuple(rows),

@@ -22,7 +22,8 @@ def import_table(path: Path, study: Path, columns: str | None = None, primary_cl
     """Read a long table, one row per loss, case and metric, and write it as a study that `voxloss report` reads.
 
     The columns loss, case, metric and value are needed; class, fold, seed, dataset and status may be there, and others
-    are left alone. Folds of several data sets are numbered on from each other. Separated by commas, semicolons or tabs. An empty value or "nan" is an undefined score.
+    are left alone. Folds of several data sets are numbered on from each other. Separated by commas, semicolons or
+    tabs. An empty value or "nan" is an undefined score.
 
     Args:
         path: The table.
@@ -113,8 +114,8 @@ def _check(scores: pd.DataFrame, path: Path) -> None:
     shared = scores.groupby("case")["dataset"].unique()
     if (several := shared[shared.str.len() > 1]).size:
         raise InputError(
-            f"{path}: case {several.index[0]} is in the data sets {' and '.join(several.iloc[0])}; name the cases of each "
-            "data set differently"
+            f"{path}: case {several.index[0]} is in the data sets {' and '.join(several.iloc[0])}; name the cases of "
+            "each data set differently"
         )
     if (strange := scores[~scores["fold"].between(0, MOST_FOLDS - 1)]).size:
         raise InputError(f"{path}: fold {strange['fold'].iloc[0]} should lie between 0 and {MOST_FOLDS - 1}")

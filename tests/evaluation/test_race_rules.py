@@ -22,7 +22,7 @@ def scores(means: list[float], seed: int = 0, sd: float = 0.02) -> np.ndarray:
 
 def look(values: np.ndarray, names: list[str] = NAMES, looks: tuple[Look, ...] = (), number: int = 5, **more) -> Look:
     settings = {"n_folds": FOLDS, "passes": 2, "family": len(NAMES)} | more
-    kept = FOLD < number
+    kept = number > FOLD
     return look_at(values[kept], FOLD[kept], names, looks, round=number, **settings)
 
 
@@ -69,7 +69,7 @@ def test_a_loss_far_behind_leaves_and_the_evidence_is_the_verdicts():
     assert (one.difference, one.needed) == (row["difference"], row["needed"])
     assert one.difference > one.needed
     assert seen.staying == verdict.may_be_best
-    fold_means = np.stack([values[FOLD == fold].mean(axis=0) for fold in range(FOLDS)], axis=1)
+    fold_means = np.stack([values[fold == FOLD].mean(axis=0) for fold in range(FOLDS)], axis=1)
     assert one.own_variance == pytest.approx(moderated_variances(fold_means).own[3])
 
 
