@@ -3,9 +3,11 @@
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+import voxloss
 from voxloss import get_loss
 from voxloss.losses import functional, voxel_statistics
 from voxloss.losses.voxel_pass import operator
@@ -249,3 +251,57 @@ def test_without_triton_it_is_said_once(monkeypatch):
     with warnings.catch_warnings(action="error"):
         assert operator._implementation(cuda) is operator.plain
     operator._has_triton.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "uint16", "int16", "float32", "bool"])
+def test_arrays_are_taken_as_labels(kind):
+    logits = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    labels = (np.arange(24).reshape(2, 3, 4) % 2).astype(kind)
+    expected = voxloss.DiceLoss()(logits, torch.from_numpy(labels.astype("int64")))
+    assert voxloss.DiceLoss()(logits, labels) == expected
+    assert voxloss.DiceLoss()(logits, labels[:, None]) == expected
+    assert voxloss.DiceLoss()(logits, labels.tolist()) == expected
+    flipped = voxloss.DiceLoss()(logits.flip(-1), labels[..., ::-1])
+    assert flipped.item() == pytest.approx(expected.item(), rel=1e-6)
+    deep = voxloss.DeepSupervision(voxloss.DiceLoss())
+    assert deep([logits, logits[..., ::2]], labels) == deep([logits, logits[..., ::2]], torch.as_tensor(labels))
+
+
+def test_arrays_are_taken_as_voxel_weights():
+    logits, labels = torch.randn(1, 2, 5), torch.tensor([[0, 1, 0, 1, 1]])
+    weight = np.array([[1.0, 0, 2, 1, 3]])
+    assert voxloss.DiceLoss()(logits, labels, weight) == voxloss.DiceLoss()(logits, labels, torch.tensor(weight))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[0, 1], [1]], "labels must be a tensor, an array or nested lists"),
+        ("label.nii.gz", "received str"),
+        (np.array([["a", "b"]]), "received ndarray"),
+        ({"a": 1}, "received dict"),
+    ],
+)
+def test_what_is_no_array_is_refused(labels, words):
+    with pytest.raises(ValueError, match=words):
+        voxloss.DiceLoss()(torch.zeros(1, 2, 2), labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((2, 4, 6, 5), "another order: labels.movedim"),
+        ((2, 6, 5, 4), "another order"),
+        ((2, 4, 5, 6, 3), r"come last: labels\.movedim\(-1, 1\)"),
+        ((2, 5, 6), "stacked outputs of deep supervision"),
+        ((2, 9, 9, 9), r"expected \(2, 4, 5, 6\)"),
+    ],
+)
+def test_labels_of_the_wrong_shape_get_a_hint(shape, hint):
+    with pytest.raises(ValueError, match=hint):
+        voxloss.DiceLoss()(torch.zeros(2, 3, 4, 5, 6), torch.zeros(shape, dtype=torch.long))
+
+
+def test_a_missing_batch_axis_gets_a_hint():
+    with pytest.raises(ValueError, match=r"lack the batch axis: labels\[None\]"):
+        voxloss.DiceLoss()(torch.zeros(1, 3, 4, 5), torch.zeros((4, 5), dtype=torch.long))

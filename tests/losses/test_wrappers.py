@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+import voxloss
 from voxloss import Compound, DeepSupervision, get_loss, list_losses
 from voxloss.losses.voxel_pass import operator
 
@@ -169,3 +170,63 @@ def test_operators_keep_torchs_contract(activation, soft):
     torch.library.opcheck(torch.ops.voxloss.sums, (logits, *given))
     upstream = torch.ones(2, 5 if activation == "sigmoid" else 4, 3, dtype=torch.float64)
     torch.library.opcheck(torch.ops.voxloss.sums_gradient, (upstream, logits.detach(), *given))
+
+
+STACKED = {
+    "3D labels": ((2, 3, 2, 8, 8, 8), (2, 1, 8, 8, 8)),
+    "3D multi-hot": ((2, 2, 3, 8, 8, 8), (2, 3, 8, 8, 8)),
+    "2D labels": ((2, 3, 2, 8, 8), (2, 1, 8, 8)),
+    "2D labels without a channel": ((2, 3, 2, 8, 8), (2, 8, 8)),
+}
+
+
+@pytest.mark.parametrize(("outputs", "labels"), STACKED.values(), ids=STACKED)
+@pytest.mark.parametrize("deep", [True, False])
+def test_stacked_outputs_are_refused_and_their_list_is_taken(outputs, labels, deep):
+    heads, labels = torch.randn(outputs), torch.randint(0, 2, labels)
+    inner = voxloss.get_loss("dice_cross_entropy", activation="sigmoid" if heads.shape[2] == 3 else "softmax")
+    loss = voxloss.DeepSupervision(inner) if deep else inner
+    with pytest.raises(ValueError, match=r"voxloss\.DeepSupervision\(loss\)\(list\(logits\.unbind\(1\)\), labels\)"):
+        loss(heads, labels)
+    taken = voxloss.DeepSupervision(inner)(list(heads.unbind(1)), labels)
+    weights = [2.0**-k for k in range(heads.shape[1])]
+    expected = sum(w * inner(z, labels) for w, z in zip(weights, heads.unbind(1), strict=True)) / sum(weights)
+    assert taken.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_lists_and_dictionaries_of_outputs_say_what_to_do():
+    loss, labels = voxloss.DiceLoss(), torch.zeros(1, 4, dtype=torch.long)
+    output = torch.zeros(1, 2, 4)
+    for outputs, words in (
+        ([output, output], r"received a list of 2: .*DeepSupervision"),
+        ((output,), r"received a tuple of 1"),
+        ({"out": output, "aux": output}, r"a dictionary of 'out', 'aux': choose one"),
+        (output.numpy(), r"must be a tensor, received ndarray: torch\.as_tensor"),
+        (None, r"must be a tensor, received NoneType"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            loss(outputs, labels)
+    with pytest.raises(ValueError, match="takes a list of outputs, received a dictionary"):
+        voxloss.DeepSupervision(loss)({"out": output}, labels)
+
+
+def test_outputs_come_finest_first():
+    loss = voxloss.DeepSupervision(voxloss.DiceLoss())
+    fine, coarse, labels = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"finest output first.*output 1 of shape \(1, 2, 8, 8\).*outputs\[::-1\]"):
+        loss([coarse, fine], labels)
+    with pytest.raises(ValueError, match="equally many axes"):
+        loss([fine, torch.zeros(1, 2, 4)], labels)
+    assert loss([fine, torch.zeros(1, 2, 8, 4)], labels).isfinite()  # anisotropic
+
+
+@pytest.mark.parametrize("weights", [None, [0, 1]])
+def test_labels_in_another_order_of_axes_are_refused(weights):
+    loss = voxloss.DeepSupervision(voxloss.DiceLoss(), weights=weights)
+    outputs = [torch.zeros(2, 2, 8, 6), torch.zeros(2, 2, 4, 3)]
+    labels = torch.zeros(2, 6, 8, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"\(2, 6, 8\) do not fit"):
+        loss(outputs, labels)
+    assert loss(outputs, labels.movedim(1, 2)).isfinite()
+    with pytest.raises(ValueError, match="do not fit"):
+        loss(outputs, [labels.movedim(1, 2), torch.zeros(2, 3, 4, dtype=torch.long)])

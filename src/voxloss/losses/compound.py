@@ -1,6 +1,6 @@
 """Combine losses: several on one pass over the voxels, or one on outputs of several resolutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import WEIGHTS
 from voxloss.losses.terms import Formula, numbered
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+from voxloss.losses.voxel_pass.targets import as_tensor
 
 
 @dataclass(frozen=True)
@@ -206,24 +207,23 @@ class DeepSupervision(nn.Module):
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
-            return self._at(logits, _of_output(labels, 0, 1), _of_output(voxel_weight, 0, 1))
-        if not logits:
+            value: Tensor = self.loss(logits, *_given(_of_output(t, 0, [logits]) for t in (labels, voxel_weight)))
+            return value
+        if isinstance(logits, dict):
+            names = ", ".join(map(repr, logits))
+            raise ValueError(f"DeepSupervision takes a list of outputs, received a dictionary of {names}")
+        if not len(logits):
             raise ValueError("DeepSupervision received no output")
+        _check_order(logits)
         weights = self.weights or tuple(2.0**-k / (2 - 2.0 ** (1 - len(logits))) for k in range(len(logits)))
         if len(weights) != len(logits):
             raise ValueError(f"DeepSupervision has {len(weights)} weights but received {len(logits)} outputs")
         parts = []
         for k, (output, weight) in enumerate(zip(logits, weights, strict=True)):
             if weight != 0:
-                companions = [_of_output(t, k, len(logits)) for t in (labels, voxel_weight)]
-                parts.append(weight * self._at(output, *companions))
+                companions = _given(_of_output(t, k, logits) for t in (labels, voxel_weight))
+                parts.append(weight * self.loss(output, *companions))
         return torch.stack(parts).sum()
-
-    def _at(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None) -> Tensor:
-        labels = nearest(labels, logits.shape[2:])
-        weights = () if voxel_weight is None else (nearest(voxel_weight, logits.shape[2:]),)
-        value: Tensor = self.loss(logits, labels, *weights)
-        return value
 
     def extra_repr(self) -> str:
         """Return the weights, where they are set."""
@@ -239,12 +239,46 @@ def nearest(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor
 
 
-def _of_output(tensors: Any, k: int, outputs: int) -> Any:
-    if tensors is None or isinstance(tensors, Tensor):
-        return tensors
-    if len(tensors) != outputs:
-        raise ValueError(f"DeepSupervision received {outputs} outputs but {len(tensors)} labels or voxel weights")
-    return tensors[k]
+def _given(tensors: Iterable[Any]) -> Iterator[Any]:
+    return (tensor for tensor in tensors if tensor is not None)
+
+
+def _check_order(outputs: Sequence[Tensor]) -> None:
+    """Raise ValueError unless the outputs are of equally many axes and none is finer than the one before it."""
+    for k in range(1, len(outputs)):
+        finer, coarser = outputs[k - 1], outputs[k]
+        if finer.ndim != coarser.ndim:
+            raise ValueError(
+                f"DeepSupervision needs outputs of equally many axes, received {tuple(finer.shape)} and "
+                f"{tuple(coarser.shape)}"
+            )
+        if any(new > old for old, new in zip(finer.shape[2:], coarser.shape[2:], strict=True)):
+            raise ValueError(
+                f"DeepSupervision needs the finest output first, but output {k} of shape {tuple(coarser.shape)} is "
+                f"finer than output {k - 1} of shape {tuple(finer.shape)}: reverse the list, outputs[::-1]"
+            )
+
+
+def _of_output(tensors: Any, k: int, outputs: Sequence[Tensor]) -> Any:
+    """Return the labels or voxel weights of output k: those given for it, or those of the finest grid, resized."""
+    if tensors is None:
+        return None
+    if isinstance(tensors, list | tuple):
+        if len(tensors) != len(outputs):
+            raise ValueError(
+                f"DeepSupervision received {len(outputs)} outputs but {len(tensors)} labels or voxel weights"
+            )
+        return tensors[k]
+    finest, shape = outputs[0].shape[2:], outputs[k].shape[2:]
+    tensor = as_tensor("labels", tensors, outputs[0])
+    if tensor.shape[-len(finest) :] != finest or tensor.ndim not in (len(finest) + 1, len(finest) + 2):
+        if k == 0:
+            return tensor  # of which the loss has a sentence
+        raise ValueError(
+            f"labels or voxel weights of shape {tuple(tensor.shape)} do not fit the finest output of shape "
+            f"{tuple(outputs[0].shape)}; give those of its grid, or a list with one for each output"
+        )
+    return nearest(tensor, shape) if shape != finest else tensor
 
 
 def _weights(weights: Sequence[float], number: int | None = None) -> tuple[float, ...]:

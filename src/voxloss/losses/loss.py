@@ -81,8 +81,9 @@ class Loss(nn.Module):
 
     Shape:
         logits: (B, C, *spatial), any floating type.
-        labels: (B, *spatial) or (B, 1, *spatial), whole numbers of any type; or soft or multi-hot targets
-            (B, C, *spatial) in [0, 1]. With a single channel always such a target.
+        labels: (B, *spatial) or (B, 1, *spatial), whole numbers of any type, up to three spatial axes; or soft or
+            multi-hot targets (B, C, *spatial) in [0, 1]. With a single channel always such a target. A tensor on the
+            device of the logits; an array or nested lists are copied there.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), optional, not negative; multiplies every voxel's part of the
             sums, but not the number of voxels.
         value: scalar, float32 for logits of float32 or less, else float64. It can be differentiated once.

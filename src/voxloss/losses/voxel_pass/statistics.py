@@ -89,8 +89,9 @@ def voxel_statistics(
 
     Args:
         logits: (B, C, *spatial), any floating type. Work is done in float32, for float64 logits in float64.
-        labels: (B, *spatial) or (B, 1, *spatial) class indices of any integer type, or floating with whole values; or
-            soft or multi-hot targets (B, C, *spatial) in [0, 1]. With a single channel always such a target.
+        labels: A tensor, array or nested lists: (B, *spatial) or (B, 1, *spatial) class indices of any integer type, or
+            floating with whole values; or soft or multi-hot targets (B, C, *spatial) in [0, 1]. With a single channel
+            always such a target.
         focal_exponents: γ ≥ 0 of each focal sum asked for, each a number or one per class.
         activation: "softmax" over the channels, or "sigmoid": every channel its own two-class problem, of which a hard
             label c is the positive side in channel c and the negative side in all others.
@@ -105,10 +106,12 @@ def voxel_statistics(
     Raises:
         ValueError: Shapes or types that do not fit, softmax with one channel, labels out of range or not whole.
     """
-    logits, labels = targets.plain(logits), targets.plain(labels)
+    logits = targets.plain_logits(logits)
     targets.check_logits(logits, activation)
-    target = targets.read_target(logits, labels, ignore_index)
-    weight = None if voxel_weight is None else targets.read_weight(logits, targets.plain(voxel_weight))
+    target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
+    weight = None
+    if voxel_weight is not None:
+        weight = targets.read_weight(logits, targets.as_tensor("voxel_weight", voxel_weight, logits))
     exponents = tuple(PER_CLASS("a focal exponent", exponent) for exponent in focal_exponents)
     for exponent in exponents:
         if isinstance(exponent, tuple) and len(exponent) != logits.shape[1]:

@@ -1,6 +1,7 @@
 """Check labels, targets and voxel weights: shapes once, values chunk by chunk."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +18,65 @@ class Target:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return the data as a plain tensor: a subclass such as MONAI's MetaTensor copies its metadata at every step."""
-    return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
+    """Return the data as a plain tensor: a subclass such as MONAI's MetaTensor copies its metadata at every step.
+
+    A subclass that stands for a tensor in torch's own machinery, such as the fake tensors of `torch.export`, is kept.
+    """
+    kind = type(tensor)
+    if kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
+
+
+def plain_logits(logits: Any) -> Tensor:
+    """Return the logits as a plain tensor.
+
+    Raises:
+        ValueError: They are no tensor; the message says what to do with a list or dictionary of outputs.
+    """
+    if isinstance(logits, Tensor):
+        return plain(logits)
+    if isinstance(logits, list | tuple):
+        raise ValueError(
+            f"logits must be one tensor, received a {type(logits).__name__} of {len(logits)}: for the outputs of deep "
+            "supervision use voxloss.DeepSupervision(loss), else choose one of them"
+        )
+    if isinstance(logits, dict):
+        names = ", ".join(map(repr, logits))
+        raise ValueError(f"logits must be one tensor, received a dictionary of {names}: choose one of them")
+    raise ValueError(f"logits must be a tensor, received {type(logits).__name__}: torch.as_tensor converts an array")
+
+
+def as_tensor(name: str, values: Any, logits: Tensor) -> Tensor:
+    """Return labels or weights as a plain tensor; arrays and nested lists are taken to the device of the logits.
+
+    Raises:
+        ValueError: They cannot be a tensor.
+    """
+    if isinstance(values, Tensor):
+        return plain(values)
+    try:
+        array = values
+        if any(stride < 0 for stride in getattr(values, "strides", None) or ()):
+            array = values.copy()  # of a flipped array, which torch does not take
+        return torch.as_tensor(array, device=logits.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be a tensor, an array or nested lists of numbers, received {type(values).__name__}: {error}"
+        ) from None
+
+
+MOST_AXES = 5  # batch, channels and three spatial axes
 
 
 def check_logits(logits: Tensor, activation: str) -> None:
     """Raise ValueError unless `logits` is floating, (B, C, *spatial), with enough channels for `activation`."""
+    if logits.ndim > MOST_AXES:
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} have more than three spatial axes. Stacked outputs of deep "
+            "supervision (B, K, C, *spatial) are taken as a list: "
+            "voxloss.DeepSupervision(loss)(list(logits.unbind(1)), labels)"
+        )
     if not logits.is_floating_point():
         raise ValueError(f"logits must be of a floating type, received {logits.dtype}")
     if logits.ndim < 3:
@@ -56,7 +110,25 @@ def read_target(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tar
     raise ValueError(
         f"labels of shape {shape} do not fit logits of shape {tuple(logits.shape)}: "
         f"expected {(batch, *spatial)}, {(batch, 1, *spatial)} or, for soft targets, {(batch, channels, *spatial)}"
+        f"{_way_out(shape, batch, channels, spatial)}"
     )
+
+
+def _way_out(shape: tuple[int, ...], batch: int, channels: int, spatial: list[int]) -> str:
+    """Return a hint at what may have happened to labels of the wrong shape."""
+    own = list(shape[-len(spatial) :])
+    if own != spatial and sorted(own) == sorted(spatial):
+        return ". Their spatial axes seem to be in another order: labels.movedim brings them into that of the logits"
+    if shape == (batch, *spatial, channels):
+        return ". Their classes seem to come last: labels.movedim(-1, 1) brings them second"
+    if shape in ((batch, *spatial[1:]), (batch, 1, *spatial[1:])):
+        return (
+            ". The logits seem to be stacked outputs of deep supervision (B, K, C, *spatial), which are taken as a "
+            "list: voxloss.DeepSupervision(loss)(list(logits.unbind(1)), labels)"
+        )
+    if len(shape) == len(spatial) and batch == 1:
+        return ". They seem to lack the batch axis: labels[None]"
+    return ""
 
 
 def read_weight(logits: Tensor, weight: Tensor) -> Tensor:
