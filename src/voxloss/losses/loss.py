@@ -86,7 +86,8 @@ class Loss(nn.Module):
             device of the logits; an array or nested lists are copied there.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), optional, not negative; multiplies every voxel's part of the
             sums, but not the number of voxels.
-        value: scalar, float32 for logits of float32 or less, else float64. It can be differentiated once.
+        value: scalar, float32 for logits of float32 or less, else float64. Gradients of gradients,
+            forward mode and the transforms of torch.func take a slower pass with more memory.
 
     Raises:
         ValueError: A parameter is set to a value that it cannot have (the message quotes the value); shapes or types

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-_LIBRARY = torch.library.Library("voxloss", "FRAGMENT")
-_LIBRARY.define("sum_over_ranks(Tensor values) -> Tensor")
-
 
 def sum_over_ranks(sums: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     """Add both tensors over all ranks of the default process group in one all-reduce; without a group, return them.
@@ -36,6 +33,10 @@ def _backward(ctx: Any, upstream: Tensor) -> Tensor:
     return torch.ops.voxloss.sum_over_ranks(upstream)
 
 
-_LIBRARY.impl("sum_over_ranks", _all_reduce, "CompositeExplicitAutograd")
-torch.library.register_fake("voxloss::sum_over_ranks", lambda values: values.new_empty(values.shape), lib=_LIBRARY)
-torch.library.register_autograd("voxloss::sum_over_ranks", _backward, lib=_LIBRARY)
+if not hasattr(torch.ops.voxloss, "sum_over_ranks"):  # else an earlier import of this package registered it
+    _LIBRARY = torch.library.Library("voxloss", "FRAGMENT")
+    _LIBRARY.define("sum_over_ranks(Tensor values) -> Tensor")
+    _LIBRARY.impl("sum_over_ranks", _all_reduce, "CompositeExplicitAutograd")
+    torch.library.register_fake("voxloss::sum_over_ranks", lambda values: values.new_empty(values.shape), lib=_LIBRARY)
+    torch.library.register_autograd("voxloss::sum_over_ranks", _backward, lib=_LIBRARY)
+    vars(torch.ops.voxloss)["library of sums over ranks"] = _LIBRARY  # the registration lasts as long as this object

@@ -1,7 +1,8 @@
 """The pass over the voxels as one differentiable operator, with an implementation chosen by device.
 
 An operator of torch's dispatcher, not an autograd Function: `torch.compile` takes it into its graph as it is, and the
-checks of label values run inside it, where they may look at the data.
+checks of label values run inside it, where they may look at the data. Under the transforms of torch.func, in forward
+mode and for the gradient of a gradient, the pass in plain operations takes its place (`composite`).
 """
 
 # mypy: disable-error-code="no-untyped-call, no-any-return"
@@ -10,25 +11,30 @@ checks of label values run inside it, where they may look at the data.
 import functools
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.voxel_pass import kernels, plain, targets
+from voxloss.losses.voxel_pass import composite, kernels, plain, targets
 from voxloss.losses.voxel_pass.settings import PassSettings
 
+MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
+
 _SETTINGS = "str activation, bool dense, float[] exponents, int? ignore_index, bool check"
-_LIBRARY = torch.library.Library("voxloss", "FRAGMENT")
-_LIBRARY.define(f"sums(Tensor logits, Tensor target, Tensor? weight, {_SETTINGS}) -> (Tensor, Tensor)")
-_LIBRARY.define(f"sums_gradient(Tensor upstream, Tensor logits, Tensor target, Tensor? weight, {_SETTINGS}) -> Tensor")
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
-    """(B, S, C) sums in the order of `kernels`, differentiable once, and the counted voxels (B,)."""
+    """(B, S, C) sums in the order of `kernels`, differentiable, and the counted voxels (B,)."""
+    if not torch.compiler.is_compiling() and _transformed(logits):
+        if settings.check:
+            _check_if_seen(target, weight, logits.shape[1], settings)
+        with torch.autocast(logits.device.type, enabled=False):
+            return composite.sums(logits, target, weight, settings)
     classes = logits.shape[1]
     exponents = [
         number
@@ -38,6 +44,21 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     return torch.ops.voxloss.sums(
         logits, target, weight, settings.activation, settings.dense, exponents, settings.ignore_index, settings.check
     )
+
+
+def _transformed(logits: Tensor) -> bool:
+    """Whether torch.func transforms the call, or logits have a tangent of forward mode."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None
+
+
+def _check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
+    """Check values unless vmap hides them."""
+    try:
+        targets.check_values(target, weight, classes, settings)
+    except RuntimeError:  # "vmap: ... .item()" or data-dependent control flow
+        return
 
 
 def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
@@ -69,15 +90,33 @@ def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> 
     settings = _settings(logits.shape[1], rest)
     implementation = _implementation(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        if settings.check and implementation is not plain:  # which checks chunk by chunk, while they are in cache
+        if implementation is plain:  # which checks chunk by chunk, while they are in cache
+            return plain.sums(logits, target, weight, settings)
+        if settings.check:
             targets.check_values(target, weight, logits.shape[1], settings)
-        return implementation.sums(logits, target, weight, settings)
+        parts = [implementation.sums(*part, settings) for part in _launches(logits, target, weight)]
+        if len(parts) == 1:
+            return parts[0]
+        sums, voxels = zip(*parts, strict=True)
+        return torch.cat(sums), torch.cat(voxels)
 
 
 def _sums_gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> Tensor:
     settings = _settings(logits.shape[1], rest)
+    implementation = _implementation(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        return _implementation(logits).gradient(logits, target, weight, upstream, settings)
+        if implementation is plain:
+            return plain.gradient(logits, target, weight, upstream, settings)
+        launches = zip(_launches(logits, target, weight), upstream.split(MOST_SAMPLES), strict=True)
+        parts = [implementation.gradient(*part, above, settings) for part, above in launches]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _launches(logits: Tensor, target: Tensor, weight: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Split a batch into parts of a size that one launch takes."""
+    for start in range(0, max(1, len(logits)), MOST_SAMPLES):
+        part = slice(start, start + MOST_SAMPLES)
+        yield logits[part], target[part], None if weight is None else weight[part]
 
 
 def _shape_of_sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -99,16 +138,50 @@ def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> Any:
     logits, target, weight = ctx.saved_tensors
+    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
+        settings = _settings(logits.shape[1], ctx.rest)
+        return composite.gradient(upstream, logits, target, weight, settings), None, None, *(None for _ in ctx.rest)
     gradient = torch.ops.voxloss.sums_gradient(upstream, logits, target, weight, *ctx.rest)
     return gradient, None, None, *(None for _ in ctx.rest)
 
 
-def _no_second_backward(ctx: Any, _: Tensor) -> Any:
-    raise RuntimeError("the losses of voxloss can be differentiated once: there is no gradient of their gradient")
+def _save_gradient(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    upstream, logits, target, weight, *ctx.rest = inputs
+    ctx.save_for_backward(upstream, logits, target, weight)
 
 
-for _name, _run, _shape in (("sums", _sums, _shape_of_sums), ("sums_gradient", _sums_gradient, _shape_of_gradient)):
-    _LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"voxloss::{_name}", _shape, lib=_LIBRARY)
-torch.library.register_autograd("voxloss::sums", _backward, setup_context=_save, lib=_LIBRARY)
-torch.library.register_autograd("voxloss::sums_gradient", _no_second_backward, lib=_LIBRARY)
+def _second_backward(ctx: Any, above: Tensor) -> Any:
+    upstream, logits, target, weight = ctx.saved_tensors
+    settings = _settings(logits.shape[1], ctx.rest)
+
+    def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
+        return composite.gradient(upstream, logits, target, weight, settings)
+
+    with torch.autocast(logits.device.type, enabled=False):
+        of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
+    return of_upstream, of_logits, None, None, *(None for _ in ctx.rest)
+
+
+def _register() -> torch.library.Library | None:
+    """Register the operators; None where an earlier import of this package in the same process did."""
+    if hasattr(torch.ops.voxloss, "sums"):
+        return None
+    library = torch.library.Library("voxloss", "FRAGMENT")
+    inputs = f"Tensor logits, Tensor target, Tensor? weight, {_SETTINGS}"
+    library.define(f"sums({inputs}) -> (Tensor, Tensor)")
+    library.define(f"sums_gradient(Tensor upstream, {inputs}) -> Tensor")
+    for name, run, shape in (("sums", _sums, _shape_of_sums), ("sums_gradient", _sums_gradient, _shape_of_gradient)):
+        library.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
+    torch.library.register_autograd("voxloss::sums", _backward, setup_context=_save, lib=library)
+    torch.library.register_autograd(
+        "voxloss::sums_gradient", _second_backward, setup_context=_save_gradient, lib=library
+    )
+    return library
+
+
+# The registration lasts as long as this object, so torch holds on to it too: a module that is imported a second time
+# finds the operators of the first, whose functions are still there.
+_LIBRARY = _register()
+if _LIBRARY is not None:
+    vars(torch.ops.voxloss)["library"] = _LIBRARY

@@ -101,7 +101,8 @@ def voxel_statistics(
         validate: Whether the values of labels and weights are checked. None: on the CPU only, as elsewhere it waits
             for the device. Where not checked, a label out of range counts as ignored.
 
-    Extra memory is a few chunks forward, and the gradient backward. It can be differentiated once.
+    Extra memory is a few chunks forward, and the gradient backward. Second derivatives, forward mode and torch.func
+    take a slower pass with more memory.
 
     Raises:
         ValueError: Shapes or types that do not fit, softmax with one channel, labels out of range or not whole.
