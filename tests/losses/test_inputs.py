@@ -305,3 +305,67 @@ def test_labels_of_the_wrong_shape_get_a_hint(shape, hint):
 def test_a_missing_batch_axis_gets_a_hint():
     with pytest.raises(ValueError, match=r"lack the batch axis: labels\[None\]"):
         voxloss.DiceLoss()(torch.zeros(1, 3, 4, 5), torch.zeros((4, 5), dtype=torch.long))
+
+
+BAD = {
+    "label of a class too many": ("softmax", torch.tensor([[0, 3, 1, 2]]), None, "label 3 is outside"),
+    "negative label": ("softmax", torch.tensor([[0, -1, 1, 2]]), None, "label -1 is outside"),
+    "fractional label": ("softmax", torch.tensor([[0, 0.5, 1, 2]]), None, "whole numbers"),
+    "mask of 0 and 255": ("sigmoid", torch.tensor([[[0, 255, 0, 255]] * 3]).float(), None, "target 255 is outside"),
+    "NaN in a soft target": ("softmax", torch.full((1, 3, 4), torch.nan), None, "target nan is outside"),
+    "negative weight": ("softmax", torch.zeros(1, 4).long(), torch.tensor([[1.0, -2, 1, 1]]), "received -2"),
+    "infinite weight": ("softmax", torch.zeros(1, 4).long(), torch.tensor([[1.0, torch.inf, 1, 1]]), "received inf"),
+}
+
+
+@pytest.mark.parametrize(("activation", "labels", "weight", "words"), BAD.values(), ids=BAD)
+def test_what_is_checked_later_is_reported_by_a_later_call(activation, labels, weight, words):
+    """As on CUDA, where a check must not wait; there the next calls after the copy has arrived."""
+    logits, good = torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2, 0]])
+    options = {"activation": activation, "validate": "later"}
+    voxel_statistics(logits, labels, voxel_weight=weight, **options)
+    with pytest.raises(ValueError, match=f"{words}.*This was in an earlier step"):
+        voxel_statistics(logits, good, **options)
+    voxel_statistics(logits, good, **options)  # reported once
+
+
+def test_good_labels_checked_later_are_no_error():
+    logits = torch.zeros(1, 3, 4)
+    for labels in (
+        torch.tensor([[0, 1, 2, 255]]),
+        torch.tensor([[0, 1, 2, 255.0]]),
+        torch.tensor([[0, 1, 2, 255]]).byte(),
+    ):
+        for _ in range(3):
+            voxel_statistics(logits, labels, ignore_index=255, validate="later")
+    voxel_statistics(logits, torch.rand(1, 3, 4), validate="later")
+    voxel_statistics(logits[:0], labels[:0], validate="later")
+    voxel_statistics(logits, labels, ignore_index=255, validate="later")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+def test_probabilities_given_as_logits_are_warned_of_once(kind):
+    probabilities = torch.randn(2, 3, 5, 5).softmax(1).to(kind)
+    labels = torch.zeros(2, 5, 5, dtype=torch.long)
+    loss = voxloss.DiceLoss()
+    with pytest.warns(UserWarning, match="seem to be probabilities"):
+        loss(probabilities, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(probabilities, labels)
+        for logits in (torch.randn(2, 3, 5, 5), torch.zeros(2, 3, 5, 5), torch.rand(2, 3, 5, 5), probabilities * 1.1):
+            voxloss.DiceLoss()(logits, labels)
+        voxloss.DiceLoss(validate=False)(probabilities, labels)
+        voxloss.DiceLoss(activation="sigmoid")(torch.rand(2, 1, 5, 5), labels)
+    one = probabilities.clone()
+    one[1, :, 2, 2] += 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        voxloss.DiceLoss()(one, labels)
+
+
+def test_the_count_of_calls_is_no_state():
+    loss = voxloss.DiceLoss()
+    loss(torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long))
+    assert not loss.state_dict()
+    assert "calls" not in repr(loss)

@@ -204,4 +204,3 @@ print("fine")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout == "fine\n", result.stderr
-

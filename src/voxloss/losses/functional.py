@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxloss.losses import documentation
 from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
-from voxloss.losses.loss import Loss, argument_text, reference
+from voxloss.losses.loss import FIRST_CALLS, Loss, argument_text, reference
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
@@ -53,7 +53,9 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
     cls = cast(type[Loss], loss)
 
     def function(logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, **parameters: Any) -> Tensor:
-        value: Tensor = cls(**parameters)(logits, labels, voxel_weight)
+        loss = cls(**parameters)
+        loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
+        value: Tensor = loss(logits, labels, voxel_weight)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"

@@ -26,6 +26,9 @@ from voxloss.losses.parameters import (
 )
 from voxloss.losses.terms import Formula, Region, Sum, Term
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
+from voxloss.losses.voxel_pass.targets import warn_of_probabilities
+
+FIRST_CALLS = 3  # of a module, in which labels are checked at once on any device
 
 _EXAMPLE = """\
 >>> import torch, voxloss
@@ -76,8 +79,9 @@ class Loss(nn.Module):
         absent_class: "keep", or "skip" the region terms of classes that the target does not have (per sample, or in
             the batch, as `pool` says); a mean is then over the other classes.
         smooth: s, added to the numerator and the denominator of the index.
-        validate: Whether to check the values of labels and voxel weights. None checks them on the CPU only, because
-            on other devices the check waits for the device.
+        validate: Whether to check the values of labels and voxel weights. None checks them in every call on the CPU;
+            on other devices in the first three, and on CUDA after that without waiting for the device, so that a later
+            call raises the error. True always checks at once, False never.
 
     Shape:
         logits: (B, C, *spatial), any floating type.
@@ -91,7 +95,7 @@ class Loss(nn.Module):
 
     Raises:
         ValueError: A parameter is set to a value that it cannot have (the message quotes the value); shapes or types
-            do not fit; or, where `validate` applies, a label is out of range.
+            do not fit; or, as `validate` says, a label is out of range.
     """
 
     activation: Activation = "softmax"
@@ -204,9 +208,17 @@ class Loss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
         """Return the loss as a scalar; the class's docstring has the shapes."""
-        formula = self.formula
+        formula, reading = self.formula, self.reading
+        if not torch.compiler.is_compiling() and isinstance(logits, Tensor) and not logits.is_meta:
+            calls = self.__dict__.get("_calls", 0)
+            if calls < FIRST_CALLS:
+                self.__dict__["_calls"] = calls + 1
+                if reading["validate"] is None:
+                    reading["validate"] = True
+            if calls == 0 and reading["validate"]:
+                warn_of_probabilities(logits)
         statistics = voxel_statistics(
-            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, **self.reading
+            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, **reading
         )
         return formula(statistics).to(torch.promote_types(logits.dtype, torch.float32))
 

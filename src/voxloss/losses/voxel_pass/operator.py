@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.voxel_pass import composite, kernels, plain, targets
+from voxloss.losses.voxel_pass import composite, kernels, plain, targets, watch
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
 
-_SETTINGS = "str activation, bool dense, float[] exponents, int? ignore_index, bool check"
+_SETTINGS = "str activation, bool dense, float[] exponents, int? ignore_index, bool check, bool watch"
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,15 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
         for number in (exponent if isinstance(exponent, tuple) else (exponent,) * classes)
     ]
     return torch.ops.voxloss.sums(
-        logits, target, weight, settings.activation, settings.dense, exponents, settings.ignore_index, settings.check
+        logits,
+        target,
+        weight,
+        settings.activation,
+        settings.dense,
+        exponents,
+        settings.ignore_index,
+        settings.check,
+        settings.watch,
     )
 
 
@@ -62,12 +70,12 @@ def _check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings
 
 
 def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
-    activation, dense, numbers, ignore_index, check = rest
+    activation, dense, numbers, ignore_index, check, seen_later = rest
     exponents: list[PerClass] = []
     for start in range(0, len(numbers), classes):
         row = tuple(numbers[start : start + classes])
         exponents.append(row[0] if len(set(row)) == 1 else row)  # one number for all classes is quicker
-    return PassSettings(activation, dense, tuple(exponents), ignore_index, check)
+    return PassSettings(activation, dense, tuple(exponents), ignore_index, check, seen_later)
 
 
 def _implementation(logits: Tensor) -> ModuleType:
@@ -90,6 +98,9 @@ def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> 
     settings = _settings(logits.shape[1], rest)
     implementation = _implementation(logits)
     with torch.autocast(logits.device.type, enabled=False):
+        if settings.watch:
+            watch.report()
+            watch.look(target, weight, logits.shape[1], settings)
         if implementation is plain:  # which checks chunk by chunk, while they are in cache
             return plain.sums(logits, target, weight, settings)
         if settings.check:
@@ -121,7 +132,7 @@ def _launches(logits: Tensor, target: Tensor, weight: Tensor | None) -> Iterator
 
 def _shape_of_sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, classes = logits.shape[:2]
-    activation, _, exponents, _, _ = rest
+    activation, _, exponents, *_ = rest
     kind = plain.total_type(logits)
     rows = kernels.rows(activation, len(exponents) // classes)
     return logits.new_empty((batch, rows, classes), dtype=kind), logits.new_empty(batch, dtype=kind)

@@ -14,8 +14,9 @@ class PassSettings:
         dense: Whether the target is (B, C, *spatial) in [0, 1]; else it is labels (B, *spatial).
         exponents: The focal exponents that are summed.
         ignore_index: The label whose voxels do not count.
-        check: Whether the values of labels, targets and weights are checked. Without a check, a label out of range
-            counts as ignored.
+        check: Whether the values of labels, targets and weights are checked before they are used. Without a check, a
+            label out of range counts as ignored.
+        watch: Whether they are checked without waiting for the device; a later pass raises the error.
     """
 
     activation: str
@@ -23,3 +24,4 @@ class PassSettings:
     exponents: tuple[PerClass, ...]
     ignore_index: int | None
     check: bool
+    watch: bool = False

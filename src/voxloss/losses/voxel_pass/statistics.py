@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def voxel_statistics(
     activation: str = "softmax",
     ignore_index: int | None = None,
     voxel_weight: Tensor | None = None,
-    validate: bool | None = None,
+    validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
 
@@ -98,8 +99,9 @@ def voxel_statistics(
         ignore_index: Voxels with this label are left out and not counted. In soft or multi-hot targets it takes out
             the voxels that have it in any channel.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
-        validate: Whether the values of labels and weights are checked. None: on the CPU only, as elsewhere it waits
-            for the device. Where not checked, a label out of range counts as ignored.
+        validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
+            call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
+            label out of range counts as ignored.
 
     Extra memory is a few chunks forward, and the gradient backward. Second derivatives, forward mode and torch.func
     take a slower pass with more memory.
@@ -117,7 +119,8 @@ def voxel_statistics(
     for exponent in exponents:
         if isinstance(exponent, tuple) and len(exponent) != logits.shape[1]:
             raise ValueError(f"{len(exponent)} focal exponents {exponent} for {logits.shape[1]} classes")
-    check = logits.device.type == "cpu" if validate is None else validate
-    settings = PassSettings(activation, target.dense, exponents, ignore_index, check)
+    check = logits.device.type == "cpu" if validate is None else validate is True
+    watch = logits.is_cuda if validate is None else validate == "later"
+    settings = PassSettings(activation, target.dense, exponents, ignore_index, check, watch)
     sums, voxels = operator.sums(logits, target.values, weight, settings)
     return VoxelStatistics(sums, voxels.detach(), exponents, activation)

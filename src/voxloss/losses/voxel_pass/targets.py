@@ -1,5 +1,6 @@
 """Check labels, targets and voxel weights: shapes once, values chunk by chunk."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,27 @@ def as_tensor(name: str, values: Any, logits: Tensor) -> Tensor:
         raise ValueError(
             f"{name} must be a tensor, an array or nested lists of numbers, received {type(values).__name__}: {error}"
         ) from None
+
+
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Warn if the channels sum to 1 in every voxel, as probabilities do and logits hardly ever."""
+    if logits.ndim < 2 or not logits.is_floating_point() or logits.shape[1] < 2 or logits.numel() == 0:
+        return
+    try:
+        values = logits.detach()
+        tolerance = 0.02 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
+        first = values[:1].float().sum(1)  # most logits are told by the first sample
+        if ((first - 1).abs() > tolerance).any() or (values < 0).any():
+            return
+        if ((values.float().sum(1) - 1).abs() > tolerance).any():
+            return
+    except RuntimeError:  # a transform such as vmap hides the values
+        return
+    warnings.warn(
+        "the logits sum to 1 over the channels in every voxel: they seem to be probabilities. The losses apply softmax "
+        "or sigmoid themselves; remove it from the end of the network",
+        stacklevel=3,
+    )
 
 
 MOST_AXES = 5  # batch, channels and three spatial axes
@@ -158,14 +180,12 @@ def check_labels(raw: Tensor, classes: int, ignore_index: int | None) -> None:
     if raw.is_floating_point():
         fractional = labels.to(raw.dtype) != raw
         if fractional.any():
-            raise ValueError(f"labels must be whole numbers, received {raw[fractional][0].item():g}")
+            raise ValueError(fraction_message(raw[fractional][0].item()))
     if ignore_index is not None:
         labels = labels.masked_fill(labels == ignore_index, 0)
     lowest, highest = (int(value) for value in labels.aminmax())
-    if lowest < 0 or highest >= classes:
-        value = lowest if lowest < 0 else highest
-        but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
-        raise ValueError(f"label {value} is outside the allowed range 0 to {classes - 1} of {classes} classes{but}")
+    if message := labels_message(lowest, highest, classes, ignore_index):
+        raise ValueError(message)
 
 
 def check_targets(raw: Tensor, ignore_index: int | None) -> None:
@@ -174,19 +194,45 @@ def check_targets(raw: Tensor, ignore_index: int | None) -> None:
     if ignore_index is not None:
         values = values.masked_fill(values == ignore_index, 0)
     lowest, highest = (value.item() for value in values.aminmax())
-    if not (lowest >= 0 and highest <= 1):  # written so that NaN fails
-        value = highest if lowest >= 0 else lowest
-        but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
-        raise ValueError(f"target {value:g} is outside the allowed range 0 to 1 of soft or single-channel targets{but}")
+    if message := targets_message(lowest, highest, ignore_index):
+        raise ValueError(message)
 
 
 def check_weight(raw: Tensor) -> None:
     """Raise ValueError unless every voxel weight is finite and not negative."""
     lowest, highest = (value.item() for value in raw.aminmax())
-    if not (lowest >= 0 and highest < float("inf")):
-        raise ValueError(
-            f"voxel_weight must be finite and not negative, received {highest if lowest >= 0 else lowest:g}"
-        )
+    if message := weight_message(lowest, highest):
+        raise ValueError(message)
+
+
+def fraction_message(value: float) -> str:
+    """Say that a label is no whole number."""
+    return f"labels must be whole numbers, received {value:g}"
+
+
+def labels_message(lowest: float, highest: float, classes: int, ignore_index: int | None) -> str:
+    """Say which label is out of range; empty if none is."""
+    if lowest >= 0 and highest < classes:
+        return ""
+    value = lowest if lowest < 0 else highest
+    but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+    return f"label {value:.0f} is outside the allowed range 0 to {classes - 1} of {classes} classes{but}"
+
+
+def targets_message(lowest: float, highest: float, ignore_index: int | None) -> str:
+    """Say which target is out of range; empty if none is."""
+    if lowest >= 0 and highest <= 1:  # written so that NaN fails
+        return ""
+    value = highest if lowest >= 0 else lowest
+    but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+    return f"target {value:g} is outside the allowed range 0 to 1 of soft or single-channel targets{but}"
+
+
+def weight_message(lowest: float, highest: float) -> str:
+    """Say which voxel weight is not allowed; empty if all are."""
+    if lowest >= 0 and highest < float("inf"):
+        return ""
+    return f"voxel_weight must be finite and not negative, received {highest if lowest >= 0 else lowest:g}"
 
 
 def check_values(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
