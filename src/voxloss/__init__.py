@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
         losses = importlib.import_module("voxloss.losses")
         if name == "__all__":
             return ["__version__", *losses.__all__]
-        if name in losses.__all__:
+        if name in losses.__all__ or name == "GeneralizedDiceLoss":
             return getattr(losses, name)
         if name == "VoxelLoss":
             importlib.import_module("voxloss.losses.deprecated").renamed(name, "Loss")

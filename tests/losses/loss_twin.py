@@ -44,6 +44,7 @@ def region(
     class_reduction="sum",
     include_background=True,
     absent_class="keep",
+    ignored_samples="skip",
 ):
     """mean over the batch of the reduction over classes of value(index), for the background of `background`(index)."""
     if include_background is None:
@@ -67,7 +68,12 @@ def region(
             values.append((value if c > 0 or background is None or activation == "sigmoid" else background)(index))
         if values:
             total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
-    return total / tp.shape[0]
+    return total / samples(counted, ignored_samples)
+
+
+def samples(counted, ignored_samples):
+    """How many samples the mean over the batch is over."""
+    return len(counted) if ignored_samples == "keep" else max(1, sum(number > 0 for number in counted.tolist()))
 
 
 def pixelwise(
@@ -105,6 +111,7 @@ def generalised_dice(
     pool="sample",
     include_background=True,
     absent_class="keep",
+    ignored_samples="skip",
     class_reduction=None,
 ):
     """mean over the batch of 1 - Σ w TP / Σ w (TP + (FN + FP) / 2), w = (V_min / V)^power."""
@@ -130,7 +137,7 @@ def generalised_dice(
             above = above + w * tp[b, c]
             below = below + w * (tp[b, c] + (fn[b, c] + fp[b, c]) / 2)
         total = total + 1 - above / below
-    return total / tp.shape[0]
+    return total / samples(counted, ignored_samples)
 
 
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):

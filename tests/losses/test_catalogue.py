@@ -14,9 +14,11 @@ import torch
 
 import voxloss
 from voxloss.commands.main import main
+from voxloss.config.losses import check_losses, loss_choices
 from voxloss.losses import describe
 from voxloss.losses.catalogue import CATALOGUE
 from voxloss.losses.loss import argument_text
+from voxloss.utilities.errors import InputError
 
 PUBLISHED = {
     "cross_entropy": {"beta": None},
@@ -40,7 +42,7 @@ PUBLISHED = {
 }  # fmt: skip
 OPTIONS = {
     "activation": "softmax", "include_background": True, "ignore_index": None, "class_reduction": "sum",
-    "pool": "sample", "absent_class": "keep", "smooth": 1e-6, "validate": None,
+    "pool": "sample", "absent_class": "keep", "ignored_samples": "skip", "smooth": 1e-6, "validate": None,
 }  # fmt: skip
 OTHER = {
     "combo": {"class_reduction": "mean"},
@@ -63,8 +65,8 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:3] == ["logits", "labels", "voxel_weight"]
-    assert {key: value.default for key, value in list(shown.items())[3:]} == expected
+    assert list(shown)[:4] == ["logits", "labels", "voxel_weight", "mask"]
+    assert {key: value.default for key, value in list(shown.items())[4:]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 
@@ -230,3 +232,42 @@ assert all(name.startswith("voxloss.losses") for name in ours), ours
     script = script.replace("{others}", repr(sorted(others | {"yaml", "skimage", "PIL"})))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_usual_and_american_names():
+    assert type(voxloss.get_loss("generalized_dice", power=1)) is voxloss.GeneralizedDiceLoss
+    assert voxloss.GeneralizedDiceLoss is voxloss.GeneralisedDiceLoss
+    assert voxloss.functional.generalized_dice_loss is voxloss.functional.generalised_dice_loss
+    assert type(voxloss.get_loss("dice_ce")) is voxloss.DiceCrossEntropyLoss
+    assert type(voxloss.get_loss("ce")) is voxloss.CrossEntropyLoss
+    assert "generalized_dice" not in voxloss.list_losses()
+    with pytest.raises(ValueError, match="did you mean 'generalized_dice'"):
+        voxloss.get_loss("generalizd_dice")
+    with pytest.raises(InputError, match="'dice_ce' is called 'dice_cross_entropy' in a study"):
+        check_losses(loss_choices(["dice_ce"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "words"),
+    [
+        ("cross_entropy", "weight", r"FocalLoss\(gamma=0, alpha=\[\.\.\.\]\)"),
+        ("dice", "to_onehot_y", "labels are taken as they are"),
+        ("dice", "batch", 'it is pool="batch"'),
+        ("dice", "smooth_nr", "it is smooth"),
+        ("dice_focal", "lambda_dice", "Compound"),
+        ("dice", "ignor_index", "did you mean 'ignore_index'"),
+    ],
+)
+def test_parameters_of_other_libraries_name_the_way_out(name, parameter, words):
+    with pytest.raises(ValueError, match=f"{name!r} has no parameter {parameter!r}.*{words}"):
+        voxloss.get_loss(name, **{parameter: 1})
+    with pytest.raises(TypeError, match=f"has no parameter {parameter!r}.*{words}"):
+        CATALOGUE[name](**{parameter: 1})
+
+
+def test_class_weights_by_the_way_that_the_message_names():
+    logits, labels = torch.randn(2, 3, 50), torch.randint(0, 3, (2, 50))
+    weight = torch.tensor([1.0, 5.0, 2.0])
+    ours = voxloss.FocalLoss(gamma=0, alpha=weight)(logits, labels)
+    theirs = torch.nn.functional.cross_entropy(logits, labels, weight) * weight[labels].sum() / labels.numel()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)

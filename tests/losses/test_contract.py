@@ -22,6 +22,7 @@ OPTIONS = [
     {"include_background": True},
     {"include_background": False},
     {"include_background": None},
+    {"ignored_samples": "keep"},
     {"smooth": 1.0},
     {"pool": "batch", "absent_class": "skip", "class_reduction": "mean", "include_background": False},
 ]
@@ -244,3 +245,56 @@ def test_identities_of_the_family():
     )
     assert value("dice_focal", gamma=0) == pytest.approx(value("combo") + 1)
     assert value("dice_focal", weight=1) == pytest.approx(value("focal", alpha=1))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mask_is_the_loss_of_its_voxels_alone(name, kind, activation):
+    """Also with NaN outside it; as without these voxels, and as with an ignored label there."""
+    logits, labels, _ = problem((2, 3, 40), kind)
+    mask = torch.zeros(2, 40, dtype=torch.bool)
+    mask[:, 5:12] = True
+    loss = get_loss(name, activation=activation)
+    within = outcome(loss, logits[..., 5:12], labels[..., 5:12])
+    spoilt = logits.clone()
+    spoilt[..., 20] = math.nan
+    for given in (mask, mask[:, None], mask.double(), mask.byte()):
+        value, gradient = outcome(partial(loss, mask=given), spoilt, labels)
+        assert value.item() == pytest.approx(within[0].item(), rel=1e-12)
+        torch.testing.assert_close(gradient[..., 5:12], within[1], rtol=1e-12, atol=1e-15)
+        assert (gradient.masked_fill(mask[:, None], 0) == 0).all()
+    if kind == "labels":
+        ignored = labels.masked_fill(~mask, 255)
+        by_label = get_loss(name, activation=activation, ignore_index=255)
+        assert by_label(logits, ignored).item() == pytest.approx(within[0].item(), rel=1e-12)
+        both = labels.masked_fill(torch.arange(40) == 6, 255).byte()
+        kept = mask & (torch.arange(40) != 6)
+        assert by_label(logits, both, mask=mask).item() == pytest.approx(loss(logits, labels, mask=kept).item())
+    assert getattr(functional, f"{name}_loss")(logits, labels, mask=mask, activation=activation) == loss(
+        logits, labels, mask=mask
+    )
+
+
+def test_masks_that_do_not_fit_are_refused():
+    logits, labels, _ = problem((2, 3, 7), "labels")
+    with pytest.raises(ValueError, match=r"mask of shape \(2, 6\) does not fit"):
+        get_loss("dice")(logits, labels, mask=torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("pool", ["sample", "batch"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_fully_ignored_sample_does_not_change_the_loss_of_the_others(name, pool):
+    logits, labels, _ = problem((3, 3, 7), "labels")
+    labels[1] = 255
+    loss = get_loss(name, ignore_index=255, pool=pool)
+    others = loss(logits[[0, 2]], labels[[0, 2]])
+    assert loss(logits, labels).item() == pytest.approx(others.item(), rel=1e-12)
+    kept = get_loss(name, ignore_index=255, pool=pool, ignored_samples="keep")(logits, labels)
+    if pool == "sample" and name in ("dice", "tversky", "focal_tversky", "generalised_dice", "log_cosh_dice"):
+        assert kept.item() == pytest.approx(others.item() * 2 / 3, rel=1e-12)
+    labels[:] = 255
+    leaf = logits.clone().requires_grad_()
+    nothing = loss(leaf, labels)
+    nothing.backward()
+    assert nothing.item() == 0 and (leaf.grad == 0).all()

@@ -276,3 +276,19 @@ def test_voxel_weight_scales_parts_and_not_the_count():
     assert get_loss("focal")(logits, labels, half).item() == pytest.approx(get_loss("focal")(logits, labels).item() / 2)
     dice = get_loss("dice", smooth=0)
     assert dice(logits, labels, half).item() == pytest.approx(dice(logits, labels).item())
+
+
+@pytest.mark.parametrize("exponent", [0.05, 0.1, 0.25, 0.5, 0.9, 1.0, 2.0])
+def test_a_power_of_a_tiny_error_is_exact_and_its_gradient_finite(exponent):
+    x = torch.tensor([0.0, 1e-300, 1e-100, 1e-44, 1e-31, 1e-29, 1e-8, 0.5], dtype=torch.float64, requires_grad=True)
+    value = Power(exponent)(Index(1 - x, x))
+    assert value.tolist() == pytest.approx([float(number) ** exponent for number in x.tolist()], rel=1e-14)
+    value.sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad[5:].tolist() == pytest.approx([exponent * n ** (exponent - 1) for n in (1e-29, 1e-8, 0.5)], rel=1e-9)
+
+
+def test_a_nearly_perfect_prediction_by_hand():
+    logits = torch.tensor([[[100.0, -100.0], [0.0, 0.0]]], dtype=torch.float64)
+    value = get_loss("asymmetric_focal_tversky", gamma=0.9, smooth=0.0)(logits, torch.tensor([[0, 1]]))
+    assert value.item() == pytest.approx(math.exp(-100) + math.exp(-10), rel=1e-12)

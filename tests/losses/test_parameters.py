@@ -21,6 +21,7 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "class_reduction": (("sum", "mean"), None),
     "pool": (("batch", "sample"), "volume"),
     "absent_class": ("skip", "drop"),
+    "ignored_samples": ("keep", "drop"),
     "smooth": (0.5, -1),
     "validate": (False, "yes"),
     "weight": (0.3, 1.5),
@@ -314,3 +315,21 @@ def test_a_default_without_a_type_is_refused():
 
         class MildLoss(voxloss.TverskyLoss):
             delta = 0.5
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda alpha: voxloss.FocalLoss(alpha=alpha),
+        lambda alpha: voxloss.FocalLoss(gamma=[alpha[0], 1.0, 2.0]),
+        lambda alpha: voxloss.TverskyLoss(delta=alpha[0]),
+        lambda alpha: voxloss.Compound(["dice", "focal"], weights=alpha[:2]),
+        lambda alpha: voxloss.DeepSupervision(voxloss.DiceLoss(), weights=list(alpha)),
+        lambda alpha: setattr(voxloss.DiceLoss(), "smooth", alpha[0]),
+    ],
+)
+def test_a_parameter_that_should_learn_is_refused(make):
+    alpha = torch.nn.Parameter(torch.tensor([0.2, 0.3, 0.5]))
+    with pytest.raises(ValueError, match="requires a gradient, but a loss does not learn its parameters"):
+        make(alpha)
+    make(alpha.detach())

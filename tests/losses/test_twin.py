@@ -35,6 +35,7 @@ REGION = {
     "class_reduction": ["sum", "mean"],
     "include_background": [True, False],
     "absent_class": ["keep", "skip"],
+    "ignored_samples": ["skip", "keep"],
 }
 SHAPES = [(2, 3, 5), (1, 2, 3, 4), (3, 4, 2, 1, 3), (2, 1, 3, 3), (1, 5, 2, 3, 2), (2, 3, 1, 1, 1)]
 

@@ -166,7 +166,7 @@ def test_operators_keep_torchs_contract(activation, soft):
     """torch's own check: shapes without data, no hidden aliasing or mutation, gradients under AOT dispatch."""
     logits, labels = problem((2, 3, 4))
     target = torch.rand(2, 3, 4, dtype=torch.float64) if soft else labels
-    given = (target, torch.rand(2, 4), activation, soft, [2.0] * 3, 9, True)
+    given = (target, torch.rand(2, 4), activation, soft, [2.0] * 3, 9, True, False)
     torch.library.opcheck(torch.ops.voxloss.sums, (logits, *given))
     upstream = torch.ones(2, 5 if activation == "sigmoid" else 4, 3, dtype=torch.float64)
     torch.library.opcheck(torch.ops.voxloss.sums_gradient, (upstream, logits.detach(), *given))

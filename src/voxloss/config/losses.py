@@ -70,6 +70,8 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
 
     for choice in choices:
         try:
-            get_loss(choice.name, **choice.parameters)
+            loss = get_loss(choice.name, **choice.parameters)
+            if loss.name != choice.name:
+                raise ValueError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error

@@ -62,6 +62,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "GeneralizedDiceLoss":  # in American English
+        return GeneralisedDiceLoss
     if name != "VoxelLoss":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     renamed(name, "Loss")

@@ -1,14 +1,41 @@
 """The losses of this package by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
-import difflib
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voxloss.losses import functional
-from voxloss.losses.loss import Loss
+from voxloss.losses.loss import Loss, closest, way_out
+
+if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functional` and the package alone
+    from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+    from voxloss.losses.mixed import (
+        AsymmetricUnifiedFocalLoss,
+        ComboLoss,
+        DiceCrossEntropyLoss,
+        DiceFocalLoss,
+        MixedFocalLoss,
+        ModifiedComboLoss,
+        UnifiedFocalLoss,
+    )
+    from voxloss.losses.region import (
+        AsymmetricFocalTverskyLoss,
+        CosineTverskyLoss,
+        DiceLoss,
+        FocalTverskyLoss,
+        GeneralisedDiceLoss,
+        LogCoshDiceLoss,
+        TverskyLoss,
+    )
 
 CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
+}
+
+# Names that other libraries and American English have for them.
+ALIASES = {
+    "ce": "cross_entropy",
+    "dice_ce": "dice_cross_entropy",
+    "generalized_dice": "generalised_dice",
+    "logcosh_dice": "log_cosh_dice",
 }
 
 
@@ -18,21 +45,59 @@ def list_losses() -> list[str]:
 
 
 def loss_class(name: str) -> type[Loss]:
-    """Return the class of a loss by its name.
+    """Return the class of a loss by its name or an alias of it (`ALIASES`).
 
     Raises:
         ValueError: An unknown name; the message suggests the closest one and lists all.
     """
-    if name not in CATALOGUE:
-        raise ValueError(f"unknown loss {name!r}{_closest(name, CATALOGUE)}; the losses are {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
+    known = ALIASES.get(name, name)
+    if known not in CATALOGUE:
+        suggestion = closest(name, [*CATALOGUE, *ALIASES])
+        raise ValueError(f"unknown loss {name!r}{suggestion}; the losses are {', '.join(CATALOGUE)}")
+    return CATALOGUE[known]
+
+
+@overload
+def get_loss(name: Literal["cross_entropy"], **parameters: Any) -> "CrossEntropyLoss": ...
+@overload
+def get_loss(name: Literal["focal"], **parameters: Any) -> "FocalLoss": ...
+@overload
+def get_loss(name: Literal["dice"], **parameters: Any) -> "DiceLoss": ...
+@overload
+def get_loss(name: Literal["tversky"], **parameters: Any) -> "TverskyLoss": ...
+@overload
+def get_loss(name: Literal["focal_tversky"], **parameters: Any) -> "FocalTverskyLoss": ...
+@overload
+def get_loss(name: Literal["cosine_tversky"], **parameters: Any) -> "CosineTverskyLoss": ...
+@overload
+def get_loss(name: Literal["combo"], **parameters: Any) -> "ComboLoss": ...
+@overload
+def get_loss(name: Literal["modified_combo"], **parameters: Any) -> "ModifiedComboLoss": ...
+@overload
+def get_loss(name: Literal["mixed_focal"], **parameters: Any) -> "MixedFocalLoss": ...
+@overload
+def get_loss(name: Literal["asymmetric_focal_tversky"], **parameters: Any) -> "AsymmetricFocalTverskyLoss": ...
+@overload
+def get_loss(name: Literal["generalised_dice"], **parameters: Any) -> "GeneralisedDiceLoss": ...
+@overload
+def get_loss(name: Literal["log_cosh_dice"], **parameters: Any) -> "LogCoshDiceLoss": ...
+@overload
+def get_loss(name: Literal["unified_focal"], **parameters: Any) -> "UnifiedFocalLoss": ...
+@overload
+def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "AsymmetricUnifiedFocalLoss": ...
+@overload
+def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss": ...
+@overload
+def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
+@overload
+def get_loss(name: str, **parameters: Any) -> Loss: ...
 
 
 def get_loss(name: str, **parameters: Any) -> Loss:
     """Return the loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
-        name: One of `list_losses()`.
+        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce".
         parameters: Of the loss, shared ones included; published values by default.
 
     Raises:
@@ -41,13 +106,5 @@ def get_loss(name: str, **parameters: Any) -> Loss:
     loss = loss_class(name)
     for parameter in parameters:
         if parameter not in loss.arguments:
-            raise ValueError(
-                f"loss {name!r} has no parameter {parameter!r}{_closest(parameter, loss.arguments)}; "
-                f"it accepts {', '.join(loss.arguments)}"
-            )
+            raise ValueError(f"loss {name!r} has no parameter {parameter!r}{way_out(loss, parameter)}")
     return loss(**parameters)
-
-
-def _closest(word: str, words: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(word), list(words), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,6 +1,6 @@
 """Combine losses: several on one pass over the voxels, or one on outputs of several resolutions."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -95,6 +95,7 @@ class Compound(Loss):
     class_reduction = _of_all_losses()
     pool = _of_all_losses()
     absent_class = _of_all_losses()
+    ignored_samples = _of_all_losses()
     smooth = _of_all_losses()
     validate = _of_all_losses()
 
@@ -172,11 +173,13 @@ class DeepSupervision(nn.Module):
         loss = DeepSupervision(voxloss.get_loss("mixed_focal"))
         loss([logits, logits_half, logits_quarter], labels)
 
-    Labels (and a voxel weight) of the finest grid are taken to the other grids by nearest neighbour: the voxel of index
-    i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one for each output.
+    Labels (and a voxel weight or mask) of the finest grid are taken to the other grids by nearest neighbour: the voxel
+    of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one for each
+    output.
 
     Args:
-        loss: Called as `loss(logits, labels, voxel_weight)` or, without a voxel weight, `loss(logits, labels)`.
+        loss: Called as `loss(logits, labels)`, and where they are given with a third argument `voxel_weight` and
+            `mask=`.
         weights: One per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
             as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
             out.
@@ -204,11 +207,12 @@ class DeepSupervision(nn.Module):
         logits: Sequence[Tensor] | Tensor,
         labels: Sequence[Tensor] | Tensor,
         voxel_weight: Sequence[Tensor] | Tensor | None = None,
+        *,
+        mask: Sequence[Tensor] | Tensor | None = None,
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
-            value: Tensor = self.loss(logits, *_given(_of_output(t, 0, [logits]) for t in (labels, voxel_weight)))
-            return value
+            return self._at(0, [logits], labels, voxel_weight, mask)
         if isinstance(logits, dict):
             names = ", ".join(map(repr, logits))
             raise ValueError(f"DeepSupervision takes a list of outputs, received a dictionary of {names}")
@@ -219,11 +223,18 @@ class DeepSupervision(nn.Module):
         if len(weights) != len(logits):
             raise ValueError(f"DeepSupervision has {len(weights)} weights but received {len(logits)} outputs")
         parts = []
-        for k, (output, weight) in enumerate(zip(logits, weights, strict=True)):
+        for k, weight in enumerate(weights):
             if weight != 0:
-                companions = _given(_of_output(t, k, logits) for t in (labels, voxel_weight))
-                parts.append(weight * self.loss(output, *companions))
+                parts.append(weight * self._at(k, logits, labels, voxel_weight, mask))
         return torch.stack(parts).sum()
+
+    def _at(self, k: int, outputs: Sequence[Tensor], labels: Any, voxel_weight: Any, mask: Any) -> Tensor:
+        labels, voxel_weight, mask = (_of_output(tensors, k, outputs) for tensors in (labels, voxel_weight, mask))
+        # A loss of another library may take neither weight nor mask.
+        positional = () if voxel_weight is None else (voxel_weight,)
+        named = {} if mask is None else {"mask": mask}
+        value: Tensor = self.loss(outputs[k], labels, *positional, **named)
+        return value
 
     def extra_repr(self) -> str:
         """Return the weights, where they are set."""
@@ -237,10 +248,6 @@ def nearest(tensor: Tensor, shape: Sequence[int]) -> Tensor:
             index = torch.div((torch.arange(new, device=tensor.device) * 2 + 1) * old, 2 * new, rounding_mode="floor")
             tensor = tensor.index_select(axis, index)
     return tensor
-
-
-def _given(tensors: Iterable[Any]) -> Iterator[Any]:
-    return (tensor for tensor in tensors if tensor is not None)
 
 
 def _check_order(outputs: Sequence[Tensor]) -> None:

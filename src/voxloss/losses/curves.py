@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-# Below this x a power x^e with e < 1 is continued by its chord, see `_power`.
+# Below this x the gradient of a power x^e with e < 1 is that of its chord, see `_power`.
 SMALLEST_ERROR = 1e-30
 
 
@@ -73,8 +73,9 @@ def _power(x: Tensor, exponent: float) -> Tensor:
     """x^e for x ≥ 0 with a finite gradient at 0.
 
     For e < 1 the derivative e·x^(e-1) is infinite at 0 (a perfect prediction), and infinity times the zero that
-    follows in the softmax is NaN. Below SMALLEST_ERROR the power is therefore continued by the chord to 0, whose
-    slope is finite; the value is off by less than SMALLEST_ERROR^e there, and x = 0 still gives 0.
+    follows in the softmax is NaN. Below SMALLEST_ERROR the gradient is therefore that of the chord to 0, whose slope
+    is finite. The value is x^e everywhere.
     """
     chord = x * torch.pow(SMALLEST_ERROR, x.new_full((), exponent - 1))  # a tensor's power is also a symbol's
-    return torch.where(x < SMALLEST_ERROR, chord, x.clamp_min(SMALLEST_ERROR) ** exponent)
+    exact = x.detach().clamp_min(0) ** exponent
+    return torch.where(x < SMALLEST_ERROR, chord + (exact - chord.detach()), x.clamp_min(SMALLEST_ERROR) ** exponent)

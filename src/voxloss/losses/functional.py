@@ -1,6 +1,6 @@
 """The losses as functions of logits, labels and the parameters of the loss: one line per loss.
 
-    tversky_loss(logits, labels, voxel_weight=None, *, delta=0.7, ...) -> scalar
+    tversky_loss(logits, labels, voxel_weight=None, *, mask=None, delta=0.7, ...) -> scalar
 
 The order is that of `voxloss.list_losses()`.
 """
@@ -52,10 +52,17 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
     """Return the functional form of a loss's class, with its parameters and its docstring."""
     cls = cast(type[Loss], loss)
 
-    def function(logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, **parameters: Any) -> Tensor:
+    def function(
+        logits: Tensor,
+        labels: Tensor,
+        voxel_weight: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight)
+        value: Tensor = loss(logits, labels, voxel_weight, mask=mask)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -71,7 +78,8 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     call = [inspect.Parameter(name, kind, annotation=Tensor) for name in ("logits", "labels")]
     weight = inspect.Parameter("voxel_weight", kind, default=None, annotation=Tensor | None)
     parameters = list(inspect.signature(loss).parameters.values())
-    return inspect.Signature([*call, weight, *parameters], return_annotation=Tensor)
+    mask = inspect.Parameter("mask", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
+    return inspect.Signature([*call, weight, mask, *parameters], return_annotation=Tensor)
 
 
 def _docstring(loss: type[Loss]) -> str:
@@ -107,3 +115,5 @@ unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+
+generalized_dice_loss = generalised_dice_loss  # in American English

@@ -1,10 +1,11 @@
 """The base of the losses. A loss is a dataclass of its parameters with a method `terms`; the rest is derived."""
 
 import dataclasses
+import difflib
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, dataclass_transform, get_type_hints
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from voxloss.losses.parameters import (
     AbsentClass,
     Activation,
     Check,
+    IgnoredSamples,
     NonNegative,
     OptionalInteger,
     OptionalSwitch,
@@ -78,6 +80,8 @@ class Loss(nn.Module):
             does it) are those of the whole batch.
         absent_class: "keep", or "skip" the region terms of classes that the target does not have (per sample, or in
             the batch, as `pool` says); a mean is then over the other classes.
+        ignored_samples: "skip" averages region terms over the samples with a voxel that is not ignored; with "keep" a
+            sample without one counts as 0.
         smooth: s, added to the numerator and the denominator of the index.
         validate: Whether to check the values of labels and voxel weights. None checks them in every call on the CPU;
             on other devices in the first three, and on CUDA after that without waiting for the device, so that a later
@@ -89,7 +93,10 @@ class Loss(nn.Module):
             multi-hot targets (B, C, *spatial) in [0, 1]. With a single channel always such a target. A tensor on the
             device of the logits; an array or nested lists are copied there.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), optional, not negative; multiplies every voxel's part of the
-            sums, but not the number of voxels.
+            sums, but not the number of voxels. It is a weight, not a mask: a voxel of weight 0
+            counts in means, and NaN in its logits gets out.
+        mask: (B, *spatial) or (B, 1, *spatial), optional; voxels where it is 0 or False are ignored and do not count,
+            like those of ignore_index, whatever their logits are.
         value: scalar, float32 for logits of float32 or less, else float64. Gradients of gradients,
             forward mode and the transforms of torch.func take a slower pass with more memory.
 
@@ -104,6 +111,7 @@ class Loss(nn.Module):
     class_reduction: Reduction = "sum"
     pool: Pool = "sample"
     absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
     smooth: NonNegative = 1e-6
     validate: OptionalSwitch = None
 
@@ -147,6 +155,21 @@ class Loss(nn.Module):
         itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls.__init__.__signature__ = inspect.Signature([itself, *parameters])  # type: ignore[attr-defined]
 
+    def __new__(cls, *_: Any, **parameters: Any) -> Self:
+        """Refuse unknown parameters with the way out."""
+        if cls.arguments and not cls._writes_init:
+            for name in parameters:
+                if name not in cls.arguments:
+                    raise TypeError(f"{cls.__name__} has no parameter {name!r}{way_out(cls, name)}")
+        return super().__new__(cls)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, *, mask: Tensor | None = None
+        ) -> Tensor:
+            """Return the loss as a scalar."""
+
     def __post_init__(self) -> None:
         super().__init__()
         self.__dict__["_formula"] = self._build()
@@ -189,6 +212,7 @@ class Loss(nn.Module):
             self.include_background,
             self.class_reduction,
             self.absent_class,
+            self.ignored_samples,
         )
 
     def _build(self) -> Formula:
@@ -206,7 +230,9 @@ class Loss(nn.Module):
         """The parameters of the pass over the voxels, keyword arguments of `voxel_statistics`."""
         return {"activation": self.activation, "ignore_index": self.ignore_index, "validate": self.validate}
 
-    def forward(self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Return the loss as a scalar; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
         if not torch.compiler.is_compiling() and isinstance(logits, Tensor) and not logits.is_meta:
@@ -218,7 +244,7 @@ class Loss(nn.Module):
             if calls == 0 and reading["validate"]:
                 warn_of_probabilities(logits)
         statistics = voxel_statistics(
-            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, **reading
+            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, mask=mask, **reading
         )
         return formula(statistics).to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -230,6 +256,45 @@ class Loss(nn.Module):
             for name, value in values.items()
             if not self.arguments[name].shared or value != self.arguments[name].default
         )
+
+
+# What parameters of other libraries' losses are called or done here.
+_ELSEWHERE = {
+    "weight": "class weights of the pixelwise term are alpha of the focal loss, FocalLoss(gamma=0, alpha=[...]) for "
+    "the cross entropy, which divides by the number of voxels and not by the sum of the weights",
+    "class_weight": "see `weight`: FocalLoss(gamma=0, alpha=[...])",
+    "pos_weight": 'it is beta / (1 - beta) with activation="sigmoid"',
+    "softmax": 'it is activation="softmax"',
+    "sigmoid": 'it is activation="sigmoid"',
+    "apply_nonlin": "it is activation",
+    "to_onehot_y": "labels are taken as they are, without one-hot encoding",
+    "batch": 'it is pool="batch"',
+    "batch_dice": 'it is pool="batch"',
+    "do_bg": "it is include_background",
+    "ddp": 'it is pool="world"',
+    "smooth_nr": "it is smooth, of numerator and denominator",
+    "smooth_dr": "it is smooth, of numerator and denominator",
+    "eps": "it is smooth",
+    "ignore_label": "it is ignore_index",
+    "size_average": "it is class_reduction",
+    "lambda_dice": "weights of parts are those of Compound",
+    "lambda_ce": "weights of parts are those of Compound",
+    "weight_ce": "weights of parts are those of Compound",
+    "weight_dice": "weights of parts are those of Compound",
+}
+
+
+def way_out(loss: type[Loss], name: str) -> str:
+    """Return what to write instead of a parameter that a loss does not have, to complete a sentence about it."""
+    if name in _ELSEWHERE:
+        return f": {_ELSEWHERE[name]}"
+    return f"{closest(name, loss.arguments)}; it accepts {', '.join(loss.arguments)}"
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """Return the question whether the closest of `words` was meant; empty where none is close."""
+    matches = difflib.get_close_matches(str(word), list(words), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def argument_text(loss: type[Loss], name: str) -> str:

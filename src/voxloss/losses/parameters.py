@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from torch import Tensor
+
 PerClass = float | tuple[float, ...]  # one number for all classes, or one per class
 
 
@@ -27,13 +29,26 @@ class Check:
         Raises:
             ValueError: A value that is not allowed; the message quotes it.
         """
+        if _learns(value):
+            raise ValueError(
+                f"{name} is a tensor that requires a gradient, but a loss does not learn its parameters: give its "
+                "numbers, tensor.detach(), and multiply the loss by what is to be learnt"
+            )
         try:
             return self.convert(value)
         except (TypeError, ValueError, OverflowError):  # the last: a whole number too large for a float
             raise ValueError(f"{name} must be {self.allowed}, received {value!r}") from None
 
 
+def _learns(value: Any) -> bool:
+    """Whether a value, or one of a list or tuple, is a tensor that requires a gradient."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(one, Tensor) and one.requires_grad for one in values)
+
+
 def _number(value: Any) -> float:
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError
     return float(value)
@@ -120,6 +135,7 @@ Activation = Literal["softmax", "sigmoid"]
 Reduction = Literal["sum", "mean"]
 Pool = Literal["sample", "batch", "world"]
 AbsentClass = Literal["keep", "skip"]
+IgnoredSamples = Literal["skip", "keep"]
 
 
 def check_of(hint: Any) -> Check:

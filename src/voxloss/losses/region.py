@@ -216,7 +216,9 @@ class GeneralisedDiceLoss(Loss):
     )
 
     def terms(self) -> GeneralisedDice:
-        return GeneralisedDice(self.power, self.smooth, self.include_background, self.absent_class)
+        return GeneralisedDice(
+            self.power, self.smooth, self.include_background, self.absent_class, self.ignored_samples
+        )
 
 
 class LogCoshDiceLoss(Loss):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from voxloss.losses.curves import Curve, Index
-from voxloss.losses.parameters import AbsentClass, Pool, Reduction
+from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Pool, Reduction
 from voxloss.losses.voxel_pass import kernels
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 
@@ -88,7 +88,8 @@ class Region:
     """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
 
     `background_curve`, where set, is the curve of channel 0 under softmax.
-    A sample without any counted voxel, and with absent_class="skip" one without any of the classes, adds 0.
+    A sample without any counted voxel is left out of the mean, or with ignored_samples="keep" adds 0; with
+    absent_class="skip" one without any of the classes adds 0.
     include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
     """
 
@@ -100,6 +101,7 @@ class Region:
     include_background: bool | None = True
     class_reduction: Reduction = "sum"
     absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
 
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
@@ -119,7 +121,7 @@ class Region:
         per_sample = values.sum(1)
         if self.class_reduction == "mean":
             per_sample = per_sample / kept.sum(1).clamp_min(1)
-        return self.scale * per_sample.sum() / max(1, len(per_sample))
+        return self.scale * _mean_of_samples(per_sample, statistics, self.ignored_samples)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class GeneralisedDice:
     smooth: float = 1e-6
     include_background: bool | None = True
     absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
 
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
@@ -150,7 +153,7 @@ class GeneralisedDice:
         kept = statistics.voxels > 0
         if self.absent_class == "skip":
             kept = kept & present.any(1)
-        return torch.where(kept, error, 0).sum() / max(1, len(error))
+        return _mean_of_samples(torch.where(kept, error, 0), statistics, self.ignored_samples)
 
 
 class Formula(Protocol):
@@ -205,6 +208,13 @@ def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
     errors = delta * false_negative + (1 - delta) * false_positive
     denominator = (true_positive + errors + smooth).clamp_min(SMALLEST_DENOMINATOR / 2)
     return Index((true_positive + smooth) / denominator, errors / denominator)
+
+
+def _mean_of_samples(values: Tensor, statistics: VoxelStatistics, ignored_samples: IgnoredSamples) -> Tensor:
+    """Average over the samples, by default over those with a counted voxel."""
+    if ignored_samples == "keep":
+        return values.sum() / max(1, len(values))
+    return values.sum() / (statistics.voxels > 0).sum().clamp_min(1)
 
 
 def _first_channel(statistics: VoxelStatistics, include_background: bool | None) -> int:

@@ -84,6 +84,7 @@ def voxel_statistics(
     activation: str = "softmax",
     ignore_index: int | None = None,
     voxel_weight: Tensor | None = None,
+    mask: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -99,6 +100,7 @@ def voxel_statistics(
         ignore_index: Voxels with this label are left out and not counted. In soft or multi-hot targets it takes out
             the voxels that have it in any channel.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
+        mask: (B, *spatial) or (B, 1, *spatial); voxels where it is 0 or False are left out and not counted.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -112,9 +114,12 @@ def voxel_statistics(
     logits = targets.plain_logits(logits)
     targets.check_logits(logits, activation)
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
+    if mask is not None:
+        within = targets.read_companion("mask", logits, targets.as_tensor("mask", mask, logits))
+        target, ignore_index = targets.masked(target, within, ignore_index)
     weight = None
     if voxel_weight is not None:
-        weight = targets.read_weight(logits, targets.as_tensor("voxel_weight", voxel_weight, logits))
+        weight = targets.read_companion("voxel_weight", logits, targets.as_tensor("voxel_weight", voxel_weight, logits))
     exponents = tuple(PER_CLASS("a focal exponent", exponent) for exponent in focal_exponents)
     for exponent in exponents:
         if isinstance(exponent, tuple) and len(exponent) != logits.shape[1]:

@@ -153,18 +153,35 @@ def _way_out(shape: tuple[int, ...], batch: int, channels: int, spatial: list[in
     return ""
 
 
-def read_weight(logits: Tensor, weight: Tensor) -> Tensor:
-    """Return `weight` as (B, *spatial)."""
-    _check_companion("voxel_weight", logits, weight)
+def read_companion(name: str, logits: Tensor, weight: Tensor) -> Tensor:
+    """Return a voxel weight or mask as (B, *spatial)."""
+    _check_companion(name, logits, weight)
     batch, _, *spatial = logits.shape
     if tuple(weight.shape) == (batch, 1, *spatial):
         return weight.squeeze(1)
     if tuple(weight.shape) != (batch, *spatial):
         raise ValueError(
-            f"voxel_weight of shape {tuple(weight.shape)} does not fit logits of shape {tuple(logits.shape)}: "
+            f"{name} of shape {tuple(weight.shape)} does not fit logits of shape {tuple(logits.shape)}: "
             f"expected {(batch, *spatial)} or {(batch, 1, *spatial)}"
         )
     return weight
+
+
+MASKED = -100  # the label of voxels outside a mask, where there is no ignore_index; no class has it
+
+
+def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Target, int]:
+    """Return the target with the ignored label where `mask` (B, *spatial) is 0, and that label."""
+    outside = ~mask if mask.dtype == torch.bool else mask == 0
+    label = MASKED if ignore_index is None else ignore_index
+    values = target.values
+    kind = torch.int32 if values.dtype in (torch.bool, torch.uint8, torch.uint16, torch.int8) else values.dtype
+    if values.dtype == torch.uint32:
+        kind = torch.int64
+    if target.dense and not values.dtype.is_floating_point:
+        kind = torch.promote_types(kind, torch.int32)
+    filled = values.to(kind).masked_fill(outside.unsqueeze(1) if target.dense else outside, label)
+    return Target(filled, target.dense), label
 
 
 def _check_companion(name: str, logits: Tensor, tensor: Tensor) -> None:
@@ -215,7 +232,7 @@ def labels_message(lowest: float, highest: float, classes: int, ignore_index: in
     if lowest >= 0 and highest < classes:
         return ""
     value = lowest if lowest < 0 else highest
-    but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+    but = "" if ignore_index in (None, MASKED) else f" and is not ignore_index={ignore_index}"
     return f"label {value:.0f} is outside the allowed range 0 to {classes - 1} of {classes} classes{but}"
 
 
@@ -224,7 +241,7 @@ def targets_message(lowest: float, highest: float, ignore_index: int | None) -> 
     if lowest >= 0 and highest <= 1:  # written so that NaN fails
         return ""
     value = highest if lowest >= 0 else lowest
-    but = "" if ignore_index is None else f" and is not ignore_index={ignore_index}"
+    but = "" if ignore_index in (None, MASKED) else f" and is not ignore_index={ignore_index}"
     return f"target {value:g} is outside the allowed range 0 to 1 of soft or single-channel targets{but}"
 
 
