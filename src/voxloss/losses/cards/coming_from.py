@@ -20,7 +20,7 @@ the published values, which few libraries use.
 | there | here |
 |---|---|
 | `ignore_index`, an ignore label | `ignore_index=` |
-| a mask of the voxels that count | `mask=` at the call (a 0/1 `voxel_weight` is a weight: its voxels still count in means) |
+| a mask of the voxels that count | `mask=` at the call (voxels of weight 0 in `voxel_weight` still count in means) |
 | `include_background`, `do_bg` | `include_background=` (None: excluded under softmax only) |
 | `batch`, `batch_dice` | `pool="batch"`; over all processes `pool="world"` |
 | `reduction="mean"` over classes | `class_reduction="mean"` |
