@@ -189,6 +189,8 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         return generalised_dice(logits, target, keep, weight, get("power", 2), activation=activation, **options)
     if name == "log_cosh_dice":
         return area(lambda index: torch.log(torch.cosh(1 - index)), 0.5)
+    if name == "jaccard":
+        return area(lambda index: 1 - index / (2 - index), 0.5)
     if name == "unified_focal":
         delta, gamma = get("delta", 0.6), get("gamma", 0.5)
         overlap = area(lambda index: (1 - index) ** (1 - gamma), delta)

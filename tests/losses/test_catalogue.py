@@ -35,6 +35,7 @@ PUBLISHED = {
     "asymmetric_focal_tversky": {"delta": 0.7, "gamma": 0.75},
     "generalised_dice": {"power": 2},
     "log_cosh_dice": {},
+    "jaccard": {},
     "unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
@@ -42,7 +43,8 @@ PUBLISHED = {
 }  # fmt: skip
 OPTIONS = {
     "activation": "softmax", "include_background": True, "ignore_index": None, "class_reduction": "sum",
-    "pool": "sample", "absent_class": "keep", "ignored_samples": "skip", "smooth": 1e-6, "validate": None,
+    "class_weight": None, "reduction": "mean", "pool": "sample", "absent_class": "keep", "ignored_samples": "skip",
+    "smooth": 1e-6, "validate": None,
 }  # fmt: skip
 OTHER = {
     "combo": {"class_reduction": "mean"},
@@ -65,8 +67,8 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:4] == ["logits", "labels", "voxel_weight", "mask"]
-    assert {key: value.default for key, value in list(shown.items())[4:]} == expected
+    assert list(shown)[:5] == ["logits", "labels", "voxel_weight", "mask", "sample_weight"]
+    assert {key: value.default for key, value in list(shown.items())[5:]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 

@@ -19,6 +19,8 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "include_background": (False, 0.5),
     "ignore_index": (2, 1.5),
     "class_reduction": (("sum", "mean"), None),
+    "class_weight": ([1.0, 2.0, 0.5], [1.0, -2.0]),
+    "reduction": ("sum", "average"),
     "pool": (("batch", "sample"), "volume"),
     "absent_class": ("skip", "drop"),
     "ignored_samples": ("keep", "drop"),
@@ -33,7 +35,8 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "gamma_tversky": (2, 0),
     "power": (1, float("inf")),
 }
-FIELDS = [(name, parameter) for name in NAMES for parameter in CATALOGUE[name].arguments]
+APART = {("generalised_dice", "class_weight")}  # which has no such weights
+FIELDS = [(name, field) for name in NAMES for field in CATALOGUE[name].arguments if (name, field) not in APART]
 
 
 def problem():
@@ -243,7 +246,7 @@ def test_jsonargparse_builds_losses(name):
 
     whole = jsonargparse.ArgumentParser(exit_on_error=False)
     whole.add_class_arguments(CATALOGUE[name], "loss")
-    values = {parameter: OTHERS[parameter][0] for parameter in CATALOGUE[name].arguments if parameter in OTHERS}
+    values = {parameter: OTHERS[parameter][0] for loss, parameter in FIELDS if loss == name and parameter in OTHERS}
     values = {parameter: v for parameter, v in values.items() if not isinstance(v, tuple)}
     config = whole.parse_object({"loss": values})
     assert same(whole.instantiate(config).loss, voxloss.get_loss(name, **values))
@@ -253,7 +256,7 @@ def test_jsonargparse_builds_losses(name):
 def test_hydra_builds_losses(name):
     hydra = pytest.importorskip("hydra.utils")
     omegaconf = pytest.importorskip("omegaconf")
-    values = {parameter: other(voxloss.get_loss(name), parameter) for parameter in CATALOGUE[name].arguments}
+    values = {field: other(voxloss.get_loss(name), field) for loss, field in FIELDS if loss == name}
     if "alpha" in values and name not in ("combo", "modified_combo"):
         values["alpha"] = [0.2, 0.3, 0.5]  # a ListConfig
     config = omegaconf.OmegaConf.create({"_target_": f"voxloss.{CATALOGUE[name].__name__}", **values})

@@ -73,5 +73,7 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
             loss = get_loss(choice.name, **choice.parameters)
             if loss.name != choice.name:
                 raise ValueError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
+            if loss.reduction != "mean" or loss.class_reduction == "none":
+                raise ValueError(f"the loss {choice.key!r} gives several values, but training needs one")
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error

@@ -27,6 +27,7 @@ from voxloss.losses.region import (
     DiceLoss,
     FocalTverskyLoss,
     GeneralisedDiceLoss,
+    JaccardLoss,
     LogCoshDiceLoss,
     TverskyLoss,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralisedDiceLoss",
+    "JaccardLoss",
     "LogCoshDiceLoss",
     "Loss",
     "MixedFocalLoss",

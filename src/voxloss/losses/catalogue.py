@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         DiceLoss,
         FocalTverskyLoss,
         GeneralisedDiceLoss,
+        JaccardLoss,
         LogCoshDiceLoss,
         TverskyLoss,
     )
@@ -35,6 +36,7 @@ ALIASES = {
     "ce": "cross_entropy",
     "dice_ce": "dice_cross_entropy",
     "generalized_dice": "generalised_dice",
+    "iou": "jaccard",
     "logcosh_dice": "log_cosh_dice",
 }
 
@@ -81,6 +83,8 @@ def get_loss(name: Literal["asymmetric_focal_tversky"], **parameters: Any) -> "A
 def get_loss(name: Literal["generalised_dice"], **parameters: Any) -> "GeneralisedDiceLoss": ...
 @overload
 def get_loss(name: Literal["log_cosh_dice"], **parameters: Any) -> "LogCoshDiceLoss": ...
+@overload
+def get_loss(name: Literal["jaccard"], **parameters: Any) -> "JaccardLoss": ...
 @overload
 def get_loss(name: Literal["unified_focal"], **parameters: Any) -> "UnifiedFocalLoss": ...
 @overload

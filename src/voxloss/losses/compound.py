@@ -34,7 +34,7 @@ class WeightedFormulas:
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the weighted sum of all terms."""
-        return torch.stack(list(self.terms(statistics).values())).sum()
+        return torch.stack(list(self.terms(statistics).values())).sum(0)
 
 
 class _OfAllLosses:
@@ -93,6 +93,8 @@ class Compound(Loss):
     include_background = _of_all_losses()
     ignore_index = _of_all_losses()
     class_reduction = _of_all_losses()
+    class_weight = _of_all_losses()
+    reduction = _of_all_losses()
     pool = _of_all_losses()
     absent_class = _of_all_losses()
     ignored_samples = _of_all_losses()
@@ -134,10 +136,14 @@ class Compound(Loss):
         """The weighted sum of the losses' formulas as they are now.
 
         Raises:
-            ValueError: `losses` was made longer or shorter and `weights` was not.
+            ValueError: `losses` was made longer or shorter and `weights` was not, or some losses give one value per
+                class and others do not.
         """
         if len(self.losses) != len(self.weights):
             raise ValueError(f"{len(self.losses)} losses need as many weights, received {len(self.weights)}")
+        alone = {loss.class_reduction == "none" for loss in self._parts()}
+        if len(alone) > 1:
+            raise ValueError('class_reduction="none" must be that of all losses of a Compound, or of none')
         names = numbered([type(loss).__name__.removesuffix("Loss") for loss in self.losses])
         formulas = [loss.formula for loss in self._parts()]
         return WeightedFormulas(dict(zip(names, formulas, strict=True)), self.weights)
@@ -209,10 +215,11 @@ class DeepSupervision(nn.Module):
         voxel_weight: Sequence[Tensor] | Tensor | None = None,
         *,
         mask: Sequence[Tensor] | Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
-            return self._at(0, [logits], labels, voxel_weight, mask)
+            return self._at(0, [logits], labels, voxel_weight, mask, sample_weight)
         if isinstance(logits, dict):
             names = ", ".join(map(repr, logits))
             raise ValueError(f"DeepSupervision takes a list of outputs, received a dictionary of {names}")
@@ -225,14 +232,17 @@ class DeepSupervision(nn.Module):
         parts = []
         for k, weight in enumerate(weights):
             if weight != 0:
-                parts.append(weight * self._at(k, logits, labels, voxel_weight, mask))
-        return torch.stack(parts).sum()
+                parts.append(weight * self._at(k, logits, labels, voxel_weight, mask, sample_weight))
+        return torch.stack(parts).sum(0)
 
-    def _at(self, k: int, outputs: Sequence[Tensor], labels: Any, voxel_weight: Any, mask: Any) -> Tensor:
+    def _at(
+        self, k: int, outputs: Sequence[Tensor], labels: Any, voxel_weight: Any, mask: Any, sample_weight: Any
+    ) -> Tensor:
         labels, voxel_weight, mask = (_of_output(tensors, k, outputs) for tensors in (labels, voxel_weight, mask))
-        # A loss of another library may take neither weight nor mask.
+        # A loss of another library may take neither weights nor a mask.
         positional = () if voxel_weight is None else (voxel_weight,)
-        named = {} if mask is None else {"mask": mask}
+        named = {"mask": mask, "sample_weight": sample_weight}
+        named = {name: value for name, value in named.items() if value is not None}
         value: Tensor = self.loss(outputs[k], labels, *positional, **named)
         return value
 

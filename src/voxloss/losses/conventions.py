@@ -16,6 +16,10 @@ SUDRE = (
     "DLMIA 2017, arXiv 1707.03237"
 )
 JADON = 'Jadon, "A survey of loss functions for semantic segmentation", CIBCB 2020, arXiv 2006.14822'
+RAHMAN = (
+    'Rahman, Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for Image Segmentation", ISVC 2016, '
+    "doi 10.1007/978-3-319-50835-1_22"
+)
 ZHU = (
     'Zhu et al., "AnatomyNet: Deep learning for fast and fully automated whole-volume segmentation of head and neck '
     'anatomy", Medical Physics 46, 2019'

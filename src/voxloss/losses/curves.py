@@ -61,6 +61,15 @@ class LogCosh:
 
 
 @dataclass(frozen=True)
+class OfUnion:
+    """2 (1 - index) / (2 - index), which makes the Dice index D the Jaccard index J = D / (2 - D), costing 1 - J."""
+
+    def __call__(self, index: Index, /) -> Tensor:
+        """Return the cost, of the shape of the index."""
+        return 2 * index.error / (1 + index.error)
+
+
+@dataclass(frozen=True)
 class Negative:
     """-index: what Combo subtracts."""
 

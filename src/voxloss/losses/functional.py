@@ -1,6 +1,6 @@
 """The losses as functions of logits, labels and the parameters of the loss: one line per loss.
 
-    tversky_loss(logits, labels, voxel_weight=None, *, mask=None, delta=0.7, ...) -> scalar
+    tversky_loss(logits, labels, voxel_weight=None, *, mask=None, sample_weight=None, delta=0.7, ...) -> scalar
 
 The order is that of `voxloss.list_losses()`.
 """
@@ -30,6 +30,7 @@ from voxloss.losses.region import (
     DiceLoss,
     FocalTverskyLoss,
     GeneralisedDiceLoss,
+    JaccardLoss,
     LogCoshDiceLoss,
     TverskyLoss,
 )
@@ -58,11 +59,12 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         voxel_weight: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight, mask=mask)
+        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -78,8 +80,11 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     call = [inspect.Parameter(name, kind, annotation=Tensor) for name in ("logits", "labels")]
     weight = inspect.Parameter("voxel_weight", kind, default=None, annotation=Tensor | None)
     parameters = list(inspect.signature(loss).parameters.values())
-    mask = inspect.Parameter("mask", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-    return inspect.Signature([*call, weight, mask, *parameters], return_annotation=Tensor)
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
+        for name in ("mask", "sample_weight")
+    ]
+    return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
 
 def _docstring(loss: type[Loss]) -> str:
@@ -111,6 +116,7 @@ mixed_focal_loss = as_function(MixedFocalLoss)
 asymmetric_focal_tversky_loss = as_function(AsymmetricFocalTverskyLoss)
 generalised_dice_loss = as_function(GeneralisedDiceLoss)
 log_cosh_dice_loss = as_function(LogCoshDiceLoss)
+jaccard_loss = as_function(JaccardLoss)
 unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)

@@ -17,6 +17,7 @@ from voxloss.losses.documentation import Documentation
 from voxloss.losses.parameters import (
     AbsentClass,
     Activation,
+    BatchReduction,
     Check,
     IgnoredSamples,
     NonNegative,
@@ -24,9 +25,10 @@ from voxloss.losses.parameters import (
     OptionalSwitch,
     Pool,
     Reduction,
+    RegionWeights,
     check_of,
 )
-from voxloss.losses.terms import Formula, Region, Sum, Term
+from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
 
@@ -73,7 +75,13 @@ class Loss(nn.Module):
         include_background: False drops channel 0 from the region terms; pixelwise terms keep every voxel. None drops
             it under softmax only.
         ignore_index: Label whose voxels all terms ignore and do not count.
-        class_reduction: Sum or mean over the classes of the region terms.
+        class_reduction: Sum or mean over the classes of the region terms; "none" gives one value per class, to which
+            pixelwise terms add the part of each class.
+        class_weight: One weight per class in the region terms, which multiplies its cost (a mean is then divided by the
+            sum of the weights), or "inverse_volume": V_min / V_c, with V_c the voxels of class c in the target of a
+            sample (or of the pool), V_min the smallest of them that is not 0, and 1 for an absent class.
+        reduction: "mean" is the loss of the batch. "none" gives the loss of each sample by itself, as if it were a
+            batch, (B,), and "sum" the sum of these.
         pool: Region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
             batches of all ranks of torch.distributed as one, pixelwise terms too. With "world" every rank must call the
             loss; the value is the same on all, and the gradients averaged over the ranks (DistributedDataParallel
@@ -97,8 +105,11 @@ class Loss(nn.Module):
             counts in means, and NaN in its logits gets out.
         mask: (B, *spatial) or (B, 1, *spatial), optional; voxels where it is 0 or False are ignored and do not count,
             like those of ignore_index, whatever their logits are.
-        value: scalar, float32 for logits of float32 or less, else float64. Gradients of gradients,
-            forward mode and the transforms of torch.func take a slower pass with more memory.
+        sample_weight: (B,), optional, not negative; multiplies the loss of each sample, and does not change what a mean
+            divides by.
+        value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
+            float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
+            slower pass with more memory.
 
     Raises:
         ValueError: A parameter is set to a value that it cannot have (the message quotes the value); shapes or types
@@ -109,6 +120,8 @@ class Loss(nn.Module):
     include_background: OptionalSwitch = True
     ignore_index: OptionalInteger = None
     class_reduction: Reduction = "sum"
+    class_weight: RegionWeights = None
+    reduction: BatchReduction = "mean"
     pool: Pool = "sample"
     absent_class: AbsentClass = "keep"
     ignored_samples: IgnoredSamples = "skip"
@@ -166,9 +179,15 @@ class Loss(nn.Module):
     if TYPE_CHECKING:
 
         def __call__(
-            self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, *, mask: Tensor | None = None
+            self,
+            logits: Tensor,
+            labels: Tensor,
+            voxel_weight: Tensor | None = None,
+            *,
+            mask: Tensor | None = None,
+            sample_weight: Tensor | None = None,
         ) -> Tensor:
-            """Return the loss as a scalar."""
+            """Return the loss."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -213,11 +232,19 @@ class Loss(nn.Module):
             self.class_reduction,
             self.absent_class,
             self.ignored_samples,
+            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
         )
 
     def _build(self) -> Formula:
         terms = self.terms()
-        return Sum(terms if isinstance(terms, tuple) else (terms,), self.pool)
+        parts = terms if isinstance(terms, tuple) else (terms,)
+        if self.reduction != "mean" and self.pool == "world":
+            raise ValueError(f'reduction={self.reduction!r} takes each sample by itself, and pool="world" all together')
+        if self.class_reduction == "none":
+            parts = tuple(
+                dataclasses.replace(part, by_class=True) if isinstance(part, Pixelwise) else part for part in parts
+            )
+        return Sum(parts, self.pool)
 
     @property
     def formula(self) -> Formula:
@@ -231,9 +258,15 @@ class Loss(nn.Module):
         return {"activation": self.activation, "ignore_index": self.ignore_index, "validate": self.validate}
 
     def forward(
-        self, logits: Tensor, labels: Tensor, voxel_weight: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        voxel_weight: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss as a scalar; the class's docstring has the shapes."""
+        """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
         if not torch.compiler.is_compiling() and isinstance(logits, Tensor) and not logits.is_meta:
             calls = self.__dict__.get("_calls", 0)
@@ -244,9 +277,20 @@ class Loss(nn.Module):
             if calls == 0 and reading["validate"]:
                 warn_of_probabilities(logits)
         statistics = voxel_statistics(
-            logits, labels, focal_exponents=formula.exponents, voxel_weight=voxel_weight, mask=mask, **reading
+            logits,
+            labels,
+            focal_exponents=formula.exponents,
+            voxel_weight=voxel_weight,
+            mask=mask,
+            sample_weight=sample_weight,
+            **reading,
         )
-        return formula(statistics).to(torch.promote_types(logits.dtype, torch.float32))
+        if self.reduction == "mean":
+            value = formula(statistics)
+        else:
+            value = torch.stack([formula(sample) for sample in statistics.samples()])
+            value = value.sum(0) if self.reduction == "sum" else value
+        return value.to(torch.promote_types(logits.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         """Return the loss's own parameters, and shared ones that differ from its defaults."""

@@ -119,6 +119,16 @@ def one_of(*choices: Any) -> Check:
 FRACTION = Check("in [0, 1]", _fraction)
 POSITIVE = Check("a finite number above 0", _positive)
 NOT_NEGATIVE = Check("a finite number not below 0", _not_negative)
+
+
+def _region_weights(value: Any) -> tuple[float, ...] | str | None:
+    if value is None or (isinstance(value, str) and value == INVERSE_VOLUME):
+        return value
+    return _several(value)
+
+
+INVERSE_VOLUME = "inverse_volume"
+
 PER_CLASS = Check("a finite number not below 0, or one per class", _per_class)
 WEIGHTS = Check("finite numbers not below 0, one for each loss or output", _several)
 ANYTHING = Check("any value", lambda value: value)
@@ -129,10 +139,15 @@ FractionBelowOne = Annotated[float, Check("in [0, 1)", _fraction_below_one)]
 Positive = Annotated[float, POSITIVE]
 NonNegative = Annotated[float, NOT_NEGATIVE]
 ClassWeights = Annotated[float | Sequence[float], PER_CLASS]  # any sequence, array or tensor; stored as a tuple
+RegionWeights = Annotated[
+    Sequence[float] | Literal["inverse_volume"] | None,
+    Check("finite numbers not below 0, one per class, or 'inverse_volume' or None", _region_weights),
+]
 OptionalInteger = Annotated[int | None, _optional(Check("a whole number", _whole))]
 OptionalSwitch = Annotated[bool | None, one_of(True, False, None)]
 Activation = Literal["softmax", "sigmoid"]
-Reduction = Literal["sum", "mean"]
+Reduction = Literal["sum", "mean", "none"]
+BatchReduction = Literal["mean", "sum", "none"]
 Pool = Literal["sample", "batch", "world"]
 AbsentClass = Literal["keep", "skip"]
 IgnoredSamples = Literal["skip", "keep"]

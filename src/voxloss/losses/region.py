@@ -8,12 +8,13 @@ from voxloss.losses.conventions import (
     ONE_OVER_GAMMA,
     OUR_SMOOTHING,
     PAPER,
+    RAHMAN,
     SMOOTHING,
     SUDRE,
     SUMMED,
     UNIFIED,
 )
-from voxloss.losses.curves import Cosine, LogCosh, Power
+from voxloss.losses.curves import Cosine, LogCosh, OfUnion, Power
 from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import Fraction, FractionBelowOne, NonNegative, Positive
 from voxloss.losses.terms import GeneralisedDice, Region
@@ -216,6 +217,11 @@ class GeneralisedDiceLoss(Loss):
     )
 
     def terms(self) -> GeneralisedDice:
+        if self.class_reduction == "none" or self.class_weight is not None:
+            raise ValueError(
+                "the generalised Dice loss has one index for all classes, weighted by `power`: class_reduction='none' "
+                "and class_weight do not apply to it"
+            )
         return GeneralisedDice(
             self.power, self.smooth, self.include_background, self.absent_class, self.ignored_samples
         )
@@ -246,3 +252,29 @@ class LogCoshDiceLoss(Loss):
 
     def terms(self) -> Region:
         return self.region(0.5, LogCosh())
+
+
+class JaccardLoss(Loss):
+    """Jaccard loss.
+
+        Σ_c (1 - (TP_c + s) / (TP_c + FN_c + FP_c + s))
+
+    One minus the intersection over the union. Missed voxels and false positives weigh the same. It orders predictions
+    of one structure as the Dice loss D does, as it is 2D / (1 + D), with a larger gradient where D is small.
+
+    Example:
+        >>> loss = voxloss.JaccardLoss(class_reduction="mean")
+        >>> round(loss(logits, labels).item(), 4)
+        0.8056
+    """
+
+    source = RAHMAN
+    equations = "its IoU loss"
+    value_range = "[0, C]"
+    conventions = (
+        "Rahman and Wang have one structure. For several classes it is taken of each class, and the values are added.",
+        OUR_SMOOTHING,
+    )
+
+    def terms(self) -> Region:
+        return self.region(0.5, OfUnion())

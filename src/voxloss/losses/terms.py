@@ -42,6 +42,7 @@ class Pixelwise:
     the negative side of every channel, while α_c goes with both sides of channel c. β = None: w = 1.
     Where `foreground_gamma` is set it is the exponent of all but the background, with sigmoid of the positive sides.
     With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
+    `by_class`: the parts of the channels, (C,), instead of their sum.
     """
 
     gamma: float | Sequence[float] = 0.0
@@ -50,6 +51,7 @@ class Pixelwise:
     scale: float = 1.0
     foreground_gamma: float | Sequence[float] | None = None
     channel_mean: bool = False
+    by_class: bool = False
 
     kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
 
@@ -80,7 +82,10 @@ class Pixelwise:
         else:
             total = self.beta * positive + (1 - self.beta) * negative
         scale = self.scale / classes if self.channel_mean and negative is not None else self.scale
-        return scale * (alpha * total).sum() / statistics.voxels.sum().clamp_min(1)
+        if statistics.sample_weight is not None:
+            total = total * statistics.sample_weight[:, None]
+        parts = (alpha * total).sum(0) if self.by_class else (alpha * total).sum()
+        return scale * parts / statistics.voxels.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,9 @@ class Region:
     A sample without any counted voxel is left out of the mean, or with ignored_samples="keep" adds 0; with
     absent_class="skip" one without any of the classes adds 0.
     include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
+    `class_weight` w, one per channel, multiplies each class's cost; a mean over classes is then Σ w cost / Σ w.
+    "inverse_volume": w_c = V_min / V_c with V_c = TP_c + FN_c, the volume of class c in the target of a sample (or of
+    the pool), V_min the smallest that is not 0, and 1 for an absent class.
     """
 
     delta: float
@@ -102,6 +110,7 @@ class Region:
     class_reduction: Reduction = "sum"
     absent_class: AbsentClass = "keep"
     ignored_samples: IgnoredSamples = "skip"
+    class_weight: tuple[float, ...] | str | None = None
 
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
@@ -118,10 +127,29 @@ class Region:
         counted = statistics.voxels[:, None] > 0
         kept = counted & present if self.absent_class == "skip" else counted.expand_as(present)
         values = torch.where(kept, values, 0)
+        weight = self._weight(sums, present, first)
+        if weight is not None:
+            values = values * weight
+        if self.class_reduction == "none":
+            every = values.new_zeros(values.shape[0], first)  # of a background that is left out
+            return self.scale * _mean_of_samples(torch.cat([every, values], 1), statistics, self.ignored_samples)
         per_sample = values.sum(1)
         if self.class_reduction == "mean":
-            per_sample = per_sample / kept.sum(1).clamp_min(1)
+            counts = kept.to(values.dtype) if weight is None else kept * weight
+            per_sample = per_sample / (kept.sum(1).clamp_min(1) if weight is None else _not_zero(counts.sum(1)))
         return self.scale * _mean_of_samples(per_sample, statistics, self.ignored_samples)
+
+    def _weight(self, sums: Tensor, present: Tensor, first: int) -> Tensor | None:
+        if self.class_weight is None:
+            return None
+        if isinstance(self.class_weight, str):
+            return _inverse_volume(sums, present, 1.0)
+        classes = sums.shape[2] + first
+        if len(self.class_weight) != classes:
+            raise ValueError(
+                f"class_weight has {len(self.class_weight)} values {self.class_weight} for {classes} classes"
+            )
+        return sums.new_tensor(self.class_weight[first:])
 
 
 @dataclass(frozen=True)
@@ -146,9 +174,7 @@ class GeneralisedDice:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
         sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
-        volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
-        smallest = torch.where(present, volume, torch.inf).amin(1, keepdim=True)
-        weight = torch.where(present, (smallest / volume) ** self.power, 0.0 if self.absent_class == "skip" else 1.0)
+        weight = _inverse_volume(sums, present, self.power, 0.0 if self.absent_class == "skip" else 1.0)
         error = tversky_index((sums * weight[:, None]).sum(2), 0.5, self.smooth).error
         kept = statistics.voxels > 0
         if self.absent_class == "skip":
@@ -194,7 +220,7 @@ class Sum:
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
-        return torch.stack(list(self.terms(statistics).values())).sum()
+        return torch.stack(list(self.terms(statistics).values())).sum(0)
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -211,10 +237,25 @@ def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
 
 
 def _mean_of_samples(values: Tensor, statistics: VoxelStatistics, ignored_samples: IgnoredSamples) -> Tensor:
-    """Average over the samples, by default over those with a counted voxel."""
+    """Average values (B, ...) over the samples, by default over those with a counted voxel."""
+    if statistics.sample_weight is not None:
+        weight = statistics.sample_weight
+        values = values * (weight if values.ndim == 1 else weight[:, None])
+    total = values.sum() if values.ndim == 1 else values.sum(0)
     if ignored_samples == "keep":
-        return values.sum() / max(1, len(values))
-    return values.sum() / (statistics.voxels > 0).sum().clamp_min(1)
+        return total / max(1, len(values))
+    return total / (statistics.voxels > 0).sum().clamp_min(1)
+
+
+def _inverse_volume(sums: Tensor, present: Tensor, power: float, absent: float = 1.0) -> Tensor:
+    """(V_min / V_c)^power of every sample and class, without gradient."""
+    volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
+    smallest = torch.where(present, volume, torch.inf).amin(1, keepdim=True)
+    return torch.where(present, (smallest / volume) ** power, absent)
+
+
+def _not_zero(values: Tensor) -> Tensor:
+    return torch.where(values == 0, 1, values)
 
 
 def _first_channel(statistics: VoxelStatistics, include_background: bool | None) -> int:

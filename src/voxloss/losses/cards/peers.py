@@ -73,6 +73,14 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer(EXACTA, "FocalLoss()", {"alpha": 1.0}, "No α. A scalar one weighs the foreground and 1-α the background."),
         Peer(KERAS, "focal_loss()", {"alpha": 1.0}, "No α; probabilities are clipped to [1e-7, 1 - 1e-7]."),
     ),
+    "jaccard": (
+        Peer(
+            MONAI,
+            "DiceLoss(jaccard=True, to_onehot_y=True, softmax=True)",
+            {**MEAN, "smooth": 5e-6},
+            "The mean over classes; its smoothing 1e-5 is added to 2·TP, twice what it is added to here.",
+        ),
+    ),
     "dice": (
         Peer(
             MONAI,

@@ -18,13 +18,15 @@ class VoxelStatistics:
     true_positive Σ p·t, false_positive Σ p·(1-t), false_negative Σ (1-p)·t, `focal[k]` Σ t (1-p)^γ_k (-log p) for
     γ_k = `focal_exponents[k]`, and with sigmoid `focal_negative[k]` Σ (1-t) p^γ_k (-log(1-p)) (else empty).
     A voxel weight multiplies every voxel's part of these sums. `voxels` (B,) is the number of counted voxels, without
-    weights and without gradient. `sums` (B, S, C) holds all of them in this order.
+    weights and without gradient. `sums` (B, S, C) holds all of them in this order. `sample_weight` (B,), where given,
+    multiplies the values that are computed from each sample; the sums are without it.
     """
 
     sums: Tensor
     voxels: Tensor
     focal_exponents: tuple[PerClass, ...]
     activation: str
+    sample_weight: Tensor | None = None
 
     @property
     def true_positive(self) -> Tensor:
@@ -70,10 +72,17 @@ class VoxelStatistics:
         then averaged, as DistributedDataParallel does, the result is the gradient of a loss of the sums of all ranks.
         Every rank must call this.
         """
-        sums, voxels = self.sums.sum(0, keepdim=True), self.voxels.sum(0, keepdim=True)
+        weighted = self.sums if self.sample_weight is None else self.sums * self.sample_weight[:, None, None]
+        sums, voxels = weighted.sum(0, keepdim=True), self.voxels.sum(0, keepdim=True)
         if world:
             sums, voxels = distributed.sum_over_ranks(sums, voxels)
-        return replace(self, sums=sums, voxels=voxels)
+        return replace(self, sums=sums, voxels=voxels, sample_weight=None)
+
+    def samples(self) -> "list[VoxelStatistics]":
+        """Return the statistics of each sample by itself."""
+        weights = [None] * len(self.sums) if self.sample_weight is None else list(self.sample_weight.split(1))
+        parts = zip(self.sums.split(1), self.voxels.split(1), weights, strict=True)
+        return [replace(self, sums=sums, voxels=voxels, sample_weight=weight) for sums, voxels, weight in parts]
 
 
 def voxel_statistics(
@@ -85,6 +94,7 @@ def voxel_statistics(
     ignore_index: int | None = None,
     voxel_weight: Tensor | None = None,
     mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -101,6 +111,7 @@ def voxel_statistics(
             the voxels that have it in any channel.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
         mask: (B, *spatial) or (B, 1, *spatial); voxels where it is 0 or False are left out and not counted.
+        sample_weight: (B,), not negative; kept for what is computed from the sums.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -128,4 +139,8 @@ def voxel_statistics(
     watch = logits.is_cuda if validate is None else validate == "later"
     settings = PassSettings(activation, target.dense, exponents, ignore_index, check, watch)
     sums, voxels = operator.sums(logits, target.values, weight, settings)
-    return VoxelStatistics(sums, voxels.detach(), exponents, activation)
+    of_samples = None
+    if sample_weight is not None:
+        of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
+        of_samples = of_samples.to(sums.dtype)
+    return VoxelStatistics(sums, voxels.detach(), exponents, activation, of_samples)

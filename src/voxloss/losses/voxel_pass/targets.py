@@ -167,6 +167,17 @@ def read_companion(name: str, logits: Tensor, weight: Tensor) -> Tensor:
     return weight
 
 
+def read_sample_weight(logits: Tensor, weight: Tensor) -> Tensor:
+    """Return `weight` as (B,)."""
+    _check_companion("sample_weight", logits, weight)
+    if weight.shape != logits.shape[:1] and weight.shape != (len(logits), 1):
+        raise ValueError(
+            f"sample_weight of shape {tuple(weight.shape)} does not fit logits of shape {tuple(logits.shape)}: "
+            f"expected ({len(logits)},)"
+        )
+    return weight.reshape(len(logits))
+
+
 MASKED = -100  # the label of voxels outside a mask, where there is no ignore_index; no class has it
 
 
