@@ -25,7 +25,7 @@ lint: install
 # Two processes by default; the tests' tensors are tiny, so each takes one thread.
 JOBS ?= 2
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers" --durations 20 --durations-min 3
 
 # What most changes need before a commit.
 quick: install

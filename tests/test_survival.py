@@ -26,7 +26,7 @@ from voxloss.training.checkpoint import load_state
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("VOXLOSS_KILLS", "2"))
+KILLS = int(os.environ.get("VOXLOSS_KILLS", "1"))
 LONGER = ["--training.epochs", "8"]
 
 

@@ -39,9 +39,13 @@ def gradient_of(loss, logits, labels, weight=None):
     return torch.autograd.grad(loss(leaf, labels, weight), leaf)[0]
 
 
-@pytest.mark.parametrize(("options", "kind", "weighted"), CASES.values(), ids=CASES)
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_way_to_the_gradient_gives_the_same(name, options, kind, weighted):
+# Each loss takes two of the cases in turn, and each case several losses.
+PAIRS = [(name, case) for i, name in enumerate(LOSSES) for j, case in enumerate(CASES) if (i + j) % 3 == 0]
+
+
+@pytest.mark.parametrize(("name", "case"), PAIRS)
+def test_every_way_to_the_gradient_gives_the_same(name, case):
+    options, kind, weighted = CASES[case]
     loss = get_loss(name, **options)
     logits, labels, weight = problem(kind, weighted)
     expected = gradient_of(loss, logits, labels, weight)
@@ -71,9 +75,9 @@ def test_gradients_of_gradients(name):
     for options, kind, weighted in ({}, "labels", False), ({"activation": "sigmoid"}, "soft", True):
         loss = get_loss(name, **options)
         logits, labels, weight = problem(kind, weighted)
-        logits = logits[:2, :, :2, :2].clone().requires_grad_()
-        labels = labels[:2, ..., :2, :2]
-        weight = weight if weight is None else weight[:2, :2, :2]
+        logits = logits[:2, :, :1, :2].clone().requires_grad_()
+        labels = labels[:2, ..., :1, :2]
+        weight = weight if weight is None else weight[:2, :1, :2]
 
         def value(z, loss=loss, labels=labels, weight=weight):
             return loss(z, labels, weight)
