@@ -24,6 +24,7 @@ from scipy import special
 
 from voxloss.evaluation.race import Look, Outcome, look_at
 from voxloss.evaluation.verdict import MARGIN, judge
+from voxloss.study.rounds import FIRST_LOOK
 
 LOSSES, FOLDS, SEEDS, CASES = 8, 5, 3, 204
 NOISES = (0.5, 1.0, 2.0)
@@ -63,6 +64,7 @@ KINDS = (
     Kind("missed lesions, all equal", first(), missed=0.15),
     Kind("missed lesions, one better by 0.05", first(0.05), missed=0.15),
     Kind("the best collapses in one run of 15", first(0.10), collapse=(1 / 15, *(0.0,) * (LOSSES - 1))),
+    Kind("the best collapses in one run of 4", first(0.30), collapse=(1 / 4, *(0.0,) * (LOSSES - 1))),
 )
 
 
@@ -89,12 +91,12 @@ def simulate(kind: Kind, noise: float, generator: np.random.Generator) -> np.nda
     return scores
 
 
-def race(scores: np.ndarray) -> tuple[list[Look], int]:
-    """The looks of a race, and how many runs it took."""
+def race(scores: np.ndarray, futility: bool = True) -> tuple[list[Look], int]:
+    """The looks of a race, and how many runs it took. Without futility it goes on to its last round."""
     staying, looks, runs = list(NAMES), [], 0
     for number in range(1, FOLDS * SEEDS + 1):
         runs += len(staying)
-        if number == 1:
+        if number < FIRST_LOOK:
             continue
         passes, begun = divmod(number, FOLDS)
         columns = [int(name) for name in staying]
@@ -108,12 +110,12 @@ def race(scores: np.ndarray) -> tuple[list[Look], int]:
         seen = look_at(mean, FOLD[scored], staying, looks, round=number, n_folds=FOLDS, passes=SEEDS, family=LOSSES)
         looks.append(seen)
         staying = list(seen.staying)
-        if seen.outcome is not None:
+        if seen.outcome is not None and (futility or seen.outcome != "futile"):
             break
     return looks, runs
 
 
-def measure(kind: Kind, noise: float, studies: int, seed: int) -> dict[str, object]:
+def measure(kind: Kind, noise: float, studies: int, seed: int, futility: bool) -> dict[str, object]:
     generator = np.random.default_rng([seed, round(10 * noise), *kind.name.encode()])
     true = np.array(kind.means) * (1 - np.array(kind.collapse))
     true[LOSSES - kind.dead :] = -0.6
@@ -121,11 +123,12 @@ def measure(kind: Kind, noise: float, studies: int, seed: int) -> dict[str, obje
     best = [name for name in NAMES if true[int(name)] == true.max()]
     outcomes: Counter[str] = Counter()
     shares, left, full_left, rounds = [], [], [], []
-    kept, full_kept, dropped, full_dropped, agree = 0, 0, 0, 0, 0
+    kept, full_kept, full_dropped, agree = 0, 0, 0, 0
+    dropped = np.zeros(len(best))
     alone, full_alone = 0, 0
     for _ in range(studies):
         scores = simulate(kind, noise, generator)
-        looks, runs = race(scores)
+        looks, runs = race(scores, futility)
         staying = set(looks[-1].staying)
         full = judge(scores.mean(axis=2), FOLD, NAMES, SEEDS)
         may = set(full.may_be_best)
@@ -136,7 +139,7 @@ def measure(kind: Kind, noise: float, studies: int, seed: int) -> dict[str, obje
         full_left.append(len(may))
         kept += bool(staying & near)
         full_kept += bool(may & near)
-        dropped += sum(name not in staying for name in best)
+        dropped += [name not in staying for name in best]
         full_dropped += sum(name not in may for name in best)
         means = dict(zip(full.losses, full.means, strict=True))
         agree += max(means[name] for name in staying) >= full.means[0] - MARGIN
@@ -145,7 +148,8 @@ def measure(kind: Kind, noise: float, studies: int, seed: int) -> dict[str, obje
     row: dict[str, object] = {
         "kind": kind.name, "noise": noise, "studies": studies,
         "best_or_near_kept": kept / studies,
-        "best_dropped": dropped / studies / len(best),
+        "best_dropped": float(dropped.mean()) / studies,
+        "best_dropped_worst": float(dropped.max()) / studies,  # of the equally good, the one that leaves most
         "share_mean": float(np.mean(shares)),
         "share_90": float(np.quantile(shares, 0.9)),
         "rounds_mean": float(np.mean(rounds)),
@@ -167,6 +171,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
+    parser.add_argument("--no-futility", action="store_true", help="go on to the last round where nothing is decided")
     parser.add_argument("--output", type=Path, help="CSV file")
     arguments = parser.parse_args()
     cells = list(itertools.product([kind for kind in KINDS if arguments.only in kind.name], NOISES))
@@ -174,7 +179,8 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.jobs) as pool:
         kinds, noises = zip(*cells, strict=True)
         every = itertools.repeat
-        for row in pool.map(measure, kinds, noises, every(arguments.studies), every(arguments.seed)):
+        settings = (every(arguments.studies), every(arguments.seed), every(not arguments.no_futility))
+        for row in pool.map(measure, kinds, noises, *settings):
             rows.append(row)
             print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     if arguments.output is not None:

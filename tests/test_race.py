@@ -43,10 +43,10 @@ class Trainings:
 
 @pytest.fixture(scope="session")
 def grid(once) -> Path:
-    """A full grid of four losses, three folds and three seeds, whose Dice is the loss's mean and some noise."""
+    """A full grid of four losses, four folds and three seeds, whose Dice is the loss's mean and some noise."""
 
     def build(folder: Path) -> None:
-        StudyFiles(losses=tuple(MEANS), cases=24, folds=3, seeds=(0, 1, 2), design="race").write(folder)
+        StudyFiles(losses=tuple(MEANS), cases=24, folds=4, seeds=(0, 1, 2), design="race").write(folder)
         random = np.random.default_rng(0)
         for loss, mean in MEANS.items():
             for path in sorted(folder.glob(f"runs/{loss}/*/*/scores.csv")):
@@ -100,16 +100,14 @@ def test_losses_that_left_are_not_trained_any_more(begin):
     assert not again.runs  # over is over
 
 
-def test_rounds_go_over_the_folds_first_and_the_first_two_come_together(begin):
+def test_rounds_go_over_the_folds_first_and_the_first_three_come_together(begin):
     study, trainings = begin()
     run_race(Study.open(study), trainings)
-    assert trainings.rounds[:2] == [2, 3]
-    assert [(run.seed, run.fold) for run in trainings.runs[:12]] == [(0, 0)] * 4 + [(0, 1)] * 4 + [(0, 2)] * len(
-        trainings.runs[8:12]
-    )
+    assert trainings.rounds[0] == 3
+    assert [(run.seed, run.fold) for run in trainings.runs[:12]] == [(0, 0)] * 4 + [(0, 1)] * 4 + [(0, 2)] * 4
 
 
-@pytest.mark.parametrize("stop_after", [0, 3, 8])
+@pytest.mark.parametrize("stop_after", [0, 5, 12])
 def test_a_race_interrupted_anywhere_ends_as_one_that_never_was(begin, stop_after):
     study, trainings = begin()
     run_race(Study.open(study), trainings)
@@ -159,7 +157,7 @@ def test_seeds_can_be_added_to_a_race_that_is_over(begin):
     study, trainings = begin(seeds=(0,))
     run_race(Study.open(study), trainings)
     before = looks(study)
-    assert before[-1]["round"] == 3
+    assert before[-1]["round"] == 4
     change(study, seeds=[0, 1, 2])
     trainings.runs.clear()
     run_race(Study.open(study), trainings)
@@ -202,10 +200,10 @@ def test_a_grid_may_go_on_as_a_race_and_a_race_not_as_a_grid(grid, tmp_path):
     shutil.copytree(grid, study)
     change(study, design="grid")
     opened = Study.open(study)
-    assert len(opened.runs()) == 4 * 3 * 3
+    assert len(opened.runs()) == 4 * 4 * 3
     raced = extend_study(opened, load_config(study, ["--comparison.design", "race"]))
     run_race(raced, Trainings(grid, study))
-    assert len(raced.runs()) < 4 * 3 * 3
+    assert len(raced.runs()) < 4 * 4 * 3
     with pytest.raises(InputError, match=r"comparison\.design = 'race', not 'grid'"):
         extend_study(raced, load_config(study, ["--comparison.design", "grid"]))
 
@@ -235,12 +233,12 @@ def test_a_race_in_progress_is_reported_as_its_last_look(begin, blank_figures):
     run_race(Study.open(study), trainings)
     total = looks(study)
     other, broken = begin()
-    broken.stop_after = 8 + len(total[0]["losses"]) - len(total[0]["departures"]) - 1
+    broken.stop_after = 12 + len(total[0]["losses"]) - len(total[0]["departures"]) - 1
     with pytest.raises(KeyboardInterrupt):
         run_race(Study.open(other), broken)
     assert len(looks(other)) == 1
     page = build_report(other).read_text()
-    assert "A race in progress: after 2 of at most 6 rounds" in page
+    assert "A race in progress: after 3 of at most 8 rounds" in page
     assert "Go on with the race." in page
     before, _ = begin()
     with pytest.raises(InputError, match="no finished run"):
@@ -253,7 +251,7 @@ def test_a_race_on_the_command_line(phantom, tmp_path):
     words = ["race", *tiny_run(phantom, study, "--seeds", "0,1")[1:]]
     result = call(*words)
     assert result.returncode == 0, result.stderr
-    assert "rounds 1 and 2 of at most 4, 2 losses still in, 4 runs left" in result.stdout.replace("\n", " ")
+    assert "rounds 1 to 2 of at most 4, 2 losses still in, 4 runs left" in result.stdout.replace("\n", " ")
     assert "The race is over" in result.stdout
     again = call("run", study, "--no-report")
     assert again.returncode == 0, again.stderr

@@ -18,8 +18,10 @@ from voxloss.evaluation.verdict import MARGIN, Verdict, judge
 from voxloss.utilities.arrays import Float64s, Integers
 
 LEVEL = 0.05  # probability that the best loss leaves, over all rounds
-RESERVED = 0.1  # share of the level for seeds that are added after the planned ones
-LEAST_LEVEL = 1e-5  # of a look for which nothing is left to spend
+ADDED_SEEDS = 0.05  # share of the level for seeds that are added after the planned ones
+ADDED_LOSSES = 0.05  # share for looks that are repeated because losses were added after the end
+LEAST_LEVEL = 1e-5  # at a look that has less to spend, no loss leaves
+LEAST_DEGREES = 2  # of the variance of a loss that left, below which it says nothing about the others'
 STEEPNESS = 3.0  # of the spending within a pass: most of it at the pass's end, where the folds are complete
 FUTILE = 0.1  # chance of a decision below which the race stops
 SEED_SHARE = 0.3  # of the variance of cases that further seeds average out, where it cannot be estimated
@@ -35,10 +37,9 @@ class Departure:
 
     Args:
         loss: The loss.
-        beaten_by: The loss with the best mean of those in the round.
-        difference: By how much that mean was better.
-        needed: The difference from it above which this loss cannot be the best; where `difference` is below it, the
-            loss was beaten by another one of the round.
+        beaten_by: The loss whose mean was better by the largest multiple of what is needed.
+        difference: By how much it was better.
+        needed: The difference above which this loss cannot be the best.
         own_variance: The variance of the loss's fold means, before moderation.
     """
 
@@ -87,10 +88,11 @@ class Look:
 def spent(round: int, n_folds: int, passes: int) -> float:
     """Return the share of the level that is spent by the end of a round.
 
-    At the end of pass p of P planned ones it is 0.9 (1 - 2^-p) / (1 - 2^-P), and each further pass spends half of what
-    is left: seeds can be added at any time. Within a pass the share grows with the cube of the rounds. The sum over the
-    looks bounds the probability of an error whatever the rounds have in common (an alpha-spending function, Lan and
-    DeMets 1983, without the gain from the correlation of the looks).
+    At the end of pass p of P planned ones it is 0.9 (1 - 2^-p) / (1 - 2^-P), and the k-th further pass spends
+    0.05 · 2^-k: seeds can be added at any time. The remaining 0.05 is for repeated looks (`interim_of`). Within a pass
+    the share grows with the cube of the rounds. The shares are fixed beforehand, so that their sum over the looks
+    bounds the probability of an error whatever the rounds have in common (an alpha-spending function, Lan and DeMets
+    1983, without the gain from the correlation of the looks).
 
     Args:
         round: The round, from 0.
@@ -99,9 +101,10 @@ def spent(round: int, n_folds: int, passes: int) -> float:
     """
 
     def by_end_of(p: int) -> float:
+        planned = 1 - ADDED_SEEDS - ADDED_LOSSES
         if p <= passes:
-            return (1 - RESERVED) * (1 - 0.5**p) / (1 - 0.5**passes)
-        return 1 - RESERVED * 0.5 ** (p - passes)
+            return planned * (1 - 0.5**p) / (1 - 0.5**passes)
+        return planned + ADDED_SEEDS * (1 - 0.5 ** (p - passes))
 
     complete, rounds = divmod(round, n_folds)
     begun = by_end_of(complete)
@@ -116,21 +119,23 @@ def interim_of(looks: Sequence[Look], round: int, n_folds: int, passes: int, fam
         round: The round.
         n_folds: Number of folds of the study.
         passes: Number of planned passes; those planned at the first look decide how the level is spent. A look that
-            is repeated for losses that were added after the end takes half of what the next pass would spend.
+            is repeated for losses that were added after the end takes its share of the reserve for that: for the k-th
+            repetition after round r, 2^-k of what the look at round r alone would spend.
         family: Number of losses that have been in the race.
     """
     passes = looks[0].passes if looks else passes
-    already = sum(look.level for look in looks)
-    if looks and looks[-1].round == round:  # losses were added after the race had ended
-        level = (LEVEL * spent(round + n_folds, n_folds, passes) - already) / 2
+    rounds = [look.round for look in looks]
+    before = rounds[-1] if rounds else 0
+    if before == round:
+        repetition = 1 + len(rounds) - len(set(rounds))
+        share = ADDED_LOSSES * 0.5**repetition
+        level = LEVEL * share * (spent(round, n_folds, passes) - spent(round - 1, n_folds, passes))
     else:
-        level = LEVEL * spent(round, n_folds, passes) - already
+        level = LEVEL * (spent(round, n_folds, passes) - spent(before, n_folds, passes))
     level = max(level, LEAST_LEVEL)
     left = [(departure, look.n_folds - 1) for look in looks for departure in look.departures]
-    left = [(departure, degrees) for departure, degrees in left if degrees > 0 and departure.own_variance > 0]
-    return Interim(
-        level, family, tuple(departure.own_variance for departure, _ in left), tuple(degrees for _, degrees in left)
-    )
+    left = [(one, degrees) for one, degrees in left if degrees >= LEAST_DEGREES and one.own_variance > 0]
+    return Interim(level, family, tuple(one.own_variance for one, _ in left), tuple(degrees for _, degrees in left))
 
 
 def look_at(
@@ -153,6 +158,10 @@ def look_at(
     if one loss is left, if all that are left are equivalent, if the planned rounds are over, or, at the end of a pass,
     if the remaining ones would single out one loss with a probability below 10 % (`decision_chance`).
 
+    That the best loss leaves with a probability of at most 5 % holds for any one loss that is the best, and where the
+    runs of a loss vary about its mean. A loss whose training collapses may leave after collapses in a row, which say
+    nothing of how it varies.
+
     Args:
         values: Scores, of shape (cases, losses), averaged over the seeds that each fold has, finite.
         folds: The fold of each case, numbered from 0.
@@ -171,7 +180,7 @@ def look_at(
     interim = interim_of(looks, round, n_folds, passes, family)
     seeds = -(-round // n_folds)
     verdict = judge(values, folds, losses, seeds, margin, higher_is_better=higher_is_better, interim=interim)
-    staying = verdict.may_be_best
+    staying = verdict.may_be_best if interim.level > LEAST_LEVEL else verdict.losses
     among = verdict.pairs[verdict.pairs["better"].isin(staying) & verdict.pairs["worse"].isin(staying)]
     chance = math.nan
     outcome: Outcome | None = None
@@ -182,7 +191,7 @@ def look_at(
     elif round >= n_folds * passes:
         outcome = "rounds"
     elif round % n_folds == 0:
-        chance = decision_chance(verdict, round // n_folds, passes)
+        chance = decision_chance(verdict, staying, round // n_folds, passes)
         outcome = "futile" if chance < FUTILE else None
     return Look(
         round=round,
@@ -190,7 +199,7 @@ def look_at(
         losses=verdict.losses,
         means=verdict.means,
         level=interim.level,
-        departures=tuple(_departures(verdict, values, folds, losses, interim)),
+        departures=tuple(_departures(verdict, staying, values, folds, losses, interim)),
         chance=chance,
         outcome=outcome,
         family=family,
@@ -199,26 +208,32 @@ def look_at(
 
 
 def _departures(
-    verdict: Verdict, values: Float64s, folds: Integers, losses: Sequence[str], interim: Interim
+    verdict: Verdict,
+    staying: Sequence[str],
+    values: Float64s,
+    folds: Integers,
+    losses: Sequence[str],
+    interim: Interim,
 ) -> Iterator[Departure]:
-    leaving = [loss for loss in verdict.losses if loss not in verdict.may_be_best]
+    leaving = [loss for loss in verdict.losses if loss not in staying]
     if not leaving:
         return
     sizes = np.bincount(folds)
     fold_means = np.stack([np.bincount(folds, column) / sizes for column in values.T])
     own = dict(zip(losses, moderated_variances(fold_means, interim=interim).own, strict=True))
-    of_head = verdict.pairs[verdict.pairs["better"] == verdict.losses[0]].set_index("worse")
     for loss in leaving:
+        pairs = verdict.pairs[verdict.pairs["worse"] == loss]
+        evidence = pairs.loc[(pairs["difference"] / pairs["needed"].clip(lower=1e-12)).idxmax()]
         yield Departure(
             loss=loss,
-            beaten_by=verdict.losses[0],
-            difference=float(of_head.at[loss, "difference"]),
-            needed=float(of_head.at[loss, "needed"]),
+            beaten_by=str(evidence["better"]),
+            difference=float(evidence["difference"]),
+            needed=float(evidence["needed"]),
             own_variance=float(own[loss]),
         )
 
 
-def decision_chance(verdict: Verdict, passes_so_far: int, passes: int) -> float:
+def decision_chance(verdict: Verdict, staying: Sequence[str], passes_so_far: int, passes: int) -> float:
     """Return the chance that further passes show the closest rival of the head to be worse.
 
     The difference d of the two means so far has the variance V = v + r, v from the cases and r from the runs. Further
@@ -228,11 +243,12 @@ def decision_chance(verdict: Verdict, passes_so_far: int, passes: int) -> float:
 
     Args:
         verdict: The verdict so far, with `needed` of its look.
+        staying: The losses that are still in, the head among them.
         passes_so_far: Number of seeds so far.
         passes: Number of planned seeds.
     """
     head = verdict.losses[0]
-    of_head = verdict.pairs[(verdict.pairs["better"] == head) & verdict.pairs["worse"].isin(verdict.may_be_best)]
+    of_head = verdict.pairs[(verdict.pairs["better"] == head) & verdict.pairs["worse"].isin(staying)]
     closest = of_head.sort_values("difference").iloc[0]
     total = float(closest["standard_error"]) ** 2
     case_sd = float(np.nan_to_num(closest["case_sd"]))

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from voxloss.config.losses import LossChoice
     from voxloss.evaluation.race import Look
 
-FIRST_LOOK = 2  # one round says nothing about the chance of a training
+FIRST_LOOK = (
+    3  # of a loss that collapsed in two trainings, the next ones may be as usual; two folds are looked at whole
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Race:
         """
         if self.looks and self.looks[-1].outcome is not None and self.looks[-1].family < len(self.losses):
             return self.looks[-1].round
-        following = self.looks[-1].round + 1 if self.looks else FIRST_LOOK
+        following = self.looks[-1].round + 1 if self.looks else min(FIRST_LOOK, self.n_folds)
         return None if self.ended or following > len(self.rounds) else following
 
     def runs(self, up_to: int | None = None) -> list[Run]:

@@ -9,7 +9,7 @@ def round_text(race: Race, number: int) -> str:
     """Say which round begins, and with how many losses."""
     seed, fold = race.rounds[number - 1]
     staying = count_of(len(race.staying), "loss")
-    first = "rounds 1 and 2" if not race.looks else f"round {number} (fold {fold}, seed {seed})"
+    first = f"rounds 1 to {number}" if not race.looks else f"round {number} (fold {fold}, seed {seed})"
     return f"{first} of at most {len(race.rounds)}, {staying} still in"
 
 

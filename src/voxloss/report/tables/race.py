@@ -70,9 +70,7 @@ def race_table(race: Race, class_name: str, metric: str) -> Table:
     for look in reversed(race.looks):
         means = dict(zip(look.losses, look.means, strict=True))
         for one in look.departures:
-            evidence = f"{one.difference:.3f} below {loss_name(one.beaten_by)}"
-            if one.difference > one.needed:
-                evidence += f"; {one.needed:.3f} is enough"
+            evidence = f"{one.difference:.3f} below {loss_name(one.beaten_by)}; {one.needed:.3f} is enough"
             rows.append((
                 Cell(loss_name(one.loss)), Cell(f"left after round {look.round}", shade="negative"),
                 Cell(str(look.round)), Cell(f"{means[one.loss]:.3f}"), Cell(evidence),
@@ -82,7 +80,7 @@ def race_table(race: Race, class_name: str, metric: str) -> Table:
         title=f"The race by mean {measure}",
         caption=(
             f"A round is one fold and seed of every loss still in; {race.n_folds} rounds are a pass over the folds, "
-            f"and {count_of(race.passes, 'pass')} were planned. After each round from the second on, a loss left if "
+            f"and {count_of(race.passes, 'pass')} were planned. After each round from the third on, a loss left if "
             "another one's mean was better by more than Hsu's comparison with the best allows, among all losses of the "
             f"race. The level of {100 * LEVEL:.0f} % is spent over the rounds, most of it at the end of each pass, and "
             "a part is kept for seeds that are added later: the best loss leaves in at most that share of studies. "
