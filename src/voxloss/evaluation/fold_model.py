@@ -55,7 +55,8 @@ class Variances(NamedTuple):
     own: Float64s
 
 
-class Interim(NamedTuple):
+@dataclass(frozen=True)
+class Interim:
     """What an interim look at a comparison knows beyond its scores, for comparisons that losses leave early.
 
     Args:
