@@ -20,6 +20,8 @@ from voxloss.study.race import run_race
 from voxloss.study.study import Study, extend_study
 from voxloss.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 # Mean Dice. The last two are far behind, so that they leave; the first two are alike.
 MEANS = {"mixed_focal": 0.80, "dice": 0.79, "focal": 0.50, "combo": 0.45}
 
@@ -245,7 +247,6 @@ def test_a_race_in_progress_is_reported_as_its_last_look(begin, blank_figures):
         build_report(before)
 
 
-@pytest.mark.slow
 def test_a_race_on_the_command_line(phantom, tmp_path):
     study = tmp_path / "race"
     words = ["race", *tiny_run(phantom, study, "--seeds", "0,1")[1:]]

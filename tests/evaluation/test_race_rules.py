@@ -188,6 +188,7 @@ def test_the_chance_of_a_decision():
     assert chance(0.0) < 0.1 < 0.9 < chance(2 * row["needed"])
 
 
+@pytest.mark.slow
 def test_the_best_loss_stays_and_equal_ones_seldom_leave():
     """A short form of benchmarks/race.py: over 60 races, one better by 0.05 stays and most of the far ones leave."""
     left_best = left_far = 0

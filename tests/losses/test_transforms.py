@@ -70,6 +70,7 @@ def test_every_way_to_the_gradient_gives_the_same(name, case):
     torch.testing.assert_close(batched, torch.stack([value(logits), value(-logits)]), **exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_of_gradients(name):
     for options, kind, weighted in ({}, "labels", False), ({"activation": "sigmoid"}, "soft", True):
@@ -188,6 +189,7 @@ def test_more_samples_than_one_launch_takes(monkeypatch):
     torch.testing.assert_close(gradient_of(get_loss("dice_focal"), logits, labels, weight), gradient)
 
 
+@pytest.mark.slow
 def test_a_second_import_in_one_process():
     code = """
 import sys, torch, voxloss
