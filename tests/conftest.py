@@ -19,8 +19,14 @@ torch.set_num_threads(1)  # the tests' tensors are tiny: threads would only wait
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first, so that no process is left with one at the end while the other has nothing to do."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Give every process its share of the slow tests first, so that none is left with one when the others are done.
+
+    pytest-xdist begins by handing each process an equal part of the list.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = [item for part in range(count) for item in (*slow[part::count], *others[part::count])]
 
 
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
