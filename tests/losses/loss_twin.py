@@ -22,10 +22,17 @@ def probabilities(logits, activation):
     return log_p.exp(), log_p, None
 
 
-def sums(p, t, w, pool):
+def sums(p, t, w, pool, overlap="product"):
     """TP, FP, FN of shape (B or 1, C)."""
     spatial = tuple(range(2, p.ndim))
-    parts = [(p * t * w).sum(spatial), (p * (1 - t) * w).sum(spatial), ((1 - p) * t * w).sum(spatial)]
+    if overlap == "minimum":  # by Σ|p - t|, as Wang et al. write it
+        distance = (p - t).abs()
+        parts = [(p + t - distance) / 2, (p - t + distance) / 2, (t - p + distance) / 2]
+    elif overlap == "squared":  # of the Dice index 2 Σ p t / (Σ p² + Σ t²)
+        parts = [p * t, p**2 - p * t, t**2 - p * t]
+    else:
+        parts = [p * t, p * (1 - t), (1 - p) * t]
+    parts = [(part * w).sum(spatial) for part in parts]
     return [part.sum(0, keepdim=True) for part in parts] if pool == "batch" else parts
 
 
@@ -45,13 +52,14 @@ def region(
     include_background=True,
     absent_class="keep",
     ignored_samples="skip",
+    overlap="product",
 ):
     """mean over the batch of the reduction over classes of value(index), for the background of `background`(index)."""
     if include_background is None:
         include_background = activation == "sigmoid"
     p, _, _ = probabilities(logits, activation)
     w = keep[:, None].double() * weight[:, None]
-    tp, fp, fn = sums(p, target, w, pool)
+    tp, fp, fn = sums(p, target, w, pool, overlap)
     size = (target * w).sum(tuple(range(2, p.ndim)))
     counted = keep.flatten(1).sum(1)
     if pool == "batch":
@@ -77,9 +85,21 @@ def samples(counted, ignored_samples):
 
 
 def pixelwise(
-    logits, target, keep, weight, *, activation="softmax", alpha=1.0, gamma=0.0, beta=None, foreground_gamma=None
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    alpha=1.0,
+    gamma=0.0,
+    beta=None,
+    foreground_gamma=None,
+    label_smoothing=0.0,
 ):
     """Weighted focal terms over the number of counted voxels; `foreground_gamma` where it is not the background's."""
+    sides = 2 if activation == "sigmoid" else logits.shape[1]
+    target = target + label_smoothing * (1 / sides - target)
     p, log_p, log_q = probabilities(logits, activation)
     w = keep[:, None].double() * weight[:, None]
     classes = p.shape[1]
@@ -113,12 +133,13 @@ def generalised_dice(
     absent_class="keep",
     ignored_samples="skip",
     class_reduction=None,
+    overlap="product",
 ):
     """mean over the batch of 1 - Σ w TP / Σ w (TP + (FN + FP) / 2), w = (V_min / V)^power."""
     if include_background is None:
         include_background = activation == "sigmoid"
     p, _, _ = probabilities(logits, activation)
-    tp, fp, fn = sums(p, target, keep[:, None].double() * weight[:, None], pool)
+    tp, fp, fn = sums(p, target, keep[:, None].double() * weight[:, None], pool, overlap)
     size = (target * keep[:, None] * weight[:, None]).sum(tuple(range(2, p.ndim)))
     counted = keep.flatten(1).sum(1)
     if pool == "batch":
@@ -143,6 +164,7 @@ def generalised_dice(
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
     """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
     parameters, options = parameters or {}, dict(options or {})
+    smoothing = options.pop("label_smoothing", 0.0)
     shape = (logits.shape[0], *logits.shape[2:])
     keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
     weight = torch.ones(shape, dtype=torch.float64) if weight is None else weight.double()
@@ -150,7 +172,7 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
     logits = torch.where(keep[:, None], logits.double(), 0.0)
 
     def pixel(**chosen):
-        return pixelwise(logits, target, keep, weight, activation=activation, **chosen)
+        return pixelwise(logits, target, keep, weight, activation=activation, label_smoothing=smoothing, **chosen)
 
     def area(value, delta, **defaults):
         chosen = {**defaults, **options}
@@ -208,6 +230,29 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         dice = region(logits, target, keep, weight, lambda index: index, activation=activation, **{**nnunets, **chosen})
         return pixel() / (logits.shape[1] if activation == "sigmoid" else 1) - dice
     raise AssertionError(f"no twin of {name}")
+
+
+PIXELWISE = {"cross_entropy", "focal"}
+BOTH = {
+    "combo",
+    "modified_combo",
+    "mixed_focal",
+    "unified_focal",
+    "asymmetric_unified_focal",
+    "dice_focal",
+    "dice_cross_entropy",
+}
+EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal", "dice_cross_entropy"}
+
+
+def accepts(name, options):
+    """Whether the loss has what the options are of: a region term, equal weights of both errors, a pixelwise term."""
+    overlap, smoothing = options.get("overlap") or "product", options.get("label_smoothing") or 0
+    if name in PIXELWISE and (overlap != "product" or options.get("class_weight") is not None):
+        return False
+    if overlap == "squared" and name not in EQUAL_ERRORS:
+        return False
+    return smoothing == 0 or name in PIXELWISE | BOTH
 
 
 def mixed(share, first, second):

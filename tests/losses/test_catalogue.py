@@ -42,8 +42,9 @@ PUBLISHED = {
     "dice_cross_entropy": {},
 }  # fmt: skip
 OPTIONS = {
-    "activation": "softmax", "include_background": True, "ignore_index": None, "class_reduction": "sum",
-    "class_weight": None, "reduction": "mean", "pool": "sample", "absent_class": "keep", "ignored_samples": "skip",
+    "activation": "softmax", "inputs": "logits", "include_background": True, "ignore_index": None,
+    "ignore_scope": "voxel", "class_reduction": "sum", "class_weight": None, "overlap": "product",
+    "label_smoothing": 0.0, "reduction": "mean", "pool": "sample", "absent_class": "keep", "ignored_samples": "skip",
     "smooth": 1e-6, "validate": None,
 }  # fmt: skip
 OTHER = {

@@ -34,8 +34,17 @@ def losses(pool):
     options = {"pool": pool, "ignore_index": 9}
     made = {name: get_loss(name, **options) for name in LOSSES}
     made["skip"] = get_loss("tversky", absent_class="skip", **options)
+    partly = get_loss("dice_focal", activation="sigmoid", ignore_scope="channel", **options)
+    made["channels"] = lambda logits, labels: partly(logits, partly_labelled(labels))
     made["compound"] = Compound([get_loss("dice", **options), get_loss("focal", **options)], weights=[2, 1])
     return made
+
+
+def partly_labelled(labels):
+    """Targets of each class, with 9 where class 1 has no labels, in samples without it."""
+    target = torch.stack([torch.where(labels == 9, 9, (labels == c).long()) for c in range(3)], 1)
+    target[~(labels == 1).flatten(1).any(1), 1] = 9
+    return target
 
 
 def train_one_step(rank, port, folder):

@@ -1,7 +1,11 @@
 """Options of value and weight: one value per sample or class, weights of classes and samples."""
 
+import itertools
+import warnings
+
 import pytest
 import torch
+from loss_twin import accepts, one_hot
 
 import voxloss
 from voxloss import get_loss, list_losses
@@ -191,3 +195,179 @@ def test_a_study_needs_one_value():
     for entry in ({"name": "dice", "reduction": "none"}, {"name": "dice", "class_reduction": "none"}):
         with pytest.raises(InputError, match="gives several values, but training needs one"):
             check_losses(loss_choices([entry]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 3, 2), (1, 2, 2, 2, 3)])
+def test_probabilities_give_value_and_gradient_of_the_logits_behind_them(shape):
+    generator = torch.Generator().manual_seed(len(shape))
+    logits = (2 * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+    for name, (activation, activate) in itertools.product(
+        LOSSES, (("softmax", torch.softmax), ("sigmoid", lambda z, _: torch.sigmoid(z)))
+    ):
+        expected = get_loss(name, activation=activation)(logits, labels)
+        value = get_loss(name, activation=activation, inputs="probabilities")(activate(logits, 1), labels)
+        close(value, expected)
+        slopes = [torch.autograd.grad(each, logits)[0] for each in (value, expected)]
+        torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_probabilities_of_zero_and_one_are_finite(activation, dtype):
+    p = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]]], dtype=dtype, requires_grad=True)
+    for name in LOSSES:
+        for labels in (torch.tensor([[0, 1, 1]]), torch.tensor([[1, 0, 0]])):
+            value = get_loss(name, activation=activation, inputs="probabilities")(p, labels)
+            assert value.isfinite() and torch.autograd.grad(value, p)[0].isfinite().all()
+
+
+def test_what_cannot_be_probabilities_is_refused():
+    logits, labels = problem("labels")
+    for activation in ("softmax", "sigmoid"):
+        with pytest.raises(ValueError, match=r"needs values in \[0, 1\], received -"):
+            get_loss("dice", inputs="probabilities", activation=activation)(logits, labels)
+    with pytest.raises(ValueError, match=r'channels that sum to 1 .* use activation="sigmoid"'):
+        get_loss("dice", inputs="probabilities")(torch.sigmoid(logits), labels)
+    with pytest.raises(ValueError, match="received nan"):
+        get_loss("dice", inputs="probabilities")(torch.full_like(logits, torch.nan), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that probabilities were given, which is what was said
+        get_loss("dice", inputs="probabilities")(torch.softmax(logits, 1), labels)
+
+
+@pytest.mark.parametrize("pool", ["sample", "batch"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_channel_without_labels_adds_nothing(name, weighted, pool):
+    """Two data sets, each with labels of some of the structures: what has no labels is as if it were not there."""
+    logits, target = problem("multi-hot")
+    target[0, 1] = target[1, 2:] = 255  # structures without labels in samples 0 and 1
+    target[2, 0, :2] = 255  # and single voxels
+    weight = torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(2)) if weighted else None
+    options = {"activation": "sigmoid", "ignore_index": 255, "ignore_scope": "channel", "pool": pool}
+    loss = get_loss(name, **options)
+    leaf = logits.clone().requires_grad_()
+    value = loss(leaf, target, weight)
+    gradient = torch.autograd.grad(value, leaf)[0]
+    assert (gradient[target == 255] == 0).all() and (gradient[:, 1][target[:, 1] != 255] != 0).any()
+    spoiled = torch.where(target == 255, torch.nan, logits)
+    close(loss(spoiled, target, weight), value.detach())
+    if name == "generalised_dice":
+        return
+    # A channel by itself, with the voxels that it has labels for.
+    by_class = get_loss(name, class_reduction="none", **options)(logits, target, weight)
+    for c in range(4):
+        alone = get_loss(name, activation="sigmoid", ignore_index=255, pool=pool, class_reduction="sum")
+        single = alone(logits[:, c : c + 1], target[:, c : c + 1], weight)
+        if name in REGION and pool == "sample":  # the mean over the samples is over those with any channel
+            single = single * (target[:, c] != 255).flatten(1).any(1).sum() / 3
+        if name in REGION or name in ("cross_entropy", "focal"):
+            close(by_class[c], single)
+
+
+def test_exponents_of_each_channel_with_channels_ignored():
+    logits, target = problem("multi-hot")
+    target[0, 1] = 255
+    options = {"activation": "sigmoid", "ignore_index": 255, "ignore_scope": "channel", "alpha": 1.0}
+    found = get_loss("focal", gamma=[0.0, 1.0, 2.0, 3.0], class_reduction="none", **options)(logits, target)
+    for c in range(4):
+        close(found[c], get_loss("focal", gamma=float(c), class_reduction="none", **options)(logits, target)[c])
+
+
+def test_channels_of_labels_and_of_one_value_are_voxels():
+    logits, labels = problem("labels")
+    labels[0, 0] = 255
+    options = {"activation": "sigmoid", "ignore_index": 255}
+    for name in LOSSES:
+        channel, voxel = (get_loss(name, ignore_scope=scope, **options) for scope in ("channel", "voxel"))
+        close(channel(logits, labels), voxel(logits, labels))
+        target = one_hot(labels, 4).masked_fill((labels == 255)[:, None], 255)
+        close(channel(logits, target), voxel(logits, labels))
+        mask = torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(1)) > 0.3
+        close(channel(logits, target, mask=mask), voxel(logits, labels, mask=mask))
+
+
+def test_channels_are_not_ignored_with_softmax():
+    with pytest.raises(ValueError, match='ignore_scope="channel" needs activation="sigmoid"'):
+        get_loss("dice", ignore_scope="channel")
+    logits, target = problem("multi-hot")
+    with pytest.raises(ValueError, match="softmax ties the channels together"):
+        voxloss.voxel_statistics(logits, target, ignore_index=255, ignore_scope="channel")
+
+
+@pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "focal_tversky", "generalised_dice", "log_cosh_dice"])
+def test_minima_are_least_at_the_soft_target(name):
+    """Where the usual sums are least at p = 1."""
+    for target in (0.2, 0.6, 0.9):
+        grid = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+        t = torch.full((1, 1, 1), target, dtype=torch.float64)
+        for overlap, best in (("minimum", target), ("product", 0.99)):
+            loss = get_loss(name, activation="sigmoid", overlap=overlap, smooth=0)
+            values = torch.stack([loss(torch.logit(p).reshape(1, 1, 1), t) for p in grid])
+            assert float(grid[values.argmin()]) == pytest.approx(best)
+            assert overlap == "product" or values.min() < 1e-9
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if accepts(name, {"overlap": "minimum"})])
+def test_minima_of_hard_targets_are_the_products(name, activation):
+    logits, labels = problem("labels")
+    target = one_hot(labels, 4)
+    usual, minimum = (get_loss(name, activation=activation, overlap=kind) for kind in ("product", "minimum"))
+    expected = usual(logits, labels)
+    assert torch.equal(minimum(logits, labels), expected)
+    close(minimum(logits, target), expected)
+    leaf = logits.clone().requires_grad_()
+    close(*(torch.autograd.grad(loss(leaf, target), leaf)[0] for loss in (minimum, usual)))
+
+
+def test_options_of_a_term_that_is_not_there_are_refused():
+    for name, options, message in (
+        ("dice", {"label_smoothing": 0.1}, "label_smoothing is a parameter of pixelwise terms, and DiceLoss has none"),
+        ("focal", {"overlap": "minimum"}, "overlap is a parameter of region terms, and FocalLoss has none"),
+        ("cross_entropy", {"class_weight": [1, 2]}, r"class_weight is a parameter of region .*: .* alpha"),
+        ("tversky", {"overlap": "squared"}, r'overlap="squared" needs .* delta=0.5, not 0.7'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            get_loss(name, **options)
+    assert get_loss("tversky", overlap="squared", delta=0.5).overlap == "squared"
+
+
+def test_a_compound_of_different_overlaps_and_smoothing_shares_a_pass():
+    logits, target = problem("soft")
+    parts = [
+        get_loss("dice", overlap="squared"),
+        get_loss("tversky", overlap="minimum"),
+        get_loss("tversky"),
+        get_loss("cross_entropy", label_smoothing=0.1),
+    ]
+    close(voxloss.Compound(parts)(logits, target), sum(part(logits, target) for part in parts))
+    with pytest.raises(ValueError, match=r"must agree on label_smoothing.* received 0.1 and 0.0"):
+        voxloss.Compound([*parts, get_loss("focal")])
+    voxloss.Compound([*parts[:3], "cross_entropy"])(logits, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": "minimum", "label_smoothing": 0.1},
+        {"overlap": "squared"},
+        {"inputs": "probabilities"},
+        {"activation": "sigmoid", "ignore_index": 255, "ignore_scope": "channel"},
+    ],
+    ids=str,
+)
+def test_options_compile_whole(options):
+    torch._dynamo.reset()
+    logits, target = problem("multi-hot" if "ignore_scope" in options else "soft")
+    given = torch.softmax(logits, 1) if "inputs" in options else logits
+    loss = get_loss("dice_focal", **options)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found = []
+    for compute in (compiled, loss):
+        leaf = given.clone().requires_grad_()
+        value = compute(leaf, target)
+        found.append((value.detach(), torch.autograd.grad(value, leaf)[0]))
+    torch.testing.assert_close(*found)

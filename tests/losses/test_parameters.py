@@ -8,6 +8,7 @@ from collections import UserList
 import numpy as np
 import pytest
 import torch
+from loss_twin import BOTH, PIXELWISE
 
 import voxloss
 from voxloss.losses.catalogue import CATALOGUE
@@ -20,6 +21,8 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "ignore_index": (2, 1.5),
     "class_reduction": (("sum", "mean"), None),
     "class_weight": ([1.0, 2.0, 0.5], [1.0, -2.0]),
+    "overlap": ("minimum", "union"),
+    "label_smoothing": (0.2, 1.5),
     "reduction": ("sum", "average"),
     "pool": (("batch", "sample"), "volume"),
     "absent_class": ("skip", "drop"),
@@ -35,7 +38,11 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "gamma_tversky": (2, 0),
     "power": (1, float("inf")),
 }
-APART = {("generalised_dice", "class_weight")}  # which has no such weights
+# Parameters that a loss refuses or that need other logits and labels; tests/losses/test_options.py has these.
+APART = {("generalised_dice", "class_weight")}
+APART |= {(name, parameter) for name in PIXELWISE for parameter in ("class_weight", "overlap")}
+APART |= {(name, "label_smoothing") for name in NAMES if name not in PIXELWISE | BOTH}
+APART |= {(name, parameter) for name in NAMES for parameter in ("inputs", "ignore_scope")}
 FIELDS = [(name, field) for name in NAMES for field in CATALOGUE[name].arguments if (name, field) not in APART]
 
 

@@ -127,10 +127,11 @@ def test_bad_labels_are_refused_under_transforms_too():
         torch.func.grad(lambda z: get_loss("dice")(z, labels + 5))(logits)
 
 
+@pytest.mark.parametrize("others", [{}, {"label_smoothing": 0.2, "squared": True, "minimum": True}], ids=str)
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("dense", [False, True])
-def test_the_composite_is_the_pass(activation, dense, kind):
+def test_the_composite_is_the_pass(activation, dense, kind, others):
     """Also where logits are extreme, masked by -inf, or NaN in voxels that do not count."""
     logits, labels, weight = problem("soft" if dense else "labels", True)
     logits = logits.to(kind) * 12
@@ -141,7 +142,7 @@ def test_the_composite_is_the_pass(activation, dense, kind):
     else:
         labels[0, 0, 0], labels[1, 1, 1] = 1, 9
     logits[1, :, 1, 1] = torch.nan
-    settings = PassSettings(activation, dense, (0.0, 2.0, 0.3, (0.0, 0.5, 3.0)), 9, False)
+    settings = PassSettings(activation, dense, (0.0, 2.0, 0.3, (0.0, 0.5, 3.0)), 9, False, **others)
     expected, counted = plain.sums(logits, labels, weight, settings)
     found, voxels = composite.sums(logits, labels, weight, settings)
     tolerance = {"rtol": 1e-10, "atol": 1e-12} if kind == torch.float64 else {"rtol": 2e-5, "atol": 1e-5}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_twin import one_hot, twin
+from loss_twin import accepts, one_hot, twin
 from test_twin import CASES, REGION
 
 from voxloss import get_loss, voxel_statistics
@@ -39,6 +39,9 @@ def problems(draw):
     options = {key: draw(st.sampled_from(values)) for key, values in REGION.items() if draw(st.booleans())}
     if shape[1] == 1:
         options.pop("include_background", None)
+    for key in ("overlap", "label_smoothing"):
+        if not accepts(name, {key: options.get(key)}):
+            options.pop(key, None)
     kind = draw(st.sampled_from(["labels", "soft"]))
     return name, parameters, options, shape, activation, kind, draw(st.booleans()), draw(st.booleans())
 

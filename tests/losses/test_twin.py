@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_twin import nnunet, one_hot, twin
+from loss_twin import accepts, nnunet, one_hot, twin
 
 from voxloss import get_loss, list_losses
 from voxloss.losses import voxel_statistics
@@ -37,6 +37,8 @@ REGION = {
     "include_background": [True, False],
     "absent_class": ["keep", "skip"],
     "ignored_samples": ["skip", "keep"],
+    "overlap": ["product", "minimum", "squared"],
+    "label_smoothing": [0.0, 0.1, 0.7],
 }
 SHAPES = [(2, 3, 5), (1, 2, 3, 4), (3, 4, 2, 1, 3), (2, 1, 3, 3), (1, 5, 2, 3, 2), (2, 3, 1, 1, 1)]
 
@@ -51,6 +53,9 @@ def problems(draw):
     options = {key: draw(st.sampled_from(values)) for key, values in REGION.items() if draw(st.booleans())}
     if shape[1] == 1:
         options.pop("include_background", None)
+    for key in ("overlap", "label_smoothing"):
+        if not accepts(name, {key: options.get(key)}):
+            options.pop(key, None)
     kind = draw(st.sampled_from(["labels", "multi-hot", "soft"]))
     ignore = draw(st.booleans())
     weighted = draw(st.booleans())

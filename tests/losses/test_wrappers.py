@@ -107,7 +107,7 @@ def test_compound_takes_a_default_that_is_spelled_out():
 
 
 def test_compound_of_losses_that_read_differently():
-    with pytest.raises(ValueError, match=r"must agree on activation.*'ignore_index': 3"):
+    with pytest.raises(ValueError, match=r"must agree on ignore_index.*received 3 and None"):
         Compound([get_loss("dice", ignore_index=3), get_loss("focal")])
 
 
@@ -166,10 +166,12 @@ def test_operators_keep_torchs_contract(activation, soft):
     """torch's own check: shapes without data, no hidden aliasing or mutation, gradients under AOT dispatch."""
     logits, labels = problem((2, 3, 4))
     target = torch.rand(2, 3, 4, dtype=torch.float64) if soft else labels
-    given = (target, torch.rand(2, 4), activation, soft, [2.0] * 3, 9, True, False)
-    torch.library.opcheck(torch.ops.voxloss.sums, (logits, *given))
-    upstream = torch.ones(2, 5 if activation == "sigmoid" else 4, 3, dtype=torch.float64)
-    torch.library.opcheck(torch.ops.voxloss.sums_gradient, (upstream, logits.detach(), *given))
+    for smoothing, squared, minimum in ((0.0, False, False), (0.1, True, soft)):
+        given = (target, torch.rand(2, 4), activation, soft, [2.0] * 3, 9, True, False, smoothing, squared, minimum)
+        torch.library.opcheck(torch.ops.voxloss.sums, (logits, *given))
+        rows = (5 if activation == "sigmoid" else 4) + squared + 3 * minimum
+        upstream = torch.ones(2, rows, 3, dtype=torch.float64)
+        torch.library.opcheck(torch.ops.voxloss.sums_gradient, (upstream, logits.detach(), *given))
 
 
 STACKED = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxloss.losses.catalogue import get_loss
 from voxloss.losses.loss import Loss
-from voxloss.losses.parameters import WEIGHTS
+from voxloss.losses.parameters import WEIGHTS, Overlap
 from voxloss.losses.terms import Formula, numbered
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 from voxloss.losses.voxel_pass.targets import as_tensor
@@ -26,6 +26,11 @@ class WeightedFormulas:
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """Each exponent that any of the formulas needs, once."""
         return tuple(dict.fromkeys(exponent for formula in self.formulas.values() for exponent in formula.exponents))
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Each kind of overlap that any of the formulas needs, once."""
+        return tuple(dict.fromkeys(overlap for formula in self.formulas.values() for overlap in formula.overlaps))
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each formula's part of the sum by name, weighted."""
@@ -90,10 +95,14 @@ class Compound(Loss):
     arguments = {}  # noqa: RUF012 - a class variable of Loss
 
     activation = _of_all_losses()
+    inputs = _of_all_losses()
     include_background = _of_all_losses()
     ignore_index = _of_all_losses()
+    ignore_scope = _of_all_losses()
     class_reduction = _of_all_losses()
     class_weight = _of_all_losses()
+    overlap = _of_all_losses()
+    label_smoothing = _of_all_losses()
     reduction = _of_all_losses()
     pool = _of_all_losses()
     absent_class = _of_all_losses()
@@ -110,6 +119,7 @@ class Compound(Loss):
             if not isinstance(loss, Loss):
                 raise TypeError(f"Compound takes losses of voxloss or their names, received {type(loss).__name__}")
         reading = _agreed(instances) if instances else {}
+        reading.pop("label_smoothing", None)  # a loss given by name may have no term that it applies to
         self.losses = nn.ModuleList(get_loss(loss, **reading) if isinstance(loss, str) else loss for loss in losses)
         self.weights = (1.0,) * len(self.losses) if weights is None else weights
 
@@ -163,14 +173,16 @@ class Compound(Loss):
 
 
 def _agreed(losses: Sequence[Loss]) -> dict[str, Any]:
-    first = losses[0].reading
+    """The parameters of the shared pass; that of a single term is of the losses that have it."""
+    agreed: dict[str, Any] = {}
     for loss in losses:
-        if loss.reading != first:
-            raise ValueError(
-                "the losses of a Compound must agree on activation, ignore_index and validate, received "
-                f"{first} and {loss.reading}"
-            )
-    return first
+        for name, value in loss.reading.items():
+            if agreed.setdefault(name, value) != value:
+                raise ValueError(
+                    f"the losses of a Compound must agree on {name}, which is that of their shared pass over the "
+                    f"voxels; received {agreed[name]!r} and {value!r}"
+                )
+    return agreed
 
 
 class DeepSupervision(nn.Module):

@@ -19,10 +19,14 @@ from voxloss.losses.parameters import (
     Activation,
     BatchReduction,
     Check,
+    Fraction,
     IgnoredSamples,
+    IgnoreScope,
+    Inputs,
     NonNegative,
     OptionalInteger,
     OptionalSwitch,
+    Overlap,
     Pool,
     Reduction,
     RegionWeights,
@@ -72,14 +76,26 @@ class Loss(nn.Module):
 
     Args:
         activation: "softmax" over the channels, or "sigmoid", which makes every channel its own two-class problem.
+        inputs: "logits" of the network, or "probabilities", the same after softmax or sigmoid. Logits are more exact:
+            a probability near 1 has lost the digits of its complement.
         include_background: False drops channel 0 from the region terms; pixelwise terms keep every voxel. None drops
             it under softmax only.
         ignore_index: Label whose voxels all terms ignore and do not count.
+        ignore_scope: In multi-hot or soft targets, a value of ignore_index takes its voxel out of all channels
+            ("voxel"), or with sigmoid out of its own "channel" alone: a structure that a sample has no labels for adds
+            nothing, and its channel gets no gradient. Pixelwise means are then over the counted voxels of each channel,
+            and a mean over classes is over those with a counted voxel.
         class_reduction: Sum or mean over the classes of the region terms; "none" gives one value per class, to which
             pixelwise terms add the part of each class.
         class_weight: One weight per class in the region terms, which multiplies its cost (a mean is then divided by the
             sum of the weights), or "inverse_volume": V_min / V_c, with V_c the voxels of class c in the target of a
             sample (or of the pool), V_min the smallest of them that is not 0, and 1 for an absent class.
+        overlap: How a region term compares p with the target t. "product": TP = Σ p·t, FP = Σ p·(1-t),
+            FN = Σ (1-p)·t. "minimum": TP = Σ min(p, t), FP = Σ max(p-t, 0), FN = Σ max(t-p, 0), equal for targets of 0
+            and 1, and least at p = t for soft targets. "squared", where false positives and missed voxels weigh the
+            same: TP = Σ p·t, FP = FN = Σ (p-t)²/2, so that the Dice index is 2·Σ p·t / (Σ p² + Σ t²).
+        label_smoothing: ε of the pixelwise term, whose target is (1-ε)·t + ε/C, with sigmoid (1-ε)·t + ε/2; region
+            terms keep t.
         reduction: "mean" is the loss of the batch. "none" gives the loss of each sample by itself, as if it were a
             batch, (B,), and "sum" the sum of these.
         pool: Region sums per "sample", whose values are then averaged; over the "batch"; or over the "world", the
@@ -117,10 +133,14 @@ class Loss(nn.Module):
     """
 
     activation: Activation = "softmax"
+    inputs: Inputs = "logits"
     include_background: OptionalSwitch = True
     ignore_index: OptionalInteger = None
+    ignore_scope: IgnoreScope = "voxel"
     class_reduction: Reduction = "sum"
     class_weight: RegionWeights = None
+    overlap: Overlap = "product"
+    label_smoothing: Fraction = 0.0
     reduction: BatchReduction = "mean"
     pool: Pool = "sample"
     absent_class: AbsentClass = "keep"
@@ -222,6 +242,10 @@ class Loss(nn.Module):
         self, delta: float, curve: Curve | None = None, background_curve: Curve | None = None, scale: float = 1.0
     ) -> Region:
         """Return a region term with the shared parameters of this loss; without a curve the cost is 1 - index."""
+        if self.overlap == "squared" and delta != 0.5:
+            raise ValueError(
+                f'overlap="squared" needs false positives and missed voxels to weigh the same, delta=0.5, not {delta}'
+            )
         return Region(
             delta,
             Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
@@ -233,6 +257,7 @@ class Loss(nn.Module):
             self.absent_class,
             self.ignored_samples,
             self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
+            self.overlap,
         )
 
     def _build(self) -> Formula:
@@ -240,11 +265,26 @@ class Loss(nn.Module):
         parts = terms if isinstance(terms, tuple) else (terms,)
         if self.reduction != "mean" and self.pool == "world":
             raise ValueError(f'reduction={self.reduction!r} takes each sample by itself, and pool="world" all together')
+        if self.ignore_scope == "channel" and self.activation == "softmax":
+            raise ValueError('ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together')
+        self._check_kinds({part.kind for part in parts})
         if self.class_reduction == "none":
             parts = tuple(
                 dataclasses.replace(part, by_class=True) if isinstance(part, Pixelwise) else part for part in parts
             )
         return Sum(parts, self.pool)
+
+    def _check_kinds(self, kinds: set[str]) -> None:
+        """Refuse parameters of a kind of term that the loss does not have."""
+        of_kind: dict[str, dict[str, Any]] = {
+            "region": {"class_weight": None, "overlap": "product"},
+            "pixelwise": {"label_smoothing": 0},
+        }
+        for kind, defaults in of_kind.items():
+            for name, default in defaults.items():
+                if kind not in kinds and getattr(self, name) != default:
+                    hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+                    raise ValueError(f"{name} is a parameter of {kind} terms, and {type(self).__name__} has none{hint}")
 
     @property
     def formula(self) -> Formula:
@@ -255,7 +295,16 @@ class Loss(nn.Module):
     @property
     def reading(self) -> dict[str, Any]:
         """The parameters of the pass over the voxels, keyword arguments of `voxel_statistics`."""
-        return {"activation": self.activation, "ignore_index": self.ignore_index, "validate": self.validate}
+        reading: dict[str, Any] = {
+            "activation": self.activation,
+            "inputs": self.inputs,
+            "ignore_index": self.ignore_index,
+            "ignore_scope": self.ignore_scope,
+            "validate": self.validate,
+        }
+        if self.formula.exponents:
+            reading["label_smoothing"] = self.label_smoothing
+        return reading
 
     def forward(
         self,
@@ -274,12 +323,13 @@ class Loss(nn.Module):
                 self.__dict__["_calls"] = calls + 1
                 if reading["validate"] is None:
                     reading["validate"] = True
-            if calls == 0 and reading["validate"]:
+            if calls == 0 and reading["validate"] and reading["inputs"] == "logits":
                 warn_of_probabilities(logits)
         statistics = voxel_statistics(
             logits,
             labels,
             focal_exponents=formula.exponents,
+            overlaps=formula.overlaps,
             voxel_weight=voxel_weight,
             mask=mask,
             sample_weight=sample_weight,
@@ -306,7 +356,14 @@ class Loss(nn.Module):
 _ELSEWHERE = {
     "weight": "class weights of the pixelwise term are alpha of the focal loss, FocalLoss(gamma=0, alpha=[...]) for "
     "the cross entropy, which divides by the number of voxels and not by the sum of the weights",
-    "class_weight": "see `weight`: FocalLoss(gamma=0, alpha=[...])",
+    "class_weight": "weights of the classes in the pixelwise term are alpha, FocalLoss(gamma=0, alpha=[...]) for the "
+    "cross entropy",
+    "squared_pred": 'it is overlap="squared"',
+    "soft_label": 'it is overlap="minimum"',
+    "jaccard": "it is JaccardLoss",
+    "from_logits": 'it is inputs="logits" or "probabilities"',
+    "apply_softmax": 'it is inputs="logits" or "probabilities"',
+    "other_act": 'it is inputs="probabilities", of what is already activated',
     "pos_weight": 'it is beta / (1 - beta) with activation="sigmoid"',
     "softmax": 'it is activation="softmax"',
     "sigmoid": 'it is activation="sigmoid"',

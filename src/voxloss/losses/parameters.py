@@ -150,6 +150,9 @@ Reduction = Literal["sum", "mean", "none"]
 BatchReduction = Literal["mean", "sum", "none"]
 Pool = Literal["sample", "batch", "world"]
 AbsentClass = Literal["keep", "skip"]
+Overlap = Literal["product", "minimum", "squared"]
+Inputs = Literal["logits", "probabilities"]
+IgnoreScope = Literal["voxel", "channel"]
 IgnoredSamples = Literal["skip", "keep"]
 
 

@@ -223,7 +223,7 @@ class GeneralisedDiceLoss(Loss):
                 "and class_weight do not apply to it"
             )
         return GeneralisedDice(
-            self.power, self.smooth, self.include_background, self.absent_class, self.ignored_samples
+            self.power, self.smooth, self.include_background, self.absent_class, self.ignored_samples, self.overlap
         )
 
 

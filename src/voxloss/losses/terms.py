@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from voxloss.losses.curves import Curve, Index
-from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Pool, Reduction
-from voxloss.losses.voxel_pass import kernels
+from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
+from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
@@ -30,6 +30,10 @@ class Term(Protocol):
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
 
+    @property
+    def overlap(self) -> Overlap:
+        """The kind of overlap that the statistics must have."""
+
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
 
@@ -42,6 +46,7 @@ class Pixelwise:
     the negative side of every channel, while α_c goes with both sides of channel c. β = None: w = 1.
     Where `foreground_gamma` is set it is the exponent of all but the background, with sigmoid of the positive sides.
     With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
+    Where the counted voxels differ among channels, N is that of each, and an average is over those that have any.
     `by_class`: the parts of the channels, (C,), instead of their sum.
     """
 
@@ -54,6 +59,7 @@ class Pixelwise:
     by_class: bool = False
 
     kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
+    overlap: ClassVar[Overlap] = "product"
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -81,17 +87,27 @@ class Pixelwise:
             total = torch.cat([(1 - self.beta) * positive[:, :1], self.beta * positive[:, 1:]], 1)
         else:
             total = self.beta * positive + (1 - self.beta) * negative
-        scale = self.scale / classes if self.channel_mean and negative is not None else self.scale
         if statistics.sample_weight is not None:
             total = total * statistics.sample_weight[:, None]
+        scale: float | Tensor = self.scale
+        channels: int | Tensor = classes
+        if statistics.channel_voxels is None:
+            voxels = statistics.voxels.sum().clamp_min(1)
+        else:
+            counts = statistics.channel_voxels.sum(0)
+            total, voxels = total / counts.clamp_min(1), counts.new_ones(())
+            channels = (counts > 0).sum().clamp_min(1)
+        if self.channel_mean and negative is not None:
+            scale = scale / channels
         parts = (alpha * total).sum(0) if self.by_class else (alpha * total).sum()
-        return scale * parts / statistics.voxels.sum().clamp_min(1)
+        return scale * parts / voxels
 
 
 @dataclass(frozen=True)
 class Region:
     """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
 
+    TP, FP and FN are the sums of `VoxelStatistics.overlap`.
     `background_curve`, where set, is the curve of channel 0 under softmax.
     A sample without any counted voxel is left out of the mean, or with ignored_samples="keep" adds 0; with
     absent_class="skip" one without any of the classes adds 0.
@@ -111,6 +127,7 @@ class Region:
     absent_class: AbsentClass = "keep"
     ignored_samples: IgnoredSamples = "skip"
     class_weight: tuple[float, ...] | str | None = None
+    overlap: Overlap = "product"
 
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
@@ -118,16 +135,16 @@ class Region:
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
-        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
-        index = tversky_index(sums, self.delta, self.smooth)
+        present = statistics.present[:, first:]
+        index = tversky_index(statistics.overlap(self.overlap)[:, :, first:], self.delta, self.smooth)
         values = self.curve(index)
         if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
             background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
             values = torch.cat([background, values[:, 1:]], 1)
-        counted = statistics.voxels[:, None] > 0
-        kept = counted & present if self.absent_class == "skip" else counted.expand_as(present)
+        counted = statistics.counted[:, first:]
+        kept = counted & present if self.absent_class == "skip" else counted
         values = torch.where(kept, values, 0)
-        weight = self._weight(sums, present, first)
+        weight = self._weight(statistics, present, first)
         if weight is not None:
             values = values * weight
         if self.class_reduction == "none":
@@ -139,17 +156,17 @@ class Region:
             per_sample = per_sample / (kept.sum(1).clamp_min(1) if weight is None else _not_zero(counts.sum(1)))
         return self.scale * _mean_of_samples(per_sample, statistics, self.ignored_samples)
 
-    def _weight(self, sums: Tensor, present: Tensor, first: int) -> Tensor | None:
+    def _weight(self, statistics: VoxelStatistics, present: Tensor, first: int) -> Tensor | None:
         if self.class_weight is None:
             return None
         if isinstance(self.class_weight, str):
-            return _inverse_volume(sums, present, 1.0)
-        classes = sums.shape[2] + first
+            return _inverse_volume(statistics.sums[:, :, first:], present, 1.0)
+        classes = statistics.sums.shape[2]
         if len(self.class_weight) != classes:
             raise ValueError(
                 f"class_weight has {len(self.class_weight)} values {self.class_weight} for {classes} classes"
             )
-        return sums.new_tensor(self.class_weight[first:])
+        return statistics.sums.new_tensor(self.class_weight[first:])
 
 
 @dataclass(frozen=True)
@@ -166,6 +183,7 @@ class GeneralisedDice:
     include_background: bool | None = True
     absent_class: AbsentClass = "keep"
     ignored_samples: IgnoredSamples = "skip"
+    overlap: Overlap = "product"
 
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
@@ -173,8 +191,9 @@ class GeneralisedDice:
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
-        sums, present = statistics.sums[:, : kernels.FOCAL, first:], statistics.present[:, first:]
-        weight = _inverse_volume(sums, present, self.power, 0.0 if self.absent_class == "skip" else 1.0)
+        sums, present = statistics.overlap(self.overlap)[:, :, first:], statistics.present[:, first:]
+        absent = 0.0 if self.absent_class == "skip" else 1.0
+        weight = _inverse_volume(statistics.sums[:, :, first:], present, self.power, absent)
         error = tversky_index((sums * weight[:, None]).sum(2), 0.5, self.smooth).error
         kept = statistics.voxels > 0
         if self.absent_class == "skip":
@@ -183,11 +202,15 @@ class GeneralisedDice:
 
 
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents` are the focal exponents that these must have."""
+    """A loss of `VoxelStatistics`; `exponents` and `overlaps` say which sums these must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """The kinds of overlap that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -210,6 +233,11 @@ class Sum:
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
         return tuple(exponent for part in self.parts for exponent in part.exponents)
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """The kinds of overlap that the statistics must have."""
+        return tuple(part.overlap for part in self.parts)
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
@@ -249,7 +277,7 @@ def _mean_of_samples(values: Tensor, statistics: VoxelStatistics, ignored_sample
 
 def _inverse_volume(sums: Tensor, present: Tensor, power: float, absent: float = 1.0) -> Tensor:
     """(V_min / V_c)^power of every sample and class, without gradient."""
-    volume = (sums[:, kernels.TRUE_POSITIVE] + sums[:, kernels.FALSE_NEGATIVE]).detach()
+    volume = (sums[:, TRUE_POSITIVE] + sums[:, FALSE_NEGATIVE]).detach()
     smallest = torch.where(present, volume, torch.inf).amin(1, keepdim=True)
     return torch.where(present, (smallest / volume) ** power, absent)
 

@@ -41,7 +41,10 @@ def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequ
 
 
 def _statistics(loss: Loss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
-    return voxel_statistics(logits, labels, focal_exponents=loss.formula.exponents, **loss.reading)
+    formula = loss.formula
+    return voxel_statistics(
+        logits, labels, focal_exponents=formula.exponents, overlaps=formula.overlaps, **loss.reading
+    )
 
 
 def _names(classes: Sequence[str], chosen: Tensor) -> str:

@@ -105,7 +105,27 @@ def _of_terms(loss: type[Loss]) -> list[str]:
     for part in formula.parts:
         if isinstance(part, Region):
             lines += _of_region(part, formula.pool, pixelwise)
-    return lines
+    return [*lines, _soft_targets(formula)]
+
+
+def _soft_targets(formula: Sum) -> str:
+    """Say whether the loss suits soft targets: whether it is least where the probabilities equal them."""
+    region = any(not isinstance(part, Pixelwise) for part in formula.parts)
+    focal = any(part.gamma != 0 for part in formula.parts if isinstance(part, Pixelwise))
+    weighted = any(part.beta is not None for part in formula.parts if isinstance(part, Pixelwise))
+    sentences = []
+    if region:
+        sentences.append(
+            "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
+            'overlap="minimum" makes the term least at p = t (Wang et al., arXiv 2302.05666 and 2303.16296)'
+        )
+    if focal:
+        sentences.append("the focal term has its minimum between t and 1/2, as the factor (1-p)^γ is not proper")
+    elif weighted:
+        sentences.append("the pixelwise term is least at p = t only where β weighs both sides equally")
+    elif len(formula.parts) > region:
+        sentences.append("the cross entropy is least at p = t")
+    return f"Soft targets: {'; '.join(sentences)}."
 
 
 def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:

@@ -28,6 +28,9 @@ the published values, which few libraries use.
 | `sigmoid=True`, "multilabel" | `activation="sigmoid"` |
 | α on false positives and β on false negatives, α + β = 1 (Tversky) | `delta=` is that β |
 | γ as the exponent itself (focal Tversky) | `gamma=` is 1/γ |
+| `squared_pred=True` | `overlap="squared"` |
+| `soft_label=True` | `overlap="minimum"` |
+| losses of probabilities, `from_logits=False` | `inputs="probabilities"` |
 | `weight` of classes | `alpha=[...]` of focal losses, one per class |
 """
 

@@ -35,6 +35,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {},
             "The same. Its class `weight` also divides by the sum of the weights of all labels; β here does not.",
         ),
+        Peer("torch", "torch.nn.CrossEntropyLoss(label_smoothing=0.1)", {"label_smoothing": 0.1}, "The same."),
     ),
     "focal": (
         Peer(
@@ -87,6 +88,18 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             "DiceLoss(to_onehot_y=True, softmax=True)",
             {**MEAN, "smooth": 5e-6},
             "The mean over classes; its smoothing 1e-5 is added to 2·TP, twice what it is added to here.",
+        ),
+        Peer(
+            MONAI,
+            "DiceLoss(squared_pred=True, to_onehot_y=True, softmax=True)",
+            {**MEAN, "overlap": "squared", "smooth": 5e-6},
+            "The squares of p and t in the denominator.",
+        ),
+        Peer(
+            MONAI,
+            "DiceLoss(soft_label=True, to_onehot_y=True, softmax=True)",
+            {**MEAN, "overlap": "minimum", "smooth": 5e-6},
+            "Its form for soft labels, equal to the usual one for labels.",
         ),
         Peer(
             SMP,

@@ -44,9 +44,18 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     largest = torch.finfo(x.dtype).max / 2
     surprise, other_surprise = surprise.clamp_max(largest), other_surprise.clamp_max(largest)
     parts = [hit * inside, hit * outside, miss * inside]
-    parts += [_focal(surprise, miss, exponent) * inside for exponent in settings.exponents]
+    scale, addend = settings.smoothed(classes)
+    target_inside, target_outside = (scale * t + addend) * factor[:, None], (1 - addend - scale * t) * factor[:, None]
+    parts += [_focal(surprise, miss, exponent) * target_inside for exponent in settings.exponents]
     if settings.activation == "sigmoid":
-        parts += [_focal(other_surprise, hit, exponent) * outside for exponent in settings.exponents]
+        parts += [_focal(other_surprise, hit, exponent) * target_outside for exponent in settings.exponents]
+    difference = hit * (1 - t) - miss * t
+    if settings.squared:
+        parts.append(difference.square() / 2 * factor[:, None])
+    if settings.minimum:
+        lower = difference < 0
+        minima = (torch.where(lower, hit, t), torch.where(lower, 0, difference), torch.where(lower, -difference, 0))
+        parts += [part * factor[:, None] for part in minima]
     kind = total_type(logits)
     return torch.stack([part.sum(2, dtype=kind) for part in parts], 1), counted.sum(1).to(kind)
 

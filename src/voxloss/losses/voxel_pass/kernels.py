@@ -2,7 +2,8 @@
 
 Shapes: logits `x` (C, n), probabilities p (C, n), targets t (C, n), labels (n,), weight (n,) or None. The sums are
 (S, C): rows 0, 1, 2 are Σ p·t, Σ p·(1-t), Σ (1-p)·t, then one row per focal exponent Σ t (1-p)^γ (-log p), then, with
-sigmoid, one per exponent Σ (1-t) p^γ (-log(1-p)). `x` is a buffer that may be overwritten.
+sigmoid, one per exponent Σ (1-t) p^γ (-log(1-p)); then those that the settings ask for, Σ (p-t)²/2, and Σ min(p, t),
+Σ max(p-t, 0), Σ max(t-p, 0). `x` is a buffer that may be overwritten.
 """
 
 import math
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from voxloss.losses.voxel_pass.settings import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    FOCAL,
+    MINIMA,
+    TRUE_POSITIVE,
+    PassSettings,
+)
+
 Exponent = float | Tensor  # one for all classes, or one per class
-
-TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
-
-
-def rows(activation: str, exponents: int) -> int:
-    """Return S, the number of sums, for this number of focal exponents."""
-    return FOCAL + exponents * (2 if activation == "sigmoid" else 1)
 
 
 def _focal(surprise: Tensor, miss: Tensor, exponent: Exponent, out: Tensor) -> Tensor:
@@ -154,8 +157,8 @@ class LabelSoftmax:
 class Dense:
     """Softmax or sigmoid against a target in [0, 1] for every channel."""
 
-    def __init__(self, x: Tensor, target: Tensor, activation: str) -> None:
-        self.target, self.sigmoid = target, activation == "sigmoid"
+    def __init__(self, x: Tensor, target: Tensor, settings: PassSettings) -> None:
+        self.target, self.settings, self.sigmoid = target, settings, settings.activation == "sigmoid"
         largest = _most_surprise(x)
         if self.sigmoid:
             # From both sides separately: 1-p computed from p has no digits left where p is close to 1.
@@ -171,35 +174,73 @@ class Dense:
             minus = -self.surprise
             self.hit, self.miss = minus.exp(), minus.expm1().neg_()
 
+    def _focal_targets(self) -> tuple[Tensor, Tensor]:
+        """The targets of the two sides in the focal sums."""
+        if self.settings.label_smoothing == 0:
+            return self.target, 1 - self.target
+        factor, addend = self.settings.smoothed(len(self.target))
+        smoothed = self.target * factor + addend
+        return smoothed, 1 - smoothed
+
+    def _difference(self) -> Tensor:
+        """P - t, exact where t is 1 and p close to it."""
+        return (self.hit * (1 - self.target)).addcmul_(self.miss, self.target, value=-1)
+
     def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
         """The sums (S, C) over this chunk."""
-        inside, outside = self.target, 1 - self.target
-        if weight is not None:
-            inside, outside = inside * weight, outside.mul_(weight)
         columns = [_column(exponent) for exponent in exponents]
+        sides = [(self.target, 1 - self.target), self._focal_targets()]
+        if weight is not None:
+            sides = [(inside * weight, outside.mul_(weight)) for inside, outside in sides]
+        (inside, outside), (focal, other_focal) = sides
         rows = [(self.hit * inside).sum(1), (self.hit * outside).sum(1), (self.miss * inside).sum(1)]
         buffer = torch.empty_like(self.hit)
-        rows += [(_focal(self.surprise, self.miss, column, buffer) * inside).sum(1) for column in columns]
+        rows += [(_focal(self.surprise, self.miss, column, buffer) * focal).sum(1) for column in columns]
         if self.sigmoid:
-            rows += [(_focal(self.other_surprise, self.hit, column, buffer) * outside).sum(1) for column in columns]
+            rows += [(_focal(self.other_surprise, self.hit, column, buffer) * other_focal).sum(1) for column in columns]
+        if self.settings.squared or self.settings.minimum:
+            rows += self._differences(1 if weight is None else weight)
         return torch.stack(rows)
 
+    def _differences(self, weight: Tensor | int) -> list[Tensor]:
+        difference, rows = self._difference(), []
+        if self.settings.squared:
+            rows.append((difference.square() * weight).sum(1) / 2)
+        if self.settings.minimum:
+            rows.append((torch.where(difference < 0, self.hit, self.target) * weight).sum(1))
+            rows += [(difference.clamp_min(0) * weight).sum(1), (difference.clamp_max(0) * weight).sum(1).neg()]
+        return rows
+
     def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
-        """Write d(Σ upstream·sums)/d(logits) to `out`, with dL/dp = t·gTP + (1-t)·gFP - t·gFN."""
-        inside, outside = self.target, 1 - self.target
+        """Write d(Σ upstream·sums)/d(logits) to `out`, with dL/dp = t·gTP + (1-t)·gFP - t·gFN of the first sums.
+
+        Where p = t the minimum has the slope 0, which is that of its loss there.
+        """
+        (inside, outside), (focal, other_focal) = (self.target, 1 - self.target), self._focal_targets()
         columns = [_column(exponent) for exponent in exponents]
         own, other = upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], upstream[FALSE_POSITIVE]
         slope, *buffers = torch.zeros_like(self.hit), torch.empty_like(self.hit), torch.empty_like(self.hit)
         for row, column in zip(upstream[FOCAL:], columns, strict=False):
             slope.addcmul_(_focal_slope(self.surprise, self.miss, self.hit, column, *buffers), row[:, None], value=-1)
         region = (inside * own[:, None]).add_(outside * other[:, None])  # dL/dp of the region sums
-        slope *= inside  # p · dL/dp of the focal sums
+        if self.settings.squared or self.settings.minimum:
+            self._add_differences(region, upstream[self.settings.after_focal :, :, None])
+        slope *= focal  # p · dL/dp of the focal sums
         if self.sigmoid:
             gradient = region.mul_(self.hit).mul_(self.miss).add_(slope.mul_(self.miss))
-            for row, column in zip(upstream[FOCAL + len(columns) :], columns, strict=True):
+            for row, column in zip(upstream[FOCAL + len(columns) :], columns, strict=False):
                 other_slope = _focal_slope(self.other_surprise, self.hit, self.miss, column, *buffers)
-                gradient += other_slope.mul_(outside).mul_(self.hit) * row[:, None]
+                gradient += other_slope.mul_(other_focal).mul_(self.hit) * row[:, None]
         else:
             mean = (self.hit * region).add_(slope).sum(0)
             gradient = region.sub_(mean).mul_(self.hit).add_(slope)
         out.copy_(gradient if weight is None else gradient.mul_(weight))
+
+    def _add_differences(self, region: Tensor, upstream: Tensor) -> None:
+        """Add to `region` dL/dp of the squared differences and of the minima, whose rows `upstream` has."""
+        difference = self._difference()
+        if self.settings.squared:
+            region.addcmul_(difference, upstream[0])
+        if self.settings.minimum:
+            covered, excess, shortfall = upstream[-MINIMA:]
+            region.addcmul_(difference > 0, excess).addcmul_(difference < 0, covered - shortfall)

@@ -20,12 +20,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.voxel_pass import composite, kernels, plain, targets, watch
+from voxloss.losses.voxel_pass import composite, plain, targets, watch
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
 
-_SETTINGS = "str activation, bool dense, float[] exponents, int? ignore_index, bool check, bool watch"
+_SETTINGS = (
+    "str activation, bool dense, float[] exponents, int? ignore_index, bool check, bool watch, "
+    "float label_smoothing, bool squared, bool minimum"
+)
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
@@ -51,6 +54,9 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
         settings.ignore_index,
         settings.check,
         settings.watch,
+        settings.label_smoothing,
+        settings.squared,
+        settings.minimum,
     )
 
 
@@ -70,12 +76,12 @@ def _check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings
 
 
 def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
-    activation, dense, numbers, ignore_index, check, seen_later = rest
+    activation, dense, numbers, *others = rest
     exponents: list[PerClass] = []
     for start in range(0, len(numbers), classes):
         row = tuple(numbers[start : start + classes])
         exponents.append(row[0] if len(set(row)) == 1 else row)  # one number for all classes is quicker
-    return PassSettings(activation, dense, tuple(exponents), ignore_index, check, seen_later)
+    return PassSettings(activation, dense, tuple(exponents), *others)
 
 
 def _implementation(logits: Tensor) -> ModuleType:
@@ -132,10 +138,10 @@ def _launches(logits: Tensor, target: Tensor, weight: Tensor | None) -> Iterator
 
 def _shape_of_sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, classes = logits.shape[:2]
-    activation, _, exponents, *_ = rest
     kind = plain.total_type(logits)
-    rows = kernels.rows(activation, len(exponents) // classes)
-    return logits.new_empty((batch, rows, classes), dtype=kind), logits.new_empty(batch, dtype=kind)
+    return logits.new_empty((batch, _settings(classes, rest).rows, classes), dtype=kind), logits.new_empty(
+        batch, dtype=kind
+    )
 
 
 def _shape_of_gradient(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:

@@ -20,9 +20,8 @@ DEVICE_CHUNK = 24_000_000
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,)."""
     batch, classes = logits.shape[:2]
-    rows = kernels.rows(settings.activation, len(settings.exponents))
     # Each chunk's partial sums are in the working type, their total is not.
-    totals = logits.new_zeros((batch, rows, classes), dtype=total_type(logits))
+    totals = logits.new_zeros((batch, settings.rows, classes), dtype=total_type(logits))
     voxels = logits.new_zeros(batch, dtype=total_type(logits))
     for chunk in _chunks(logits, target, weight, settings, check=settings.check):
         totals[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents)
@@ -124,9 +123,9 @@ def _read(
         x.masked_fill_(~counted, 0)  # whatever is in ignored voxels, NaN included, must not get out
         factor = counted.to(x.dtype) if factor is None else factor.masked_fill(~counted, 0)
     number = length if counted is None else counted.sum()
-    if not settings.dense and settings.activation == "softmax":
+    if settings.by_label:
         return kernels.LabelSoftmax(buffers, chosen), factor, number
     if not settings.dense:
         channels = torch.arange(classes, device=x.device)[:, None]
         chosen = torch.eq(channels, chosen, out=buffers.scratch)
-    return kernels.Dense(x, chosen, settings.activation), factor, number
+    return kernels.Dense(x, chosen, settings), factor, number

@@ -1,8 +1,13 @@
-"""Settings of a pass over the voxels."""
+"""Settings of a pass over the voxels, and the order of the sums that it gives."""
 
 from dataclasses import dataclass
 
 from voxloss.losses.parameters import PerClass
+
+# The first sums, and the first of the focal ones. After these come, where they are asked for, the squared differences
+# and the sums of minima: the part of t that p covers, the excess and the shortfall of p.
+TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
+MINIMA = 3
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,10 @@ class PassSettings:
         check: Whether the values of labels, targets and weights are checked before they are used. Without a check, a
             label out of range counts as ignored.
         watch: Whether they are checked without waiting for the device; a later pass raises the error.
+        label_smoothing: ε of the targets of the focal sums: (1-ε)·t + ε/C, with sigmoid (1-ε)·t + ε/2.
+        squared: Whether Σ (p-t)²/2 is summed.
+        minimum: Whether Σ min(p, t), Σ max(p-t, 0) and Σ max(t-p, 0) are summed; `dense` only, as they are the first
+            three sums where t is 0 or 1.
     """
 
     activation: str
@@ -25,3 +34,27 @@ class PassSettings:
     ignore_index: int | None
     check: bool
     watch: bool = False
+    label_smoothing: float = 0.0
+    squared: bool = False
+    minimum: bool = False
+
+    @property
+    def by_label(self) -> bool:
+        """Whether the label's channel of each voxel is all that the sums need."""
+        every_channel = self.dense or self.squared or self.label_smoothing > 0
+        return self.activation == "softmax" and not every_channel
+
+    @property
+    def after_focal(self) -> int:
+        """The first sum after the focal ones."""
+        return FOCAL + len(self.exponents) * (2 if self.activation == "sigmoid" else 1)
+
+    @property
+    def rows(self) -> int:
+        """S, the number of sums."""
+        return self.after_focal + self.squared + (MINIMA if self.minimum else 0)
+
+    def smoothed(self, classes: int) -> tuple[float, float]:
+        """The factor of t and the addend of the targets of the focal sums."""
+        share = self.label_smoothing
+        return 1 - share, share / (2 if self.activation == "sigmoid" else classes)

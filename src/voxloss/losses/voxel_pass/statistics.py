@@ -1,14 +1,15 @@
 """From logits and labels to the sums that every loss is computed from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from voxloss.losses.parameters import PER_CLASS, PerClass
-from voxloss.losses.voxel_pass import distributed, kernels, operator, targets
-from voxloss.losses.voxel_pass.settings import PassSettings
+from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, PerClass
+from voxloss.losses.voxel_pass import distributed, operator, targets
+from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, FALSE_POSITIVE, FOCAL, TRUE_POSITIVE, PassSettings
 
 
 @dataclass(frozen=True)
@@ -16,47 +17,82 @@ class VoxelStatistics:
     """Sums over the counted voxels of each sample b and class c; differentiable, each (B, C), float64 where there is.
 
     true_positive Σ p·t, false_positive Σ p·(1-t), false_negative Σ (1-p)·t, `focal[k]` Σ t (1-p)^γ_k (-log p) for
-    γ_k = `focal_exponents[k]`, and with sigmoid `focal_negative[k]` Σ (1-t) p^γ_k (-log(1-p)) (else empty).
-    A voxel weight multiplies every voxel's part of these sums. `voxels` (B,) is the number of counted voxels, without
-    weights and without gradient. `sums` (B, S, C) holds all of them in this order. `sample_weight` (B,), where given,
-    multiplies the values that are computed from each sample; the sums are without it.
+    γ_k = `focal_exponents[k]`, and with sigmoid `focal_negative[k]` Σ (1-t) p^γ_k (-log(1-p)) (else empty), both with
+    the smoothed t where labels are smoothed. A voxel weight multiplies every voxel's part of these sums. `voxels` (B,)
+    is the number of counted voxels, without weights and without gradient; where they differ among channels,
+    `channel_voxels` (B, C) is that of each, and `voxels` the largest of a sample. `sums` (B, S, C) holds the sums in
+    the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
+    sample; the sums are without it.
     """
 
     sums: Tensor
     voxels: Tensor
-    focal_exponents: tuple[PerClass, ...]
-    activation: str
+    settings: PassSettings
     sample_weight: Tensor | None = None
+    channel_voxels: Tensor | None = None
+
+    @property
+    def activation(self) -> str:
+        """Whether it is "softmax" or "sigmoid"."""
+        return self.settings.activation
+
+    @property
+    def focal_exponents(self) -> tuple[PerClass, ...]:
+        """The exponents of the focal sums."""
+        return self.settings.exponents
 
     @property
     def true_positive(self) -> Tensor:
         """Σ p·t, (B, C)."""
-        return self.sums[:, kernels.TRUE_POSITIVE]
+        return self.sums[:, TRUE_POSITIVE]
 
     @property
     def false_positive(self) -> Tensor:
         """Σ p·(1-t), (B, C)."""
-        return self.sums[:, kernels.FALSE_POSITIVE]
+        return self.sums[:, FALSE_POSITIVE]
 
     @property
     def false_negative(self) -> Tensor:
         """Σ (1-p)·t, (B, C)."""
-        return self.sums[:, kernels.FALSE_NEGATIVE]
+        return self.sums[:, FALSE_NEGATIVE]
 
     @property
     def focal(self) -> tuple[Tensor, ...]:
         """Focal sums of the positive side, one (B, C) per exponent."""
-        return self.sums[:, kernels.FOCAL :].unbind(1)[: len(self.focal_exponents)]
+        return self.sums[:, FOCAL : FOCAL + len(self.focal_exponents)].unbind(1)
 
     @property
     def focal_negative(self) -> tuple[Tensor, ...]:
         """Focal sums of the negative side with sigmoid, one (B, C) per exponent; empty with softmax."""
-        return self.sums[:, kernels.FOCAL :].unbind(1)[len(self.focal_exponents) :]
+        return self.sums[:, FOCAL + len(self.focal_exponents) : self.settings.after_focal].unbind(1)
+
+    def overlap(self, kind: Overlap) -> Tensor:
+        """Return what p and t have in common, the excess of p and its shortfall, (B, 3, C).
+
+        "product": Σ p·t, Σ p·(1-t), Σ (1-p)·t. "minimum": Σ min(p, t), Σ max(p-t, 0), Σ max(t-p, 0), the same where t
+        is 0 or 1. "squared": Σ p·t, and twice Σ (p-t)²/2.
+        """
+        first = self.settings.after_focal
+        if kind == "squared" and self.settings.squared:
+            half = self.sums[:, first]
+            return torch.stack([self.true_positive, half, half], 1)
+        if kind == "minimum" and self.settings.minimum:
+            return self.sums[:, first + self.settings.squared :]
+        if kind == "product" or (kind == "minimum" and not self.settings.dense):
+            return self.sums[:, :FOCAL]
+        raise ValueError(f"the sums of overlap={kind!r} were not asked for")
 
     @property
     def present(self) -> Tensor:
         """(B, C): whether the target has the class at all. Exact, since p and 1-p are never both 0."""
         return (self.true_positive + self.false_negative).detach() != 0  # NaN counts as there, and stays seen
+
+    @property
+    def counted(self) -> Tensor:
+        """(B, C): whether the channel has a counted voxel."""
+        if self.channel_voxels is not None:
+            return self.channel_voxels > 0
+        return (self.voxels > 0)[:, None].expand(-1, self.sums.shape[2])
 
     def focal_sums(self, exponent: float | Sequence[float]) -> tuple[Tensor, Tensor | None]:
         """Return the focal sums of an exponent: the positive side, and with sigmoid the negative side."""
@@ -73,16 +109,32 @@ class VoxelStatistics:
         Every rank must call this.
         """
         weighted = self.sums if self.sample_weight is None else self.sums * self.sample_weight[:, None, None]
-        sums, voxels = weighted.sum(0, keepdim=True), self.voxels.sum(0, keepdim=True)
+        counts = self.voxels[:, None]
+        if self.channel_voxels is not None:
+            counts = torch.cat([counts, self.channel_voxels], 1)
+        sums, counts = weighted.sum(0, keepdim=True), counts.sum(0)
         if world:
-            sums, voxels = distributed.sum_over_ranks(sums, voxels)
-        return replace(self, sums=sums, voxels=voxels, sample_weight=None)
+            sums, counts = distributed.sum_over_ranks(sums, counts)
+        channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
+        return replace(self, sums=sums, voxels=counts[:1], sample_weight=None, channel_voxels=channel_voxels)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
-        weights = [None] * len(self.sums) if self.sample_weight is None else list(self.sample_weight.split(1))
-        parts = zip(self.sums.split(1), self.voxels.split(1), weights, strict=True)
-        return [replace(self, sums=sums, voxels=voxels, sample_weight=weight) for sums, voxels, weight in parts]
+
+        def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * len(self.sums) if tensor is None else tensor.split(1)
+
+        parts = zip(
+            self.sums.split(1),
+            self.voxels.split(1),
+            split(self.sample_weight),
+            split(self.channel_voxels),
+            strict=True,
+        )
+        return [
+            replace(self, sums=sums, voxels=voxels, sample_weight=weight, channel_voxels=channel_voxels)
+            for sums, voxels, weight, channel_voxels in parts
+        ]
 
 
 def voxel_statistics(
@@ -90,8 +142,12 @@ def voxel_statistics(
     labels: Tensor,
     *,
     focal_exponents: Sequence[float | Sequence[float]] = (),
+    overlaps: Collection[Overlap] = (),
     activation: str = "softmax",
+    inputs: Inputs = "logits",
     ignore_index: int | None = None,
+    ignore_scope: IgnoreScope = "voxel",
+    label_smoothing: float = 0.0,
     voxel_weight: Tensor | None = None,
     mask: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -105,10 +161,14 @@ def voxel_statistics(
             floating with whole values; or soft or multi-hot targets (B, C, *spatial) in [0, 1]. With a single channel
             always such a target.
         focal_exponents: γ ≥ 0 of each focal sum asked for, each a number or one per class.
+        overlaps: Which sums of `VoxelStatistics.overlap` are asked for beside "product", which is always there.
         activation: "softmax" over the channels, or "sigmoid": every channel its own two-class problem, of which a hard
             label c is the positive side in channel c and the negative side in all others.
+        inputs: "probabilities" takes `logits` as probabilities: with softmax p / Σ p is used, with sigmoid p.
         ignore_index: Voxels with this label are left out and not counted. In soft or multi-hot targets it takes out
             the voxels that have it in any channel.
+        ignore_scope: "channel" takes such a voxel out of the channels that have the value alone; sigmoid only.
+        label_smoothing: ε of the focal sums, whose targets are (1-ε)·t + ε/C, with sigmoid (1-ε)·t + ε/2.
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
         mask: (B, *spatial) or (B, 1, *spatial); voxels where it is 0 or False are left out and not counted.
         sample_weight: (B,), not negative; kept for what is computed from the sums.
@@ -124,6 +184,9 @@ def voxel_statistics(
     """
     logits = targets.plain_logits(logits)
     targets.check_logits(logits, activation)
+    check = logits.device.type == "cpu" if validate is None else validate is True
+    if inputs == "probabilities":
+        logits = targets.logits_of(logits, activation, check)
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
     if mask is not None:
         within = targets.read_companion("mask", logits, targets.as_tensor("mask", mask, logits))
@@ -135,12 +198,49 @@ def voxel_statistics(
     for exponent in exponents:
         if isinstance(exponent, tuple) and len(exponent) != logits.shape[1]:
             raise ValueError(f"{len(exponent)} focal exponents {exponent} for {logits.shape[1]} classes")
-    check = logits.device.type == "cpu" if validate is None else validate is True
-    watch = logits.is_cuda if validate is None else validate == "later"
-    settings = PassSettings(activation, target.dense, exponents, ignore_index, check, watch)
-    sums, voxels = operator.sums(logits, target.values, weight, settings)
+    settings = PassSettings(
+        activation,
+        target.dense,
+        exponents,
+        ignore_index,
+        check,
+        watch=logits.is_cuda if validate is None else validate == "later",
+        label_smoothing=label_smoothing,
+        squared="squared" in overlaps,
+        minimum="minimum" in overlaps and target.dense,
+    )
+    channel_voxels = None
+    if ignore_scope == "channel" and target.dense and ignore_index is not None:
+        sums, channel_voxels = _each_channel(logits, target.values, weight, settings)
+        voxels = channel_voxels.amax(1)
+    else:
+        sums, voxels = operator.sums(logits, target.values, weight, settings)
     of_samples = None
     if sample_weight is not None:
         of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
         of_samples = of_samples.to(sums.dtype)
-    return VoxelStatistics(sums, voxels.detach(), exponents, activation, of_samples)
+    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels)
+
+
+def _each_channel(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings
+) -> tuple[Tensor, Tensor]:
+    """Sums (B, S, C) and counted voxels (B, C) of channels that are samples of a single channel for the pass."""
+    if settings.activation != "sigmoid":
+        raise ValueError('ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together')
+    batch, channels = logits.shape[:2]
+    if any(isinstance(exponent, tuple) for exponent in settings.exponents):
+        groups = [slice(c, c + 1) for c in range(channels)]  # as each of them has exponents of its own
+    else:
+        groups = [slice(0, channels)]
+    sums, voxels = [], []
+    for group in groups:
+        exponents = tuple(e[group.start] if isinstance(e, tuple) else e for e in settings.exponents)
+        own_weight = weight
+        if weight is not None:
+            own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
+        parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
+        found, counted = operator.sums(parts[0], parts[1], own_weight, replace(settings, exponents=exponents))
+        sums.append(found.unflatten(0, (batch, -1)).squeeze(3).movedim(1, 2))
+        voxels.append(counted.detach().view(batch, -1))
+    return torch.cat(sums, 2), torch.cat(voxels, 1)

@@ -83,9 +83,50 @@ def warn_of_probabilities(logits: Tensor) -> None:
         return
     warnings.warn(
         "the logits sum to 1 over the channels in every voxel: they seem to be probabilities. The losses apply softmax "
-        "or sigmoid themselves; remove it from the end of the network",
+        "or sigmoid themselves; remove it from the end of the network, or set inputs='probabilities'",
         stacklevel=3,
     )
+
+
+def logits_of(probabilities: Tensor, activation: str, check: bool) -> Tensor:
+    """Return logits whose softmax or sigmoid are the probabilities, in float32 at least.
+
+    A probability of 0, or with sigmoid of 1, is moved to the closest number that has a finite logit, where it has no
+    gradient, as it has none behind the activation that gave it.
+
+    Raises:
+        ValueError: With `check`, values outside 0 to 1, or with softmax voxels whose sum is not 1.
+    """
+    if check and not torch.compiler.is_compiling():
+        _check_probabilities(probabilities.detach(), activation)
+    p = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
+    limits = torch.finfo(p.dtype)
+    if activation == "softmax":
+        return p.clamp_min(limits.tiny).log()
+    return torch.logit(p.clamp(limits.tiny, 1 - limits.eps / 2))
+
+
+def _check_probabilities(values: Tensor, activation: str) -> None:
+    if values.numel() == 0:
+        return
+    try:
+        lowest, highest = (float(value) for value in values.aminmax())
+        if not (lowest >= 0 and highest <= 1):
+            raise ValueError(
+                f'inputs="probabilities" needs values in [0, 1], received {lowest if not lowest >= 0 else highest:g}; '
+                'for the output of a network without softmax or sigmoid use inputs="logits"'
+            )
+        if activation == "softmax":
+            tolerance = 0.02 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
+            sums = values.float().sum(1)
+            if ((sums - 1).abs() > tolerance).any():
+                raise ValueError(
+                    'inputs="probabilities" needs channels that sum to 1 with activation="softmax", received a sum of '
+                    f"{float(sums.flatten()[(sums - 1).abs().argmax()]):g}; for independent channels use "
+                    'activation="sigmoid"'
+                )
+    except RuntimeError:  # a transform such as vmap hides the values
+        return
 
 
 MOST_AXES = 5  # batch, channels and three spatial axes

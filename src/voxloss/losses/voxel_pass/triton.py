@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import kernels
 from voxloss.losses.voxel_pass.plain import empty_gradient, working_type
 from voxloss.losses.voxel_pass.settings import PassSettings
 
@@ -29,10 +28,9 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,); as `plain.sums`, without its checks."""
     launch = _Launch(logits, target, weight, settings)
     batch, classes, voxels = launch.logits.shape
-    rows = kernels.rows(settings.activation, len(settings.exponents))
     tiles = triton.cdiv(voxels, launch.block)
     programs = max(1, min(tiles, triton.cdiv(_programs(logits.device), max(batch, 1))))
-    partial = logits.new_empty((batch, programs, rows, classes), dtype=torch.float64)
+    partial = logits.new_empty((batch, programs, settings.rows, classes), dtype=torch.float64)
     counted = logits.new_empty((batch, programs), dtype=torch.float64)
     if batch:
         with torch.cuda.device_of(logits):
@@ -70,6 +68,7 @@ class _Launch:
         flat_weight = self.logits if weight is None else weight.flatten(1)
         weight_strides = (0, 0) if weight is None else flat_weight.stride()
         working = working_type(logits)
+        scale, addend = settings.smoothed(classes)
         self.inputs = (
             self.logits, *self.logits.stride(), target, *target_strides, flat_weight, *weight_strides,
             _table(settings.exponents, classes, working, logits.device), settings.ignore_index or 0,
@@ -81,6 +80,11 @@ class _Launch:
             "WEIGHTED": weight is not None,
             "IGNORES": settings.ignore_index is not None,
             "EXPONENTS": len(settings.exponents),
+            "BY_LABEL": settings.by_label,
+            "SQUARED": settings.squared,
+            "MINIMUM": settings.minimum,
+            "SCALE": scale,
+            "ADDEND": addend,
             "CHANNELS": channels,
             "BLOCK": self.block,
             "WORK": tl.float64 if working == torch.float64 else tl.float32,
@@ -219,12 +223,15 @@ def _sums_kernel(
     logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
     exponents, ignore_index, voxels, classes, partial, counted_voxels, tiles, programs,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
-    EXPONENTS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+    EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
-    rows: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    after_focal: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    minima: tl.constexpr = after_focal + (1 if SQUARED else 0)
+    rows: tl.constexpr = minima + (3 if MINIMUM else 0)
     row_channels = tl.arange(0, CHANNELS)
     row = tl.arange(0, triton.next_power_of_2(rows))[:, None]
     total = tl.zeros((triton.next_power_of_2(rows), CHANNELS), tl.float64)
@@ -236,7 +243,7 @@ def _sums_kernel(
             SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
         )  # fmt: skip
         number += counted.to(tl.int32)
-        if not DENSE and not SIGMOID:
+        if BY_LABEL:
             others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
             inside = t * factor[None, :]
             true_positive = tl.sum(inside * hit[None, :], 1)
@@ -258,13 +265,25 @@ def _sums_kernel(
             true_positive = tl.sum(p * inside, 1)
             false_positive = tl.sum(p * outside, 1)
             false_negative = tl.sum(q * inside, 1)
+            smoothed = SCALE * t + ADDEND
             for k in tl.static_range(EXPONENTS):
                 by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
-                focal = tl.sum(_power(q, by_class[:, None]) * surprise * inside, 1)
+                focal = tl.sum(_power(q, by_class[:, None]) * surprise * smoothed * factors, 1)
                 total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
                 if SIGMOID:
-                    focal = tl.sum(_power(p, by_class[:, None]) * other_surprise * outside, 1)
+                    focal = tl.sum(_power(p, by_class[:, None]) * other_surprise * (1 - smoothed) * factors, 1)
                     total += tl.where(row == 3 + EXPONENTS + k, focal[None, :], 0).to(tl.float64)
+            difference = p * (1 - t) - q * t
+            if SQUARED:
+                half = tl.sum(difference * difference * factors, 1) / 2
+                total += tl.where(row == after_focal, half[None, :], 0).to(tl.float64)
+            if MINIMUM:
+                covered = tl.sum(tl.where(difference < 0, p, t) * factors, 1)
+                excess = tl.sum(tl.where(difference > 0, difference, 0) * factors, 1)
+                shortfall = tl.sum(tl.where(difference < 0, -difference, 0) * factors, 1)
+                total += tl.where(row == minima, covered[None, :], 0).to(tl.float64)
+                total += tl.where(row == minima + 1, excess[None, :], 0).to(tl.float64)
+                total += tl.where(row == minima + 2, shortfall[None, :], 0).to(tl.float64)
         total += tl.where(row == 0, true_positive[None, :], 0).to(tl.float64)
         total += tl.where(row == 1, false_positive[None, :], 0).to(tl.float64)
         total += tl.where(row == 2, false_negative[None, :], 0).to(tl.float64)
@@ -279,7 +298,8 @@ def _gradient_kernel(
     logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
     exponents, ignore_index, voxels, classes, upstream, gradient, gradient_b, gradient_c, gradient_v,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
-    EXPONENTS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+    EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(1).to(tl.int64)
@@ -288,13 +308,15 @@ def _gradient_kernel(
         weight, weight_b, weight_v, ignore_index, voxels, classes,
         SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
     )  # fmt: skip
-    rows: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    after_focal: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
+    minima: tl.constexpr = after_focal + (1 if SQUARED else 0)
+    rows: tl.constexpr = minima + (3 if MINIMUM else 0)
     channel = tl.arange(0, CHANNELS)
     real = channel < classes
     up = upstream + sample * rows * classes + channel
     other = tl.load(up + classes, mask=real, other=0)
     own = tl.load(up, mask=real, other=0) - tl.load(up + 2 * classes, mask=real, other=0)
-    if not DENSE and not SIGMOID:
+    if BY_LABEL:
         others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
         at_label = tl.sum(t * own[:, None], 0) * hit
         for k in tl.static_range(EXPONENTS):
@@ -312,6 +334,15 @@ def _gradient_kernel(
         else:
             p, q, surprise = _softmax(x, CHANNELS, LARGEST)
         region = t * own[:, None] + (1 - t) * other[:, None]
+        difference = p * (1 - t) - q * t
+        if SQUARED:
+            region += difference * tl.load(up + after_focal * classes, mask=real, other=0)[:, None]
+        if MINIMUM:
+            covered = tl.load(up + minima * classes, mask=real, other=0)
+            excess = tl.load(up + (minima + 1) * classes, mask=real, other=0)
+            shortfall = tl.load(up + (minima + 2) * classes, mask=real, other=0)
+            region += tl.where(difference > 0, excess[:, None], 0)
+            region += tl.where(difference < 0, (covered - shortfall)[:, None], 0)
         positive = tl.zeros((CHANNELS, BLOCK), WORK)
         negative = tl.zeros((CHANNELS, BLOCK), WORK)
         for k in tl.static_range(EXPONENTS):
@@ -321,9 +352,10 @@ def _gradient_kernel(
             if SIGMOID:
                 focal = tl.load(up + (3 + EXPONENTS + k) * classes, mask=real, other=0)[:, None]
                 negative += _slope(other_surprise, p, q, by_class, TINY) * focal
-        positive *= t
+        smoothed = SCALE * t + ADDEND
+        positive *= smoothed
         if SIGMOID:
-            result = region * p * q + positive * q + negative * (1 - t) * p
+            result = region * p * q + positive * q + negative * (1 - smoothed) * p
         else:
             mean = tl.sum(p * region + positive, 0)
             result = (region - mean[None, :]) * p + positive
