@@ -142,7 +142,8 @@ def to_html(table: Table, sortable: bool = False) -> Markup:
             Markup('<th colspan="{}" scope="colgroup">{}</th>').format(width, name) for name, width in table.groups
         )
         head += Markup('<tr class="groups"><td></td>{}</tr>').format(Markup("").join(spans))
-    names = (Markup('<th scope="col">{}</th>').format(name) for name in table.header)
+    # A corner without a name is no heading.
+    names = (Markup('<th scope="col">{}</th>').format(name) if name else Markup("<td></td>") for name in table.header)
     head += Markup("<tr>{}</tr>").format(Markup("").join(names))
     body = Markup("\n").join(Markup("<tr>{}</tr>").format(_html_row(row)) for row in table.rows)
     notes = Markup("").join(Markup('<p class="note">{}</p>').format(note) for note in table.notes)
