@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test quick test-faults test-peers docs notebook lint clean
+.PHONY: install demo test quick test-faults test-peers test-torch docs notebook lint clean
 
 install: $(VENV)/.installed
 
@@ -57,5 +57,17 @@ $(PEERS)/.installed: constraints.txt tests/peers/requirements.txt tests/peers/re
 test-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest tests/peers
 
+# The losses' tests with another version of torch than the pinned one, in an environment of its own: the oldest that
+# pyproject.toml allows by default, `make test-torch TORCH=2.14.1` for another. A build for CUDA takes several GB.
+TORCH ?= 2.4.1
+TORCHS := .venv-torch-$(TORCH)
+$(TORCHS)/.installed:
+	$(PYTHON) -m venv $(TORCHS)
+	$(TORCHS)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable . "numpy>=1.26" mpmath hypothesis pytest pytest-xdist
+	touch $@
+
+test-torch: $(TORCHS)/.installed
+	$(TORCHS)/bin/python -m pytest -n $(JOBS) tests/losses
+
 clean:
-	rm -rf $(VENV) $(PEERS) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .venv-torch-* build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

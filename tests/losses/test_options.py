@@ -371,3 +371,14 @@ def test_options_compile_whole(options):
         value = compute(leaf, target)
         found.append((value.detach(), torch.autograd.grad(value, leaf)[0]))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_channel_without_any_labels_is_as_if_it_were_not_there(name):
+    logits, target = problem("multi-hot")
+    target[:, 2] = 255
+    others = [0, 1, 3]
+    for reduction in ("sum", "mean"):
+        options = {"activation": "sigmoid", "ignore_index": 255, "class_reduction": reduction}
+        value = get_loss(name, ignore_scope="channel", **options)(logits, target)
+        close(value, get_loss(name, **options)(logits[:, others], target[:, others]))

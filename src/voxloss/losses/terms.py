@@ -96,7 +96,7 @@ class Pixelwise:
         else:
             counts = statistics.channel_voxels.sum(0)
             total, voxels = total / counts.clamp_min(1), counts.new_ones(())
-            channels = (counts > 0).sum().clamp_min(1)
+            channels = (counts > 0).to(counts.dtype).sum().clamp_min(1)
         if self.channel_mean and negative is not None:
             scale = scale / channels
         parts = (alpha * total).sum(0) if self.by_class else (alpha * total).sum()
