@@ -137,7 +137,8 @@ def test_compiled_losses_follow_what_is_set(name):
     # What is tested is when torch compiles again, which every backend does alike.
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     own = [parameter for parameter, argument in loss.arguments.items() if not argument.shared]
-    with torch._dynamo.config.patch(recompile_limit=64):
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    with torch._dynamo.config.patch(**{limit: 64}):
         compiled(logits, labels)
         for parameter in [*own, "smooth", "class_reduction"]:
             setattr(loss, parameter, other(loss, parameter))

@@ -12,7 +12,7 @@ from test_twin import CASES, REGION
 from voxloss import get_loss, voxel_statistics
 from voxloss.losses.voxel_pass import operator
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 from voxloss.losses.voxel_pass import triton as triton_kernels
 
 # The interpreter computes with NumPy, which warns where a GPU is silent: the logarithm of 0, and what follows from it.

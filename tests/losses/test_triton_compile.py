@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 
 SCRIPT = """
 import itertools

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ class Compound(Loss):
         return super().__getattr__(name)
 
     def _parts(self) -> list[Loss]:
-        return cast(list[Loss], list(self.losses))
+        return list(self.losses)  # type: ignore[arg-type]
 
     @property
     def weights(self) -> tuple[float, ...]:

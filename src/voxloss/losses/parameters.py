@@ -42,7 +42,7 @@ class Check:
 
 def _learns(value: Any) -> bool:
     """Whether a value, or one of a list or tuple, is a tensor that requires a gradient."""
-    values = value if isinstance(value, list | tuple) else (value,)
+    values = value if isinstance(value, (list, tuple)) else (value,)
     return any(isinstance(one, Tensor) and one.requires_grad for one in values)
 
 
@@ -81,7 +81,7 @@ def _not_negative(value: Any) -> float:
 
 def _per_class(value: Any) -> PerClass:
     plain = value if isinstance(value, Real) or not hasattr(value, "tolist") else value.tolist()
-    if isinstance(plain, Sequence) and not isinstance(plain, str | bytes):
+    if isinstance(plain, Sequence) and not isinstance(plain, (str, bytes)):
         _require(len(plain) > 0)
         return tuple(_not_negative(number) for number in plain)
     return _not_negative(plain)

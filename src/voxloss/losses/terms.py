@@ -241,14 +241,17 @@ class Sum:
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
+        names = numbered([part.kind for part in self.parts])
+        return dict(zip(names, self._values(statistics), strict=True))
+
+    def _values(self, statistics: VoxelStatistics) -> list[Tensor]:
         if self.pool != "sample":
             statistics = statistics.pooled(world=self.pool == "world")
-        names = numbered([part.kind for part in self.parts])
-        return {name: part(statistics) for name, part in zip(names, self.parts, strict=True)}
+        return [part(statistics) for part in self.parts]
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
-        return torch.stack(list(self.terms(statistics).values())).sum(0)
+        return torch.stack(self._values(statistics)).sum(0)
 
 
 def numbered(names: Sequence[str]) -> list[str]:

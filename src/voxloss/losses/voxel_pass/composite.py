@@ -73,6 +73,6 @@ def gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | 
 def _focal(surprise: Tensor, miss: Tensor, exponent: PerClass) -> Tensor:
     if exponent == 0:
         return surprise
-    power = miss.new_tensor(exponent)[:, None] if isinstance(exponent, tuple) else exponent
+    power: float | Tensor = exponent if isinstance(exponent, float) else torch.tensor(exponent).to(miss)[:, None]
     # At p = 1 the slope of (1-p)^γ is infinite for γ < 1; below the smallest number the power is constant.
     return miss.clamp_min(torch.finfo(miss.dtype).tiny) ** power * surprise

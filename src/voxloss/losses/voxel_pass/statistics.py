@@ -116,7 +116,7 @@ class VoxelStatistics:
         if world:
             sums, counts = distributed.sum_over_ranks(sums, counts)
         channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
-        return replace(self, sums=sums, voxels=counts[:1], sample_weight=None, channel_voxels=channel_voxels)
+        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -132,7 +132,7 @@ class VoxelStatistics:
             strict=True,
         )
         return [
-            replace(self, sums=sums, voxels=voxels, sample_weight=weight, channel_voxels=channel_voxels)
+            VoxelStatistics(sums, voxels, self.settings, weight, channel_voxels)
             for sums, voxels, weight, channel_voxels in parts
         ]
 
@@ -229,18 +229,19 @@ def _each_channel(
     if settings.activation != "sigmoid":
         raise ValueError('ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together')
     batch, channels = logits.shape[:2]
-    if any(isinstance(exponent, tuple) for exponent in settings.exponents):
-        groups = [slice(c, c + 1) for c in range(channels)]  # as each of them has exponents of its own
-    else:
-        groups = [slice(0, channels)]
+    apart = any(isinstance(exponent, tuple) for exponent in settings.exponents)  # each with exponents of its own
+    groups = [slice(c, c + 1) for c in range(channels)] if apart else [slice(0, channels)]
     sums, voxels = [], []
     for group in groups:
-        exponents = tuple(e[group.start] if isinstance(e, tuple) else e for e in settings.exponents)
+        own = settings
+        if apart:
+            exponents = tuple(e[group.start] if isinstance(e, tuple) else e for e in settings.exponents)
+            own = replace(settings, exponents=exponents)
         own_weight = weight
         if weight is not None:
             own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
-        found, counted = operator.sums(parts[0], parts[1], own_weight, replace(settings, exponents=exponents))
+        found, counted = operator.sums(parts[0], parts[1], own_weight, own)
         sums.append(found.unflatten(0, (batch, -1)).squeeze(3).movedim(1, 2))
         voxels.append(counted.detach().view(batch, -1))
     return torch.cat(sums, 2), torch.cat(voxels, 1)
