@@ -242,7 +242,10 @@ def test_single_channel_without_background():
 
 
 def test_without_triton_it_is_said_once(monkeypatch):
-    """On CUDA the plain path is taken instead of the fused one."""
+    """On CUDA the plain path is taken instead of the fused one.
+
+    Private names: no tensor gets here on a machine without CUDA, and one with CUDA remembers that it has Triton.
+    """
     cuda = SimpleNamespace(is_cuda=True)
     monkeypatch.setattr(operator.importlib.util, "find_spec", lambda name: None)
     operator._has_triton.cache_clear()
