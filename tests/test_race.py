@@ -252,7 +252,7 @@ def test_a_race_on_the_command_line(phantom, tmp_path):
     words = ["race", *tiny_run(phantom, study, "--seeds", "0,1")[1:]]
     result = call(*words)
     assert result.returncode == 0, result.stderr
-    assert "rounds 1 to 2 of at most 4, 2 losses still in, 4 runs left" in result.stdout.replace("\n", " ")
+    assert "rounds 1 to 2 of at most 4, 2 losses still in, 4 runs left" in " ".join(result.stdout.split())
     assert "The race is over" in result.stdout
     again = call("run", study, "--no-report")
     assert again.returncode == 0, again.stderr

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from study_helpers import assert_only_prepared_cases, call, command, tiny_run, voxloss
+from study_helpers import assert_only_prepared_cases, call, tiny_run, voxloss
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.lock import locked
@@ -78,13 +78,13 @@ def test_the_report_and_the_record_are_there(tiny_study):
 
 def test_the_same_command_again_trains_nothing_and_changes_no_score(own_study, phantom):
     before = {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")}
-    result = command(*tiny_run(Path(phantom.name), own_study), cwd=phantom.parent)  # the folder, named in another way
+    result = call(*tiny_run(Path(phantom.name), own_study), cwd=phantom.parent)  # the folder, named in another way
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")} == before
 
 
 def test_status_shows_the_grid(tiny_study):
-    result = command("status", tiny_study)
+    result = call("status", tiny_study)
     assert result.returncode == 0
     assert result.stdout.count("done") == 4
     assert "mixed_focal" in result.stdout
@@ -106,11 +106,11 @@ def comparable(folder: Path) -> pd.DataFrame:
 
 
 def hears_ctrl_c() -> None:
-    """Shells start what runs in the background without it, and processes inherit that from the tests."""
+    """Listen to Ctrl-C, which shells switch off for what they start in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     end = time.time() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -118,13 +118,13 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
-LONGER = ["--training.epochs", "20"]
+LONGER = ["--training.epochs", "8"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(phantom, once) -> pd.DataFrame:
     def build(folder: Path) -> None:
-        result = command(*tiny_run(phantom, folder, *LONGER))
+        result = call(*tiny_run(phantom, folder, *LONGER))
         assert result.returncode == 0, result.stderr
 
     return comparable(once("uninterrupted", build))
@@ -144,7 +144,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
     wait_for(lambda: list(folder.glob("runs/*/fold-0/seed-0/checkpoint.pt")), process)
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 130
         assert "Traceback" not in errors
         assert "Run the same command to resume." in errors
@@ -216,11 +216,11 @@ def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(phantom, t
     assert len(recall) == 2
 
 
-def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
+def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, uninterrupted, tmp_path):
     """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
     folder = tmp_path / "study"
     process = subprocess.Popen(
-        voxloss(*tiny_run(phantom, folder, *LONGER, "--execution.parallel", "2")),
+        voxloss(*tiny_run(phantom, folder, *LONGER, "--folds", "0", "--execution.parallel", "2")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,7 +236,7 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
         )
         for worker in workers_at(process.pid):
             os.kill(worker, signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     states = statuses(folder)
     failed = states.pop(("mixed_focal", 0, 0))
     if failed.state == "failed":  # it may have been done before the second kill
@@ -246,7 +246,10 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
         assert errors.endswith("). Run the same command to try again.\n")
         scores = read_scores(folder / "scores.csv")
         assert set(scores[scores.status == "failed"]["loss"]) == {"mixed_focal"}
-    assert {status.state for status in states.values()} == {"done"}
+    assert states["dice", 0, 0].state == "done"
+    scores = comparable(folder).query("loss == 'dice'").reset_index(drop=True)
+    expected = uninterrupted.query("loss == 'dice' and fold == 0").reset_index(drop=True)
+    pd.testing.assert_frame_equal(scores, expected, check_exact=True)  # those of processes and those of none
 
 
 def workers_at(parent: int) -> list[int]:
