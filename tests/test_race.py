@@ -99,7 +99,7 @@ def test_losses_that_left_are_not_trained_any_more(begin):
     assert len(trainings.runs) == len(set(map(str, trainings.runs)))
     again = Trainings(trainings.grid, study)
     run_race(Study.open(study), again)
-    assert not again.runs  # over is over
+    assert not again.runs  # the race is over
 
 
 def test_rounds_go_over_the_folds_first_and_the_first_three_come_together(begin):
@@ -110,7 +110,7 @@ def test_rounds_go_over_the_folds_first_and_the_first_three_come_together(begin)
 
 
 @pytest.mark.parametrize("stop_after", [0, 5, 12])
-def test_a_race_interrupted_anywhere_ends_as_one_that_never_was(begin, stop_after):
+def test_a_race_interrupted_anywhere_has_the_looks_of_an_uninterrupted_one(begin, stop_after):
     study, trainings = begin()
     run_race(Study.open(study), trainings)
     other, broken = begin()

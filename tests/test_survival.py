@@ -1,4 +1,4 @@
-"""A study that is killed at random moments, as often as VOXLOSS_KILLS says, ends with the results of one that was not.
+"""A study killed at random moments, as often as VOXLOSS_KILLS says, has the results of an uninterrupted one.
 
 `make test-faults` kills it 20 times.
 """
@@ -99,8 +99,8 @@ def test_damaged_files_that_cannot_be_rebuilt_get_one_sentence(phantom, own_stud
     assert words in error and len(error.splitlines()) == 1
 
 
-def test_changed_images_are_not_mixed_in(phantom, own_study, tmp_path):
-    """A damaged case whose image changed after the study was created."""
+def test_a_damaged_case_whose_image_has_changed_is_refused(phantom, own_study, tmp_path):
+    """Prepared anew, it would not be the case that the other runs were trained on."""
     moved = tmp_path / "data"
     shutil.copytree(phantom, moved)
     for name in ("study.yaml", "dataset.json"):
@@ -133,7 +133,7 @@ def small_disk(tmp_path) -> Iterator[tuple[Path, Callable[[str], bool]]]:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(phantom, tiny_study, small_disk):
+def test_a_full_disk_gets_one_sentence_and_the_study_resumes_when_there_is_room(phantom, tiny_study, small_disk):
     disk, resize = small_disk
     for size in ("100k", "700k", "1200k"):  # while the cases are prepared, the runs trained, the report drawn
         assert resize(size)
@@ -149,8 +149,8 @@ def test_a_full_disk_gets_one_sentence_and_room_lets_the_study_go_on(phantom, ti
     pd.testing.assert_frame_equal(outcome(disk / "study")[0], outcome(tiny_study)[0], check_exact=True)
 
 
-def test_a_study_killed_at_random_moments_ends_as_one_that_was_not(phantom, tmp_path):
-    """A moment is that at which a random file of the finished study appears, and up to a quarter of a second later."""
+def test_a_study_killed_at_random_moments_has_the_results_of_an_uninterrupted_one(phantom, tmp_path):
+    """It is killed up to a quarter of a second after a random file of the finished study has appeared."""
     whole = tmp_path / "whole"
     assert call(*tiny_run(phantom, whole, *LONGER)).returncode == 0
     scores, weights = outcome(whole)

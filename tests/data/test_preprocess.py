@@ -384,7 +384,7 @@ def test_a_case_that_cannot_be_read_leaves_nothing(tmp_path, dataset):
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
 
-def test_a_full_disk_is_told_and_a_faster_neighbour_is_no_fault(tmp_path, dataset, monkeypatch):
+def test_a_full_disk_is_reported_and_a_faster_process_is_no_error(tmp_path, dataset, monkeypatch):
     case, cache = dataset.cases[0], tmp_path / "cache"
 
     def full(*_, **__):
@@ -397,12 +397,12 @@ def test_a_full_disk_is_told_and_a_faster_neighbour_is_no_fault(tmp_path, datase
     assert not list(cache.iterdir())
 
     @contextmanager
-    def neighbour_was_faster(folder):
+    def another_process_was_faster(folder):
         with atomic_folder(folder) as partial:
             yield partial
         raise OSError(39, "Directory not empty")
 
-    monkeypatch.setattr(preprocess, "atomic_folder", neighbour_was_faster)
+    monkeypatch.setattr(preprocess, "atomic_folder", another_process_was_faster)
     assert prepare_case(case, dataset, SETTINGS, cache).shape == (6, 10, 10)
 
 

@@ -162,7 +162,8 @@ def test_functional_form_compiles_whole(name):
     torch.compiler.reset()
     logits, labels, _ = problem((2, 3, 3, 4), "labels")
     function = getattr(functional, f"{name}_loss")
-    compiled = torch.compile(lambda x: function(x, labels, smooth=0.5), fullgraph=True, backend="aot_eager")
+    # Whether the graph is whole is up to the front end; what backends make of it is tested above.
+    compiled = torch.compile(lambda x: function(x, labels, smooth=0.5), fullgraph=True, backend="eager")
     expected = outcome(lambda x: function(x, labels, smooth=0.5), logits)
     torch.testing.assert_close(outcome(compiled, logits), expected)
 
