@@ -155,6 +155,7 @@ def test_the_composite_is_the_pass(activation, dense, kind):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", ["dice", "mixed_focal", "dice_cross_entropy"])
 def test_export(name, strict):

@@ -236,12 +236,14 @@ def test_bfloat16_trains_too(tmp_path):
     assert np.isfinite([row["train_loss"] for row in history(tmp_path)]).all()
 
 
+@pytest.mark.slow
 def test_batches_by_worker_processes_are_the_same(tmp_path):
     train(run(tmp_path / "own"), CPU)
     train(run(tmp_path / "workers", "--execution.workers", "1"), CPU)
     assert digests(tmp_path / "own") == digests(tmp_path / "workers")
 
 
+@pytest.mark.slow
 def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp_path):
     """On a CPU the draws are the same too, so the losses agree; the digest is then of the patches as read."""
     often = ["--augmentation.probability", "1"]
