@@ -41,7 +41,7 @@ notebook: install
 	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOK)
 	$(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace $(NOTEBOOK)
 
-# A study killed 20 times at random moments (`make test` does it twice).
+# A study killed 20 times at random moments (`make test` kills one once).
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
 

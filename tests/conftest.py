@@ -1,15 +1,16 @@
 """Fixtures that all tests share, built once for all processes: images, a finished study, and where real images are."""
 
+import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from study_helpers import command, tiny_run
+from study_helpers import call, tiny_run
 
 if not torch.cuda.is_available():
     # Triton's kernels are tested through its interpreter, which must be chosen before anything imports Triton.
@@ -27,6 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others = [item for item in items if not item.get_closest_marker("slow")]
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = [item for part in range(count) for item in (*slow[part::count], *others[part::count])]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from walking over everything imported, again and again, a tenth of the tests' time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -78,18 +91,24 @@ def tiny_study(once, phantom) -> Path:
     """The finished study of `tiny_run` on `phantom`: two losses, two folds, one seed."""
 
     def build(folder: Path) -> None:
-        result = command(*tiny_run(phantom, folder, report=True))
+        with pytest.MonkeyPatch.context() as patch:
+            leave_pictures_empty(patch)
+            result = call(*tiny_run(phantom, folder, report=True))
         assert result.returncode == 0, result.stderr
 
     return once("tiny_study", build)
 
 
-@pytest.fixture
-def blank_figures(monkeypatch, reported_study) -> None:
-    """Reports that a test builds get empty pictures, which save most of the time; the shared report has real ones."""
+def leave_pictures_empty(patch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure  # as above
 
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
+    patch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
+
+
+@pytest.fixture
+def blank_figures(monkeypatch) -> None:
+    """The pictures of reports that a test builds are empty, which saves most of the time; `reported_study` has some."""
+    leave_pictures_empty(monkeypatch)
 
 
 @pytest.fixture(scope="session")

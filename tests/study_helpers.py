@@ -24,7 +24,7 @@ TINY = [
 
 def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     """Run `voxloss ARGUMENTS` as a user would and return what it printed."""
-    return subprocess.run(voxloss(*arguments), capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(voxloss(*arguments), capture_output=True, text=True, timeout=600, **options)
 
 
 class InlinePool:

@@ -99,7 +99,7 @@ def test_losses_that_left_are_not_trained_any_more(begin):
     assert len(trainings.runs) == len(set(map(str, trainings.runs)))
     again = Trainings(trainings.grid, study)
     run_race(Study.open(study), again)
-    assert not again.runs  # over is over
+    assert not again.runs  # the race is over
 
 
 def test_rounds_go_over_the_folds_first_and_the_first_three_come_together(begin):
@@ -110,7 +110,7 @@ def test_rounds_go_over_the_folds_first_and_the_first_three_come_together(begin)
 
 
 @pytest.mark.parametrize("stop_after", [0, 5, 12])
-def test_a_race_interrupted_anywhere_ends_as_one_that_never_was(begin, stop_after):
+def test_a_race_interrupted_anywhere_has_the_looks_of_an_uninterrupted_one(begin, stop_after):
     study, trainings = begin()
     run_race(Study.open(study), trainings)
     other, broken = begin()
@@ -252,7 +252,7 @@ def test_a_race_on_the_command_line(phantom, tmp_path):
     words = ["race", *tiny_run(phantom, study, "--seeds", "0,1")[1:]]
     result = call(*words)
     assert result.returncode == 0, result.stderr
-    assert "rounds 1 to 2 of at most 4, 2 losses still in, 4 runs left" in result.stdout.replace("\n", " ")
+    assert "rounds 1 to 2 of at most 4, 2 losses still in, 4 runs left" in " ".join(result.stdout.split())
     assert "The race is over" in result.stdout
     again = call("run", study, "--no-report")
     assert again.returncode == 0, again.stderr

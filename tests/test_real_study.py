@@ -6,16 +6,16 @@ import nibabel
 import numpy as np
 import pytest
 
-from study_helpers import command
+from study_helpers import call
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("blank_figures"), pytest.mark.slow]
 
 
 def test_the_brats20_preset_scores_and_predicts_on_the_original_grid(real_data, tmp_path):
     study = tmp_path / "study"
-    result = command(
+    result = call(
         "run", "brats20", "--data", real_data / "brats", "--study", study, "--losses", "mixed_focal",
         "--splits.folds", "2", "--preparation.spacing_mm", "[4,4,4]", "--patches.size", "[32,32,32]",
         "--network.filters", "4", "--network.depth", "2", "--training.epochs", "2", "--training.iterations", "5",
@@ -59,7 +59,7 @@ def test_predictions_on_a_foreign_folder_overlay_their_images(real_data, tmp_pat
         for name, files in sources.items():
             shutil.copy(files[number], tmp_path / "data" / folder / f"{name}.nii.gz")
     study = tmp_path / "study"
-    result = command(
+    result = call(
         "run", "folder", "--data", tmp_path / "data", "--study", study, "--losses", "dice", "--seeds", "0",
         "--splits.folds", "3", "--preparation.spacing_mm", "null", "--patches.size", "[16,48,48]",
         "--patches.foreground_share", "1", "--patches.overlap", "0", "--network.name", "torch.nn.Conv3d",

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from study_helpers import assert_only_prepared_cases, call, command, tiny_run, voxloss
+from study_helpers import assert_only_prepared_cases, call, tiny_run, voxloss
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.lock import locked
@@ -78,19 +78,19 @@ def test_the_report_and_the_record_are_there(tiny_study):
 
 def test_the_same_command_again_trains_nothing_and_changes_no_score(own_study, phantom):
     before = {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")}
-    result = command(*tiny_run(Path(phantom.name), own_study), cwd=phantom.parent)  # the folder, named in another way
+    result = call(*tiny_run(Path(phantom.name), own_study), cwd=phantom.parent)  # the folder, named in another way
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in (own_study / "runs").rglob("*")} == before
 
 
 def test_status_shows_the_grid(tiny_study):
-    result = command("status", tiny_study)
+    result = call("status", tiny_study)
     assert result.returncode == 0
     assert result.stdout.count("done") == 4
     assert "mixed_focal" in result.stdout
 
 
-def test_predict_gives_what_the_run_gave_its_own_case(tiny_study, phantom, tmp_path):
+def test_predict_repeats_the_prediction_of_the_run(tiny_study, phantom, tmp_path):
     run = tiny_study / "runs" / "dice" / "fold-0" / "seed-0"
     own = sorted((run / "predictions").iterdir())[0]
     image = phantom / own.name.removesuffix(".nii.gz") / "imaging.nii.gz"
@@ -106,11 +106,11 @@ def comparable(folder: Path) -> pd.DataFrame:
 
 
 def hears_ctrl_c() -> None:
-    """Shells start what runs in the background without it, and processes inherit that from the tests."""
+    """Listen to Ctrl-C, which shells switch off for what they start in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     end = time.time() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -118,20 +118,20 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
-LONGER = ["--training.epochs", "20"]
+LONGER = ["--training.epochs", "8"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(phantom, once) -> pd.DataFrame:
     def build(folder: Path) -> None:
-        result = command(*tiny_run(phantom, folder, *LONGER))
+        result = call(*tiny_run(phantom, folder, *LONGER))
         assert result.returncode == 0, result.stderr
 
     return comparable(once("uninterrupted", build))
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])
-def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores(phantom, uninterrupted, tmp_path, how):
+def test_a_stopped_or_killed_study_resumes_and_ends_with_the_same_scores(phantom, uninterrupted, tmp_path, how):
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
         voxloss(*tiny_run(phantom, folder, *LONGER)),
@@ -144,7 +144,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_and_ends_with_the_same_scores
     wait_for(lambda: list(folder.glob("runs/*/fold-0/seed-0/checkpoint.pt")), process)
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 130
         assert "Traceback" not in errors
         assert "Run the same command to resume." in errors
@@ -201,7 +201,7 @@ def test_a_diverged_run_is_a_result_and_the_study_goes_on(phantom, tmp_path):
     assert "diverged" in call("status", folder).stdout
 
 
-def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(phantom, tmp_path):
+def test_a_class_that_is_never_predicted_is_recorded_as_a_result(phantom, tmp_path):
     folder = tmp_path / "study"
     result = call(*tiny_run(phantom, folder, "--losses", "cross_entropy", "--training.epochs", "12",
                                "--training.learning_rate", "0.03", "--patches.foreground_share", "0"))  # fmt: skip
@@ -216,11 +216,11 @@ def test_a_class_that_is_predicted_in_no_case_is_recorded_as_a_result(phantom, t
     assert len(recall) == 2
 
 
-def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
-    """Killed twice, alone the second time, it is given up; its sibling at work in the first pool is tried again."""
+def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, uninterrupted, tmp_path):
+    """A run killed twice, the second time alone, has failed; the run beside it in the first pool is tried again."""
     folder = tmp_path / "study"
     process = subprocess.Popen(
-        voxloss(*tiny_run(phantom, folder, *LONGER, "--execution.parallel", "2")),
+        voxloss(*tiny_run(phantom, folder, *LONGER, "--folds", "0", "--execution.parallel", "2")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,7 +236,7 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
         )
         for worker in workers_at(process.pid):
             os.kill(worker, signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     states = statuses(folder)
     failed = states.pop(("mixed_focal", 0, 0))
     if failed.state == "failed":  # it may have been done before the second kill
@@ -246,7 +246,10 @@ def test_a_run_whose_process_is_killed_is_one_failed_run(phantom, tmp_path):
         assert errors.endswith("). Run the same command to try again.\n")
         scores = read_scores(folder / "scores.csv")
         assert set(scores[scores.status == "failed"]["loss"]) == {"mixed_focal"}
-    assert {status.state for status in states.values()} == {"done"}
+    assert states["dice", 0, 0].state == "done"
+    scores = comparable(folder).query("loss == 'dice'").reset_index(drop=True)
+    expected = uninterrupted.query("loss == 'dice' and fold == 0").reset_index(drop=True)
+    pd.testing.assert_frame_equal(scores, expected, check_exact=True)  # in processes of their own as in this one
 
 
 def workers_at(parent: int) -> list[int]:
@@ -265,7 +268,7 @@ def workers_at(parent: int) -> list[int]:
 
 
 def test_another_network_by_its_import_path(phantom, tmp_path):
-    """From training to a new image's mask; a wrong path leaves nothing behind."""
+    """From training to the mask of a new image; a wrong path leaves nothing behind."""
     folder = tmp_path / "study"
     chosen = ["--losses", "dice", "--network.arguments", "{init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}"]
     wrong = call(*tiny_run(phantom, folder, *chosen, "--network.name", "monai.networks.nets.SegRezNet"))
@@ -280,7 +283,7 @@ def test_another_network_by_its_import_path(phantom, tmp_path):
     assert nibabel.load(tmp_path / "masks" / image.name).shape == nibabel.load(image).shape
 
 
-def test_a_second_process_on_the_same_study_is_turned_away(own_study, phantom):
+def test_a_second_process_on_the_same_study_is_refused(own_study, phantom):
     with locked(own_study):
         result = call(*tiny_run(phantom, own_study))
     assert result.returncode == 2
@@ -346,7 +349,7 @@ def test_a_wrong_argument_gets_one_sentence_that_names_it(arguments, named, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_wrong_is_found_before_hours_of_preparation(phantom, tmp_path):
+def test_mistakes_are_found_before_hours_of_preparation(phantom, tmp_path):
     mistakes = {
         "patches.size": ["--patches.size", "[9,16,16]"],
         "no fold 5": ["--folds", "5"],
@@ -369,7 +372,7 @@ def test_a_users_prepared_folder_survives_a_mistake(tmp_path):
     assert (tmp_path / "prepared" / "mine.nii").exists()
 
 
-def test_what_a_killed_process_left_is_taken_up(phantom, tiny_study, tmp_path):
+def test_prepared_cases_of_a_killed_process_are_used(phantom, tiny_study, tmp_path):
     """Killed after preparation and before study.yaml, in the middle of a write."""
     folder = tmp_path / "left"
     folder.mkdir()
@@ -386,7 +389,7 @@ def test_what_a_killed_process_left_is_taken_up(phantom, tiny_study, tmp_path):
     assert (folder / "prepared" / "index.json").stat().st_mtime_ns > before
 
 
-def test_predict_looks_at_all_images_before_it_writes_a_mask(tiny_study, phantom, tmp_path):
+def test_predict_checks_all_images_before_it_writes_a_mask(tiny_study, phantom, tmp_path):
     run, image = tiny_study / "runs" / "dice" / "fold-0" / "seed-0", phantom / "case_00000" / "imaging.nii.gz"
     (tmp_path / "bad.nii.gz").write_bytes(b"no image")
     for images, named in (

@@ -142,11 +142,14 @@ def test_the_parsers_import_nothing_heavy():
     """`voxloss --help` answers at once: the standard library and the commands' own files suffice."""
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from voxloss.commands.main import _parser; _parser()\n"
-        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
+        "from voxloss.commands.main import run_command\n"
+        "try: run_command(['--help'])\n"
+        "except SystemExit: pass\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(new - sys.stdlib_module_names), file=sys.stderr)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout.split() == ["voxloss"]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert result.stdout.startswith("usage: ") and result.stderr.split() == ["voxloss"]
 
 
 @pytest.mark.slow
@@ -154,7 +157,7 @@ def test_a_closed_pipe_prints_nothing():
     code = "from voxloss.commands.main import main; main(['losses'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()  # before the command prints
-    assert process.wait(60) == 1
+    assert process.wait(600) == 1
     assert process.stderr.read() == ""
 
 
@@ -166,7 +169,7 @@ def test_python_dash_m_is_the_command():
 def test_the_old_place_of_main_warns():
     code = "import voxloss.cli, voxloss.commands.main as new; assert voxloss.cli.main is new.main"
     result = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert "DeprecationWarning: voxloss.cli was renamed to voxloss.commands.main" in result.stderr
 

@@ -347,6 +347,7 @@ def test_the_real_kits_masks(real_data):
     assert tumour.volume_ml.median == pytest.approx(np.median([value for _, value in counts.values()]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_other_real_data_sets(tmp_path, real_data):
     report = check(brats20.load(real_data / "brats", modalities=("t1ce", "flair")))
     assert report.findings == ()

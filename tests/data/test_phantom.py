@@ -143,6 +143,7 @@ def test_tumour_fraction_is_the_one_drawn(cases):
         assert np.mean(label == 2) == pytest.approx(drawn, rel=0.02, abs=1 / label.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [KITS19_TUMOUR_FRACTION[0][1], 1e-3, KITS19_TUMOUR_FRACTION[-1][1]])
 def test_the_extreme_fractions_of_kits19_fit_into_the_body(fraction):
     setting = replace(COARSE, tumour_fraction=((0, fraction), (1, fraction)))
@@ -233,6 +234,7 @@ def test_noise_has_the_stated_size_and_grain():
     assert along_rows > 0.3 > 0.05 > abs(across_slices)
 
 
+@pytest.mark.slow
 def test_a_full_size_case():
     setting = replace(FULL, slices=(30, 30), slice_spacing_mm=((0, 5.0), (1, 5.0)))
     image, label, affine = make_case(0, 2, setting)

@@ -35,6 +35,7 @@ def test_together_they_are_what_each_is_alone(data, tmp_path):
     assert {what for _, _, what in seen} == {f"prepared {case.case_id}" for case in data.cases}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "expected"), [(250, 2), (99, 1), (None, 4)])
 def test_no_more_at_a_time_than_the_memory_holds(data, tmp_path, monkeypatch, limit, expected):
     """Cases of 100 bytes each; one that is larger than the limit goes alone."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from voxloss.data.prepare import case as preprocess
 from voxloss.data.prepare import resample
 from voxloss.data.prepare.case import Preparation, open_prepared, prepare_case, prepare_image, restore_label
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_folder
 
 PLAIN = Preparation(normalisation="none")
 
@@ -382,23 +384,25 @@ def test_a_case_that_cannot_be_read_leaves_nothing(tmp_path, dataset):
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
 
-def test_a_full_disk_is_told_and_a_faster_neighbour_is_no_fault(tmp_path, dataset, monkeypatch):
+def test_a_full_disk_is_reported_and_a_faster_process_is_no_error(tmp_path, dataset, monkeypatch):
     case, cache = dataset.cases[0], tmp_path / "cache"
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preprocess, "_write_entry", full)
-    with pytest.raises(OSError, match="No space left"):
-        prepare_case(case, dataset, SETTINGS, cache)
-    monkeypatch.undo()
-    write_entry = preprocess._write_entry
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="the disk is full"):
+            prepare_case(case, dataset, SETTINGS, cache)
+    assert not list(cache.iterdir())
 
-    def neighbour_was_faster(*arguments):
-        write_entry(*arguments)
+    @contextmanager
+    def another_process_was_faster(folder):
+        with atomic_folder(folder) as partial:
+            yield partial
         raise OSError(39, "Directory not empty")
 
-    monkeypatch.setattr(preprocess, "_write_entry", neighbour_was_faster)
+    monkeypatch.setattr(preprocess, "atomic_folder", another_process_was_faster)
     assert prepare_case(case, dataset, SETTINGS, cache).shape == (6, 10, 10)
 
 

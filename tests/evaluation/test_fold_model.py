@@ -48,6 +48,7 @@ def test_tukeys_points_are_rs(count, degrees):
     assert points == pytest.approx(R_TUKEY[count, degrees], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [1.0, 1.7, 3.3, 12, 45, 1000])
 @pytest.mark.parametrize("count", [2, 5, 20])
 def test_tukeys_points_are_scipys(count, degrees):

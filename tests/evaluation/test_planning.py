@@ -18,6 +18,7 @@ def scores(generator: np.random.Generator, noise: Noise, losses: int, folds: int
     return values + (lasting + runs)[fold], fold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("losses", "folds", "seeds", "cases"), [(7, 5, 1, 204), (4, 5, 3, 60), (2, 5, 1, 100)])
 def test_a_planned_study_names_the_difference_in_four_of_five(losses, folds, seeds, cases):
     noise = Noise("made up", 0.15, 0.03)

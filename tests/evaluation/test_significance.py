@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from score_helpers import dice_table, row
+from statsmodels.stats.multitest import multipletests
 
 from voxloss.evaluation import significance
 from voxloss.evaluation.scores import failed_rows, score_table
@@ -42,7 +43,7 @@ def test_interval_over_cases_is_a_bootstrap():
     assert (result["n"], result["n_cases"], result["n_undefined"], result["n_failed"]) == (500, 500, 0, 0)
 
 
-def test_a_bootstrap_of_all_resamples_by_hand(monkeypatch):
+def test_a_bootstrap_of_all_resamples_by_hand():
     # Three scores 0, 0, 0.9 have 27 resamples, with means 0 (8 of them), 0.3 (12), 0.6 (6) and 0.9 (1): the lower end
     # is a resample's mean, and the bias correction and acceleration for a skewed sample lift the upper one to 0.9.
     result = only(intervals(dice_table({"dice": [0.0, 0.0, 0.9]}), over="case"))
@@ -219,6 +220,16 @@ def test_holm_by_hand_one_family_per_class(test):
         first = min(1, 3 * smallest)
         second = max(first, min(1, 2 * middle))
         assert np.sort(family["p_holm"]) == pytest.approx([first, second, max(second, largest)])
+
+
+@BOTH_TESTS
+def test_holm_agrees_with_statsmodels(test):
+    random = np.random.default_rng(5)
+    values = {name: (random.random(10) * 0.5 + 0.08 * i).tolist() for i, name in enumerate("abcde")}
+    result = test(dice_table(values | {"f": [0.5, 0.5] + [None] * 8}))  # too few for a test
+    assert result["p"].isna().sum() == 5
+    expected = multipletests(result["p"].fillna(1), method="holm")[1]
+    assert result["p_holm"].tolist() == pytest.approx(np.where(result["p"].isna(), np.nan, expected), nan_ok=True)
 
 
 @BOTH_TESTS

@@ -154,6 +154,7 @@ def test_a_wrong_spacing_is_named(spacing):
         case_scores(label, label, ("background", "x"), spacing)
 
 
+@pytest.mark.slow
 def test_real_pairs(real_data):
     nibabel = pytest.importorskip("nibabel")
     for kind, expected in (  # by surface-distance 0.1

@@ -123,6 +123,7 @@ def test_false_differences_are_about_one_study_in_twenty(noisy):
     assert wrong <= 10 and dropped <= 10  # 4 expected at most; P(more than 10) < 1 %
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("losses", "folds", "cases"), [(7, 5, 204), (3, 5, 60), (7, 10, 204)])
 def test_the_detectable_difference_is_named_in_four_of_five_studies(losses, folds, cases):
     named = total = 0

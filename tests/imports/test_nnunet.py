@@ -8,7 +8,7 @@ import pytest
 import yaml
 from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 
-from study_helpers import command
+from study_helpers import call
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.nnunet.names import trainer_name
@@ -277,15 +277,15 @@ def test_only_an_earlier_import_is_replaced(results, tmp_path):
 
 def test_commands(results, tmp_path):
     folders, study = pair(results), tmp_path / "study"
-    result = command("import", "nnunet", *folders, "--study", study)
+    result = call("import", "nnunet", *folders, "--study", study)
     assert result.returncode == 0, result.stderr
     assert "2 losses, 2 folds, 1 seed, 4 cases" in result.stdout
-    result = command("report", study)
+    result = call("report", study)
     assert result.returncode == 0, result.stderr
     assert (study / "report" / "index.html").is_file()
     before = (study / "scores.csv").read_bytes()
     for arguments in (["run", "folder", "--data", tmp_path, "--study", study], ["status", study]):
-        result = command(*arguments)
+        result = call(*arguments)
         assert result.returncode == 2
         assert result.stderr == (
             f"voxloss: {study} holds imported scores, which can be reported (voxloss report {study}) but not run.\n"
@@ -295,7 +295,7 @@ def test_commands(results, tmp_path):
 
 
 def test_the_trainers_folder_is_printed():
-    result = command("nnunet-trainers")
+    result = call("nnunet-trainers")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.rstrip("\n").endswith("external")
     assert trainer_name("dice_cross_entropy") == "nnUNetTrainerVoxlossDiceCrossEntropy"

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from study_helpers import command
+from study_helpers import call
 from voxloss.evaluation.scores import read_scores
 from voxloss.report import build_report
 from voxloss.report.record import open_record
@@ -181,7 +181,7 @@ def test_tables_that_are_none(tmp_path):
 
 def test_command(tmp_path):
     table = write(tmp_path / "t.csv", rows())
-    result = command("import", "csv", table, "--study", tmp_path / "study")
+    result = call("import", "csv", table, "--study", tmp_path / "study")
     assert result.returncode == 0 and "2 losses, 2 folds, 1 seed, 6 cases" in result.stdout
-    result = command("import", "csv", table, "--study", tmp_path / "study", "--columns", "loss=nothing")
+    result = call("import", "csv", table, "--study", tmp_path / "study", "--columns", "loss=nothing")
     assert result.returncode == 2 and result.stderr.count("\n") == 1

@@ -57,8 +57,18 @@ def outcome(compute, logits, *others):
     return value.detach(), torch.autograd.grad(value, leaf)[0]
 
 
+def changes(name, options):
+    """Whether the loss takes the options, and some are others than it has by default."""
+    if not accepts(name, options):
+        return False
+    loss = get_loss(name)
+    return any(getattr(loss, option) != value for option, value in options.items())
+
+
 @pytest.mark.parametrize(
-    ("name", "options"), [(name, options) for name in LOSSES for options in OPTIONS if accepts(name, options)], ids=str
+    ("name", "options"),
+    [(name, options) for name in LOSSES for options in OPTIONS if not options or changes(name, options)],
+    ids=str,
 )
 def test_every_option_agrees_with_the_twin(name, options):
     for turn, kind in enumerate(KINDS):
@@ -142,7 +152,7 @@ def test_invariances(name, activation, pool):
 @pytest.mark.parametrize("name", LOSSES)
 def test_compiles_whole(name):
     """Without a break of the graph, forward and backward; a label out of range is found in it, too."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     logits, labels, _ = problem((2, 3, 3, 4), "labels")
     loss = get_loss(name)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -157,19 +167,20 @@ def test_compiles_whole(name):
 @pytest.mark.skipif(torch.__version__ < TorchVersion("2.10"), reason="a loss is built in the graph from torch 2.10 on")
 @pytest.mark.parametrize("name", LOSSES)
 def test_functional_form_compiles_whole(name):
-    torch._dynamo.reset()
+    torch.compiler.reset()
     logits, labels, _ = problem((2, 3, 3, 4), "labels")
     function = getattr(functional, f"{name}_loss")
-    compiled = torch.compile(lambda x: function(x, labels, smooth=0.5), fullgraph=True, backend="aot_eager")
+    # Whether the graph is whole is up to the front end; what backends make of it is tested above.
+    compiled = torch.compile(lambda x: function(x, labels, smooth=0.5), fullgraph=True, backend="eager")
     expected = outcome(lambda x: function(x, labels, smooth=0.5), logits)
     torch.testing.assert_close(outcome(compiled, logits), expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_compiles_whole_training_steps(dynamic):
-    """With a network in front, under autocast, by torch's default compiler, for shapes that change."""
-    torch._dynamo.reset()
+@pytest.mark.parametrize(("dynamic", "sizes"), [(False, [4]), (True, [4, 6])], ids=["one shape", "several shapes"])
+def test_compiles_whole_training_steps(dynamic, sizes):
+    """With a network in front, under autocast, by torch's default compiler, for one shape or for shapes that change."""
+    torch.compiler.reset()
     torch.manual_seed(0)
     network = torch.nn.Conv2d(1, 3, 3, padding=1).to(memory_format=torch.channels_last)
     loss = get_loss("mixed_focal", ignore_index=9)
@@ -179,7 +190,7 @@ def test_compiles_whole_training_steps(dynamic):
             return loss(network(images), labels)
 
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
-    for rows in (4, 6):
+    for rows in sizes:
         images = torch.randn(2, 1, rows, 8).to(memory_format=torch.channels_last)
         labels = torch.randint(0, 3, (2, 1, rows, 8), dtype=torch.uint8)
         results = []

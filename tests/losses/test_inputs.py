@@ -241,8 +241,11 @@ def test_single_channel_without_background():
         get_loss("dice", activation="sigmoid", include_background=False)(torch.zeros(1, 1, 4), torch.zeros(1, 4))
 
 
-def test_without_triton_it_is_said_once(monkeypatch):
-    """On CUDA the plain path is taken instead of the fused one."""
+def test_without_triton_there_is_one_warning(monkeypatch):
+    """On CUDA the plain path is taken instead of the fused one.
+
+    Private names: no tensor gets here on a machine without CUDA, and one with CUDA remembers that it has Triton.
+    """
     cuda = SimpleNamespace(is_cuda=True)
     monkeypatch.setattr(operator.importlib.util, "find_spec", lambda name: None)
     operator._has_triton.cache_clear()

@@ -131,7 +131,7 @@ def test_copies_are_independent_and_keep_what_was_set(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_losses_follow_what_is_set(name):
-    torch._dynamo.reset()
+    torch.compiler.reset()
     logits, labels = problem()
     loss = voxloss.get_loss(name)
     # What is tested is when torch compiles again, which every backend does alike.
@@ -147,7 +147,7 @@ def test_compiled_losses_follow_what_is_set(name):
 
 @pytest.mark.slow
 def test_compiled_compound_follows_what_is_set():
-    torch._dynamo.reset()
+    torch.compiler.reset()
     logits, labels = problem()
     compound = voxloss.Compound(["dice", "focal"], [1, 2])
     compiled = torch.compile(compound, fullgraph=True, backend="aot_eager")

@@ -158,6 +158,7 @@ def test_the_composite_is_the_pass(activation, dense, kind, others):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", ["dice", "mixed_focal", "dice_cross_entropy"])
 def test_export(name, strict):
@@ -213,5 +214,5 @@ for turn in range(2):
     assert again == first and leaf.grad.abs().sum() > 0
 print("fine")
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert result.stdout == "fine\n", result.stderr

@@ -24,6 +24,7 @@ INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch
 @pytest.fixture(autouse=True)
 def fused(monkeypatch):
     """The fused path, also for tensors of the CPU, in tiles so small that every program has several of them."""
+    # A private name, for no public way leads from a tensor of the CPU to a kernel for a GPU.
     monkeypatch.setattr(operator, "_implementation", lambda logits: triton_kernels)
     if DEVICE == "cpu":
         monkeypatch.setattr(triton_kernels, "TILE", 8)

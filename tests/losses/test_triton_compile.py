@@ -33,6 +33,7 @@ def build(kernel, classes, floats, labels, activation, dense, exponents):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert len(triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]) > 1000
 
+# The kernels are private: what is public launches them on a GPU, which this machine need not have.
 for kernel in (triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
     for variant in [
         (3, "fp32", "i64", "softmax", False, 1), (105, "bf16", "u8", "softmax", False, 2),

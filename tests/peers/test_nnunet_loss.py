@@ -41,7 +41,7 @@ def built(trainer, labels, folder, *, batch_dice=True, deep=True, is_ddp=False):
     made.is_ddp, made.enable_deep_supervision, made.device, made.local_rank = is_ddp, deep, torch.device("cpu"), 0
     made.preprocessed_dataset_folder_base, made.output_folder = str(folder / "plans"), str(folder / "output")
     made.print_to_log_file = lambda *_, **__: None
-    return made._build_loss()
+    return made._build_loss()  # nnU-Net's name of the method that its trainers override
 
 
 def problem(labels, *, deep=True, seed=0, batch=2):

@@ -245,13 +245,15 @@ def test_the_headline_is_the_verdict(tmp_path):
     better = scores.loc[dice, "loss"] == "focal"
     scores.loc[dice, "value"] = 0.5 + order + 0.2 * better
     scores.to_csv(study / "scores.csv", index=False)
-    assert headline(study).headline == ("Focal loss is the best by mean DSC of tumour, 0.706 (95 % confidence).")
-    assert headline(study).details[0] == "Dice loss is clearly worse than Focal loss."
+    summary = headline(study)
+    assert summary.headline == "Focal loss is the best by mean DSC of tumour, 0.706 (95 % confidence)."
+    assert summary.details[0] == "Dice loss is clearly worse than Focal loss."
     folds = scores.loc[dice, "fold"] % 2
     scores.loc[dice, "value"] = 0.5 + order + 0.2 * better * folds - 0.1 * better
     scores.to_csv(study / "scores.csv", index=False)
-    assert headline(study).headline.startswith("Either loss may be the best by mean DSC of tumour; taking ")
-    assert headline(study).details == ("This study has too few folds and cases to detect any difference.",)
+    summary = headline(study)
+    assert summary.headline.startswith("Either loss may be the best by mean DSC of tumour; taking ")
+    assert summary.details == ("This study has too few folds and cases to detect any difference.",)
     scores.loc[dice, "value"] = 0.5
     scores.to_csv(study / "scores.csv", index=False)
     assert headline(study).headline == "Both losses are equivalent (within 0.01) in mean DSC of tumour, about 0.500."

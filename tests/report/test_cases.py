@@ -70,7 +70,7 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
     assert np.abs(grey - expected).max() <= 1 and not content["cut"]
 
 
-def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
+def test_a_case_without_its_image_is_reported(opened, tmp_path):
     record, comparison = opened
     next(case for case in record.study.dataset.cases if case.case_id == "case_001").images[0].unlink()
     files, missing = write_viewer_cases(record, comparison, ["case_001", "case_002"], tmp_path)
@@ -78,7 +78,7 @@ def test_a_case_whose_image_is_gone_is_said(opened, tmp_path):
     assert len(missing) == 1 and missing[0].startswith("Case case_001 is not in the viewer")
 
 
-def test_a_prediction_that_is_gone_is_left_out(opened, tmp_path):
+def test_a_deleted_prediction_is_left_out(opened, tmp_path):
     record, comparison = opened
     folder = record.prediction("dice", "case_001", 0).parent.parent
     (folder / "predictions" / "case_001.nii.gz").unlink()

@@ -119,6 +119,7 @@ PLANAR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", PLANAR.values(), ids=PLANAR)
 def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
     check_network(*network_and_size(*chosen, *SLICES), 1, 3)

@@ -12,8 +12,9 @@ import voxloss
 from voxloss.config.files import load_config
 from voxloss.training.batches import TrainingJob, augmentation_seeds
 from voxloss.training.checkpoint import load_state
+from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.training.train import DivergedError, InterruptedRunError, _Schedule, train
+from voxloss.training.train import DivergedError, InterruptedRunError, train
 from voxloss.utilities.errors import InputError
 
 CPU = torch.device("cpu")
@@ -129,7 +130,7 @@ def test_the_polynomial_schedule_is_the_same_for_every_loss(tmp_path):
 def test_the_plateau_schedule_lowers_every_20_epochs_without_improvement_whatever_the_sign(constant):
     config = load_config(None, ["--training.schedule", "plateau", "--training.learning_rate", "3e-4"])
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=config.training.learning_rate)
-    schedule = _Schedule(config, optimizer)
+    schedule = Schedule(config, optimizer)
     rates = []
     for epoch in range(70):
         rates.append(schedule.start(epoch))
@@ -235,12 +236,14 @@ def test_bfloat16_trains_too(tmp_path):
     assert np.isfinite([row["train_loss"] for row in history(tmp_path)]).all()
 
 
+@pytest.mark.slow
 def test_batches_by_worker_processes_are_the_same(tmp_path):
     train(run(tmp_path / "own"), CPU)
     train(run(tmp_path / "workers", "--execution.workers", "1"), CPU)
     assert digests(tmp_path / "own") == digests(tmp_path / "workers")
 
 
+@pytest.mark.slow
 def test_patches_augmented_on_the_device_train_as_those_augmented_on_the_cpu(tmp_path):
     """On a CPU the draws are the same too, so the losses agree; the digest is then of the patches as read."""
     often = ["--augmentation.probability", "1"]

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.utilities.arrays import Float64s
@@ -213,7 +212,8 @@ def _pairwise(
 def _holm(p_values: Sequence[float]) -> Float64s:
     """Adjust p-values by Holm's step-down method; NaN counts in the family as the least significant and stays NaN."""
     p = np.asarray(p_values, dtype=float)
-    if len(p) == 0:
-        return p
-    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
-    return np.where(np.isnan(p), np.nan, adjusted)
+    order = np.argsort(p)  # NaN last
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

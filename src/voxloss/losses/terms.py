@@ -256,7 +256,7 @@ class Sum:
 
 def numbered(names: Sequence[str]) -> list[str]:
     """Return the names; those that occur more than once get their place, counted from 1."""
-    return [f"{name} {k}" if names.count(name) > 1 else name for k, name in enumerate(names, start=1)]
+    return [f"{name} {k + 1}" if sum(name == other for other in names) > 1 else name for k, name in enumerate(names)]
 
 
 def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 import voxloss
-from voxloss.config.settled import SettledConfig
 from voxloss.losses import Loss
 from voxloss.training.batches import (
     TrainingJob,
@@ -26,6 +25,7 @@ from voxloss.training.events import Events
 from voxloss.training.history import COLUMNS, write_history
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
+from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 
 _WEIGHTS = 4  # a stream of random numbers; the batches have others
@@ -63,7 +63,7 @@ def train(
     setting, channels = job.config.training, job.training_cases[0].image.shape[0]
     trainee = _Trainee.make(job, channels, device)
     network, optimizer = trainee.network, trainee.optimizer
-    schedule = _Schedule(job.config, optimizer)
+    schedule = Schedule(job.config, optimizer)
     progress = _State.resume(job.folder, network, optimizer, schedule, device)
     batches = training_batches(job, progress.epoch, device)
     validation = validation_batches(job)
@@ -122,35 +122,6 @@ class _Trainee:
             return outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
 
 
-class _Schedule:
-    """The learning rate of each epoch, polynomial or lowered on a plateau of the training loss."""
-
-    def __init__(self, config: SettledConfig, optimizer: torch.optim.Optimizer) -> None:
-        self.setting, self.optimizer = config.training, optimizer
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer,
-            factor=0.1,
-            # Keras's patience 20 and cooldown 1: it lowers at the 20th epoch without improvement and every 20 after.
-            # torch waits for one more than its patience, and its cooldown would add another epoch.
-            patience=19,
-            cooldown=0,
-            threshold=1e-4,
-            threshold_mode="abs",  # torch's relative one never sees a plateau of a negative loss
-            min_lr=config.training.minimum_learning_rate,
-        )
-
-    def start(self, epoch: int) -> float:
-        if self.setting.schedule == "polynomial":
-            rate = self.setting.learning_rate * (1 - epoch / self.setting.epochs) ** 0.9
-            for group in self.optimizer.param_groups:
-                group["lr"] = max(rate, self.setting.minimum_learning_rate)
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def finish(self, train_loss: float) -> None:
-        if self.setting.schedule == "plateau":
-            self.plateau.step(train_loss)
-
-
 @dataclass
 class _State:
     """The state of a run: finished epochs, its history, and the best value for the selection of weights."""
@@ -165,7 +136,7 @@ class _State:
         folder: Path,
         network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: _Schedule,
+        schedule: Schedule,
         device: torch.device,
     ) -> "_State":
         if not (folder / "checkpoint.pt").exists():
@@ -181,7 +152,7 @@ class _State:
         folder: Path,
         network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: _Schedule,
+        schedule: Schedule,
         channels: int,
     ) -> None:
         # The checkpoint holds the history too, so that the two cannot disagree; history.csv is for people.

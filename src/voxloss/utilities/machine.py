@@ -57,7 +57,7 @@ def environment() -> dict[str, Any]:
     """Return versions and machine, for the record of a study."""
     import torch  # as above
 
-    packages = ("voxloss", "torch", "monai", "batchgeneratorsv2", "nibabel", "numpy", "scipy", "statsmodels")
+    packages = ("voxloss", "torch", "monai", "batchgeneratorsv2", "nibabel", "numpy", "scipy")
     details: dict[str, Any] = {"python": platform.python_version()}
     details |= {name: metadata.version(name) for name in packages}
     details |= {
