@@ -177,11 +177,12 @@ def _agreed(losses: Sequence[Loss]) -> dict[str, Any]:
     agreed: dict[str, Any] = {}
     for loss in losses:
         for name, value in loss.reading.items():
-            if agreed.setdefault(name, value) != value:
+            if name in agreed and agreed[name] != value:
                 raise ValueError(
                     f"the losses of a Compound must agree on {name}, which is that of their shared pass over the "
                     f"voxels; received {agreed[name]!r} and {value!r}"
                 )
+            agreed[name] = value
     return agreed
 
 
