@@ -12,7 +12,6 @@ from voxloss.geometry.components import (
     class_boxes,
     component_at,
     count_components,
-    count_touched,
     dilated,
     enclosing_box,
     find_components,
@@ -101,16 +100,6 @@ def test_dilation_by_component_is_that_of_the_whole_mask(mask, steps):
     grid, count = label_components(expected)
     assert merged.count == count
     assert (merged.numbers + 1).tolist() == grid[mask].tolist()
-
-
-@pytest.mark.parametrize("mask", list(masks()))
-def test_touched_components_share_a_voxel(mask):
-    other = np.random.default_rng(5).random(mask.shape) < 0.15
-    expected = flood(mask, "corners")
-    touched = [component for component in expected if any(other[voxel] for voxel in component)]
-    assert count_touched(mask, other) == (len(expected), len(touched))
-    assert count_touched(mask, np.zeros_like(mask)) == (len(expected), 0)
-    assert count_touched(mask, mask) == (len(expected), len(expected))
 
 
 def test_an_array_without_voxels_has_no_component():

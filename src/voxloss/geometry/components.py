@@ -113,17 +113,6 @@ def count_components(mask: Mask) -> int:
     return 0 if box is None else label_components(mask[box])[1]
 
 
-def count_touched(mask: Mask, other: Mask) -> tuple[int, int]:
-    """Count the components of a mask, and those that share at least one voxel with another mask.
-
-    Components are connected by face, edge or corner.
-    """
-    components, count = label_components(mask)
-    touched = np.zeros(count + 1, dtype=bool)
-    touched[components[other]] = True
-    return count, int(touched[1:].sum())
-
-
 def largest_component(mask: Mask, neighbours: Neighbours = "corners") -> tuple[Mask, int]:
     """Return the largest component as a mask (the first of equal ones) and its number of voxels; 0 if it is empty."""
     components, count = label_components(mask, neighbours)
