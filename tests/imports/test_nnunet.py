@@ -8,8 +8,8 @@ import pytest
 import yaml
 from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 
-from study_helpers import command
-from voxloss.evaluation.metrics import METRICS, SIZE_METRICS
+from study_helpers import call, command
+from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.nnunet.names import trainer_name
 from voxloss.report import build_report
@@ -46,8 +46,8 @@ def test_scores_masks_and_names(results, tmp_path, monkeypatch):
     assert str(made) == "3 losses, 2 folds, 1 seed, 4 cases"
     scores = read_scores(tmp_path / "study" / "scores.csv")
     assert set(scores["loss"]) == {"mixed_focal", "nnUNetTrainer", "focal-gamma=3"}
-    assert set(scores["metric"]) == set(METRICS) - set(SIZE_METRICS)
-    assert len(scores) == 3 * 4 * 2 * (len(METRICS) - len(SIZE_METRICS))
+    assert set(scores["metric"]) == set(METRICS)
+    assert len(scores) == 3 * 4 * 2 * len(METRICS)
     for folder, loss in zip(folders, ("mixed_focal", "nnUNetTrainer", "focal-gamma=3"), strict=True):
         for fold, held in CASES.items():
             summary = json.loads((folder / f"fold_{fold}" / "validation" / "summary.json").read_text())
@@ -71,6 +71,24 @@ def test_scores_masks_and_names(results, tmp_path, monkeypatch):
     assert "Focal loss (γ = 3)" in page and "nnUNetTrainer" in page
     assert 'class="bad"' not in page  # slices and viewer have their images
     assert len(list((tmp_path / "study/report/viewer/cases").glob("*.js"))) == 4
+
+
+def test_rules_of_lesions_are_those_asked_for(results, tmp_path):
+    folders = pair(results)
+    for words, match in (((), "touch"), (("--lesions", "{match: one_to_one, threshold: 0.9}"), "one_to_one")):
+        assert call("import", "nnunet", *folders, "--study", tmp_path / "study", *words).returncode == 0
+        rules = open_record(tmp_path / "study").study.lesion_rules
+        assert rules is not None and rules.match == match
+        # Every reference has one lesion of each class, of the same volume.
+        scores = read_scores(tmp_path / "study" / "scores.csv")
+        volumes = scores[scores["metric"] == "reference_volume"].groupby("class")["value"].first()
+        assert rules.size_limits_ml == {name: pytest.approx((ml, ml)) for name, ml in volumes.items()}
+        found = scores[scores["metric"] == "lesion_recall_small"]["value"]
+        assert (found == (1 if match == "touch" else 0)).all()
+    refused = call("import", "nnunet", folders[0], "--study", tmp_path / "x", "--lesions", "{match: any}")
+    assert refused.returncode == 2
+    assert "--lesions: evaluation.lesions.match takes touch or one_to_one; received any." in refused.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_regions_and_ignored_voxels(tmp_path):
