@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from score_helpers import row
 
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.lesions import limits_of_classes, match_lesions
 from voxloss.evaluation.metrics import LESION_METRICS, METRICS, SIZE_METRICS, case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, score_table, worst_filled
+from voxloss.evaluation.verdict import verdict
 from voxloss.utilities.errors import InputError
 
 ONE_TO_ONE = LesionRules(match="one_to_one", threshold=0.5)
@@ -332,6 +334,26 @@ def test_recall_by_size():
 def test_rules_that_make_no_sense_are_refused(values, message):
     with pytest.raises(InputError, match=f"evaluation.lesions.{message}"):
         LesionRules(**values)
+
+
+def test_masks_are_of_one_shape_and_of_any_type():
+    reference, prediction = np.array([[2, 0, 1]], dtype=np.uint8), np.array([[1, 0, 0]], dtype=np.int64)
+    found = match_lesions(reference, prediction, 1.0)
+    assert (found.detected.tolist(), found.false_predictions) == ([True, False], 0)
+    with pytest.raises(InputError, match=r"must have one shape, got \(1, 3\) and \(1, 2\)"):
+        match_lesions(reference, prediction[:, :2], 1.0)
+
+
+def test_fewer_false_positives_are_better_in_the_verdict():
+    random = np.random.default_rng(0)
+    rows = [
+        row(loss, f"case-{case}", "false_positive_lesions", float(random.poisson(mean)), fold=case % 5)
+        for loss, mean in (("many", 6), ("few", 1))
+        for case in range(40)
+    ]
+    judged = verdict(score_table(rows), "tumour", "false_positive_lesions")
+    assert judged is not None and judged.losses == ("few", "many") and judged.may_be_best == ("few",)
+    assert not judged.higher_is_better
 
 
 def lesions_of(voxels, diagonal):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from voxloss.evaluation.lesion_rules import Connectivity, LesionRules, SizeLimits
 from voxloss.geometry.components import Components, Neighbours, dilated, find_components, merge_close
 from voxloss.utilities.arrays import Float64s, Mask
+from voxloss.utilities.errors import InputError
 
 NEIGHBOURS: Mapping[Connectivity, Neighbours] = {6: "faces", 18: "edges", 26: "corners"}
 
@@ -62,15 +63,21 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     (rachitsaluja/BraTS-2023-Metrics, metrics.py).
 
     Args:
-        reference: Mask of bool, of two or three dimensions.
-        prediction: Mask of bool of the same shape.
+        reference: Mask, of two or three dimensions; what is not 0 belongs to lesions.
+        prediction: Mask of the same shape.
         voxel_ml: The volume of a voxel, ml.
         rules: The rules; None: their defaults.
 
     Returns:
         The lesions that are counted, and what matches. Without a lesion in one mask or both, its numbers are 0.
+
+    Raises:
+        InputError: The shapes differ.
     """
+    if reference.shape != prediction.shape:
+        raise InputError(f"reference and prediction must have one shape, got {reference.shape} and {prediction.shape}")
     rules = rules or LesionRules()
+    reference, prediction = reference.astype(bool, copy=False), prediction.astype(bool, copy=False)
     ours = find_lesions(reference, rules)
     theirs = find_components(prediction, NEIGHBOURS[rules.connectivity])
     sizes, predicted_sizes = ours.sizes(), theirs.sizes()
