@@ -1,4 +1,7 @@
-"""Time and memory of all metrics of a case of 512 × 512 × 200 voxels: two kidneys and a tumour, three predictions.
+"""Time and memory of all metrics of a case, and of the matching of many lesions alone.
+
+The case has 512 × 512 × 200 voxels, two kidneys and a tumour, and three predictions; that of many lesions has
+512 × 512 × 400 voxels and 200 lesions of 1 to 9 voxels in radius.
 
 python benchmarks/metrics.py
 """
@@ -8,6 +11,8 @@ import time
 
 import numpy as np
 
+from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.lesions import match_lesions
 from voxloss.evaluation.metrics import case_scores
 
 SHAPE, SPACING = (200, 512, 512), (3.0, 0.78, 0.78)
@@ -28,6 +33,16 @@ def case(shift_mm: float) -> np.ndarray:
     return label
 
 
+def many_lesions() -> np.ndarray:
+    generator = np.random.default_rng(0)
+    mask = np.zeros((400, 512, 512), dtype=bool)
+    for _ in range(200):
+        centre, radius = generator.integers(12, [388, 500, 500]), int(generator.integers(1, 10))
+        ball = sum(axis**2 for axis in np.ogrid[(slice(-radius, radius + 1),) * 3]) <= radius**2
+        mask[tuple(slice(place - radius, place + radius + 1) for place in centre)] |= ball
+    return mask
+
+
 def main() -> None:
     reference = case(0.0)
     generator = np.random.default_rng(0)
@@ -41,6 +56,16 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         values = {score.metric: round(score.value, 3) for score in scores if score.class_name == "tumour"}
         print(f"{name}: {seconds:.1f} s, peak so far {peak:.2f} GB; tumour {values}")
+    lesions = many_lesions()
+    moved = np.roll(lesions, (2, 1), (0, 1))
+    for rules in (LesionRules(), LesionRules(match="one_to_one", threshold=0.1), LesionRules(dilation=3)):
+        start = time.perf_counter()
+        found = match_lesions(lesions, moved, 1e-3, rules)
+        seconds = time.perf_counter() - start
+        print(f"{len(found.volumes_ml)} lesions, {rules.match}, dilation {rules.dilation}: {seconds:.1f} s")
+    start = time.perf_counter()
+    case_scores(lesions.view(np.uint8), moved.view(np.uint8), ("background", "lesion"), (1.0, 1.0, 1.0))
+    print(f"all metrics of the many lesions: {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

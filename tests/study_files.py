@@ -11,6 +11,7 @@ from voxloss.config.losses import LossChoice
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
 from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
@@ -19,6 +20,8 @@ from voxloss.training.history import write_history
 LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
 SHAPE = (10, 40, 36)
 SPACING = (3.2, 1.6, 1.6)
+SIZE_LIMITS_ML = (0.5, 2.5)
+RULES = LesionRules(size_limits_ml=SIZE_LIMITS_ML)
 
 # KiTS19's: slices towards the feet, rows towards the back, columns towards the patient's left.
 AFFINE = np.array([[0, 0, -1.6, 0], [0, -1.6, 0, 0], [-3.2, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
@@ -87,6 +90,7 @@ class StudyFiles:
                 "primary_metric": "dice", "interval": self.interval, "demonstration": self.demonstration,
                 "design": self.design,
             },
+            "evaluation": {"lesions": {"size_limits_ml": list(SIZE_LIMITS_ML)}},
         }  # fmt: skip
         environment = {
             "python": "3.11.5",
@@ -130,7 +134,7 @@ class StudyFiles:
             for case_id in held_out:
                 prediction = _prediction(references[case_id], error, random)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
-                scores = case_scores(references[case_id], prediction, self.classes, SPACING)
+                scores = case_scores(references[case_id], prediction, self.classes, SPACING, lesions=RULES)
                 rows += score_rows(scores, **origin, case=case_id)
         write_scores(folder / "scores.csv", rows)
         return folder / "scores.csv"

@@ -42,14 +42,22 @@ def test_the_papers_values_are_named_the_papers():
 
 def test_a_users_values_are_told_apart(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("name: mine\ntraining:\n  epochs: 7  # as last year\n  iterations: 9\n")
-    overrides = ["--patches.batch_size", "3", "--comparison.losses=[{name: focal, gamma: 3}]"]
+    file.write_text(
+        "name: mine\ntraining:\n  epochs: 7  # as last year\n  iterations: 9\n"
+        "evaluation:\n  lesions:  # of our protocol\n    threshold: 0.1\n    connectivity: 6  # thin vessels\n"
+    )
+    overrides = ["--patches.batch_size", "3", "--evaluation.lesions.dilation", "3"]
+    overrides.append("--comparison.losses=[{name: focal, gamma: 3}]")
     printed = annotated_yaml(load_config(file, overrides), file, overrides)
     for text, origin in (
         ("epochs: 7", "as last year"),
         ("iterations: 9", "mine.yaml"),
         ("batch_size: 3", "given"),
         ("learning_rate: 0.0003", "ours: the default"),
+        ("  dilation: 3", "given"),
+        ("  match: touch", "ours: the default"),
+        ("  threshold: 0.1", "of our protocol"),
+        ("  connectivity: 6", "thin vessels"),
     ):
         assert re.search(rf"^  {re.escape(text)} +# {re.escape(origin)}$", printed, re.MULTILINE), text
     assert "    # focal(alpha=0.25, gamma=3, beta=None)\n" in printed

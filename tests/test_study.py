@@ -71,6 +71,7 @@ def test_the_report_and_the_record_are_there(tiny_study):
     record = yaml.safe_load((tiny_study / "study.yaml").read_text())
     assert record["config"]["comparison"]["primary_class"] == "tumour"
     assert record["config"]["comparison"]["demonstration"] is True  # known to be a phantom
+    assert set(record["config"]["evaluation"]["lesions"]["size_limits_ml"]) == {"kidney", "tumour"}
     assert record["environment"]["torch"]
     assert record["config"]["patches"]["size"] == [8, 16, 16]
     assert Path(record["config"]["data"]["root"]).is_absolute()

@@ -50,6 +50,8 @@ def test_a_study_of_the_first_format_is_resumed(first_format):
     assert result.returncode == 0, result.stderr
     assert StudyFolder(first_format).read_description().format == FORMAT
     scores, expected = (pd.read_csv(p) for p in (first_format / "scores.csv", FIXTURE / "expected-scores.csv"))
+    # Metrics that the version had not yet are only in the runs that this one finished.
+    scores = scores[scores["metric"].isin(expected["metric"])].reset_index(drop=True)
     keys = ["loss", "fold", "seed", "case", "class", "metric"]
     assert scores[keys].equals(expected[keys])
     # What was finished is untouched, and the rest ends as it did with the version that began it. That comparison allows

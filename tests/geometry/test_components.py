@@ -4,22 +4,26 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from voxloss.geometry import components as module
 from voxloss.geometry.components import (
     bounding_box,
     class_boxes,
     component_at,
     count_components,
-    count_touched,
+    dilated,
     enclosing_box,
+    find_components,
     label_components,
     largest_component,
+    merge_close,
 )
 
 
 def flood(mask, neighbours):
     """The components as sets of voxels, in the order of their first voxels."""
-    limit = 1 if neighbours == "faces" else mask.ndim
+    limit = {"faces": 1, "edges": 2, "corners": mask.ndim}[neighbours]
     steps = [s for s in itertools.product((-1, 0, 1), repeat=mask.ndim) if 0 < np.abs(s).sum() <= limit]
     left = dict.fromkeys(tuple(map(int, voxel)) for voxel in np.argwhere(mask))
     components = []
@@ -46,7 +50,7 @@ def masks():
     yield corners
 
 
-@pytest.mark.parametrize("neighbours", ["faces", "corners"])
+@pytest.mark.parametrize("neighbours", ["faces", "edges", "corners"])
 @pytest.mark.parametrize("mask", list(masks()))
 def test_components_are_those_of_a_flood_fill(mask, neighbours):
     expected = flood(mask, neighbours)
@@ -66,20 +70,42 @@ def test_components_are_those_of_a_flood_fill(mask, neighbours):
         assert count_components(mask) == count
 
 
+@pytest.mark.parametrize("share", [1, 10**9])  # found on the grid, and from voxel to voxel
+@pytest.mark.parametrize("neighbours", ["faces", "edges", "corners"])
 @pytest.mark.parametrize("mask", list(masks()))
-def test_touched_components_share_a_voxel(mask):
-    other = np.random.default_rng(5).random(mask.shape) < 0.15
-    expected = flood(mask, "corners")
-    touched = [component for component in expected if any(other[voxel] for voxel in component)]
-    assert count_touched(mask, other) == (len(expected), len(touched))
-    assert count_touched(mask, np.zeros_like(mask)) == (len(expected), 0)
-    assert count_touched(mask, mask) == (len(expected), len(expected))
+def test_components_by_their_voxels_are_the_same(mask, neighbours, share, monkeypatch):
+    monkeypatch.setattr(module, "SPARSE", share)
+    grid, count = label_components(mask, neighbours)
+    for ordered in (mask, np.asfortranarray(mask)):
+        found = find_components(ordered, neighbours)
+        assert found.count == count
+        assert found.voxels.tolist() == np.flatnonzero(mask).tolist()
+        assert (found.numbers + 1).tolist() == grid[mask].tolist()
+        assert found.sizes().tolist() == np.bincount(grid.ravel(), minlength=count + 1)[1:].tolist()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("mask", list(masks()))
+def test_dilation_by_component_is_that_of_the_whole_mask(mask, steps):
+    structure = ndimage.generate_binary_structure(mask.ndim, 2)
+    expected = ndimage.binary_dilation(mask, structure, iterations=steps)
+    components, grown = find_components(mask), np.zeros_like(mask)
+    for number, (box, part) in enumerate(dilated(components, mask.shape, steps)):
+        alone = np.zeros_like(mask)
+        alone.ravel()[components.voxels[components.numbers == number]] = True
+        assert part.tolist() == ndimage.binary_dilation(alone, structure, iterations=steps)[box].tolist()
+        grown[box] |= part
+    assert grown.tolist() == expected.tolist()
+    merged = merge_close(components, mask.shape, steps, "corners")
+    grid, count = label_components(expected)
+    assert merged.count == count
+    assert (merged.numbers + 1).tolist() == grid[mask].tolist()
 
 
 def test_an_array_without_voxels_has_no_component():
     empty = np.zeros((0, 4, 0), bool)
     assert count_components(empty) == 0 and bounding_box(empty) is None
-    assert count_touched(empty, empty) == (0, 0)
+    assert find_components(empty).count == 0 and list(dilated(find_components(empty), empty.shape, 1)) == []
     assert largest_component(empty)[1] == 0
 
 

@@ -73,6 +73,24 @@ def test_scores_masks_and_names(results, tmp_path, monkeypatch):
     assert len(list((tmp_path / "study/report/viewer/cases").glob("*.js"))) == 4
 
 
+def test_rules_of_lesions_are_those_asked_for(results, tmp_path):
+    folders = pair(results)
+    for words, match in (((), "touch"), (("--lesions", "{match: one_to_one, threshold: 0.9}"), "one_to_one")):
+        assert call("import", "nnunet", *folders, "--study", tmp_path / "study", *words).returncode == 0
+        rules = open_record(tmp_path / "study").study.lesion_rules
+        assert rules is not None and rules.match == match
+        # Every reference has one lesion of each class, of the same volume.
+        scores = read_scores(tmp_path / "study" / "scores.csv")
+        volumes = scores[scores["metric"] == "reference_volume"].groupby("class")["value"].first()
+        assert rules.size_limits_ml == {name: pytest.approx((ml, ml)) for name, ml in volumes.items()}
+        found = scores[scores["metric"] == "lesion_recall_small"]["value"]
+        assert (found == (1 if match == "touch" else 0)).all()
+    refused = call("import", "nnunet", folders[0], "--study", tmp_path / "x", "--lesions", "{match: any}")
+    assert refused.returncode == 2
+    assert "--lesions: evaluation.lesions.match takes touch or one_to_one; received any." in refused.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_regions_and_ignored_voxels(tmp_path):
     results = Results(tmp_path, REGIONS).references()
     import_nnunet(pair(results), tmp_path / "study")

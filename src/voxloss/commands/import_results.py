@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, whole_numbers
+from voxloss.evaluation.lesion_rules import LesionRules
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -19,6 +20,10 @@ def add_parser(parsers: Parsers) -> None:
     nnunet.add_argument("--labels", type=Path, metavar="FOLDER", help="references (default: where nnU-Net had them)")
     nnunet.add_argument("--images", type=Path, metavar="FOLDER", help="images (default: imagesTr in nnUNet_raw)")
     nnunet.add_argument("--tolerance-mm", type=float, default=1.0, help="of the NSD (default: %(default)s)")
+
+    nnunet.add_argument(
+        "--lesions", metavar="MAPPING", help='keys of evaluation.lesions: "{match: one_to_one, threshold: 0.1}"'
+    )
 
     text = "read a long table: one row per loss, case and metric"
     table = sources.add_parser("csv", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -46,6 +51,7 @@ def import_results(arguments: argparse.Namespace) -> int:
         imported = import_table(arguments.table, arguments.study, arguments.columns, arguments.primary_class)
     else:
         folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
+        lesions = None if arguments.lesions is None else _lesion_rules(arguments.lesions)
         with preparation_bar(console) as bar:
             imported = import_nnunet(
                 arguments.folders,
@@ -54,8 +60,17 @@ def import_results(arguments: argparse.Namespace) -> int:
                 labels=arguments.labels,
                 images=arguments.images,
                 tolerance_mm=arguments.tolerance_mm,
+                lesions=lesions,
                 progress=bar,
             )
     for line in (f"{arguments.study}: {imported}", f"To build the report: voxloss report {arguments.study}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _lesion_rules(text: str) -> LesionRules:
+    """Read "{match: one_to_one}"."""
+    from voxloss.config.files import config_from, parse_yaml  # jsonargparse
+
+    content = {"evaluation": {"lesions": parse_yaml(text, "--lesions")}}
+    return config_from(content, where="--lesions: ").evaluation.lesions

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -62,6 +62,7 @@ def config_from(content: Mapping[str, Any], overrides: list[str] | None = None, 
     # jsonargparse takes a fifth of a second to import, which commands that read no configuration need not wait for.
     from jsonargparse import ArgumentParser
 
+    _require_mappings(content, StudyConfig, where)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(StudyConfig, None)
     try:
@@ -76,18 +77,34 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """The content of a preset or configuration file. Raises InputError when there is none or it is not a mapping."""
     path = config_path(source)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if path.name == "study.yaml" and isinstance(content, dict) and "format" in content:
         content = content.get("config")  # a study's own description has it beside versions and machine
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
-    for item in dataclasses.fields(StudyConfig):
-        section = content.get(item.name, {})
-        if item.default is dataclasses.MISSING and not isinstance(section, dict):  # the others are single values
-            raise InputError(f"{path}: {item.name} must be a mapping of its keys; received {section!r}.")
+    _require_mappings(content, StudyConfig, f"{path}: ")
     return content
+
+
+def _require_mappings(content: Mapping[str, Any], kind: type, where: str, prefix: str = "") -> None:
+    """Raises InputError when a section, or a part of a section, is not a mapping."""
+    for name, part in get_type_hints(kind).items():
+        if not dataclasses.is_dataclass(part):  # a single value
+            continue
+        section = content.get(name, {})
+        if not isinstance(section, dict):
+            raise InputError(f"{where}{prefix}{name} must be a mapping of its keys; received {section!r}.")
+        _require_mappings(section, cast(type, part), where, f"{prefix}{name}.")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a text in YAML; InputError says where it is from."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not readable as YAML: {' '.join(str(error).split())}.") from error
 
 
 def study_folder(source: str | Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Where each value of a configuration comes from, printed beside it."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,27 +29,34 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
     otherwise = f"preset {source}" if str(source) in preset_names() else path.name
     overridden = {match[1] for text in overrides if (match := re.match(r"--([\w.]+)", text))}
     lines: list[str] = []
-    for section, values in to_plain(config).items():
-        if isinstance(values, dict):
-            lines.append(f"{section}:")
-            leaves = {f"{section}.{name}": (f"  {name}", value) for name, value in values.items()}
-        else:
-            leaves = {section: (section, values)}
-        for key, (name, value) in leaves.items():
-            origin = "given" if key in overridden or section in overridden else written.get(key, DEFAULT)
+
+    def add(values: dict[str, Any], typed: Any, above: tuple[str, ...]) -> None:
+        for name, value in values.items():
+            names = (*above, name)
+            key, part = ".".join(names), getattr(typed, name)
+            if dataclasses.is_dataclass(part):
+                lines.append(f"{'  ' * len(above)}{name}:")
+                add(value, part, names)
+                continue
+            given = any(".".join(names[:length]) in overridden for length in range(1, len(names) + 1))
+            origin = "given" if given else written.get(key, DEFAULT)
             flow = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
-            text = f"{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
+            text = (
+                f"{'  ' * len(above)}{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
+            )
             lines.append(f"{text:<{COLUMN}}  # {origin or otherwise}")
             if key == "comparison.losses":
-                lines += [
+                lines.extend(
                     f"    # {_signature(choice.name, choice.parameters)}"
                     for choice in loss_choices(config.comparison.losses)
-                ]
+                )
+
+    add(to_plain(config), config, ())
     return "\n".join(lines) + "\n"
 
 
 def _comments(text: str) -> dict[str, str]:
-    """Key of every value in a YAML file -> the comment on its line, or else on its section's line, or ""."""
+    """Key of every value in a YAML file -> the comment on its line, or else on that of what it is in, or ""."""
     lines = text.splitlines()
     found: dict[str, str] = {}
 
@@ -58,12 +66,14 @@ def _comments(text: str) -> dict[str, str]:
 
     root = yaml.compose(text)
     assert isinstance(root, yaml.MappingNode), "load_config has read it"
-    for section, content in root.value:
-        if not isinstance(content, yaml.MappingNode):
-            found[section.value] = comment(section)
-            continue
-        for key, _ in content.value:
-            found[f"{section.value}.{key.value}"] = comment(key) or comment(section)
+
+    def add(mapping: yaml.MappingNode, above: str, otherwise: str) -> None:
+        for key, content in mapping.value:
+            found[above + key.value] = comment(key) or otherwise
+            if isinstance(content, yaml.MappingNode):
+                add(content, f"{above}{key.value}.", found[above + key.value])
+
+    add(root, "", "")
     return found
 
 

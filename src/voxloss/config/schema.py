@@ -9,8 +9,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from voxloss.config.checks import Check, Section
+from voxloss.evaluation.lesion_rules import LesionRules
 
 PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
+
+# Shares of which more is better: every prediction has a finite value, and a failed run a worst one.
+PrimaryMetric = Literal[
+    "dice", "precision", "recall", "nsd",
+    "lesion_recall", "lesion_precision", "lesion_f1", "lesion_dice",
+    "panoptic_quality", "segmentation_quality", "recognition_quality", "case_sensitivity", "case_specificity",
+    "lesion_recall_small", "lesion_recall_middle", "lesion_recall_large",
+]  # fmt: skip
 
 Spacing = tuple[float, float, float]
 Size = tuple[int, int, int]
@@ -254,7 +263,7 @@ class ComparisonConfig(Section):
     losses: tuple[str | dict[str, Any], ...] = (*PAPER_LOSSES, "dice_cross_entropy")
     seeds: tuple[int, ...] = (0, 1, 2)
     primary_class: str | None = None
-    primary_metric: Literal["dice", "precision", "recall", "nsd", "lesion_recall", "lesion_precision"] = "dice"
+    primary_metric: PrimaryMetric = "dice"
     interval: Literal["fold", "case"] = "fold"
     tolerance_mm: float = 1.0
     demonstration: bool = False
@@ -268,6 +277,19 @@ class ComparisonConfig(Section):
         yield Check("seeds", min(self.seeds, default=0) >= 0, self.seeds, "not negative")
         yield Check("design", self.design == "grid" or len(self.losses) > 1, self.design, "'grid' for a single loss")
         yield Check("tolerance_mm", self.tolerance_mm > 0, self.tolerance_mm, "positive")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """How a prediction is scored.
+
+    Args:
+        lesions: What a lesion is and when two match, for all scores of lesions.
+    """
+
+    section: ClassVar[str] = "evaluation"
+
+    lesions: LesionRules = field(default_factory=LesionRules)
 
 
 @dataclass(frozen=True)
@@ -321,6 +343,7 @@ class StudyConfig(Section):
         network: The network that every loss trains.
         training: How it is trained.
         comparison: What is compared.
+        evaluation: How a prediction is scored.
         execution: Where and how fast.
     """
 
@@ -333,11 +356,22 @@ class StudyConfig(Section):
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
         yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
+        metric, primary, limits = (
+            self.comparison.primary_metric, self.comparison.primary_class, self.evaluation.lesions.size_limits_ml
+        )  # fmt: skip
+        unlimited = primary is not None and isinstance(limits, dict) and primary not in limits
+        yield Check(
+            "comparison.primary_metric",
+            not (unlimited and metric.startswith("lesion_recall_")),
+            metric,
+            f"another metric, as evaluation.lesions.size_limits_ml has no limits for {primary}",
+        )
 
     def warnings(self) -> list[str]:
         """Settings that are allowed and will disappoint, a sentence each."""

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloss.evaluation.lesions import match_lesions
+from voxloss.evaluation.lesion_rules import LesionRules, SizeLimits
+from voxloss.evaluation.lesions import ROUNDING, LesionMatch, match_lesions
 from voxloss.evaluation.surface import surface_distances
 from voxloss.geometry.components import class_boxes
 from voxloss.utilities.arrays import Integers, Labels, Mask
@@ -20,17 +21,19 @@ class Metric:
     """Properties of a metric's values.
 
     Args:
-        unit: "" for a share between 0 and 1; else "mm" or "ml", without an upper limit.
+        unit: "" for a share between 0 and 1; else "mm", "ml" or "lesions" (a number of them), without an upper limit.
         worst: The worst possible value, assigned to failed runs: 0 if higher is better, infinite if lower is better.
             None for a measure of the case, which does not depend on the prediction.
         needs_prediction: Whether it is 0/0 for an empty prediction, which then counts as the worst.
         needs_reference: Whether it is 0/0 if the reference is empty, whatever is predicted.
+        needs_absence: Whether it is only defined if the reference is empty.
     """
 
-    unit: Literal["", "mm", "ml"] = ""
+    unit: Literal["", "mm", "ml", "lesions"] = ""
     worst: float | None = 0.0
     needs_prediction: bool = False
     needs_reference: bool = False
+    needs_absence: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -48,11 +51,32 @@ METRICS = {
     "volume_difference": Metric("ml", math.inf),
     "lesion_recall": Metric(needs_reference=True),
     "lesion_precision": Metric(needs_prediction=True),
+    "lesion_f1": Metric(),
+    "lesion_dice": Metric(),
+    "panoptic_quality": Metric(),
+    "segmentation_quality": Metric(needs_prediction=True),
+    "recognition_quality": Metric(),
+    "false_positive_lesions": Metric("lesions", math.inf),
+    "false_positive_lesions_negative": Metric("lesions", math.inf, needs_absence=True),
+    "case_sensitivity": Metric(needs_reference=True),
+    "case_specificity": Metric(needs_absence=True),
+    "lesion_recall_small": Metric(needs_reference=True),
+    "lesion_recall_middle": Metric(needs_reference=True),
+    "lesion_recall_large": Metric(needs_reference=True),
     "reference_volume": Metric("ml", None),
 }
 
 # Metrics that need no spacing; without a spacing, only these are computed.
 OVERLAP_METRICS = ("dice", "precision", "recall")
+
+# Recall of the lesions of one size; not computed for a class without size limits.
+SIZE_METRICS = ("lesion_recall_small", "lesion_recall_middle", "lesion_recall_large")
+
+LESION_METRICS = (
+    "lesion_recall", "lesion_precision", "lesion_f1", "lesion_dice",
+    "panoptic_quality", "segmentation_quality", "recognition_quality",
+    "false_positive_lesions", "false_positive_lesions_negative", "case_sensitivity", "case_specificity",
+)  # fmt: skip
 
 TOLERANCE_MM = 1.0  # of the normalised surface Dice
 
@@ -120,6 +144,7 @@ def case_scores(
     classes: Sequence[str],
     spacing_mm: Sequence[float] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    lesions: LesionRules | None = None,
 ) -> list[Score]:
     """Score every foreground class of one case.
 
@@ -135,19 +160,43 @@ def case_scores(
         assd              their average over both surfaces, by area (average symmetric surface distance)
         nsd               the share of both surfaces within tolerance_mm of the other (normalised surface Dice)
         volume_difference |prediction - reference|, ml
-        lesion_recall     lesions of the reference that the prediction touches / lesions of the reference
-        lesion_precision  lesions of the prediction that touch the reference / lesions of the prediction
         reference_volume  volume of the reference, ml: not a score, but the axis of some figures
+
+    and, with the lesions found and matched by `lesions` (`LesionRules`), TP, FP and FN now being numbers of lesions,
+
+        lesion_recall         lesions of the reference that match a predicted one / lesions of the reference
+        lesion_precision      predicted lesions that match one of the reference / predicted lesions
+        lesion_f1             their harmonic mean; 0 if nothing matches (higher is better)
+        lesion_dice           sum of the Dice coefficients of the reference's lesions, each with the predicted lesions
+                              that it matches / (lesions of the reference + false positives) (higher is better)
+        segmentation_quality  mean intersection over union of the pairs of the panoptic matching (higher is better)
+        recognition_quality   TP / (TP + FP/2 + FN/2) of the panoptic matching (higher is better)
+        panoptic_quality      their product, sum of intersections over union / (TP + FP/2 + FN/2) (higher is better)
+        false_positive_lesions           predicted lesions that match none of the reference (lower is better)
+        false_positive_lesions_negative  the same, of cases without a lesion only (lower is better)
+        case_sensitivity      of a case with lesions: 1 if one of them is detected, else 0 (higher is better)
+        case_specificity      of a case without: 1 if no lesion is predicted, else 0 (higher is better)
+        lesion_recall_small, _middle, _large   lesion_recall of the lesions of this size (`size_limits_ml`)
 
     A formula that is 0/0, or a distance to nothing, gives NaN with status "undefined", never 0 or 1:
 
-        | class is in            | both    | the reference only | the prediction only | neither   |
-        |------------------------|---------|--------------------|---------------------|-----------|
-        | dice, nsd              | formula | 0                  | 0                   | undefined |
-        | precision, of lesions  | formula | undefined          | 0                   | undefined |
-        | recall, of lesions     | formula | 0                  | undefined           | undefined |
-        | hd95, assd             | formula | undefined          | undefined           | undefined |
-        | volume_difference      | formula | formula            | formula             | 0         |
+        | class is in                     | both    | the reference only | the prediction only | neither   |
+        |---------------------------------|---------|--------------------|---------------------|-----------|
+        | dice, nsd                       | formula | 0                  | 0                   | undefined |
+        | precision, of lesions           | formula | undefined          | 0                   | undefined |
+        | recall, of lesions, by size     | formula | 0                  | undefined           | undefined |
+        | hd95, assd                      | formula | undefined          | undefined           | undefined |
+        | volume_difference               | formula | formula            | formula             | 0         |
+        | lesion_f1, lesion_dice          | formula | 0                  | 0                   | undefined |
+        | panoptic_, recognition_quality  | formula | 0                  | 0                   | undefined |
+        | segmentation_quality            | formula | undefined          | undefined           | undefined |
+        | false_positive_lesions          | formula | 0                  | formula             | 0         |
+        | false_positive_lesions_negative | undefined | undefined        | formula             | 0         |
+        | case_sensitivity                | formula | 0                  | undefined           | undefined |
+        | case_specificity                | undefined | undefined        | 0                   | 1         |
+
+    Also undefined: segmentation_quality without a pair, and the recall of a size of which there is no lesion. A case
+    whose lesions are all too small to be counted has no lesion, for these scores.
 
     Args:
         reference: Class indices on the original grid, any integer type.
@@ -155,6 +204,7 @@ def case_scores(
         classes: The name of every class index; the first, the background, is not scored.
         spacing_mm: Voxel sizes along the stored axes of three-dimensional arrays; None: only `OVERLAP_METRICS`.
         tolerance_mm: Tolerance of the normalised surface Dice.
+        lesions: What a lesion is and when two match; None: the defaults, and no recall by size.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
@@ -162,13 +212,15 @@ def case_scores(
     Raises:
         InputError: As `confusion_counts`, or the spacing is not three positive numbers.
 
-    Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances).
+    Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances); for lesions
+    see `match_lesions`.
     """
     counts = confusion_counts(reference, prediction, classes)
     if spacing_mm is not None:
         if reference.ndim != 3 or len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
             raise InputError(f"the spacing of a volume must be three positive numbers, got {tuple(spacing_mm)}")
         boxes = class_boxes([reference, prediction], len(classes))
+    rules = lesions or LesionRules()
     scores = []
     for index, name in enumerate(classes):
         if index == 0:
@@ -183,9 +235,9 @@ def case_scores(
         }
         if spacing_mm is not None:
             voxel_ml = math.prod(spacing_mm) / 1000
-            values |= _of_masks(
-                reference[boxes[index]] == index, prediction[boxes[index]] == index, spacing_mm, tolerance_mm
-            )
+            masks = (reference[boxes[index]] == index, prediction[boxes[index]] == index)
+            values |= _of_surfaces(*masks, spacing_mm, tolerance_mm)
+            values |= _of_lesions(match_lesions(*masks, voxel_ml, rules), rules.limits_of(name))
             values["volume_difference"] = abs(in_prediction - in_reference) * voxel_ml
             values["reference_volume"] = in_reference * voxel_ml
         for metric in METRICS:
@@ -195,22 +247,45 @@ def case_scores(
     return scores
 
 
-def _of_masks(reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, float]:
-    lesions = match_lesions(reference, prediction)
-    values = {
-        "lesion_recall": _ratio(lesions.detected, lesions.in_reference),
-        "lesion_precision": _ratio(lesions.matching, lesions.in_prediction),
-    }
-    if lesions.in_reference and lesions.in_prediction:
+def _of_surfaces(
+    reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float
+) -> dict[str, float]:
+    in_reference, in_prediction = bool(reference.any()), bool(prediction.any())
+    if in_reference and in_prediction:
         distances = surface_distances(reference, prediction, spacing_mm)
-        values["hd95"] = distances.hausdorff(0.95)
-        values["assd"] = distances.average()
-        values["nsd"] = distances.within(tolerance_mm)
-    else:
-        values["hd95"] = values["assd"] = math.nan
-        values["nsd"] = 0.0 if lesions.in_reference or lesions.in_prediction else math.nan
+        return {
+            "hd95": distances.hausdorff(0.95), "assd": distances.average(), "nsd": distances.within(tolerance_mm)
+        }  # fmt: skip
+    nsd = 0.0 if in_reference or in_prediction else math.nan
+    return {"hd95": math.nan, "assd": math.nan, "nsd": nsd}
+
+
+def _of_lesions(match: LesionMatch, limits: SizeLimits | None) -> dict[str, float]:
+    lesions, detected, false = len(match.volumes_ml), int(match.detected.sum()), match.false_predictions
+    recall = _ratio(detected, lesions)
+    precision = _ratio(match.true_predictions, match.true_predictions + false)
+    pairs = len(match.panoptic_ious)
+    # TP + FP/2 + FN/2, in which FN = lesions - TP
+    panoptic = (lesions + pairs + match.panoptic_false_predictions) / 2
+    values = {
+        "lesion_recall": recall,
+        "lesion_precision": precision,
+        "lesion_f1": 2 * recall * precision / (recall + precision) if detected else _ratio(0, lesions + false),
+        "lesion_dice": _ratio(float(match.dice.sum()), lesions + false),
+        "panoptic_quality": _ratio(float(match.panoptic_ious.sum()), panoptic),
+        "segmentation_quality": _ratio(float(match.panoptic_ious.sum()), pairs),
+        "recognition_quality": _ratio(pairs, panoptic),
+        "false_positive_lesions": float(false),
+        "false_positive_lesions_negative": math.nan if lesions else float(false),
+        "case_sensitivity": float(detected > 0) if lesions else math.nan,
+        "case_specificity": math.nan if lesions else float(false == 0),
+    }
+    if limits is not None:
+        small, middle = (match.volumes_ml <= limit * (1 + ROUNDING) for limit in limits)
+        for metric, of_size in zip(SIZE_METRICS, (small, middle & ~small, ~middle), strict=True):
+            values[metric] = _ratio(int(match.detected[of_size].sum()), int(of_size.sum()))
     return values
 
 
-def _ratio(numerator: int, denominator: int) -> float:
+def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan

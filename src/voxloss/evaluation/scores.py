@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from voxloss.evaluation.metrics import METRICS, Score
+from voxloss.utilities.arrays import Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
 
@@ -173,27 +174,36 @@ def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
     The worst value (0 if higher is better, infinite if lower is better) replaces: undefined scores (precision,
     distances) of an empty prediction of a structure that is there; distances of a prediction of a structure that is not
     there; every score of a failed run. NaN remains where no prediction could change the score or be wrong: all scores
-    of a class that is neither in the reference nor in the prediction, and the recall of a class that is not in the
-    reference. The status column does not change.
+    of a class that is neither in the reference nor in the prediction, the recall of a class that is not in the
+    reference, and what is only defined without a reference where there is one. The status column does not change.
     """
     filled = scores.copy()
-    unit = ["dataset", "seed", "loss", "case", "class"]
     worst = filled["metric"].map({name: metric.worst for name, metric in METRICS.items()}).astype(float)
-    needs_prediction = filled["metric"].map({name: metric.needs_prediction for name, metric in METRICS.items()})
-    needs_reference = filled["metric"].map({name: metric.needs_reference for name, metric in METRICS.items()})
-    # Dice is defined as soon as one of the two masks has the class.
-    dice_defined = pd.MultiIndex.from_frame(filled.loc[(filled["metric"] == "dice") & (filled["status"] == "ok"), unit])
-    in_either = pd.MultiIndex.from_frame(filled[unit]).isin(dice_defined)
-    of_empty_prediction = needs_prediction.astype(bool) & (filled["status"] == "undefined") & in_either
-
-    undefined_recall = (filled["metric"] == "recall") & (filled["status"] == "undefined")
-    structure = ["dataset", "case", "class"]
-    no_structure = pd.MultiIndex.from_frame(filled[structure]).isin(
-        pd.MultiIndex.from_frame(filled.loc[undefined_recall, structure])
+    needs_prediction, needs_reference, needs_absence = (
+        filled["metric"].map({name: getattr(metric, need) for name, metric in METRICS.items()}).astype(bool)
+        for need in ("needs_prediction", "needs_reference", "needs_absence")
     )
-    failed = (filled["status"] == "failed") & ~(needs_reference.astype(bool) & no_structure)
+    ok, undefined, recall = filled["status"] == "ok", filled["status"] == "undefined", filled["metric"] == "recall"
+    # Dice is defined as soon as one of the two masks has the class.
+    in_either = _shared(filled, ["dataset", "seed", "loss", "case", "class"], (filled["metric"] == "dice") & ok)
+    of_empty_prediction = needs_prediction & undefined & in_either
+
+    # Another loss says of a failed run's case that it has no structure; or no lesion of a size, or none that is
+    # counted, in which case recall is defined.
+    structure = ["dataset", "case", "class"]
+    absent = _shared(filled, structure, recall & undefined)
+    unneeded = needs_reference & (absent | _shared(filled, [*structure, "metric"], needs_reference & undefined))
+    unneeded |= needs_absence & ~(absent | _shared(filled, structure, needs_absence & ok))
+    failed = (filled["status"] == "failed") & ~unneeded
     filled["value"] = filled["value"].mask(of_empty_prediction | failed, worst)
     return filled
+
+
+def _shared(scores: pd.DataFrame, columns: Sequence[str], rows: "pd.Series[bool]") -> Mask:
+    """Return for every row whether one of `rows` has the same values in some columns."""
+    chosen = pd.MultiIndex.from_frame(scores.loc[rows, columns])
+    found: Mask = pd.MultiIndex.from_frame(scores[columns]).isin(chosen)
+    return found
 
 
 def seed_means(scores: pd.DataFrame) -> pd.DataFrame:

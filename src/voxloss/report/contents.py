@@ -22,6 +22,7 @@ from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
+from voxloss.report.tables.lesions import lesion_tables
 from voxloss.report.tables.main import further_table, main_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.race import looks_frame, race_table
@@ -38,7 +39,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
     write_scores(folder / "tables" / "scores.csv", record.scores)
-    further = _write_further(comparison, folder / "tables")
+    further = _write_further(record, comparison, folder / "tables")
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     race = _write_race(comparison, folder)
@@ -100,14 +101,19 @@ def _draw_figures(
     return [figure for figure in drawn if figure is not None]
 
 
-def _write_further(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
+def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:
     slug, written = slugs(comparison.classes), []
     for class_name in primary_first(comparison):
-        table = further_table(comparison, class_name)
-        if table is not None:
-            written.append(NamedTable(f"further_{slug[class_name]}", table))
-            chosen = comparison.intervals[comparison.intervals["class"] == class_name]
-            _write_table(folder, written[-1].name, chosen, table, table)
+        chosen = comparison.intervals[comparison.intervals["class"] == class_name]
+        own = []
+        surfaces = further_table(comparison, class_name)
+        if surfaces is not None:
+            own.append(("further", chosen, surfaces))
+        for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules):
+            own.append((name, chosen[chosen["metric"].isin(metrics)], table))
+        for name, data, table in own:
+            written.append(NamedTable(f"{name}_{slug[class_name]}", table))
+            _write_table(folder, written[-1].name, data, table, table)
     return tuple(written)
 
 

@@ -15,6 +15,18 @@ METRIC_NAMES = {
     "volume_difference": "Volume difference, ml",
     "lesion_recall": "Lesion recall",
     "lesion_precision": "Lesion precision",
+    "lesion_f1": "Lesion F1",
+    "lesion_dice": "Lesion Dice",
+    "panoptic_quality": "PQ",
+    "segmentation_quality": "SQ",
+    "recognition_quality": "RQ",
+    "false_positive_lesions": "False positives per case",
+    "false_positive_lesions_negative": "False positives per negative case",
+    "case_sensitivity": "Case sensitivity",
+    "case_specificity": "Case specificity",
+    "lesion_recall_small": "Recall of small lesions",
+    "lesion_recall_middle": "Recall of middle lesions",
+    "lesion_recall_large": "Recall of large lesions",
 }
 
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "weight": "λ"}

@@ -17,7 +17,14 @@ from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import Run, StudyFolder
 from voxloss.study.lock import locked
-from voxloss.study.settle import load_data, preparation_of, rarest_class, settle_patch_size, settle_spacing
+from voxloss.study.settle import (
+    load_data,
+    preparation_of,
+    rarest_class,
+    settle_patch_size,
+    settle_sizes,
+    settle_spacing,
+)
 from voxloss.study.study import Study, extend_study, write_study
 from voxloss.training.device import resolve_device
 from voxloss.training.networks import check_network
@@ -157,7 +164,8 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -
         demonstration=config.comparison.demonstration or dataset.name == "phantom",
     )
     patches = settle_patch_size(config, [case.shape for case in prepared])
-    settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison))
+    evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
+    settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
     return write_study(files.path, settled, dataset, folds, patients)
 

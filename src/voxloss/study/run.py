@@ -108,7 +108,12 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         present |= set(np.unique(reference).tolist())
         predicted |= set(np.unique(prediction).tolist())
         scores = case_scores(
-            reference, prediction, study.dataset.classes, geometry.spacing_mm, config.comparison.tolerance_mm
+            reference,
+            prediction,
+            study.dataset.classes,
+            geometry.spacing_mm,
+            config.comparison.tolerance_mm,
+            config.evaluation.lesions,
         )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id

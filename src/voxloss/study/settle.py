@@ -1,4 +1,4 @@
-"""Settle what a configuration leaves open (spacing, patch size, primary class) from a data set."""
+"""Settle what a configuration leaves open (spacing, patch size, primary class, sizes of lesions) from a data set."""
 
 import math
 import statistics
@@ -21,7 +21,11 @@ from voxloss.data.layouts import load_dataset
 from voxloss.data.nifti import read_geometry
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape
+from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
+from voxloss.geometry.components import class_boxes
 from voxloss.training.device import resolve_device
+from voxloss.utilities.arrays import Float64s
 from voxloss.utilities.errors import InputError
 
 
@@ -95,6 +99,13 @@ def load_data(config: StudyConfig) -> Dataset:
         raise InputError(
             f"comparison.primary_class {primary!r} is not a class of the data; it has {', '.join(dataset.classes[1:])}."
         )
+    limits = config.evaluation.lesions.size_limits_ml
+    unknown = [name for name in limits if name not in dataset.classes[1:]] if isinstance(limits, dict) else []
+    if unknown:
+        raise InputError(
+            f"evaluation.lesions.size_limits_ml: {unknown[0]!r} is not a class of the data; it has "
+            f"{', '.join(dataset.classes[1:])}."
+        )
     large = [value for value in file_values(dataset) if value > 255]
     if large:
         raise InputError(f"mask value {large[0]} of {dataset.name}: predictions are 8-bit masks, values 0 to 255.")
@@ -119,6 +130,19 @@ def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
     for case in prepared:
         counts += np.bincount(case.label.ravel(), minlength=len(counts))
     return dataset.classes[1 + int(counts[1:].argmin())]
+
+
+def settle_sizes(rules: LesionRules, dataset: Dataset, prepared: Sequence[PreparedCase]) -> LesionRules:
+    """Replace open size limits by the thirds of the lesions in the prepared masks; a class without any gets none."""
+    if rules.size_limits_ml is not None:
+        return rules
+    volumes: dict[str, list[Float64s]] = {name: [] for name in dataset.classes[1:]}
+    for case in prepared:
+        voxel_ml = math.prod(case.spacing_mm) / 1000
+        boxes = class_boxes([case.label], len(dataset.classes))
+        for index, name in enumerate(dataset.classes[1:], start=1):
+            volumes[name].append(lesion_volumes(case.label[boxes[index]] == index, voxel_ml, rules))
+    return replace(rules, size_limits_ml=limits_of_classes(volumes))
 
 
 def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:

@@ -13,6 +13,7 @@ from voxloss.config.settled import SettledComparison, SettledConfig, settled_com
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
+from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked
 from voxloss.study.rounds import Race, looks_of
@@ -29,6 +30,7 @@ OPEN_VALUES = (
     ("preparation.spacing_mm", "median"),
     ("comparison.primary_class", None),
     ("comparison.demonstration", False),
+    ("evaluation.lesions.size_limits_ml", None),
 )
 
 # A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
@@ -45,7 +47,8 @@ class Study:
     Args:
         files: Its folder.
         description: The content of study.yaml.
-        parsed: The configuration with its types. Of imported scores it is meaningless but for name and comparison.
+        parsed: The configuration with its types. Of imported scores it is meaningless but for name, comparison and
+            `lesion_rules`.
         dataset: Its data set.
         data_digest: Digest of all images and masks; None where it is not recorded.
         folds: The cases that each fold holds out.
@@ -107,6 +110,12 @@ class Study:
                 "run."
             )
         return SettledConfig.of(self.parsed)
+
+    @property
+    def lesion_rules(self) -> LesionRules | None:
+        """What a lesion is and when two match; None for imported scores that do not say so."""
+        known = not self.imported or "evaluation" in self.description.config
+        return self.parsed.evaluation.lesions if known else None
 
     @cached_property
     def losses(self) -> list[LossChoice]:

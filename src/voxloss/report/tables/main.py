@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from voxloss.evaluation.metrics import OVERLAP_METRICS
+from voxloss.evaluation.metrics import LESION_METRICS, OVERLAP_METRICS, SIZE_METRICS
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
@@ -24,18 +24,18 @@ def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
-    """Return distances, volumes and lesions of one class; None if the scores have none of them."""
+    """Return distances and volumes of one class; None if the scores have none of them."""
     there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
-    metrics = [metric for metric in comparison.metrics if metric not in OVERLAP_METRICS and metric in there]
+    elsewhere = (*OVERLAP_METRICS, *LESION_METRICS, *SIZE_METRICS)
+    metrics = [metric for metric in comparison.metrics if metric not in elsewhere and metric in there]
     if not metrics:
         return None
     caption = (
         f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the surface distances; "
         "ASSD: average symmetric surface distance; NSD: share of both surfaces within the tolerance (normalised "
-        "surface Dice). A lesion is a connected component; it counts as detected if it shares a voxel with the other "
-        "mask."
+        "surface Dice)."
     )
-    title = f"Surfaces, volumes and lesions of {class_name}"
+    title = f"Surfaces and volumes of {class_name}"
     return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)
 
 

@@ -8,11 +8,20 @@ from typing import Any
 
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import TOLERANCE_MM
 from voxloss.evaluation.scores import score_table
 from voxloss.study.imported.comparable import require_comparable
 from voxloss.study.imported.nnunet_results import Training, find_trainings, read_training
-from voxloss.study.imported.nnunet_scores import Places, Progress, label_values, rarest, training_rows, unreadable
+from voxloss.study.imported.nnunet_scores import (
+    Places,
+    Progress,
+    label_values,
+    rarest,
+    settle_sizes,
+    training_rows,
+    unreadable,
+)
 from voxloss.study.imported.write import ImportCounts, Imported, require_free, write_imported
 from voxloss.utilities.errors import InputError
 
@@ -25,6 +34,7 @@ def import_nnunet(
     labels: Path | None = None,
     images: Path | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    lesions: LesionRules | None = None,
     progress: Progress = lambda *_: None,
 ) -> ImportCounts:
     """Read the fold validations of several trainers and write them as a study that `voxloss report` reads.
@@ -40,6 +50,7 @@ def import_nnunet(
         labels: The folder of the reference masks; None: as the summaries and nnU-Net's variables say.
         images: The folder of the images; None: as nnU-Net's variables say.
         tolerance_mm: Tolerance of the normalised surface Dice.
+        lesions: What a lesion is and when two match; None: the defaults.
         progress: Called with (scored, of, what).
 
     Raises:
@@ -52,6 +63,9 @@ def import_nnunet(
     require_comparable(trainings, folds)
     places = Places(labels, images)
     without_masks = unreadable(trainings, places)
+    rules = lesions or LesionRules()
+    if without_masks is None:
+        rules = settle_sizes(trainings[0], places, rules)
     total, done = sum(len(cases) for training in trainings for cases in training.folds.values()), 0
 
     def tell(what: str) -> None:
@@ -65,7 +79,8 @@ def import_nnunet(
     for training in trainings:
         seed = seen[training.loss]
         seen[training.loss] += 1
-        rows += training_rows(training, seed, places if without_masks is None else None, tolerance_mm, tell)
+        read = places if without_masks is None else None
+        rows += training_rows(training, seed, read, tolerance_mm, rules, tell)
         for fold, cases in training.folds.items():
             for case, validated in cases.items():
                 if validated.prediction.name.endswith((".nii.gz", ".nii")) and validated.prediction.is_file():
@@ -87,6 +102,7 @@ def import_nnunet(
         scores=score_table(rows),
         primary_class=rarest(first),
         tolerance_mm=tolerance_mm if without_masks is None else None,
+        lesions=rules if without_masks is None else None,
         predictions=predictions,
     )
     note = None

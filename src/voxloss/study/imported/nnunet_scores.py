@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import numpy as np
 
 from voxloss.data.case import Case, read_label
 from voxloss.data.nifti import is_nifti_name
+from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.evaluation.metrics import Score, case_scores
 from voxloss.evaluation.scores import score_rows
 from voxloss.study.imported.nnunet_results import Counts, Structure, Training, Validated
+from voxloss.utilities.arrays import Float64s
 from voxloss.utilities.errors import InputError
 
 DICE_TOLERANCE = 1e-6  # between our Dice of the masks and that of the summary
@@ -67,8 +70,28 @@ def unreadable(trainings: Sequence[Training], places: Places) -> str | None:
     return None
 
 
+def settle_sizes(training: Training, places: Places, rules: LesionRules) -> LesionRules:
+    """Replace open size limits by the thirds of the lesions in the references; a structure without any gets none."""
+    if rules.size_limits_ml is not None:
+        return rules
+    volumes: dict[str, list[Float64s]] = {structure.name: [] for structure in training.structures}
+    for cases in training.folds.values():
+        for case, validated in cases.items():
+            path = places.reference(training, validated)
+            reference, geometry = read_label(Case(case, (), path), _known_values(training))
+            for structure in training.structures:
+                mask = np.isin(reference, structure.values)
+                volumes[structure.name].append(lesion_volumes(mask, math.prod(geometry.spacing_mm) / 1000, rules))
+    return replace(rules, size_limits_ml=limits_of_classes(volumes))
+
+
 def training_rows(
-    training: Training, seed: int, places: Places | None, tolerance_mm: float, progress: Callable[[str], None]
+    training: Training,
+    seed: int,
+    places: Places | None,
+    tolerance_mm: float,
+    lesions: LesionRules,
+    progress: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Rows of the long table of one training. Without `places` the masks are not read.
 
@@ -80,7 +103,7 @@ def training_rows(
             if places is None:
                 scores = summary_scores(training.structures, validated.counts)
             else:
-                scores = _mask_scores(training, case, validated, places, tolerance_mm)
+                scores = _mask_scores(training, case, validated, places, tolerance_mm, lesions)
             yield from score_rows(scores, dataset=training.dataset, fold=fold, seed=seed, loss=training.loss, case=case)
             progress(f"{training.loss}, {case}")
 
@@ -102,7 +125,7 @@ def summary_scores(structures: Sequence[Structure], counts: Sequence[Counts]) ->
 
 
 def _mask_scores(
-    training: Training, case: str, validated: Validated, places: Places, tolerance_mm: float
+    training: Training, case: str, validated: Validated, places: Places, tolerance_mm: float, lesions: LesionRules
 ) -> list[Score]:
     reference_path = places.reference(training, validated)
     known = _known_values(training)
@@ -116,7 +139,8 @@ def _mask_scores(
         if counted is not None:
             masks = [mask & counted for mask in masks]
         truth, predicted = (mask.astype(np.uint8) for mask in masks)
-        own = case_scores(truth, predicted, ("background", structure.name), geometry.spacing_mm, tolerance_mm)
+        classes = ("background", structure.name)
+        own = case_scores(truth, predicted, classes, geometry.spacing_mm, tolerance_mm, lesions)
         dice = next(score.value for score in own if score.metric == "dice")
         if not (math.isnan(dice) and math.isnan(counts.dice)) and not abs(dice - counts.dice) <= DICE_TOLERANCE:
             raise InputError(

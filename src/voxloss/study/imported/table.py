@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
-from voxloss.config.schema import ComparisonConfig
+from voxloss.config.schema import PrimaryMetric
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.evaluation.scores import COLUMNS, complete_check, score_table
@@ -15,7 +16,7 @@ from voxloss.utilities.errors import InputError
 REQUIRED = ("loss", "case", "metric", "value")
 MOST_FOLDS = 1000  # each gets a folder per loss and seed
 DEFAULTS = {"class": "structure", "fold": "0", "seed": "0"}
-PRIMARY_METRICS = ComparisonConfig.__annotations__["primary_metric"].__args__
+PRIMARY_METRICS = get_args(PrimaryMetric)
 
 
 def import_table(path: Path, study: Path, columns: str | None = None, primary_class: str | None = None) -> ImportCounts:

@@ -3,7 +3,7 @@
 import gzip
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from voxloss import __version__
 from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.scores import write_scores
 from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
 from voxloss.utilities.errors import InputError
@@ -33,6 +34,7 @@ class Imported:
         primary_class: The class of the headline.
         primary_metric: The metric of the headline.
         tolerance_mm: Of the normalised surface Dice; None if it is not known.
+        lesions: The rules of lesion scores; None if they are not known.
         predictions: NIfTI files by loss, fold, seed and case.
     """
 
@@ -45,6 +47,7 @@ class Imported:
     primary_class: str
     primary_metric: str = "dice"
     tolerance_mm: float | None = None
+    lesions: LesionRules | None = None
     predictions: Mapping[tuple[str, int, int, str], Path] = field(default_factory=dict)
 
 
@@ -94,6 +97,9 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
     }
     if imported.tolerance_mm is not None:
         comparison["tolerance_mm"] = imported.tolerance_mm
+    config: dict[str, Any] = {"name": imported.name, "comparison": comparison}
+    if imported.lesions is not None:
+        config["evaluation"] = {"lesions": asdict(imported.lesions)}
     with atomic_folder(study) as folder:
         files = StudyFolder(folder)
         files.write_dataset(imported.dataset, digest=False)
@@ -113,7 +119,7 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
                 target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
         files.write_description(
             Description(
-                config={"name": imported.name, "comparison": comparison},
+                config=config,
                 environment={
                     "voxloss": __version__,
                     **{f"imported {key}": _text(value) for key, value in imported.origin.items()},
