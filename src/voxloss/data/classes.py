@@ -1,6 +1,6 @@
 """The classes of a data set: which values of its masks belong to each, and which values are ignored."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from voxloss.data.nifti import count_label_values
 from voxloss.utilities.errors import InputError
 
 MOST_CLASSES = IGNORED - 1  # besides the background: the indices below that of ignored voxels
+
+FEW_STRAYS = 3  # values outside the range that are a slip in a mask; more of them are those of an image
 
 # The name that nnU-Net gives, in dataset.json, to the value of voxels that nobody annotated.
 IGNORED_NAME = "ignore"
@@ -66,24 +68,34 @@ def found_classes(
 ) -> tuple[tuple[str, ...], dict[int, int]]:
     """Return names ("class 1" for the value 1), and value -> index, of all values in the cases' masks.
 
-    Masks that cannot be read are passed over here, since whoever reads the case names the fault.
+    Masks that cannot be read are passed over here, since whoever reads the case names the fault; if none can be read,
+    the first fault is raised. Raises InputError naming the file for values that are no classes.
     """
+    cases = tuple(case for case in cases if case.label is not None)
     labels = [case.label for case in cases if case.label is not None]
-    ignored = set() if ignore is None else set(_values_of(IGNORED_NAME, ignore))
+    ignored = [] if ignore is None else _values_of(IGNORED_NAME, ignore)
     with ThreadPoolExecutor(2) as pool:
-        values_by_mask = [values for values in pool.map(_values_in, labels) if values is not None]
-    values = sorted(set().union(*values_by_mask) - {0} - ignored)
+        found = list(pool.map(_values_in, labels))
+    by_mask = {label: values for label, values in zip(labels, found, strict=True) if isinstance(values, set)}
+    faults = [fault for fault in found if isinstance(fault, InputError)]
+    if faults and not by_mask:
+        raise InputError(f"{faults[0]}{_swapped_hint(cases)}")
+    values = sorted(set().union(*by_mask.values()) - {0, *ignored})
     if not values:
         where = labels[0].parent if labels else "the data set"
+        others = " and ".join(map(str, sorted({0, *ignored})))
+        raise InputError(f"no mask of {where} that can be read holds a value other than {others}, so there is no class")
+    outside = [value for value in values if not 0 <= value <= MAX_LABEL_VALUE]
+    if len(values) > MOST_CLASSES or len(outside) > FEW_STRAYS:
+        most = max(by_mask, key=lambda label: len(by_mask[label]))
         raise InputError(
-            f"no mask of {where} that can be read holds a value other than {' and '.join(map(str, {0, *ignored}))}, "
-            "so there is no class"
+            f"the masks of {most.parent} hold {len(values)} values from {values[0]} to {values[-1]}, which look like "
+            f"grey values ({most.name} has most of them); classes are up to {MOST_CLASSES} values from 0 to "
+            f"{MAX_LABEL_VALUE}{_swapped_hint(cases)}"
         )
-    if values[0] < 0 or values[-1] > MAX_LABEL_VALUE or len(values) > MOST_CLASSES:
-        raise InputError(
-            f"the masks of {labels[0].parent} hold {len(values)} values from {values[0]} to {values[-1]}, "
-            f"which look like grey values; classes are up to {MOST_CLASSES} values from 0 to {MAX_LABEL_VALUE}"
-        )
+    if outside:
+        label = next(label for label, own in by_mask.items() if outside[0] in own)
+        raise InputError(f"{label} holds the value {outside[0]}; the values of a mask lie in 0 to {MAX_LABEL_VALUE}")
     return declared_classes({f"class {value}": value for value in values}, ignore)
 
 
@@ -100,8 +112,19 @@ def _values_of(name: str, values: Any) -> list[int]:
     return listed
 
 
-def _values_in(label: Path) -> set[int] | None:
+def _values_in(label: Path) -> set[int] | InputError:
     try:
         return set(count_label_values(label))
-    except InputError:
-        return None
+    except InputError as fault:
+        return fault
+
+
+def _swapped_hint(cases: Sequence[Case]) -> str:
+    """Return the end of a sentence about masks that are none, if the images look as masks do."""
+    first = next((case for case in cases if case.images and case.label is not None), None)
+    if first is None or first.label is None:
+        return ""
+    values = _values_in(first.images[0])
+    if isinstance(values, InputError) or not {0} < values or len(values) > MOST_CLASSES or min(values) < 0:
+        return ""
+    return f"; {first.images[0].parent.name} and {first.label.parent.name} seem to be swapped"
