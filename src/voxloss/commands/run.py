@@ -58,6 +58,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     """
     # pandas, rich
     from rich.console import Console
+    from rich.markup import escape
 
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.race import look_text, round_text
@@ -75,13 +76,17 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         if fold not in range(config.splits.folds):
             raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
     console = Console()
+
+    def warn(text: str) -> None:
+        console.print(f"[yellow]note[/]: {escape(text)}", highlight=False)
+
     with ExitStack() as held:
         with preparation_bar(console) as bar:
-            study = held.enter_context(open_study(config, folder, bar))
+            study = held.enter_context(open_study(config, folder, bar, warn))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
         for warning in study.config.warnings():
-            console.print(f"[yellow]note[/]: {warning}", highlight=False)
+            warn(warning)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)

@@ -21,15 +21,18 @@ class DataConfig(Section):
     """Where the images are.
 
     Args:
-        layout: How the files are named and paired.
+        layout: How the files are named and paired; "auto": recognised by the names of files and folders.
         root: The folder that holds them.
         exclude: Ids of cases to leave out.
-        options: Options of the layout, such as `classes` of a folder or `modalities` of BraTS20.
+        options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
+            `ignore` (value, or list, of voxels that count in no loss and no score) and `axes` ("common" turns cases
+            that are stored in another order or direction than most, "stored" turns none, or letters such as "RAS").
+            Of BraTS20 also `modalities`, `enhancing_label` and `require_enhancing`.
     """
 
     section: ClassVar[str] = "data"
 
-    layout: Literal["kits19", "brats20", "decathlon", "folder"] = "folder"
+    layout: Literal["auto", "kits19", "brats20", "decathlon", "folder"] = "auto"
     root: str = ""
     exclude: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -41,8 +44,9 @@ class PreparationConfig(Section):
 
     Args:
         clip: Intensities are clipped to this range (Hounsfield units for CT); null: no clipping.
-        spacing_mm: Volumes are resampled to this voxel spacing, one number per stored array axis. "median" takes the
-            median spacing of the cases, "stored" (or null) keeps each volume's own grid.
+        spacing_mm: Volumes are resampled to this voxel spacing, one number per array axis in the order that most cases
+            are stored in. "median" takes the median spacing of the cases, "stored" (or null) keeps each volume's own
+            grid; `voxloss predict` then resamples new cases to the spacing of the study's, if these have only one.
         normalisation: Applied per volume and channel, after clipping and resampling.
     """
 
