@@ -100,11 +100,22 @@ def test_a_study_of_mixed_axes_is_the_study_of_upright_cases(study, tmp_path):
         np.testing.assert_array_equal(upright(path), upright(study / path.relative_to(mixed)))
 
 
-@pytest.mark.parametrize("axes", ["SPL", "LAS", "IRP"])
-def test_predict_turns_a_case_of_other_axes_and_turns_its_mask_back(study, tmp_path, axes):
+def own_copy(study: Path, folder: Path, recorded: bool) -> Path:
+    """A copy of a study; not `recorded`: as an earlier version wrote it."""
+    shutil.copytree(study, folder)
+    if not recorded:
+        description = json.loads((folder / "dataset.json").read_text())
+        del description["axes"], description["spacing_mm"]
+        (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.mark.parametrize(("axes", "recorded"), [("SPL", True), ("LAS", True), ("IRP", True), ("SPL", False)])
+def test_predict_turns_a_case_of_other_axes_and_turns_its_mask_back(study, tmp_path, axes, recorded):
     grey, _ = content(7, (9, 10, 11))
-    straight = predicted(study, save(tmp_path / "straight.nii", grey), tmp_path / "out")
-    other = predicted(study, save(tmp_path / "other.nii", grey, axes=axes), tmp_path / "out")
+    own = own_copy(study, tmp_path / "study", recorded)
+    straight = predicted(own, save(tmp_path / "straight.nii", grey), tmp_path / "out")
+    other = predicted(own, save(tmp_path / "other.nii", grey, axes=axes), tmp_path / "out")
     assert nibabel.aff2axcodes(nibabel.load(other).affine) == tuple(axes)
     np.testing.assert_array_equal(nibabel.load(other).affine, nibabel.load(tmp_path / "other.nii").affine)
     np.testing.assert_array_equal(upright(other), upright(straight))
@@ -123,11 +134,7 @@ def test_predict_resamples_to_the_spacing_of_a_study_that_resampled_nothing(
     study, tmp_path, prepared_for_network, recorded, units
 ):
     assert Study.open(study).config.preparation.spacing_mm == "stored"
-    own = shutil.copytree(study, tmp_path / "study")
-    if not recorded:
-        description = json.loads((own / "dataset.json").read_text())
-        del description["axes"], description["spacing_mm"]
-        (own / "dataset.json").write_text(json.dumps(description))
+    own = own_copy(study, tmp_path / "study", recorded)
     grey, _ = content(7)
     affine = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
     affine[:3] *= {2: 1, 3: 1000, 1: 0.001}[units]

@@ -10,7 +10,7 @@ from nifti_files import oblique_affine, write_nifti
 
 from voxloss.data.case import Case, read_image, read_label, write_label
 from voxloss.data.dataset import Dataset, dataset_from_json, dataset_to_json
-from voxloss.data.grid import Turn, common_spacing, same_spacing, with_common_grid
+from voxloss.data.grid import Turn, common_spacing, only_axes, same_spacing, with_common_grid
 from voxloss.data.layouts import folder, load_dataset
 from voxloss.data.nifti import read_geometry
 from voxloss.data.prepare.case import Preparation, prepare_case, prepare_image
@@ -207,3 +207,10 @@ def test_resampling_after_a_turn_follows_the_turned_axes(tmp_path):
     expected = prepare_image(upright, (0.8, 0.9, 2.5), preparation)
     np.testing.assert_allclose(prepared.image, expected, atol=1e-3)
     assert prepared.spacing_mm == pytest.approx((4 / 3, 0.9, 1.25))  # 5 × 0.8 mm in 3 voxels
+
+
+def test_the_only_axes(tmp_path):
+    assert only_axes(folder.load(mixed_folder(tmp_path / "a", "SPL", "SPL"))) == "SPL"
+    assert only_axes(folder.load(mixed_folder(tmp_path / "b", "SPL", "RAS"))) is None
+    unplaced = write_nifti(tmp_path / "c.nii", noise(), RAS, codes=(0, 0))
+    assert only_axes(Dataset("d", (Case("a", (unplaced,), None),), ("background", "x"), {0: 0, 1: 1})) is None

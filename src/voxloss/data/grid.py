@@ -107,6 +107,12 @@ def with_common_grid(dataset: Dataset, axes: str = "common") -> Dataset:
     return replace(dataset, axes=common, spacing_mm=common_spacing(spacings))
 
 
+def only_axes(dataset: Dataset) -> str | None:
+    """Return the axes that all images are stored along, as far as they can be read; None if they differ."""
+    axes = {geometry.axes for case in dataset.cases if (geometry := _readable(case)) is not None}
+    return axes.pop() or None if len(axes) == 1 else None
+
+
 def common_spacing(spacings: Sequence[tuple[float, float, float]]) -> tuple[float, float, float] | None:
     """Return the spacing that all cases have, None if they differ."""
     if not spacings:

@@ -10,7 +10,7 @@ import torch
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case, read_image, write_label
 from voxloss.data.dataset import Dataset, channels_of, to_file_values
-from voxloss.data.grid import same_spacing, turn_of
+from voxloss.data.grid import only_axes, same_spacing, turn_of
 from voxloss.data.nifti import read_geometry, stem
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image, restore_label
 from voxloss.study.folder import StudyFolder
@@ -93,16 +93,25 @@ def segment_files(
     network.load_state_dict(state["network"])
     place(network, torch.device(resolve_device(device or config.execution.device)), config)
     preparation = preparation_of(config.preparation)
-    common = spacing_of_all(config, study.dataset, _prepared(study))
+    dataset = _with_axes(study)
+    common = spacing_of_all(config, dataset, _prepared(study))
     for images, target in zip(cases, targets, strict=True):
         image, stored = read_image(_case(images))
-        turn = turn_of(stored, study.dataset)
+        turn = turn_of(stored, dataset)
         spacing = turn.geometry(stored).spacing_mm
         resampled = common is not None and not same_spacing(spacing, common)
         setting = replace(preparation, spacing_mm=common) if resampled else preparation
         prepared = prepare_image(turn.turned(image), spacing, setting)
-        predict_mask(network, prepared, config, study.dataset, like=images[0], output=target)
+        predict_mask(network, prepared, config, dataset, like=images[0], output=target)
     return targets
+
+
+def _with_axes(study: Study) -> Dataset:
+    """The study's data set; if an earlier version wrote it, with the axes of the cases, which were used as stored."""
+    dataset = study.dataset
+    if dataset.axes is not None or "axes" in study.parsed.data.options:
+        return dataset
+    return replace(dataset, axes=only_axes(dataset))
 
 
 def _prepared(study: Study) -> list[PreparedCase]:
@@ -116,9 +125,10 @@ def _prepared(study: Study) -> list[PreparedCase]:
 def _check_files(cases: Sequence[Sequence[Path]], output: Path, channels: int) -> list[Path]:
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
     targets = [output / f"{stem(files[0])}.nii.gz" for files in cases]
-    for target in targets:
+    for files, target in zip(cases, targets, strict=True):
         if target.exists():
-            raise InputError(f"The mask {target} would overwrite a file; name another --output folder.")
+            what = "its image" if target.resolve() in [file.resolve() for file in files] else "a file"
+            raise InputError(f"The mask {target} would overwrite {what}; name another --output folder.")
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
     for files in cases:
