@@ -18,12 +18,19 @@ from voxloss.utilities.errors import InputError
 class Dataset:
     """Cases that share classes.
 
-    classes: names by class index; the first is "background". label_values: value in a mask file -> class index, several
-    values to one index where a class is their union, or -> `IGNORED` where voxels count in no loss and no score; any
-    other value in a mask is an error. dropped: (case id, reason) of what is on disk but not used.
-    value_hints: undeclared value -> what probably went wrong, for the error message.
-    axes: the order and direction, such as "LPS", that the cases' arrays are turned to; None: each stays as stored.
-    spacing_mm: the spacing along these axes that all cases have; None: they differ, or it is not known.
+    Args:
+        name: The data set's name.
+        cases: The cases.
+        classes: Names by class index; the first is "background".
+        label_values: Value in a mask file -> class index. A class that is a union has several values. 254 marks
+            ignored voxels, which count in no loss and no score. Any other value in a mask is an error.
+        dropped: (Case id, reason) of what is on disk but not used.
+        value_hints: Undeclared value -> what probably went wrong, for the error message.
+        axes: The order and direction, such as "LPS", that the cases' arrays are turned to; None: each stays as stored.
+        spacing_mm: The spacing along these axes that all cases have; None: they differ, or it is not known.
+
+    Raises:
+        InputError: The values contradict each other.
     """
 
     name: str
