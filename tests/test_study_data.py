@@ -15,6 +15,8 @@ from voxloss.study.study import Study
 
 SHAPE = (10, 12, 14)
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
+pytestmark = pytest.mark.slow
+
 TINY = (
     "--comparison.losses", "[dice]", "--comparison.seeds", "[0]", "--splits.folds", "2",
     "--patches.size", "[8,8,8]", "--patches.batch_size", "1",

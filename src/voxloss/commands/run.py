@@ -76,17 +76,14 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         if fold not in range(config.splits.folds):
             raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
     console = Console()
-
-    def warn(text: str) -> None:
-        console.print(f"[yellow]note[/]: {escape(text)}", highlight=False)
-
     with ExitStack() as held:
         with preparation_bar(console) as bar:
-            study = held.enter_context(open_study(config, folder, bar, warn))
+            notices: list[str] = []
+            study = held.enter_context(open_study(config, folder, bar, notices.append))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for warning in study.config.warnings():
-            warn(warning)
+        for note in (*notices, *study.config.warnings()):
+            console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)

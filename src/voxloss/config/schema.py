@@ -98,8 +98,8 @@ class PatchesConfig(Section):
     """The patches that the network sees.
 
     Args:
-        size: Voxels per stored array axis; null: chosen from the median shape of the prepared cases. A size of 1 along
-            one axis trains a 2D network on slices across that axis.
+        size: Voxels per array axis, in the order of preparation.spacing_mm; null: chosen from the median shape of the
+            prepared cases. A size of 1 along one axis trains a 2D network on slices across that axis.
         batch_size: Patches per step.
         foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
             first); 0 draws positions uniformly, as the paper does.
@@ -133,7 +133,7 @@ class AugmentationConfig(Section):
         scaling: Range of the factor per axis (1.25 shows a quarter more of the body).
         elastic_alpha: Range of the strength of the elastic deformation, in the unit of batchgenerators and MIScnn.
         elastic_sigma: Range of the smoothness of the elastic deformation, in voxels.
-        mirror_axes: Stored array axes that are mirrored, each in half of the patches.
+        mirror_axes: Array axes that are mirrored, each in half of the patches.
         brightness: Range of the factor.
         contrast: Range of the factor about the patch's mean.
         gamma: Range of the exponent.

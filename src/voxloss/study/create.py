@@ -40,7 +40,7 @@ def open_study(
     config: StudyConfig,
     folder: Path,
     progress: Progress = lambda *_: None,
-    warn: Callable[[str], None] = lambda _: None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Study]:
     """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
 
@@ -52,7 +52,7 @@ def open_study(
         config: The configuration.
         folder: The study's folder.
         progress: Called with (finished, of, what) as cases are prepared.
-        warn: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell.
+        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell.
 
     Raises:
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), or another process
@@ -79,7 +79,7 @@ def open_study(
                 study = extend_study(Study.open(folder), config)
                 _repair(study, progress)
             else:
-                study = _create_study(config, files, progress, warn)
+                study = _create_study(config, files, progress, notice)
         except BaseException:
             if new is not None and not _has_prepared(files):
                 shutil.rmtree(new, ignore_errors=True)
@@ -139,12 +139,12 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, warn: Callable[[str], None]) -> Study:
+def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, notice: Callable[[str], None]) -> Study:
     config = replace(config, data=settled_layout(config.data))
     data = judged_data(config)
     dataset, folds, patients = data.dataset, data.folds, data.patients
     for warning in data.warnings:
-        warn(warning)
+        notice(warning)
     classes = len(dataset.classes)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation)
