@@ -144,12 +144,12 @@ def test_trailing_axes_of_one_are_accepted(tmp_path, extra):
     assert read_label(case_of(path, path), dict.fromkeys(range(60), 0))[0].shape == (3, 4, 5)
 
 
-def test_a_single_slice_is_a_volume_and_a_plane_is_not(tmp_path):
+def test_a_single_slice_is_a_volume_and_a_line_is_not(tmp_path):
     thin = write_nifti(tmp_path / "thin.nii", grey((4, 5, 1)))
     assert read_image(case_of(thin))[0].shape == (1, 4, 5, 1)
-    flat = write_nifti(tmp_path / "flat.nii", grey((4, 5)))
-    with pytest.raises(InputError, match=r"flat\.nii has shape \(4, 5\)"):
-        read_image(case_of(flat))
+    line = write_nifti(tmp_path / "line.nii", grey((4,)))
+    with pytest.raises(InputError, match=r"line\.nii has shape \(4,\)"):
+        read_image(case_of(line))
 
 
 def test_values_that_are_not_finite_are_counted(tmp_path):
@@ -402,7 +402,12 @@ def test_a_label_on_a_four_dimensional_image_and_on_nifti2(tmp_path):
 
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path):
     like = write_nifti(tmp_path / "image.nii", grey())
-    for label in (np.zeros((3, 4, 4), np.uint8), np.full((3, 4, 5), 256), np.full((3, 4, 5), -1), np.zeros((3, 4, 5))):
+    for label in (
+        np.zeros((3, 4, 4), np.uint8),
+        np.full((3, 4, 5), 65536),
+        np.full((3, 4, 5), -1),
+        np.zeros((3, 4, 5)),
+    ):
         with pytest.raises(InputError):
             write_label(tmp_path / "label.nii", label, like)
     assert [path.name for path in tmp_path.iterdir()] == ["image.nii"]

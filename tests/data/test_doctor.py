@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from nifti_files import KITS_AFFINE, PIXDIM_AT, SROW_X_AT, box, patch_header, write_nifti
 
+from voxloss.data import nifti
 from voxloss.data.case import Case
 from voxloss.data.check.check import ClassFingerprint, Finding, Patch, Report, Spread, check, format_report
+from voxloss.data.check.rules import same_images
 from voxloss.data.dataset import Dataset
+from voxloss.data.grid import with_common_grid
 from voxloss.data.layouts import brats20, folder, kits19, load_dataset
 
 SHAPE = (4, 10, 10)
@@ -226,7 +230,7 @@ def test_a_case_unlike_the_others(tmp_path):
     write_nifti(dataset.cases[2].images[0], wide, upright)
     write_nifti(mask_of(dataset, 2), label, upright)
     assert found(dataset) == [
-        ("warning", "c2", "axes stored as RAS, where nearly all others are stored as IPL"),
+        ("warning", "c2", "axes stored as RAS, where 5 of 6 cases are stored as IPL; each stays as it is stored"),
         ("note", "c2", "15 voxels along axis 2, where nearly all others have 10"),
     ]
 
@@ -361,3 +365,68 @@ def test_the_other_real_data_sets(tmp_path, real_data):
     report = check(folder.load(tmp_path, classes={"tumour": 1}))
     assert report.ok
     assert 0.0002 < report.classes[1].voxel_fraction.low < report.classes[1].voxel_fraction.high < 0.003
+
+
+# Rules that `check` shares with `plan` and `run`
+
+
+def test_other_axes_are_warned_of_and_turned(tmp_path):
+    dataset = healthy(tmp_path)
+    upright = np.diag([0.7, 0.7, 3.0, 1])
+    label = box((10, 10, 4), (2, 2, 1), (4, 3, 2))
+    label[2, 2, 1] = 2
+    write_nifti(dataset.cases[4].images[0], np.random.default_rng(9).normal(size=(10, 10, 4)), upright)
+    write_nifti(mask_of(dataset, 4), label, upright)
+    report = check(with_common_grid(dataset))
+    assert [(finding.severity, finding.case_id, finding.message) for finding in report.findings] == [
+        ("warning", "c4", "axes stored as RAS, which are turned to the study's IPL")
+    ]
+    assert report.shape == tuple(Spread(size, size, size) for size in SHAPE)
+    assert [spread.high for spread in report.spacing_mm] == pytest.approx([3, 0.7, 0.7])
+
+
+def test_the_same_image_in_different_folds_is_an_error(tmp_path):
+    dataset = healthy(tmp_path)
+    image = nibabel.load(dataset.cases[1].images[0])
+    again = nibabel.Nifti1Image(np.asarray(image.dataobj).astype(np.float64), image.affine)  # another type and header
+    again.to_filename(dataset.cases[4].images[0])
+    assert same_images(dataset.cases) == [("c4", "c1")]
+    (apart,) = check(dataset, folds=[["c0", "c1", "c2"], ["c3", "c4", "c5"]]).findings
+    assert (apart.severity, apart.case_id) == ("error", "c4")
+    assert apart.message.startswith("the same image as c1, so it would be in both training and test")
+    (together,) = check(dataset, folds=[["c0", "c1", "c4"], ["c2", "c3", "c5"]]).findings
+    assert (together.severity, together.message) == ("warning", "the same image as c1, so it counts twice")
+
+
+def test_images_with_the_same_beginning_are_compared_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(nifti, "CHUNK_VALUES", 50)
+    dataset = healthy(tmp_path, 4)
+    values = np.zeros(SHAPE, np.int16)
+    values[1:] = np.random.default_rng(0).integers(0, 99, (3, 10, 10))
+    for index, last in enumerate((1, 2, 1, 3)):
+        values[-1, -1, -1] = last
+        write_nifti(dataset.cases[index].images[0], values, KITS_AFFINE)
+    assert same_images(dataset.cases) == [("c2", "c0")]
+    dataset.cases[2].images[0].write_bytes(b"damaged")
+    assert same_images(dataset.cases) == []
+
+
+def test_matrices_that_disagree_and_odd_units_are_noted(tmp_path):
+    dataset = healthy(tmp_path, 3)
+    for path in (dataset.cases[0].images[0], mask_of(dataset, 0)):
+        image = nibabel.load(path)
+        moved = image.affine.copy()
+        moved[2, 3] += 5
+        image = nibabel.Nifti1Image(np.asarray(image.dataobj).copy(), image.affine, image.header)
+        image.set_qform(moved, 1)
+        image.to_filename(path)
+    for path in (dataset.cases[1].images[0], mask_of(dataset, 1)):
+        write_nifti(path, np.asarray(nibabel.load(path).dataobj).copy(), 1000 * KITS_AFFINE, header={"xyzt_units": 3})
+    for path in (dataset.cases[2].images[0], mask_of(dataset, 2)):
+        write_nifti(path, np.asarray(nibabel.load(path).dataobj).copy(), KITS_AFFINE, header={"xyzt_units": 1})
+    assert found(dataset) == [
+        ("warning", "c2", "image.nii has voxels of 3000 × 700 × 700 mm; are unit and sizes in its header right?"),
+        ("note", "c0", "qform and sform differ by up to 5 mm; the sform is used"),
+        ("note", "c1", "the header's unit is the micrometre, which is converted to mm"),
+        ("note", "c2", "the header's unit is the metre, which is converted to mm"),
+    ]

@@ -143,3 +143,38 @@ def test_real_prediction_and_reference(real_data):
     scores = as_dict(case_scores(reference, prediction, ("background", "cord")))
     both = np.logical_and(reference, prediction).sum()
     assert scores["cord", "dice"][0] == pytest.approx(2 * both / (reference.sum() + prediction.sum()))
+
+
+# Ignored voxels
+
+
+def test_an_ignored_slab_is_as_if_the_image_ended_there():
+    """Whatever is measured: overlap, surfaces, volumes and lesions."""
+    generator = np.random.default_rng(0)
+    reference, prediction = (generator.choice(3, (8, 9, 12), p=(0.7, 0.2, 0.1)).astype(np.uint8) for _ in "rp")
+    spacing = (1.0, 1.5, 2.0)
+    expected = case_scores(reference[:, :, :7], prediction[:, :, :7], CLASSES, spacing)
+    before = prediction.copy()
+    reference[:, :, 7:] = 254
+    assert case_scores(reference, prediction, CLASSES, spacing, ignore_index=254) == expected
+    assert case_scores(np.asfortranarray(reference), prediction, CLASSES, spacing, ignore_index=254) == expected
+    np.testing.assert_array_equal(prediction, before)
+    with pytest.raises(InputError, match="reference holds the value 254"):
+        case_scores(reference, prediction, CLASSES, spacing)
+
+
+@pytest.mark.parametrize("value", [2, 3, 254])
+def test_scattered_ignored_voxels_are_in_no_count(value):
+    generator = np.random.default_rng(value)
+    reference, prediction = (generator.integers(0, 2, 500).astype(np.uint8) for _ in "rp")
+    ignored = generator.random(500) < 0.4
+    expected = case_scores(reference[~ignored], prediction[~ignored], CLASSES[:2])
+    reference[ignored] = value
+    assert case_scores(reference, prediction, CLASSES[:2], ignore_index=value) == expected
+
+
+def test_a_case_that_is_ignored_everywhere_has_no_scores():
+    reference, prediction = np.full((4, 4, 4), 254, np.uint8), np.ones((4, 4, 4), np.uint8)
+    scores = as_dict(case_scores(reference, prediction, CLASSES, (1, 1, 1), ignore_index=254))
+    assert {status for (_, metric), (_, status) in scores.items() if "volume" not in metric} == {"undefined"}
+    assert scores["kidney", "volume_difference"] == (0, "ok")

@@ -70,6 +70,29 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
     assert np.abs(grey - expected).max() <= 1 and not content["cut"]
 
 
+def test_ignored_voxels_are_shown_as_background_and_are_no_error(opened, tmp_path):
+    record, _ = opened
+    case = next(case for case in record.study.dataset.cases if case.case_id == "case_004")
+    reference = nibabel.load(case.label)
+    mask = np.asarray(reference.dataobj).copy()
+    ignored = np.zeros(SHAPE, bool)
+    ignored[:, :, :20] = True
+    nibabel.Nifti1Image(np.where(ignored, 9, mask).astype(np.uint8), reference.affine).to_filename(case.label)
+    description = record.study.folder / "dataset.json"
+    content = json.loads(description.read_text())
+    content["label_values"]["9"] = 254
+    description.write_text(json.dumps(content))
+    record = open_record(record.study.folder)
+    files, missing = write_viewer_cases(record, compare(record), ["case_004"], tmp_path)
+    assert files and not missing
+    shown = read_case(tmp_path / "0001.js")
+    np.testing.assert_array_equal(np.asarray(volume(shown["reference"]).dataobj), np.where(ignored, 0, mask))
+    to_voxels = np.linalg.inv(volume(shown["reference"]).affine)
+    for errors in shown["errors"].values():
+        for error in filter(None, errors.values()):
+            assert not ignored[tuple(np.rint(to_voxels @ [*error["mm"], 1]).astype(int)[:3])]
+
+
 def test_a_case_without_its_image_is_reported(opened, tmp_path):
     record, comparison = opened
     next(case for case in record.study.dataset.cases if case.case_id == "case_001").images[0].unlink()

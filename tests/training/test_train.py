@@ -10,11 +10,12 @@ import torch
 
 import voxloss
 from voxloss.config.files import load_config
-from voxloss.training.batches import TrainingJob, augmentation_seeds
+from voxloss.training.batches import TrainingJob, augmentation_seeds, validation_batches
 from voxloss.training.checkpoint import load_state
+from voxloss.training.networks import outputs
 from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.training.train import DivergedError, InterruptedRunError, train
+from voxloss.training.train import DivergedError, InterruptedRunError, make_loss, train
 from voxloss.utilities.errors import InputError
 
 CPU = torch.device("cpu")
@@ -297,3 +298,61 @@ def test_a_class_that_is_predicted_nowhere_is_recorded_and_training_goes_on(tmp_
     train(run(tmp_path), CPU)
     assert [row["not_predicted"] for row in history(tmp_path)] == ["ball; core"] * 4
     assert (tmp_path / "history.csv").read_text().splitlines()[1].split(",")[4] == "ball; core"
+
+
+# Ignored voxels
+
+
+class Unlabelled(Volume):
+    """The same volume; nobody annotated the half of it, where the labels hold `value`."""
+
+    def __init__(self, seed: int, value: int) -> None:
+        super().__init__(seed)
+        self.label[..., :8] = value
+        self.foreground = {c: np.argwhere(self.label == c).astype(np.int32) for c in (1, 2)}
+
+
+@pytest.mark.parametrize("loss", voxloss.list_losses())
+def test_the_loss_of_a_job_is_that_of_the_counted_voxels_alone(tmp_path, loss):
+    job = replace(run(tmp_path, loss=loss), ignore_index=254)
+    labels = torch.from_numpy(np.stack([Unlabelled(seed, 254).label for seed in range(2)]))
+    logits = torch.randn(2, 3, *labels.shape[1:], generator=torch.Generator().manual_seed(0), requires_grad=True)
+    value = make_loss(job)(logits, labels)
+    (gradient,) = torch.autograd.grad(value, logits)
+    counted = logits[..., 8:].detach().contiguous()
+    torch.testing.assert_close(value, make_loss(run(tmp_path, loss=loss))(counted, labels[..., 8:].contiguous()))
+    assert torch.count_nonzero(gradient[..., :8]) == 0
+
+
+def test_the_validation_dice_is_that_of_the_counted_voxels(tmp_path):
+    cases = [Unlabelled(seed, 254) for seed in range(4)]
+    job = replace(run(tmp_path), training_cases=cases[:3], validation_cases=cases[3:], ignore_index=254)
+    network = train(job, CPU).eval()
+    images, labels = validation_batches(job)[0]
+    with torch.no_grad():
+        logits = outputs(network(images))[0]
+    counted = labels != 254
+    assert 0 < counted.sum() < counted.numel()
+    found, there = logits.argmax(1)[counted], labels[counted]
+    overlaps = [2 * float(((found == c) & (there == c)).sum()) for c in (1, 2)]
+    sizes = [float((found == c).sum() + (there == c).sum()) for c in (1, 2)]
+    expected = np.nanmean([o / s if s else np.nan for o, s in zip(overlaps, sizes, strict=True)])
+    row = history(tmp_path)[-1]
+    assert row["validation_dice"] == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(row["train_loss"])
+
+
+def test_patches_that_are_ignored_everywhere_train_nothing_and_stop_nothing(tmp_path):
+    nothing = [Unlabelled(seed, 254) for seed in range(4)]
+    for case in nothing:
+        case.label[:] = 254
+        case.foreground = {1: np.empty((0, 3), np.int32), 2: np.empty((0, 3), np.int32)}
+    job = run(tmp_path / "run", "--augmentation.probability", "0")  # which shows background outside the patch
+    train(replace(job, training_cases=nothing[:3], validation_cases=nothing[3:], ignore_index=254), CPU)
+    assert [row["train_loss"] for row in history(tmp_path / "run")] == [0.0] * 4
+
+
+def test_a_loss_that_ignores_another_class_contradicts_data_that_ignore_a_value(tmp_path):
+    job = replace(run(tmp_path / "run", ignore_index=1), ignore_index=254)
+    with pytest.raises(InputError, match="ignore_index cannot be set"):
+        train(job, CPU)

@@ -10,14 +10,14 @@ from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
-    from voxloss.data.check.findings import Report
+    from voxloss.data.check.findings import Report, Severity
     from voxloss.study.create import Progress
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss check`."""
     summary = "check a data set for problems, and measure how rare its structures are"
-    parser = add_command(parsers, "check", check, summary)
+    parser = add_command(parsers, "check", check, summary, overrides=True)
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
     parser.add_argument("--config", help="read layout, options, excluded cases, patch, spacing and folds from here")
@@ -28,6 +28,8 @@ def add_parser(parsers: Parsers) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Run `voxloss check` and return its exit status."""
     # NumPy, rich, jsonargparse
+    from dataclasses import replace
+
     from rich.console import Console
 
     from voxloss.commands.display.preparation import preparation_bar
@@ -36,7 +38,9 @@ def check(arguments: argparse.Namespace) -> int:
 
     if arguments.config is not None and arguments.layout is not None:
         raise InputError("--config sets the layout; give either --config or --layout.")
-    config = None if arguments.config is None else load_config(arguments.config)
+    config = load_config(arguments.config, arguments.overrides) if arguments.config or arguments.overrides else None
+    if config is not None and arguments.layout is not None:
+        config = replace(config, data=replace(config.data, layout=arguments.layout))
     with preparation_bar(Console(stderr=True)) as bar:
         report = check_data(arguments.data, config, arguments.layout or "auto", arguments.patients, bar)
     print(format_report(report))
@@ -50,33 +54,43 @@ def check(arguments: argparse.Namespace) -> int:
 def check_data(
     root: Path, config: "StudyConfig | None", layout: str, patients: Path | None, progress: "Progress"
 ) -> "Report":
-    """Check a data set as a study with this configuration would use it, or (None) as it is on disk.
+    """Check a data set as a study with this configuration would judge it, or (None) as it is on disk.
 
     Raises:
         InputError: The folder or the table of patients is not what it should be.
     """
-    # NumPy, nibabel
+    # NumPy, nibabel, torch
+    from dataclasses import replace
+
     from voxloss.config.schema import StudyConfig
-    from voxloss.data.check.check import check
+    from voxloss.data.check.check import Finding, check
     from voxloss.data.check.inspection import USUAL_PATCH, Patch
-    from voxloss.data.folds import assign_folds
     from voxloss.data.layouts import load_dataset
     from voxloss.data.patients import read_patients
+    from voxloss.study.settle import assigned_folds, configured_dataset, mixed_orders
 
     known = read_patients(patients) if patients is not None else {}
+    kept_together: dict[str, str] = {}
+    extra = []
     if config is None:
         config, dataset = StudyConfig(), load_dataset(layout, root)
+        severity: Severity = "note"  # nobody asked for a study yet, whose folds may be fewer
         patch = USUAL_PATCH
     else:
-        data, spacing = config.data, config.preparation.spacing_mm
-        dataset = load_dataset(data.layout, root, exclude=tuple(data.exclude), **data.options)
-        if not known and config.splits.patients:
-            known = read_patients(Path(config.splits.patients))
-        size = config.patches.size or USUAL_PATCH.size
-        patch = Patch(size, None if isinstance(spacing, str) else spacing)
-    ids = [case.case_id for case in dataset.cases]
-    kept_together = known if config.splits.patients else {}
-    folds = assign_folds(ids, min(config.splits.folds, len(ids)), config.splits.seed, kept_together)
+        config = replace(config, data=replace(config.data, root=str(root)))
+        dataset, severity = configured_dataset(config), "error"
+        if config.splits.patients:
+            kept_together = read_patients(Path(config.splits.patients))
+            known = known or kept_together
+        spacing = config.preparation.spacing_mm
+        patch = Patch(config.patches.size or USUAL_PATCH.size, None if isinstance(spacing, str) else spacing)
+        if (mixed := mixed_orders(config, dataset)) is not None:
+            extra.append(Finding("error", "", mixed))
+    folds: list[list[str]] = []
+    try:
+        folds = assigned_folds(config, dataset, kept_together)
+    except InputError as error:
+        extra.append(Finding(severity, "", str(error)))
     return check(
         dataset,
         workers=os.cpu_count() or 1,
@@ -84,4 +98,5 @@ def check_data(
         patch=patch,
         patients=known,
         folds=folds,
+        extra=extra,
     )

@@ -22,6 +22,7 @@ def plan(arguments: argparse.Namespace) -> int:
     """Run `voxloss plan` and return its exit status."""
     # torch, rich
     from rich.console import Console
+    from rich.markup import escape
 
     from voxloss.commands.display.plan_table import design_table, plan_table
     from voxloss.evaluation.planning import TYPICAL
@@ -42,8 +43,8 @@ def plan(arguments: argparse.Namespace) -> int:
             "best, in simulated studies a fifth to a third of these runs",
             highlight=False,
         )
-    for warning in planned.survey.config.warnings():
-        console.print(f"[yellow]note[/]: {warning}", highlight=False)
+    for warning in (*planned.survey.warnings, *planned.survey.config.warnings()):
+        console.print(f"[yellow]note[/]: {escape(warning)}", highlight=False)
     if planned.advice is not None:
         console.print(f"[red]not enough memory[/]: {planned.advice}", highlight=False)
         return 1

@@ -21,7 +21,12 @@ def predict(arguments: argparse.Namespace) -> int:
     """Run `voxloss predict` and return its exit status."""
     from voxloss.study.predict import segment_files  # torch
 
-    cases = [[Path(part) for part in image.split(",")] for image in arguments.images]
+    cases = [_files(image) for image in arguments.images]
     for path in segment_files(arguments.run, cases, arguments.output, arguments.device):
         print(path)
     return 0
+
+
+def _files(image: str) -> list[Path]:
+    """The files of one case: a file whose name has commas, or several files separated by them."""
+    return [Path(image)] if Path(image).exists() else [Path(part) for part in image.split(",")]

@@ -58,6 +58,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     """
     # pandas, rich
     from rich.console import Console
+    from rich.markup import escape
 
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.race import look_text, round_text
@@ -77,11 +78,12 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
-            study = held.enter_context(open_study(config, folder, bar))
+            notices: list[str] = []
+            study = held.enter_context(open_study(config, folder, bar, notices.append))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for warning in study.config.warnings():
-            console.print(f"[yellow]note[/]: {warning}", highlight=False)
+        for note in (*notices, *study.config.warnings()):
+            console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)

@@ -30,15 +30,18 @@ class DataConfig(Section):
     """Where the images are.
 
     Args:
-        layout: How the files are named and paired.
+        layout: How the files are named and paired; "auto": recognised by the names of files and folders.
         root: The folder that holds them.
         exclude: Ids of cases to leave out.
-        options: Options of the layout, such as `classes` of a folder or `modalities` of BraTS20.
+        options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
+            `ignore` (value, or list, of voxels that count in no loss and no score) and `axes` ("common" turns cases
+            that are stored in another order or direction than most, "stored" turns none, or letters such as "RAS").
+            Of BraTS20 also `modalities`, `enhancing_label` and `require_enhancing`.
     """
 
     section: ClassVar[str] = "data"
 
-    layout: Literal["kits19", "brats20", "decathlon", "folder"] = "folder"
+    layout: Literal["auto", "kits19", "brats20", "decathlon", "folder"] = "auto"
     root: str = ""
     exclude: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -50,8 +53,9 @@ class PreparationConfig(Section):
 
     Args:
         clip: Intensities are clipped to this range (Hounsfield units for CT); null: no clipping.
-        spacing_mm: Volumes are resampled to this voxel spacing, one number per stored array axis. "median" takes the
-            median spacing of the cases, "stored" (or null) keeps each volume's own grid.
+        spacing_mm: Volumes are resampled to this voxel spacing, one number per array axis in the order that most cases
+            are stored in. "median" takes the median spacing of the cases, "stored" (or null) keeps each volume's own
+            grid; `voxloss predict` then resamples new cases to the spacing of the study's, if these have only one.
         normalisation: Applied per volume and channel, after clipping and resampling.
     """
 
@@ -103,8 +107,8 @@ class PatchesConfig(Section):
     """The patches that the network sees.
 
     Args:
-        size: Voxels per stored array axis; null: chosen from the median shape of the prepared cases. A size of 1 along
-            one axis trains a 2D network on slices across that axis.
+        size: Voxels per array axis, in the order of preparation.spacing_mm; null: chosen from the median shape of the
+            prepared cases. A size of 1 along one axis trains a 2D network on slices across that axis.
         batch_size: Patches per step.
         foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
             first); 0 draws positions uniformly, as the paper does.
@@ -138,7 +142,7 @@ class AugmentationConfig(Section):
         scaling: Range of the factor per axis (1.25 shows a quarter more of the body).
         elastic_alpha: Range of the strength of the elastic deformation, in the unit of batchgenerators and MIScnn.
         elastic_sigma: Range of the smoothness of the elastic deformation, in voxels.
-        mirror_axes: Stored array axes that are mirrored, each in half of the patches.
+        mirror_axes: Array axes that are mirrored, each in half of the patches.
         brightness: Range of the factor.
         contrast: Range of the factor about the patch's mean.
         gamma: Range of the exponent.

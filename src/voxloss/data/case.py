@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_LABEL_VALUE = 65535
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
+IGNORED = 254  # the index of voxels that count in no loss and no score, such as those that nobody annotated
 
 
 @dataclass(frozen=True)
@@ -146,21 +147,27 @@ def _map_values(values: Labels, table: ClassIndices, out: ClassIndices) -> None:
 
 
 def write_label(path: Path, label: Labels, like: Path) -> None:
-    """Write class indices (*shape) as a uint8 NIfTI on the grid of the NIfTI file `like`, whole or not at all.
+    """Write a label map (*shape) as NIfTI on the grid of the NIfTI file `like`, whole or not at all.
 
-    Voxel sizes, both matrices (qform and sform), both codes and the units are copied as stored, so that a viewer
-    places the label exactly on the image; nothing else is (scaling, window, names). Raises InputError when the shape
-    is not that of `like` or an index does not fit.
+    The type is uint8, or uint16 if a value is above 255. Voxel sizes, both matrices (qform and sform), both codes and
+    the units are copied as stored, so that a viewer places the label exactly on the image; nothing else is (scaling,
+    window, names). The label of a plane (X, Y) is a plane. Raises InputError when the shape is not that of `like` or a
+    value does not fit.
     """
     source = open_nifti(like)
     shape, _ = volume_shape(like, source)
     if label.shape != shape:
         raise InputError(f"a label of shape {label.shape} does not fit {like}, which has shape {shape}")
-    if label.dtype.kind not in "iub" or (label.size and not 0 <= int(label.min()) <= int(label.max()) <= 255):
-        raise InputError(f"a label of {label.dtype} values cannot be written to {path}: class indices are 0 to 255")
+    low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
+    if label.dtype.kind not in "iub" or not 0 <= low <= high <= MAX_LABEL_VALUE:
+        raise InputError(
+            f"a label of {label.dtype} values cannot be written to {path}: values are 0 to {MAX_LABEL_VALUE}"
+        )
+    dtype = np.uint8 if high <= 255 else np.uint16
+    stored = label.astype(dtype, copy=False).reshape(source.shape[:2] if len(source.shape) == 2 else shape)
     header = type(source.header)()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header.set_data_shape(stored.shape)
     header["pixdim"][:4] = source.header["pixdim"][:4]
     for name in ("qform_code", "sform_code", "xyzt_units"):
         header[name] = source.header[name]
@@ -168,6 +175,6 @@ def write_label(path: Path, label: Labels, like: Path) -> None:
         header[name] = source.header[name]
     for name in ("srow_x", "srow_y", "srow_z"):
         header[name] = source.header[name]
-    image = type(source)(label.astype(np.uint8, copy=False), None, header)
+    image = type(source)(stored, None, header)
     with atomic_path(Path(path)) as partial:
         image.to_filename(partial)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from voxloss.data.case import UNDECLARED, Case
-from voxloss.data.nifti import open_nifti, volume_shape
-from voxloss.utilities.arrays import ClassIndices
+from voxloss.data.case import IGNORED, Case
+from voxloss.data.nifti import are_axes, open_nifti, volume_shape
+from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
 
 
@@ -18,9 +18,19 @@ from voxloss.utilities.errors import InputError
 class Dataset:
     """Cases that share classes.
 
-    classes: names by class index; the first is "background". label_values: value in a mask file -> class index; any
-    other value in a mask is an error. dropped: (case id, reason) of what is on disk but not used.
-    value_hints: undeclared value -> what probably went wrong, for the error message.
+    Args:
+        name: The data set's name.
+        cases: The cases.
+        classes: Names by class index; the first is "background".
+        label_values: Value in a mask file -> class index. A class that is a union has several values. 254 marks
+            ignored voxels, which count in no loss and no score. Any other value in a mask is an error.
+        dropped: (Case id, reason) of what is on disk but not used.
+        value_hints: Undeclared value -> what probably went wrong, for the error message.
+        axes: The order and direction, such as "LPS", that the cases' arrays are turned to; None: each stays as stored.
+        spacing_mm: The spacing along these axes that all cases have; None: they differ, or it is not known.
+
+    Raises:
+        InputError: The values contradict each other.
     """
 
     name: str
@@ -29,14 +39,23 @@ class Dataset:
     label_values: dict[int, int]
     dropped: tuple[tuple[str, str], ...] = ()
     value_hints: dict[int, str] = field(default_factory=dict)
+    axes: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+
+    @property
+    def ignore_index(self) -> int | None:
+        """`IGNORED` if a value of the masks is ignored, else None."""
+        return IGNORED if IGNORED in self.label_values.values() else None
 
     def __post_init__(self) -> None:
         if not self.classes or self.classes[0] != "background":
             raise InputError(f"the first class of {self.name} should be background, but the classes are {self.classes}")
-        if len(set(self.classes)) < len(self.classes) or len(self.classes) >= UNDECLARED:
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) > IGNORED:
             raise InputError(f"the classes of {self.name} should differ and be fewer than 255, but are {self.classes}")
-        if wrong := set(self.label_values.values()) - set(range(len(self.classes))):
+        if wrong := set(self.label_values.values()) - {*range(len(self.classes)), IGNORED}:
             raise InputError(f"label_values of {self.name} names class {min(wrong)}, of {len(self.classes)} classes")
+        if self.axes is not None and not are_axes(self.axes):
+            raise InputError(f'the axes of {self.name} should be three letters such as "RAS", but are {self.axes!r}')
         ids = [case.case_id for case in self.cases]
         if len(set(ids)) < len(ids):
             twice = next(case_id for case_id in ids if ids.count(case_id) > 1)
@@ -48,7 +67,7 @@ def without_excluded(
 ) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
     """Split cases into those to use and the (id, reason) of those excluded.
 
-    An id that no case has is no mistake: a preset's exclusions also serve a part of its data set.
+    An id that no case has is passed over: `load_dataset` tells a mistake from a preset's exclusion.
     """
     if isinstance(exclude, str):
         raise InputError(f"exclude should be a list of case ids, but is the text {exclude!r}")
@@ -103,9 +122,15 @@ def file_values(dataset: Dataset) -> list[int]:
     ]
 
 
-def to_file_values(label: ClassIndices, dataset: Dataset) -> ClassIndices:
-    """Convert class indices to the values of the data set's own masks (BraTS20 writes enhancing tumour as 4)."""
-    return np.array(file_values(dataset), dtype=np.uint8)[label]
+def to_file_values(label: ClassIndices, dataset: Dataset) -> Labels:
+    """Convert class indices to the values of the data set's own masks (BraTS20 writes enhancing tumour as 4).
+
+    Returns:
+        uint8, or uint16 if a class has a value above 255.
+    """
+    values = file_values(dataset)
+    table: Labels = np.array(values, dtype=np.uint8 if max(values) <= 255 else np.uint16)
+    return table[label]
 
 
 def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
@@ -124,6 +149,8 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
             }
             for case in dataset.cases
         ],
+        "axes": dataset.axes,
+        "spacing_mm": None if dataset.spacing_mm is None else list(dataset.spacing_mm),
     }
 
 
@@ -140,4 +167,14 @@ def dataset_from_json(content: dict[str, Any]) -> Dataset:
         label_values={int(value): index for value, index in content["label_values"].items()},
         dropped=tuple((case_id, reason) for case_id, reason in content.get("dropped", ())),
         value_hints={int(value): hint for value, hint in content.get("value_hints", {}).items()},
+        axes=content.get("axes"),
+        spacing_mm=_spacing(content.get("spacing_mm")),
     )
+
+
+def _spacing(values: list[float] | None) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != 3:
+        raise TypeError(f"spacing_mm should be three numbers, but is {values!r}")
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,6 +1,7 @@
 """Read NIfTI files in pieces, so that volumes never exist in float64 and damage anywhere in a file is noticed."""
 
 import gzip
+import logging
 import math
 import zlib
 from collections import Counter
@@ -22,14 +23,33 @@ CHUNK_VALUES = 2**18  # values read at a time: 2 MB in the widest type, which st
 GEOMETRY_TOLERANCE = 1e-3  # image and mask of public data sets agree to about this, not exactly
 WHOLE_TOLERANCE = 1e-3
 
+# NIfTI's codes of spatial units, the three lowest bits of xyzt_units. Files without a code are in mm by custom.
+UNIT_NAMES = {1: "metre", 2: "mm", 3: "micrometre"}
+MM_PER_UNIT = {1: 1e3, 3: 1e-3}
+
+
+# The ends of a patient's three axes: right and left, anterior and posterior, superior and inferior.
+OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
+
+
+def are_axes(text: str) -> bool:
+    """Return whether a text names the directions of three axes, such as "LPS"."""
+    return sorted(min(letter, OPPOSITE.get(letter, letter)) for letter in text) == ["A", "I", "L"]
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """The grid of a volume: sizes and spacing per stored array axis, and the 4×4 voxel-to-world matrix in mm."""
+    """The grid of a volume.
+
+    shape and spacing_mm are per stored array axis; affine is the 4×4 voxel-to-world matrix in mm. axes has a letter per
+    array axis, the end of the patient towards which it counts: "LPS" is left, posterior, superior. It is empty if the
+    file does not say where left and right are.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: tuple[tuple[float, float, float, float], ...]
+    axes: str = ""
 
 
 def is_nifti_name(path: Path) -> bool:
@@ -50,6 +70,8 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
     from nibabel.wrapstruct import WrapStructError
 
+    # Its remarks on odd headers would stand between our lines; what matters of them is judged in data/check.
+    nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder where a NIfTI file should be")
@@ -71,10 +93,17 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
 
 
 def volume_shape(path: Path, image: "nibabel.Nifti1Image") -> tuple[tuple[int, int, int], int]:
-    """Return the three spatial sizes and the number of channels (the fourth axis; 1 without one)."""
+    """Return the three spatial sizes and the number of channels (the fourth axis; 1 without one).
+
+    A plane (X, Y) is a volume of one slice. ITK writes channels as the fifth axis, after a time axis of one.
+    """
     shape = tuple(int(size) for size in image.shape)
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
+    if len(shape) == 5 and shape[3] == 1:
+        shape = (*shape[:3], shape[4])
+    if len(shape) == 2:
+        shape = (*shape, 1)
     if len(shape) not in (3, 4):
         raise InputError(f"{path} has shape {tuple(image.shape)} where a volume has three axes, or four with channels")
     if min(shape) < 1:
@@ -84,21 +113,36 @@ def volume_shape(path: Path, image: "nibabel.Nifti1Image") -> tuple[tuple[int, i
 
 def geometry_of(path: Path, image: "nibabel.Nifti1Image") -> Geometry:
     """Return the geometry in an open file's header. Raises InputError if a voxel has no positive finite size."""
+    import nibabel  # as in open_nifti
+
     shape, _ = volume_shape(path, image)
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = np.array(image.affine, dtype=np.float64)
+    if len(image.shape) == 2 and not affine[:3, 2].any():  # a plane without thickness
+        normal = np.cross(affine[:3, 0], affine[:3, 1])
+        affine[:3, 2] = normal / (np.linalg.norm(normal) or 1)
+    affine[:3] *= mm_per_unit(image)
     first, second, third = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     spacing = (first, second, third)
     if not (np.isfinite(affine).all() and min(spacing) > 0):
         raise InputError(f"{path} has voxels of {_by(spacing)} mm; every side should be positive and finite")
     rows = [tuple(float(value) for value in row) for row in affine]
-    return Geometry(shape, spacing, tuple((row[0], row[1], row[2], row[3]) for row in rows))
+    placed = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
+    codes = nibabel.orientations.aff2axcodes(affine) if placed else ()
+    axes = "" if None in codes else "".join(codes)
+    return Geometry(shape, spacing, tuple((row[0], row[1], row[2], row[3]) for row in rows), axes)
+
+
+def mm_per_unit(image: "nibabel.Nifti1Image") -> float:
+    """Return the length in mm of the unit that the header's affine and voxel sizes are in."""
+    return MM_PER_UNIT.get(int(image.header["xyzt_units"]) & 7, 1.0)
 
 
 def read_geometry(path: Path) -> Geometry:
     """Read the geometry from a file's header.
 
     The axes are those of the stored array; spacing is the length in mm of the affine's columns. The affine is the
-    sform where its code is set, else the qform, else what the voxel sizes alone give (as nibabel does).
+    sform where its code is set, else the qform, else what the voxel sizes alone give (as nibabel does), converted to mm
+    from the unit that the header names.
     Raises InputError naming the file: absent, unreadable, not three-dimensional, or without a valid voxel size.
     """
     path = Path(path)
@@ -106,14 +150,14 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def check_same_geometry(path: Path, geometry: Geometry, reference_path: Path, reference: Geometry) -> None:
-    """Raise InputError unless shapes are equal and affines agree within 1e-3 (mm)."""
+    """Raise InputError unless shapes are equal and affines agree within 1e-3 mm (of tiny voxels, a hundredth)."""
     if geometry.shape != reference.shape:
         raise InputError(
             f"{path} has shape {_by(geometry.shape)} but {reference_path.name} of the same case has "
             f"{_by(reference.shape)}"
         )
     difference = np.abs(np.asarray(geometry.affine) - np.asarray(reference.affine)).max()
-    if difference > GEOMETRY_TOLERANCE:
+    if difference > min(GEOMETRY_TOLERANCE, 0.01 * min(reference.spacing_mm)):
         raise InputError(
             f"{path} and {reference_path.name} of the same case are at different positions: their affines differ "
             f"by up to {difference:.3g} mm"

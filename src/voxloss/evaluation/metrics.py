@@ -145,6 +145,7 @@ def case_scores(
     spacing_mm: Sequence[float] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     lesions: LesionRules | None = None,
+    ignore_index: int | None = None,
 ) -> list[Score]:
     """Score every foreground class of one case.
 
@@ -205,6 +206,9 @@ def case_scores(
         spacing_mm: Voxel sizes along the stored axes of three-dimensional arrays; None: only `OVERLAP_METRICS`.
         tolerance_mm: Tolerance of the normalised surface Dice.
         lesions: What a lesion is and when two match; None: the defaults, and no recall by size.
+        ignore_index: The value in `reference` of voxels that do not count; None: all count. These voxels are background
+            in both masks before anything is computed, so that volumes and lesions are those of the counted part, and
+            a surface also runs where a structure meets ignored voxels.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
@@ -215,6 +219,9 @@ def case_scores(
     Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances); for lesions
     see `match_lesions`.
     """
+    if ignore_index is not None and reference.shape == prediction.shape:
+        ignored = reference == ignore_index
+        reference, prediction = (np.where(ignored, mask.dtype.type(0), mask) for mask in (reference, prediction))
     counts = confusion_counts(reference, prediction, classes)
     if spacing_mm is not None:
         if reference.ndim != 3 or len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):

@@ -10,20 +10,19 @@ from pathlib import Path
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
-from voxloss.data.folds import assign_folds, split_of
-from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import open_prepared, prepare_case
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import Run, StudyFolder
 from voxloss.study.lock import locked
 from voxloss.study.settle import (
-    load_data,
+    judged_data,
     preparation_of,
     rarest_class,
     settle_patch_size,
     settle_sizes,
     settle_spacing,
+    settled_layout,
 )
 from voxloss.study.study import Study, extend_study, write_study
 from voxloss.training.device import resolve_device
@@ -38,7 +37,12 @@ UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock")
 
 
 @contextmanager
-def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_: None) -> Iterator[Study]:
+def open_study(
+    config: StudyConfig,
+    folder: Path,
+    progress: Progress = lambda *_: None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Iterator[Study]:
     """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
 
     The data of a new study are read, checked and prepared first. If anything goes wrong, prepared cases are kept and
@@ -49,6 +53,7 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
         config: The configuration.
         folder: The study's folder.
         progress: Called with (finished, of, what) as cases are prepared.
+        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell.
 
     Raises:
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), or another process
@@ -75,7 +80,7 @@ def open_study(config: StudyConfig, folder: Path, progress: Progress = lambda *_
                 study = extend_study(Study.open(folder), config)
                 _repair(study, progress)
             else:
-                study = _create_study(config, files, progress)
+                study = _create_study(config, files, progress, notice)
         except BaseException:
             if new is not None and not _has_prepared(files):
                 shutil.rmtree(new, ignore_errors=True)
@@ -135,18 +140,16 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -> Study:
-    dataset = load_data(config)
+def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, notice: Callable[[str], None]) -> Study:
+    config = replace(config, data=settled_layout(config.data))
+    data = judged_data(config)
+    dataset, folds, patients = data.dataset, data.folds, data.patients
+    for warning in data.warnings:
+        notice(warning)
     classes = len(dataset.classes)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation)
     check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
-    ids = [case.case_id for case in dataset.cases]
-    patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
-    require_known(patients, ids)
-    folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
-    if config.training.selection == "inner":
-        split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,
@@ -158,9 +161,10 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress) -
         progress,
     )
     files.write_prepared({case.case_id: case.folder for case in prepared})
+    rarest = rarest_class(dataset, prepared)
     comparison = replace(
         config.comparison,
-        primary_class=config.comparison.primary_class or rarest_class(dataset, prepared),
+        primary_class=config.comparison.primary_class or rarest,
         demonstration=config.comparison.demonstration or dataset.name == "phantom",
     )
     patches = settle_patch_size(config, [case.shape for case in prepared])

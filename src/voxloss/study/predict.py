@@ -1,6 +1,7 @@
 """Segment cases with the network of a run: its own held-out cases, or new images."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case, read_image, write_label
-from voxloss.data.dataset import Dataset, to_file_values
-from voxloss.data.nifti import read_geometry
-from voxloss.data.prepare.case import prepare_image, restore_label
+from voxloss.data.dataset import Dataset, channels_of, to_file_values
+from voxloss.data.grid import only_axes, same_spacing, turn_of
+from voxloss.data.nifti import read_geometry, stem
+from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image, restore_label
 from voxloss.study.folder import StudyFolder
-from voxloss.study.settle import preparation_of
+from voxloss.study.settle import preparation_of, spacing_of_all
 from voxloss.study.study import Study
 from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
@@ -35,9 +37,9 @@ def predict_mask(
 
     Args:
         network: The trained network.
-        prepared: Float32 (channels, *prepared_shape).
+        prepared: Float32 (channels, *prepared_shape), along the data set's axes.
         config: The study's configuration.
-        dataset: Tells the mask values.
+        dataset: Tells the mask values and the axes.
         like: NIfTI file whose grid the mask gets.
         output: The mask's path.
         before_windows: Called before every few windows; what it raises ends the prediction.
@@ -46,7 +48,10 @@ def predict_mask(
         Class indices uint8 (*shape) on the grid of `like`.
     """
     probabilities = predict_probabilities(network, prepared, config, before_windows)
-    label = restore_label(probabilities, read_geometry(like).shape)
+    geometry = read_geometry(like)
+    turn = turn_of(geometry, dataset)
+    turned = restore_label(probabilities, turn.geometry(geometry).shape)
+    label = np.ascontiguousarray(turn.stored(turned))
     write_label(output, to_file_values(label, dataset), like=like)
     return label
 
@@ -55,6 +60,9 @@ def segment_files(
     run_folder: Path, cases: Sequence[Sequence[Path]], output: Path, device: str | None = None
 ) -> list[Path]:
     """Segment images as the run's own cases were segmented; each mask lies on its image's grid.
+
+    An image that is stored along other axes than the study's is turned, and one of another spacing resampled, before
+    the network sees it.
 
     Args:
         run_folder: Folder of a finished run: STUDY/runs/LOSS/fold-K/seed-S.
@@ -67,7 +75,7 @@ def segment_files(
 
     Raises:
         InputError: No finished run, a file is missing or unreadable, channels are too few or many, or a mask would
-            overwrite an image.
+            overwrite a file. No mask is written then.
     """
     folder, files = run_folder.resolve(), StudyFolder.around(run_folder)
     if files is None or not (folder / "checkpoint.pt").is_file():
@@ -85,29 +93,52 @@ def segment_files(
     network.load_state_dict(state["network"])
     place(network, torch.device(resolve_device(device or config.execution.device)), config)
     preparation = preparation_of(config.preparation)
+    dataset = _with_axes(study)
+    common = spacing_of_all(config, dataset, _prepared(study))
     for images, target in zip(cases, targets, strict=True):
-        image, geometry = read_image(Case(_stem(images[0]), tuple(images), None))
-        if len(image) != channels:
-            raise InputError(f"{images[0]}: the network takes {channels} channels per case; received {len(image)}.")
-        prepared = prepare_image(image, geometry.spacing_mm, preparation)
-        predict_mask(network, prepared, config, study.dataset, like=images[0], output=target)
+        image, stored = read_image(_case(images))
+        turn = turn_of(stored, dataset)
+        spacing = turn.geometry(stored).spacing_mm
+        resampled = common is not None and not same_spacing(spacing, common)
+        setting = replace(preparation, spacing_mm=common) if resampled else preparation
+        prepared = prepare_image(turn.turned(image), spacing, setting)
+        predict_mask(network, prepared, config, dataset, like=images[0], output=target)
     return targets
+
+
+def _with_axes(study: Study) -> Dataset:
+    """The study's data set; if an earlier version wrote it, with the axes of the cases, which were used as stored."""
+    dataset = study.dataset
+    if dataset.axes is not None or "axes" in study.parsed.data.options:
+        return dataset
+    return replace(dataset, axes=only_axes(dataset))
+
+
+def _prepared(study: Study) -> list[PreparedCase]:
+    """The study's prepared cases; none if they were removed, which does not keep its networks from being used."""
+    try:
+        return [open_prepared(folder) for folder in study.files.read_prepared().values()]
+    except InputError:
+        return []
 
 
 def _check_files(cases: Sequence[Sequence[Path]], output: Path, channels: int) -> list[Path]:
-    """The masks' paths, after a look at all images, so that no mask is written where one of them is wrong."""
-    targets = [output / f"{_stem(files[0])}.nii.gz" for files in cases]
+    """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
+    targets = [output / f"{stem(files[0])}.nii.gz" for files in cases]
     for files, target in zip(cases, targets, strict=True):
-        for file in files:
-            read_geometry(file)
-            if target.resolve() == file.resolve():
-                raise InputError(f"The mask {target} would overwrite its image; name another --output folder.")
+        if target.exists():
+            what = "its image" if target.resolve() in [file.resolve() for file in files] else "a file"
+            raise InputError(f"The mask {target} would overwrite {what}; name another --output folder.")
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
-        if len(files) not in (1, channels):  # a single file may hold all channels; reading it tells
-            raise InputError(f"{files[0]}: the network takes {channels} channels per case; received {len(files)}.")
+    for files in cases:
+        received = channels_of(_case(files))
+        if received != channels:
+            raise InputError(f"{files[0]}: the network takes {channels} channels per case; received {received}.")
+    for files in cases:
+        read_image(_case(files))
     return targets
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+def _case(files: Sequence[Path]) -> Case:
+    return Case(stem(files[0]), tuple(files), None)

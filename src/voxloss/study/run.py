@@ -84,6 +84,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         training_cases=[prepared[case_id] for case_id in split.training],
         validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
         classes=study.dataset.classes,
+        ignore_index=study.dataset.ignore_index,
     )
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
@@ -105,7 +106,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             before_windows=check,
         )
         reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
-        present |= set(np.unique(reference).tolist())
+        present |= set(np.unique(reference).tolist()) - {study.dataset.ignore_index}
         predicted |= set(np.unique(prediction).tolist())
         scores = case_scores(
             reference,
@@ -114,6 +115,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             geometry.spacing_mm,
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
+            ignore_index=study.dataset.ignore_index,
         )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id

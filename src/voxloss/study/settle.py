@@ -2,13 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from voxloss.config.schema import DataConfig, PatchesConfig, PreparationConfig, StudyConfig
+from voxloss.config.losses import loss_choices
+from voxloss.config.schema import DataConfig, PatchesConfig, PreparationConfig, Spacing, StudyConfig
 from voxloss.config.settled import (
     SettledConfig,
     SettledPatches,
@@ -16,9 +17,15 @@ from voxloss.config.settled import (
     settled_patches,
     settled_preparation,
 )
-from voxloss.data.dataset import Dataset, channels_of, file_values, require_complete, require_same_channels
-from voxloss.data.layouts import load_dataset
-from voxloss.data.nifti import read_geometry
+from voxloss.data.case import Case
+from voxloss.data.check.findings import grouped_lines
+from voxloss.data.check.rules import absent_class, header_findings
+from voxloss.data.dataset import Dataset, channels_of, require_complete, require_same_channels
+from voxloss.data.folds import assign_folds, split_of
+from voxloss.data.grid import common_spacing, same_spacing, turned_geometry
+from voxloss.data.layouts import detect_layout, load_dataset
+from voxloss.data.nifti import count_label_values, read_geometry
+from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape
 from voxloss.evaluation.lesion_rules import LesionRules
@@ -40,6 +47,7 @@ class Survey:
         shapes: Shape of every case after preparation.
         original_voxels: Voxels of all cases as stored.
         channels: Channels of every case.
+        warnings: What `check` warns of, as far as headers tell.
     """
 
     config: SettledConfig
@@ -47,6 +55,7 @@ class Survey:
     shapes: list[tuple[int, int, int]]
     original_voxels: int
     channels: int
+    warnings: tuple[str, ...] = ()
 
 
 def survey(config: StudyConfig) -> Survey:
@@ -55,11 +64,12 @@ def survey(config: StudyConfig) -> Survey:
     Raises:
         InputError: As creating the study would, as far as headers allow.
     """
-    dataset = load_data(config)
+    data = judged_data(config)
+    dataset = data.dataset
     preparation = settle_spacing(config.preparation, dataset)
     shapes, original = [], 0
     for case in dataset.cases:
-        geometry = read_geometry(case.images[0])
+        geometry = turned_geometry(case, dataset)
         original += math.prod(geometry.shape)
         shapes.append(resampled_shape(geometry.shape, geometry.spacing_mm, preparation_of(preparation).spacing_mm))
     primary = config.comparison.primary_class or dataset.classes[-1]
@@ -71,7 +81,7 @@ def survey(config: StudyConfig) -> Survey:
             comparison=replace(config.comparison, primary_class=primary),
         )
     )
-    return Survey(settled, dataset, shapes, original, channels_of(dataset.cases[0]))
+    return Survey(settled, dataset, shapes, original, channels_of(dataset.cases[0]), data.warnings)
 
 
 def preparation_of(setting: SettledPreparation) -> Preparation:
@@ -80,11 +90,65 @@ def preparation_of(setting: SettledPreparation) -> Preparation:
     return Preparation(setting.clip, spacing, setting.normalisation)
 
 
-def load_data(config: StudyConfig) -> Dataset:
-    """Load the data set of a configuration, complete and ready for a study.
+@dataclass(frozen=True)
+class JudgedData:
+    """A data set that is ready for a study, its folds, and what `check` warns of as far as headers tell."""
+
+    dataset: Dataset
+    folds: list[list[str]]
+    patients: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def judged_data(config: StudyConfig) -> JudgedData:
+    """Load the data set of a configuration and assign its cases to folds, by the rules of `check`.
 
     Raises:
-        InputError: No folder is configured, files are missing, or cases do not match; the message names the first.
+        InputError: As `configured_dataset` and `assigned_folds`; files are missing, or a rule finds an error. The
+            message names the first.
+    """
+    dataset = configured_dataset(config)
+    require_complete(dataset)
+    require_same_channels(dataset)
+    patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
+    folds = assigned_folds(config, dataset, patients)
+    if (mixed := mixed_orders(config, dataset)) is not None:
+        raise InputError(mixed)
+    findings = header_findings(dataset, patients, folds)
+    for finding in findings:
+        if finding.severity == "error":
+            raise InputError(f"{finding.case_id}: {finding.message}" if finding.case_id else finding.message)
+    warnings = grouped_lines([finding for finding in findings if finding.severity == "warning"])
+    return JudgedData(dataset, folds, patients, tuple(warnings))
+
+
+def settled_layout(data: DataConfig) -> DataConfig:
+    """Replace the layout "auto" by that of the data's folder, if there is one."""
+    if data.layout != "auto" or not data.root:
+        return data
+    return replace(data, layout=detect_layout(Path(data.root)))
+
+
+def assigned_folds(config: StudyConfig, dataset: Dataset, patients: Mapping[str, str]) -> list[list[str]]:
+    """Assign the cases to folds.
+
+    Raises:
+        InputError: A case has no patient, there are fewer cases (patients) than folds, or setting inner cases aside
+            leaves none to train on.
+    """
+    ids = [case.case_id for case in dataset.cases]
+    require_known(patients, ids)
+    folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
+    if config.training.selection == "inner":
+        split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
+    return folds
+
+
+def configured_dataset(config: StudyConfig) -> Dataset:
+    """Load the data set of a configuration, whose files may be missing or wrong.
+
+    Raises:
+        InputError: No folder is configured, its layout is another one, or a setting contradicts the data set.
     """
     data: DataConfig = config.data
     if not data.root:
@@ -92,8 +156,11 @@ def load_data(config: StudyConfig) -> Dataset:
     if "exclude" in data.options:
         raise InputError("data.options has no `exclude`: that is data.exclude.")
     dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
-    require_complete(dataset)
-    require_same_channels(dataset)
+    for choice in loss_choices(config.comparison.losses):
+        if dataset.ignore_index is not None and choice.parameters.get("ignore_index") is not None:
+            raise InputError(
+                f"{choice.key}: ignore_index cannot be set where the data set itself has an ignored value."
+            )
     primary = config.comparison.primary_class
     if primary is not None and primary not in dataset.classes[1:]:
         raise InputError(
@@ -106,9 +173,6 @@ def load_data(config: StudyConfig) -> Dataset:
             f"evaluation.lesions.size_limits_ml: {unknown[0]!r} is not a class of the data; it has "
             f"{', '.join(dataset.classes[1:])}."
         )
-    large = [value for value in file_values(dataset) if value > 255]
-    if large:
-        raise InputError(f"mask value {large[0]} of {dataset.name}: predictions are 8-bit masks, values 0 to 255.")
     return dataset
 
 
@@ -116,19 +180,67 @@ def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledP
     """Replace "median" by the median spacing of the cases, or by "stored" if all cases have that spacing."""
     if preparation.spacing_mm != "median":
         return settled_preparation(preparation)
-    spacings = [read_geometry(case.images[0]).spacing_mm for case in dataset.cases]
-    median = tuple(round(float(statistics.median(axis)), 4) for axis in zip(*spacings, strict=True))
+    spacings = [turned_geometry(case, dataset).spacing_mm for case in dataset.cases]
+    median = tuple(_rounded(float(statistics.median(axis))) for axis in zip(*spacings, strict=True))
     spacing = (median[0], median[1], median[2])
-    if all(np.allclose(spacing, other, rtol=1e-3) for other in spacings):
+    if all(same_spacing(spacing, other) for other in spacings):
         return settled_preparation(replace(preparation, spacing_mm="stored"))
     return settled_preparation(replace(preparation, spacing_mm=spacing))
 
 
+def mixed_orders(config: StudyConfig, dataset: Dataset) -> str | None:
+    """Return a sentence if a median spacing would mix directions, as the cases' axes have different orders; or None."""
+    if config.preparation.spacing_mm != "median" or dataset.axes is not None:
+        return None
+    first: dict[str, tuple[str, str]] = {}  # order of axes without their directions -> a case
+    for case in dataset.cases:
+        try:
+            axes = read_geometry(case.images[0]).axes
+        except InputError:
+            continue  # whoever reads the case names the fault
+        first.setdefault(axes.translate(str.maketrans("LPI", "RAS")), (case.case_id, axes))
+    known = [case for order, case in first.items() if order]
+    if len(known) < 2:
+        return None
+    (one, its_axes), (other, other_axes), *_ = known
+    return (
+        f"case {one} is stored as {its_axes} and {other} as {other_axes}, so a median spacing would mix directions; "
+        "set preparation.spacing_mm, or leave data.options.axes out."
+    )
+
+
+def _rounded(spacing: float) -> float:
+    """Round to four digits after the point; a spacing far below a millimetre to four significant ones."""
+    return round(spacing, max(4, 3 - math.floor(math.log10(spacing))))
+
+
+def spacing_of_all(config: SettledConfig, dataset: Dataset, prepared: Sequence[PreparedCase]) -> Spacing | None:
+    """Return the spacing that all cases of a study have where none is resampled ("stored"); None elsewhere.
+
+    A new case of another spacing must be resampled to it, as the networks have seen no other.
+
+    Args:
+        config: The study's configuration.
+        dataset: The study's, which has the spacing unless an earlier version wrote it.
+        prepared: The study's prepared cases, which have it too.
+    """
+    if config.preparation.spacing_mm != "stored":
+        return None
+    return dataset.spacing_mm or common_spacing([case.original.spacing_mm for case in prepared])
+
+
 def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
-    """Return the foreground class with the fewest voxels in the prepared masks."""
+    """Return the foreground class with the fewest voxels in the prepared masks.
+
+    Raises:
+        InputError: No case has one of the classes.
+    """
     counts = np.zeros(len(dataset.classes), dtype=np.int64)
     for case in prepared:
-        counts += np.bincount(case.label.ravel(), minlength=len(counts))
+        counts += np.bincount(case.label.ravel(), minlength=len(counts))[: len(counts)]  # without ignored voxels
+    for index in np.flatnonzero(counts == 0).tolist():
+        if not any(_has_class(case, dataset, index) for case in dataset.cases):  # resampling may have removed it
+            raise InputError(absent_class(dataset.classes[index]))
     return dataset.classes[1 + int(counts[1:].argmin())]
 
 
@@ -143,6 +255,11 @@ def settle_sizes(rules: LesionRules, dataset: Dataset, prepared: Sequence[Prepar
         for index, name in enumerate(dataset.classes[1:], start=1):
             volumes[name].append(lesion_volumes(case.label[boxes[index]] == index, voxel_ml, rules))
     return replace(rules, size_limits_ml=limits_of_classes(volumes))
+
+
+def _has_class(case: Case, dataset: Dataset, index: int) -> bool:
+    assert case.label is not None, "judged_data refuses a case without a mask"
+    return any(dataset.label_values[value] == index for value in count_label_values(case.label))
 
 
 def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Values of a new configuration that an existing study has settled from its data.
 OPEN_VALUES = (
     ("data.root", ""),
+    ("data.layout", "auto"),
     ("patches.size", None),
     ("preparation.spacing_mm", "median"),
     ("comparison.primary_class", None),

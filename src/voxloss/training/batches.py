@@ -30,6 +30,7 @@ class TrainingJob:
         training_cases: Prepared cases to train on.
         validation_cases: Prepared cases for the validation after every epoch.
         classes: The name of every class index, background first.
+        ignore_index: The value in the labels of voxels that count in no loss; None: all count.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class TrainingJob:
     training_cases: Sequence[PatchSource]
     validation_cases: Sequence[PatchSource]
     classes: Sequence[str]
+    ignore_index: int | None = None
 
     @property
     def patches(self) -> PatchSetting:

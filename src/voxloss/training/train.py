@@ -27,6 +27,7 @@ from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
+from voxloss.utilities.errors import InputError
 
 _WEIGHTS = 4  # a stream of random numbers; the batches have others
 
@@ -109,7 +110,7 @@ class _Trainee:
             network = make_network(job.config.network, job.config.patches.size, channels, len(job.classes))
         place(network, device, job.config)
         call = torch.compile(network) if job.config.execution.compile else network
-        loss = voxloss.get_loss(job.loss, **job.parameters).to(device)
+        loss = make_loss(job).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=job.config.training.learning_rate)
         return cls(job, device, network, call, loss, optimizer)
 
@@ -120,6 +121,19 @@ class _Trainee:
         """The network's outputs, the finest first."""
         with autocast(self.device, self.job.config.training):
             return outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
+
+
+def make_loss(job: TrainingJob) -> Loss:
+    """Build the loss of a job, which leaves the ignored voxels of its data out.
+
+    Raises:
+        InputError: The loss's own parameters ignore another class.
+    """
+    if job.ignore_index is None:
+        return voxloss.get_loss(job.loss, **job.parameters)
+    if job.parameters.get("ignore_index") is not None:
+        raise InputError(f"{job.loss}: ignore_index cannot be set, as the data set itself ignores a value.")
+    return voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
 
 
 @dataclass
@@ -248,6 +262,7 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
         logits = trainee.logits(images)[0]
         total += float(trainee.loss(logits, labels))
         pairs = labels.long() * count + logits.argmax(dim=1)
+        pairs = pairs[labels < count]  # the others are ignored
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
     there, predicted = confusion.sum(1), confusion.sum(0)
     dice = 2 * confusion.diagonal()[1:] / (there + predicted)[1:]  # NaN for a class in neither, which does not count

@@ -37,7 +37,7 @@ class ClassFingerprint:
 
     Args:
         cases: That have it; the spreads are over these.
-        voxel_fraction: Its share of the volume's voxels.
+        voxel_fraction: Its share of the volume's voxels, ignored ones left out.
         volume_ml: Its size.
         components: Its connected pieces (voxels that touch by face, edge or corner); NaN for the background.
         patches_without: The share of random patches of a random case that hold no voxel of it; NaN for the background.
@@ -74,8 +74,8 @@ class CaseRecord:
 class Report:
     """The result of `check`.
 
-    `shape` and `spacing_mm` are spreads per stored array axis. `patch` is the size that `patches_without` is about, in
-    voxels of `patch_spacing_mm` (None: of each case's own spacing).
+    `shape` and `spacing_mm` are spreads per array axis, turned to the data set's. `patch` is the size that
+    `patches_without` is about, in voxels of `patch_spacing_mm` (None: of each case's own spacing).
     """
 
     dataset: str
@@ -108,9 +108,9 @@ def format_report(report: Report) -> str:
         reasons[reason].append(case_id)
     if reasons:
         lines += ["", "not used", *(f"  {reason}: {_cases(ids)}" for reason, ids in reasons.items())]
-    for severity, group in grouped(report).items():
+    for severity in grouped(report):
         lines += ["", f"{severity}s"]
-        lines += [f"  {message}: {_cases(ids)}" if any(ids) else f"  {message}" for message, ids in group.items()]
+        lines += [f"  {line}" for line in grouped_lines([one for one in report.findings if one.severity == severity])]
     counts = Counter(finding.severity for finding in report.findings)
     summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
     return "\n".join([*lines, "", f"{summary}: {'ready to run' if report.ok else 'fix the errors first'}"]) + "\n"
@@ -133,6 +133,14 @@ def grouped(report: Report) -> dict[Severity, dict[str, list[str]]]:
     for finding in report.findings:
         groups[finding.severity].setdefault(finding.message, []).append(finding.case_id)
     return {severity: group for severity, group in groups.items() if group}
+
+
+def grouped_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return a line per message, with the cases that it is about."""
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        groups.setdefault(finding.message, []).append(finding.case_id)
+    return [f"{message}: {_cases(ids)}" if any(ids) else message for message, ids in groups.items()]
 
 
 def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:

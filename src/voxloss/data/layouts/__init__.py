@@ -1,13 +1,18 @@
 """Layouts of data sets on disk, by name."""
 
+import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxloss.data.dataset import Dataset
+from voxloss.data.grid import with_common_grid
 from voxloss.data.layouts import brats20, decathlon, folder, kits19
 from voxloss.utilities.errors import InputError
+
+LayoutName = Literal["kits19", "brats20", "decathlon", "folder"]
 
 LAYOUTS: dict[str, Callable[..., Dataset]] = {
     "kits19": kits19.load,
@@ -17,10 +22,21 @@ LAYOUTS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def load_dataset(layout: str, root: Path, **options: Any) -> Dataset:
-    """List the cases of a folder in one of LAYOUTS, or "auto"; the options are those of the layout's `load`.
+def load_dataset(
+    layout: str, root: Path, axes: str = "common", exclude: Collection[str] = (), **options: Any
+) -> Dataset:
+    """List the cases of a folder in one of LAYOUTS, or "auto", and find the grid that they share.
 
-    Raises InputError for an unknown layout or option, a folder without the layout, and when no case is left.
+    Args:
+        layout: One of LAYOUTS, or "auto".
+        root: The folder.
+        axes: The order and direction that arrays are turned to, as for `with_common_grid`.
+        exclude: Ids of cases to leave out.
+        options: Those of the layout's `load`; each has `classes` and `ignore`.
+
+    Raises:
+        InputError: An unknown layout or option, a folder without the layout, an excluded id that no case has, or no
+            case is left.
     """
     root = Path(root)
     if layout == "auto":
@@ -30,14 +46,26 @@ def load_dataset(layout: str, root: Path, **options: Any) -> Dataset:
     known = list(inspect.signature(LAYOUTS[layout]).parameters)[1:]
     for option in options:
         if option not in known:
-            raise InputError(f"the layout {layout} has no option {option!r}; it has {', '.join(known)}")
-    dataset = LAYOUTS[layout](root, **options)
+            raise InputError(f"the layout {layout} has no option {option!r}; it has {', '.join([*known, 'axes'])}")
+    dataset = LAYOUTS[layout](root, exclude=exclude, **options)
+    _require_cases(dataset, exclude)
     if not dataset.cases:
         raise InputError(f"no case of {root} is left: all {len(dataset.dropped)} are dropped")
-    return dataset
+    return with_common_grid(dataset, axes)
 
 
-def detect_layout(root: Path) -> str:
+def _require_cases(dataset: Dataset, exclude: Collection[str]) -> None:
+    """Raise InputError for an excluded id that no case has; the paper's exclusions also serve a part of KiTS19."""
+    ids = {case.case_id for case in dataset.cases} | {case_id for case_id, _ in dataset.dropped}
+    names = ids | {re.sub(r"_\d{4}$", "", name) for name in ids}  # of images without a mask, whose channels are dropped
+    for case_id in exclude:
+        if case_id not in names and case_id not in kits19.PAPER_EXCLUDED:
+            near = difflib.get_close_matches(case_id, sorted(ids), 1, cutoff=0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"data.exclude names {case_id!r}, but {dataset.name} has no such case{hint}")
+
+
+def detect_layout(root: Path) -> LayoutName:
     """Return the layout of a folder, from the names in it. Raises InputError if it has none of LAYOUTS."""
     root = Path(root)
     if not root.is_dir():

@@ -1,16 +1,16 @@
 """BraTS20: BraTS20_Training_NNN folders with one NIfTI file per modality and a segmentation (Bakas et al. 2018)."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from voxloss.data.case import Case, undeclared_value
+from voxloss.data.classes import ClassValues, declared_classes, without_ignored
 from voxloss.data.dataset import Dataset, without_excluded
 from voxloss.data.nifti import count_label_values, is_nifti_name
 from voxloss.utilities.errors import InputError
 
-CLASSES = ("background", "enhancing tumour")
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ENHANCING_LABELS = (3, 4)
 
@@ -26,12 +26,16 @@ def load(
     enhancing_label: int = 4,
     exclude: Collection[str] = (),
     require_enhancing: bool = False,
+    classes: ClassValues | None = None,
+    ignore: int | Iterable[int] | None = None,
 ) -> Dataset:
-    """List the cases of a folder in BraTS20's layout; the other tumour parts count as background.
+    """List the cases of a folder in BraTS20's layout; by default the other tumour parts count as background.
 
     modalities: the channels, of t1, t1ce, t2, flair. enhancing_label: 4, or 3 for releases since 2023.
     exclude: ids to leave out. require_enhancing: drop the cases without an enhancing tumour, as the paper does (27 of
     369); this reads every mask, and keeps the cases whose mask is missing or damaged so that the check can name them.
+    classes: name -> value, or values, in the masks, such as {"whole tumour": [1, 2, 4]}. ignore: value, or values, of
+    voxels that count in no loss and no score.
     Expected files that are absent are listed all the same. Raises InputError when the folder holds no
     BraTS20_Training_NNN, for an unknown modality or label, and, when it reads the masks, for an undeclared value.
     """
@@ -45,7 +49,8 @@ def load(
     if not folders:
         raise InputError(f"{root} holds no BraTS20_Training_NNN folders, so it is not BraTS20's layout")
     cases, dropped = without_excluded((_case(folder, modalities) for folder in folders), exclude)
-    label_values = {0: 0, 1: 0, 2: 0, enhancing_label: 1}
+    own: dict[str, int | list[int]] = {"background": [0, 1, 2], "enhancing tumour": enhancing_label}
+    names, label_values = declared_classes(classes or without_ignored(own, ignore), ignore)
     hints = _hints(enhancing_label)
     if require_enhancing:
         with ThreadPoolExecutor(2) as pool:
@@ -53,7 +58,7 @@ def load(
             kept = [case for case, kept in zip(cases, keep, strict=True) if kept]
         dropped += tuple((case.case_id, "no enhancing tumour") for case in cases if case not in kept)
         cases = tuple(kept)
-    return Dataset("brats20", cases, CLASSES, label_values, dropped, hints)
+    return Dataset("brats20", cases, names, label_values, dropped, hints)
 
 
 def _case(folder: Path, modalities: tuple[str, ...]) -> Case:

@@ -1,33 +1,41 @@
 """Read a plain folder: ROOT/images and ROOT/masks, paired by file name."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from voxloss.data.case import MAX_LABEL_VALUE, Case
+from voxloss.data.case import Case
+from voxloss.data.classes import ClassValues, declared_classes, found_classes
 from voxloss.data.dataset import Dataset, without_excluded
-from voxloss.data.nifti import count_label_values, is_nifti_name, stem
+from voxloss.data.nifti import is_nifti_name, stem
 from voxloss.utilities.errors import InputError
 
-MOST_CLASSES = 254
 
-
-def load(root: Path, classes: Mapping[str, int] | None = None, exclude: Collection[str] = ()) -> Dataset:
+def load(
+    root: Path,
+    classes: ClassValues | None = None,
+    ignore: int | Iterable[int] | None = None,
+    exclude: Collection[str] = (),
+) -> Dataset:
     """List the cases of ROOT/images and ROOT/masks, paired by name up to .nii or .nii.gz.
 
     An image of several channels is one four-dimensional file, or files NAME_0000, NAME_0001, ... for the mask NAME.
-    classes: name -> value in the masks, in the order wanted; by default every value found in the masks is a class
-    ("class 1", ...), which reads them all. exclude: ids to leave out. Raises InputError naming an image without a
-    mask, a mask without an image, a gap in the channels, or a case with more or fewer channels than the others.
+    classes: name -> value in the masks, or several, in the order wanted; by default every value found in the masks is
+    a class ("class 1", ...), which reads them all. ignore: value, or values, of voxels that count in no loss and no
+    score. exclude: ids to leave out. Raises InputError naming an image without a mask, a mask without an image, a gap
+    in the channels, or a case with more or fewer channels than the others.
     """
     root = Path(root)
     for name in ("images", "masks"):
         if not (root / name).is_dir():
             raise InputError(f"{root} has no folder {name}; your data folder needs `images/` and `masks/`")
-    cases, unlabelled = pair_by_name(root / "images", root / "masks")
-    if unlabelled:
-        raise InputError(f"{unlabelled[0]} has no mask of the same name in {root / 'masks'}")
+    cases, unpaired = pair_by_name(root / "images", root / "masks")
+    cases, dropped = without_excluded(cases, exclude)
+    without_mask = {path: {stem(path), re.sub(r"_\d{4}$", "", stem(path))} & {*exclude} for path in unpaired}
+    for path, excluded in without_mask.items():
+        if not excluded:
+            raise InputError(f"{path} has no mask of the same name in {root / 'masks'}")
+    dropped += tuple((name, "excluded by the settings") for name in sorted(set().union(*without_mask.values())))
     for case in cases:
         if not case.images:
             raise InputError(f"{case.label} has no image of the same name in {root / 'images'}")
@@ -36,10 +44,9 @@ def load(root: Path, classes: Mapping[str, int] | None = None, exclude: Collecti
                 f"case {case.case_id} has {len(case.images)} image files, but {cases[0].case_id} has "
                 f"{len(cases[0].images)}"
             )
-    if not cases:
+    if not cases and not dropped:
         raise InputError(f"{root / 'images'} holds no .nii or .nii.gz files")
-    cases, dropped = without_excluded(cases, exclude)
-    names, label_values = declared_classes(classes) if classes else found_classes(cases)
+    names, label_values = declared_classes(classes, ignore) if classes else found_classes(cases, ignore)
     return Dataset(root.resolve().name, cases, names, label_values, dropped)
 
 
@@ -83,44 +90,3 @@ def _by_stem(folder: Path) -> dict[str, Path]:
                 )
             paths[stem(path)] = path
     return paths
-
-
-def declared_classes(classes: Mapping[str, int]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return names by class index, and value -> index, from name -> value; background is 0 and may be omitted."""
-    named = {name: value for name, value in classes.items() if name != "background"}
-    if classes.get("background", 0) != 0:
-        raise InputError(f"the class background has the value 0 in masks, not {classes['background']}")
-    values = [0, *named.values()]
-    for value in values:
-        if not isinstance(value, int) or not 0 <= value <= MAX_LABEL_VALUE or values.count(value) > 1:
-            raise InputError(f"each class needs a whole value of its own from 1 to {MAX_LABEL_VALUE}, not {value!r}")
-    if not named:
-        raise InputError("`classes` has no class besides the background")
-    return ("background", *named), {value: index for index, value in enumerate(values)}
-
-
-def found_classes(cases: Iterable[Case]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return names ("class 1" for the value 1), and value -> index, of all values in the cases' masks.
-
-    Masks that cannot be read are passed over here, since whoever reads the case names the fault.
-    """
-    labels = [case.label for case in cases if case.label is not None]
-    with ThreadPoolExecutor(2) as pool:
-        values_by_mask = [values for values in pool.map(_values, labels) if values is not None]
-    values = sorted(set().union(*values_by_mask) - {0})
-    if not values:
-        where = labels[0].parent if labels else "the data set"
-        raise InputError(f"no mask of {where} that can be read holds a value other than 0, so there is no class")
-    if values[0] < 0 or values[-1] > MAX_LABEL_VALUE or len(values) > MOST_CLASSES:
-        raise InputError(
-            f"the masks of {labels[0].parent} hold {len(values)} values from {values[0]} to {values[-1]}, "
-            f"which look like grey values; classes are up to {MOST_CLASSES} values from 0 to {MAX_LABEL_VALUE}"
-        )
-    return declared_classes({f"class {value}": value for value in values})
-
-
-def _values(label: Path) -> set[int] | None:
-    try:
-        return set(count_label_values(label))
-    except InputError:
-        return None

@@ -4,15 +4,15 @@ Source: github.com/neheller/kits19. Arrays are stored (slice, row, column) and a
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from voxloss.data.case import Case
+from voxloss.data.classes import ClassValues, declared_classes, without_ignored
 from voxloss.data.dataset import Dataset, without_excluded
 from voxloss.utilities.errors import InputError
 
-CLASSES = ("background", "kidney", "tumour")
-LABEL_VALUES = {0: 0, 1: 1, 2: 2}
+CLASSES = ("background", "kidney", "tumour")  # of the values 0, 1 and 2
 TRAINING_CASES = 210  # cases 210 to 299 are the challenge's test set, whose masks are not public
 
 # Yeung et al. 2021 leave these out for concern over the quality of the ground truth.
@@ -24,11 +24,18 @@ def is_case(folder: Path) -> bool:
     return folder.is_dir() and re.fullmatch(r"case_\d{5}", folder.name) is not None
 
 
-def load(root: Path, exclude: Collection[str] = ()) -> Dataset:
+def load(
+    root: Path,
+    exclude: Collection[str] = (),
+    classes: ClassValues | None = None,
+    ignore: int | Iterable[int] | None = None,
+) -> Dataset:
     """List the cases of a folder in KiTS19's layout.
 
-    exclude: ids to leave out, such as PAPER_EXCLUDED. Expected files that are absent are listed all the same. Cases of
-    the challenge's test set without a mask are dropped. Raises InputError when the folder holds no case_NNNNN.
+    exclude: ids to leave out, such as PAPER_EXCLUDED. classes: name -> value, or values, in the masks, by default
+    CLASSES. ignore: value, or values, of voxels that count in no loss and no score. Expected files that are absent are
+    listed all the same. Cases of the challenge's test set without a mask are dropped. Raises InputError when the folder
+    holds no case_NNNNN.
     """
     root = Path(root)
     folders = sorted(folder for folder in root.iterdir() if is_case(folder)) if root.is_dir() else []
@@ -36,12 +43,14 @@ def load(root: Path, exclude: Collection[str] = ()) -> Dataset:
         raise InputError(f"{root} holds no case_NNNNN folders, so it is not KiTS19's layout")
     cases, dropped = without_excluded(map(_case, folders), exclude)
     unlabelled = [case for case in cases if _is_test_case(case)]
+    own = {name: value for value, name in enumerate(CLASSES)}
+    names, label_values = declared_classes(classes or without_ignored(own, ignore), ignore)
     return Dataset(
         # A phantom comes in this layout, and its scores must not pass for those of KiTS19.
         name="phantom" if (root / "PHANTOM.json").is_file() else "kits19",
         cases=tuple(case for case in cases if case not in unlabelled),
-        classes=CLASSES,
-        label_values=LABEL_VALUES,
+        classes=names,
+        label_values=label_values,
         dropped=(*dropped, *((case.case_id, "no mask: of the challenge's test set") for case in unlabelled)),
     )
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from voxloss.data.case import Case, read_image, read_label
 from voxloss.data.dataset import Dataset
-from voxloss.data.nifti import Geometry
+from voxloss.data.grid import Turn, turn_of
+from voxloss.data.nifti import Geometry, read_geometry
 from voxloss.data.prepare.resample import resample_classes, resample_image, resample_probabilities, resampled_shape
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
 from voxloss.utilities.errors import InputError
@@ -28,8 +29,8 @@ Normalisation = Literal["zscore", "minmax", "none"]
 class Preparation:
     """The preparation of a volume before patches are cut, in this order (that of MIScnn, which the paper used).
 
-    clip: lowest and highest grey value. spacing_mm: voxel sizes to resample to, per stored array axis (None: as
-    stored). normalisation, per volume and channel: "zscore" is (x - mean) / std over all voxels, "minmax" is
+    clip: lowest and highest grey value. spacing_mm: voxel sizes to resample to, per array axis of the data set's order
+    (None: as stored). normalisation, per volume and channel: "zscore" is (x - mean) / std over all voxels, "minmax" is
     (x - min) / (max - min). Raises InputError for values that make no sense.
     """
 
@@ -54,7 +55,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A case in the cache. shape is the prepared one; original is the geometry of the files.
+    """A case in the cache. shape is the prepared one; original is the geometry of the files, with the axes turned.
 
     The arrays are opened as memory maps when asked for, so that a PreparedCase is cheap to keep and to send.
     """
@@ -123,6 +124,8 @@ def _normalise(volume: Float32s, normalisation: Normalisation) -> None:
 def prepare_case(case: Case, dataset: Dataset, preparation: Preparation, cache: Path) -> PreparedCase:
     """Prepare a case, or open it if the cache has it with the same settings and files.
 
+    A case that is stored along other axes than `dataset.axes` is turned, and its prepared arrays are along those axes.
+
     The entry is the folder CASE-KEY, where the key is a digest of the settings, the label values, and the names, sizes
     and times of the source files. It appears whole or not at all; one that was cut short since is made again.
     The label is resampled so that each class keeps its size: see resample_classes.
@@ -156,22 +159,27 @@ def _key(case: Case, dataset: Dataset, preparation: Preparation) -> str:
             raise InputError(f"{path} does not exist")
         status = path.stat()
         sources.append([path.name, status.st_size, status.st_mtime_ns])
-    made_by = {
+    made_by: dict[str, Any] = {
         "format": FORMAT,
         "preparation": asdict(preparation),
         "label_values": sorted(dataset.label_values.items()),
         "classes": len(dataset.classes),
         "sources": sources,
     }
+    turn = turn_of(read_geometry(case.images[0]), dataset)
+    if turn != Turn():
+        made_by["turn"] = asdict(turn)
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Preparation) -> None:
     original_label, _ = read_label(case, dataset.label_values, dataset.value_hints)
-    image, original = read_image(case)
-    prepared = prepare_image(image, original.spacing_mm, preparation)
+    image, stored = read_image(case)
+    turn = turn_of(stored, dataset)
+    original = turn.geometry(stored)
+    prepared = prepare_image(turn.turned(image), original.spacing_mm, preparation)
     del image
-    label = resample_classes(original_label, prepared.shape[1:])
+    label = resample_classes(turn.turned(original_label), prepared.shape[1:])
     foreground = {str(index): _coordinates(label, index) for index in range(1, len(dataset.classes))}
     with atomic_folder(folder) as partial:
         np.save(partial / "image.npy", prepared, allow_pickle=False)
@@ -229,7 +237,7 @@ def _three(values: list[Any]) -> tuple[Any, Any, Any]:
 
 def _geometry(values: dict[str, Any]) -> Geometry:
     affine = tuple((row[0], row[1], row[2], row[3]) for row in values["affine"])
-    return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine)
+    return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine, values.get("axes", ""))
 
 
 def restore_label(probabilities: Float32s, original_shape: tuple[int, int, int]) -> ClassIndices:

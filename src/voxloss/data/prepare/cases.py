@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.data.grid import Turn
 from voxloss.data.nifti import geometry_of, open_nifti, volume_shape
 from voxloss.data.prepare.case import Preparation, PreparedCase, prepare_case
 from voxloss.data.prepare.resample import resampled_shape
@@ -48,7 +49,7 @@ def prepare_cases(
     budget = _Budget(math.inf if memory is None else memory)
 
     def prepare(case: Case) -> PreparedCase:
-        with budget.hold(memory_needed(case, preparation)):
+        with budget.hold(memory_needed(case, preparation, dataset.axes)):
             return prepare_case(case, dataset, preparation, cache)
 
     with ThreadPoolExecutor(workers) as pool:  # reading, resampling and writing run outside the interpreter's lock
@@ -66,11 +67,12 @@ def prepare_cases(
     return [future.result() for future in futures]
 
 
-def memory_needed(case: Case, preparation: Preparation) -> int:
+def memory_needed(case: Case, preparation: Preparation, axes: str | None = None) -> int:
     """Bytes that preparing a case takes at most, about; 0 for one whose header cannot be read, which fails soon."""
     try:
         opened = [(path, open_nifti(path)) for path in case.images]
         geometry = geometry_of(*opened[0])
+        geometry = Turn.between(geometry.axes, axes).geometry(geometry)
         channels = sum(volume_shape(path, file)[1] for path, file in opened)
     except (ValueError, OSError, IndexError):
         return 0

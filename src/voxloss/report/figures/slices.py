@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import ArrayLike
 
-from voxloss.data.case import Case, read_image, read_label
+from voxloss.data.case import IGNORED, Case, read_image, read_label
 from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
@@ -93,6 +93,7 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     case_id = representative_case(comparison)
     case = next(case for case in record.study.dataset.cases if case.case_id == case_id)
     reference, geometry = read_label(case, record.study.dataset.label_values)
+    reference[reference == IGNORED] = 0
     target = record.study.dataset.classes.index(comparison.primary_class)
     areas = np.count_nonzero(_canonical(reference, geometry.affine) == target, axis=(0, 1))
     index = int(np.argmax(areas))

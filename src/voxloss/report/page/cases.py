@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from voxloss.data.case import Case, read_image, read_label
+from voxloss.data.case import IGNORED, Case, read_image, read_label
 from voxloss.evaluation.significance import case_values
 from voxloss.geometry.components import bounding_box, enclosing_box, largest_component
 from voxloss.geometry.distances import innermost_voxel
@@ -97,10 +97,15 @@ def write_viewer_cases(
 
 def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, Any]:
     reference, geometry = read_label(case, record.study.dataset.label_values)
+    ignored = reference == IGNORED
+    reference[ignored] = 0
     predictions = _predictions(record, comparison, case)
     classes = range(1, len(record.study.dataset.classes))
     errors = {
-        loss: {str(index): largest_error(reference == index, mask == index, geometry.affine) for index in classes}
+        loss: {
+            str(index): largest_error(reference == index, (mask == index) & ~ignored, geometry.affine)
+            for index in classes
+        }
         for loss, mask in predictions.items()
     }
     frame = mask_frame([reference, *predictions.values()])
