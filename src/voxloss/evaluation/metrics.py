@@ -208,7 +208,7 @@ def case_scores(
         lesions: What a lesion is and when two match; None: the defaults, and no recall by size.
         ignore_index: The value in `reference` of voxels that do not count; None: all count. These voxels are background
             in both masks before anything is computed, so that volumes and lesions are those of the counted part, and
-            a surface also runs where a structure meets ignored voxels.
+            a surface also runs where a structure meets ignored voxels. If no voxel counts, every score is undefined.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
@@ -219,8 +219,10 @@ def case_scores(
     Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances); for lesions
     see `match_lesions`.
     """
+    nothing_counts = False
     if ignore_index is not None and reference.shape == prediction.shape:
         ignored = reference == ignore_index
+        nothing_counts = bool(ignored.all())
         reference, prediction = (np.where(ignored, mask.dtype.type(0), mask) for mask in (reference, prediction))
     counts = confusion_counts(reference, prediction, classes)
     if spacing_mm is not None:
@@ -247,6 +249,8 @@ def case_scores(
             values |= _of_lesions(match_lesions(*masks, voxel_ml, rules), rules.limits_of(name))
             values["volume_difference"] = abs(in_prediction - in_reference) * voxel_ml
             values["reference_volume"] = in_reference * voxel_ml
+        if nothing_counts:
+            values = dict.fromkeys(values, math.nan)
         for metric in METRICS:
             if metric in values:
                 undefined = math.isnan(values[metric])
