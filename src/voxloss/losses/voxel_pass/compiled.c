@@ -124,9 +124,16 @@ INLINE float power(float x, float exponent) {
 
 /* `out` = the value of each label's class. Comparing is faster than gathering, and the values are often the same. */
 static void take(const Block *b, const float *values, int64_t classes, float *out) {
-    LOOP out[i] = values[0];
-    for (int64_t c = 1; c < classes; c++)
-        if (values[c] != values[0]) LOOP out[i] = b->label[i] == (int32_t)c ? values[c] : out[i];
+    const float first = values[0];
+    LOOP out[i] = first;
+    for (int64_t c = 1; c < classes; c++) {
+        const float value = values[c];
+        if (value == first) continue;
+        LOOP {
+            const float before = out[i]; /* read at every label, else the loop has a branch */
+            out[i] = b->label[i] == (int32_t)c ? value : before;
+        }
+    }
 }
 
 /* Whether all classes have this exponent, for those whose powers are quick. */
