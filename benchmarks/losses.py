@@ -1,14 +1,17 @@
 """Time and memory of the losses, ours and others', side by side on the same tensors in one run.
 
-    python benchmarks/losses.py --output rows.csv                 # on the CPU
+    python benchmarks/losses.py --output rows.csv --threads 1 2   # on the CPU
     python benchmarks/losses.py --output rows.csv --device cuda   # float32 and bfloat16
 
-One row for each implementation, number of classes, type and pass (forward, or forward and backward). The
-implementations take turns, in an order that is shuffled, so that what slows the machine slows them all;
+One row for each implementation, number of classes, type, number of threads, company and pass (forward, or forward and
+backward). The implementations take turns, in an order that is shuffled, so that what slows the machine slows them all;
 `ratio_to_cross_entropy` is the median over the rounds of their time over that of torch's cross entropy in the same
-round. Memory is the peak beyond the inputs. The traffic floor is the time to read logits and labels twice and write the
-gradient once, at the bandwidth of a copy measured in the same run. Peers that are not installed are left out, and said
-to be; `make test-peers` makes an environment with all of them.
+round. The company is "alone", a process of ours and torch's cross entropy, or "in turn", one where those of other
+libraries run too: what they free is used again, which makes losses that create large tensors quicker. Every number of
+classes, type, number of threads and company has a process of its own. Memory is the peak beyond the inputs. The traffic
+floor is the time to read logits and labels twice and write the gradient once, at the bandwidth of a copy measured in
+the same run. Peers that are not installed are left out, and said to be; `make test-peers` makes an environment with all
+of them.
 """
 
 import argparse
@@ -23,7 +26,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -32,9 +38,9 @@ from torch import Tensor
 import voxloss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-# The paper's patch for 2 and 3 classes; for more of them on the CPU smaller volumes, on CUDA whole ones.
+# On CUDA the paper's patch for 2 and 3 classes and whole volumes for more of them, on the CPU smaller ones.
 SHAPES = {
-    "cpu": {2: (2, 2, 80, 160, 160), 3: (2, 3, 80, 160, 160), 14: (2, 14, 64, 96, 96), 105: (1, 105, 64, 64, 48)},
+    "cpu": {2: (1, 2, 96, 96, 96), 3: (1, 3, 96, 96, 96), 14: (1, 14, 64, 96, 96), 105: (1, 105, 64, 64, 48)},
     "cuda": {
         2: (2, 2, 80, 160, 160),
         3: (2, 3, 80, 160, 160),
@@ -44,17 +50,23 @@ SHAPES = {
 }
 REFERENCE = "torch cross_entropy"
 FIELDS = [
-    "date", "device", "threads", "torch", "implementation", "version", "classes", "shape", "dtype", "labels", "pass",
-    "rounds", "ms_p10", "ms_p50", "ms_p90", "ratio_to_cross_entropy", "peak_extra_bytes", "peak_extra_over_logits",
-    "floor_ms",
+    "date", "device", "threads", "company", "torch", "implementation", "version", "classes", "shape", "dtype", "labels",
+    "pass", "rounds", "ms_p10", "ms_p50", "ms_p90", "ratio_to_cross_entropy", "peak_extra_bytes",
+    "peak_extra_over_logits", "floor_ms",
 ]  # fmt: skip
 
 
-def implementations() -> dict[str, tuple[str, Loss]]:
-    """Name -> (version, loss) of everything that can be imported here."""
+# The time of ours depends on the sums that they ask for alone; these ask for every kind of them.
+OURS = ("cross_entropy", "focal", "dice", "tversky", "dice_cross_entropy", "mixed_focal")
+
+
+def implementations(company: str) -> dict[str, tuple[str, Loss]]:
+    """Name -> (version, loss) of everything that can be imported here, or of ours alone."""
     found: dict[str, tuple[str, Loss]] = {REFERENCE: (torch.__version__, torch.nn.functional.cross_entropy)}
-    for name in ("mixed_focal", "dice_cross_entropy", "dice"):
+    for name in OURS:
         found[f"voxloss {name}"] = (voxloss.__version__, voxloss.get_loss(name))
+    if company == "alone":
+        return found
     for package, make in {"monai": _monai, "exacta": _exacta, "kornia": _kornia, "nnunetv2": _nnunet}.items():
         try:
             losses = make()
@@ -112,14 +124,18 @@ def once(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> None:
 
 
 def seconds(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> float:
-    """Wall time of one pass, the device's work included."""
+    """Time of one pass, the device's work included.
+
+    On one thread of a CPU it is the processor's time, which other work on the machine changes less, else wall time.
+    """
+    clock = time.process_time if not logits.is_cuda and torch.get_num_threads() == 1 else time.perf_counter
     if logits.is_cuda:
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     once(loss, logits, labels, backward)
     if logits.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_extra(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> int | None:
@@ -171,24 +187,31 @@ def problem(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Ten
     return logits, torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
 
 
-def weigh(rows: list[dict[str, object]], classes: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Fill the memory into the rows of these classes and this type; after all timings, for it trims what is kept."""
+def process(
+    classes: int, dtype: torch.dtype, device: torch.device, rounds: int, threads: int | None, company: str
+) -> list[dict[str, object]]:
+    """Rows of all implementations; the work of one process."""
+    if threads:
+        torch.set_num_threads(threads)
+    rows = list(measure(classes, dtype, device, rounds, company))
     logits, labels = problem(classes, dtype, device)
-    losses = implementations()
-    for row in rows:
-        if (row["classes"], row["dtype"]) == (classes, str(dtype).removeprefix("torch.")):
-            loss, backward = losses[str(row["implementation"])][1], row["pass"] != "forward"
-            extra = peak_extra(loss, logits, labels, backward)
-            row["peak_extra_bytes"] = extra
-            row["peak_extra_over_logits"] = extra and round(extra / (logits.numel() * logits.element_size()), 4)
+    losses = implementations(company)
+    for row in rows:  # after all timings, for it trims what is kept
+        loss, backward = losses[str(row["implementation"])][1], row["pass"] != "forward"
+        extra = peak_extra(loss, logits, labels, backward)
+        row["peak_extra_bytes"] = extra
+        row["peak_extra_over_logits"] = extra and round(extra / (logits.numel() * logits.element_size()), 4)
+    return rows
 
 
-def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int) -> Iterator[dict[str, object]]:
-    """Rows of all implementations on one pair of tensors."""
+def measure(
+    classes: int, dtype: torch.dtype, device: torch.device, rounds: int, company: str
+) -> Iterator[dict[str, object]]:
+    """Rows without the memory."""
     logits, labels = problem(classes, dtype, device)
     size = logits.numel() * logits.element_size()
     floor = (3 * size + 2 * labels.numel() * labels.element_size()) / bandwidth(device)
-    losses = implementations()
+    losses = implementations(company)
     for backward in (False, True):
         for name in list(losses):
             try:
@@ -209,6 +232,7 @@ def measure(classes: int, dtype: torch.dtype, device: torch.device, rounds: int)
                 "date": datetime.date.today().isoformat(),
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
                 "threads": torch.get_num_threads(),
+                "company": company,
                 "torch": torch.__version__,
                 "implementation": name,
                 "version": version,
@@ -244,21 +268,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 3, 14, 105], choices=[2, 3, 14, 105])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, help="threads of the CPU; torch's own choice where not given")
+    parser.add_argument("--threads", type=int, nargs="+", default=[None], help="of the CPU; default: torch's choice")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     types = [torch.float32, torch.bfloat16] if device.type == "cuda" else [torch.float32]
     rows = []
-    for classes in arguments.classes:
-        for dtype in types:
-            for row in measure(classes, dtype, device, arguments.rounds):
-                rows.append(row)
-                print({key: row[key] for key in FIELDS[4:]}, flush=True)
-    for classes in arguments.classes:
-        for dtype in types:
-            weigh(rows, classes, dtype, device)
+    parts = product(arguments.threads, arguments.classes, types, ("alone", "in turn"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        for threads, classes, dtype, company in parts:
+            part = processes.submit(process, classes, dtype, device, arguments.rounds, threads, company).result()
+            for row in part:
+                print({key: row[key] for key in FIELDS[2:]}, flush=True)
+            rows += part
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with arguments.output.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)

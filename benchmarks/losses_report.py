@@ -16,20 +16,36 @@ import pandas as pd
 OURS, OTHERS, FLOOR = "#0072B2", "#999999", "#D55E00"
 
 
+def summary(rows: pd.DataFrame) -> str:
+    """Time of our losses over that of cross entropy, and their memory: one line per loss, company and threads."""
+    both = rows[(rows["pass"] == "forward+backward") & rows["implementation"].map(ours)]
+    classes = list(dict.fromkeys(both["classes"]))
+    lines = ["## × cross entropy", ""]
+    lines += [f"| loss | company | threads | {' | '.join(f'{c} classes' for c in classes)} | most memory / logits |"]
+    lines += ["|---|---|---|" + "---|" * (len(classes) + 1)]
+    for (threads, company, name), group in both.groupby(["threads", "company", "implementation"], sort=False):
+        ratio = group.set_index("classes")["ratio_to_cross_entropy"]
+        shown = " | ".join(f"{ratio[c]:.2f}" if c in ratio else "not measured" for c in classes)
+        most = group["peak_extra_over_logits"].max()
+        lines.append(f"| {name.removeprefix('voxloss ')} | {company} | {threads} | {shown} | {most:.2f} |")
+    return "\n".join([*lines, "", "## All losses in turn", "", ""])
+
+
 def table(rows: pd.DataFrame) -> str:
-    """One table per device, type and number of classes: forward and backward, fastest first."""
+    """One table per device, type, number of classes and number of threads: forward and backward, fastest first."""
     lines = []
-    both = rows[rows["pass"] == "forward+backward"]
-    for (device, dtype, classes), group in both.groupby(["device", "dtype", "classes"], sort=False):
+    both = rows[(rows["pass"] == "forward+backward") & (rows["company"] == "in turn")]
+    for (device, dtype, threads, classes), group in both.groupby(["device", "dtype", "threads", "classes"], sort=False):
         first = group.iloc[0]
-        lines += [f"### {classes} classes, {dtype}, {first['shape']}", ""]
-        lines += [f"{device}, {first['threads']} threads, torch {first['torch']}, {first['date']}.", ""]
+        lines += [f"### {classes} classes, {dtype}, {first['shape']}, threads: {threads}", ""]
+        lines += [f"{device}, torch {first['torch']}, {first['date']}.", ""]
         lines += [
             "| loss | version | median ms (10 %, 90 %) | × cross entropy | forward alone, ms | extra memory / logits |"
         ]
         lines += ["|---|---|---|---|---|---|"]
         for _, row in group.sort_values("ms_p50").iterrows():
             same = (rows["dtype"] == dtype) & (rows["classes"] == classes) & (rows["device"] == device)
+            same &= (rows["threads"] == threads) & (rows["company"] == "in turn")
             forward = rows[same & (rows["implementation"] == row["implementation"]) & (rows["pass"] == "forward")]
             name = f"**{row['implementation']}**" if ours(row["implementation"]) else row["implementation"]
             lines.append(
@@ -42,8 +58,9 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def plot(rows: pd.DataFrame, path: Path) -> None:
-    """Time against memory as bars, a row of panels per number of classes."""
-    both = rows[rows["pass"] == "forward+backward"]
+    """Time against memory as bars, a row of panels per number of classes; the losses in turn, on fewest threads."""
+    both = rows[(rows["pass"] == "forward+backward") & (rows["company"] == "in turn")]
+    both = both[both["threads"] == both["threads"].min()]
     groups = list(both.groupby(["dtype", "classes"], sort=False))
     figure, axes = plt.subplots(len(groups), 2, figsize=(10, 2.4 * len(groups)), squeeze=False, sharey="row")
     for (time_axis, memory_axis), ((dtype, classes), group) in zip(axes, groups, strict=True):
@@ -83,21 +100,21 @@ def main() -> None:
     for path in arguments.rows:
         rows = pd.read_csv(path)
         plot(rows, arguments.output / f"{path.stem}.svg")
-        parts.append(f"![Time and memory of the losses]({path.stem}.svg)\n\n{table(rows)}")
+        parts.append(f"![Time and memory of the losses]({path.stem}.svg)\n\n{summary(rows)}{table(rows)}")
     (arguments.output / "losses.md").write_text(INTRODUCTION + "\n".join(parts), encoding="utf-8")
 
 
 INTRODUCTION = """# Time and memory of the losses
 
-Measured by `benchmarks/losses.py` in one run on the same tensors, the losses taking turns; the rows are in
+Measured by `benchmarks/losses.py` on the same tensors, the losses taking turns in shuffled order; the rows are in
 `benchmarks/results/`. × cross entropy is the median over the rounds of a loss's time over that of torch's cross entropy
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
 About half of the time of torch's cross entropy, and of every loss that creates large tensors, is spent waiting for new
-memory: with three classes it takes 21 ms if memory is reused and up to 60 ms if not, which depends on what ran before.
-The order of the losses is therefore shuffled. If memory is always reused, Mixed Focal takes 2.0 to 2.5 times as long as
-cross entropy (up to 4.5 times while a shared machine schedules two threads badly); in a process that does nothing else,
-1.1 to 2.0 times.
+memory, unless what another loss has freed is used again. So there are two companies: "alone" is a process of our losses
+and torch's cross entropy, "in turn" one where the losses of other libraries run too. With one thread the times are the
+processor's, with more of them wall time, which on a shared machine varies much. Our losses were compiled from C, as
+they are where there is a C compiler.
 
 """
 

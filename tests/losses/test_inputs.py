@@ -250,9 +250,9 @@ def test_without_triton_there_is_one_warning(monkeypatch):
     monkeypatch.setattr(operator.importlib.util, "find_spec", lambda name: None)
     operator._has_triton.cache_clear()
     with pytest.warns(UserWarning, match="Triton is not installed"):
-        assert operator._implementation(cuda) is operator.plain
+        assert operator._implementation(cuda, None, None, None) is operator.plain
     with warnings.catch_warnings(action="error"):
-        assert operator._implementation(cuda) is operator.plain
+        assert operator._implementation(cuda, None, None, None) is operator.plain
     operator._has_triton.cache_clear()
 
 

@@ -25,7 +25,7 @@ INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch
 def fused(monkeypatch):
     """The fused path, also for tensors of the CPU, in tiles so small that every program has several of them."""
     # A private name, for no public way leads from a tensor of the CPU to a kernel for a GPU.
-    monkeypatch.setattr(operator, "_implementation", lambda logits: triton_kernels)
+    monkeypatch.setattr(operator, "_implementation", lambda *_: triton_kernels)
     if DEVICE == "cpu":
         monkeypatch.setattr(triton_kernels, "TILE", 8)
         monkeypatch.setattr(triton_kernels, "LARGEST_TILE", 32)
@@ -80,7 +80,7 @@ def both_paths(logits, labels, monkeypatch, **options):
     """Sums and gradient of the fused and of the plain path; the gradient's weights differ from sum to sum."""
     found = []
     for implementation in (triton_kernels, operator.plain):
-        monkeypatch.setattr(operator, "_implementation", lambda _, chosen=implementation: chosen)
+        monkeypatch.setattr(operator, "_implementation", lambda *_, chosen=implementation: chosen)
         leaf = logits.detach().requires_grad_()
         statistics = voxel_statistics(leaf, labels, **options)
         weights = torch.linspace(-1, 2, statistics.sums.numel(), device=leaf.device).view_as(statistics.sums)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.voxel_pass import composite, plain, targets, watch
+from voxloss.losses.voxel_pass import compiled, composite, plain, targets, watch
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
@@ -84,8 +84,10 @@ def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
     return PassSettings(activation, dense, tuple(exponents), *others)
 
 
-def _implementation(logits: Tensor) -> ModuleType:
-    if not logits.is_cuda or not _has_triton():
+def _implementation(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> ModuleType:
+    if not logits.is_cuda:
+        return compiled if compiled.takes(logits, target, weight, settings) else plain
+    if not _has_triton():
         return plain
     from voxloss.losses.voxel_pass import triton
 
@@ -102,13 +104,13 @@ def _has_triton() -> bool:
 
 def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     settings = _settings(logits.shape[1], rest)
-    implementation = _implementation(logits)
+    implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
         if settings.watch:
             watch.report()
             watch.look(target, weight, logits.shape[1], settings)
-        if implementation is plain:  # which checks chunk by chunk, while they are in cache
-            return plain.sums(logits, target, weight, settings)
+        if implementation in (plain, compiled):  # which check values as they read them
+            return implementation.sums(logits, target, weight, settings)
         if settings.check:
             targets.check_values(target, weight, logits.shape[1], settings)
         parts = [implementation.sums(*part, settings) for part in _launches(logits, target, weight)]
@@ -120,10 +122,10 @@ def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> 
 
 def _sums_gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> Tensor:
     settings = _settings(logits.shape[1], rest)
-    implementation = _implementation(logits)
+    implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
-        if implementation is plain:
-            return plain.gradient(logits, target, weight, upstream, settings)
+        if implementation in (plain, compiled):
+            return implementation.gradient(logits, target, weight, upstream, settings)
         launches = zip(_launches(logits, target, weight), upstream.split(MOST_SAMPLES), strict=True)
         parts = [implementation.gradient(*part, above, settings) for part, above in launches]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -11,9 +11,9 @@ from voxloss.losses.voxel_pass import kernels, targets
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 # Numbers in the buffers of a chunk: on a CPU, chosen so that a chunk roughly fits in cache and calling the operations
-# costs little beside running them (85,008 voxels of three classes, no multiple of a page), on other devices so many
+# costs little beside running them (42,504 voxels of three classes, no multiple of a page), on other devices so many
 # that starting the kernels costs little.
-CPU_CHUNK = 15 * 85_008
+CPU_CHUNK = 15 * 42_504
 DEVICE_CHUNK = 24_000_000
 
 

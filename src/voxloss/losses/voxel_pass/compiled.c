@@ -1,0 +1,399 @@
+/* The pass over the voxels for softmax against labels, in one loop that stays in cache.
+
+   Rows and symbols are those of kernels.py, and the formulas too, where they are explained. Every call does one part
+   of one sample and writes sums of its own, so that results depend neither on the number of threads nor on their
+   order. No function of libm: theirs do not vectorise. */
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 256
+#define ROW (BLOCK + 16) /* a power of two apart, the rows would share few places of the cache */
+#define PRAGMA(text) _Pragma(#text)
+/* Loops over the n voxels that a block has; over its whole length, which is known, all others: they are faster. */
+#define EACH PRAGMA(omp simd) for (int64_t i = 0; i < n; i++)
+#define LOOP PRAGMA(omp simd) for (int64_t i = 0; i < BLOCK; i++)
+#define ADD(sum) PRAGMA(omp simd reduction(+ : sum)) for (int64_t i = 0; i < BLOCK; i++)
+#define INLINE static inline __attribute__((always_inline))
+
+/* Types of tensors, what a call returns, and rows. */
+enum { FLOAT32, FLOAT64, BFLOAT16, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64 };
+enum { LABEL_FAULT = 1, WEIGHT_FAULT = 2, NO_MEMORY = 4 };
+enum { TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL };
+
+typedef struct {
+    void *data;
+    int64_t sample, channel, voxel; /* strides */
+    int64_t type;
+} Tensor;
+
+typedef struct {
+    Tensor logits, target, weight, gradient;
+    int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
+    const float *exponents; /* (exponents, classes) */
+    const float *upstream;  /* (samples, rows, classes); that of Σ (1-p)·t is taken off that of Σ p·t already */
+    double *sums;           /* (parts, rows, classes) */
+    int64_t *counted;       /* (parts) */
+} Pass;
+
+/* One block of voxels. `others` are the probabilities without the label's, times 1/scale. */
+typedef struct {
+    _Alignas(64) float weight[BLOCK], top[BLOCK], chosen[BLOCK], own[BLOCK], rest[BLOCK], scale[BLOCK];
+    float hit[BLOCK], miss[BLOCK], surprise[BLOCK], first[BLOCK], second[BLOCK], third[BLOCK];
+    int64_t raw[BLOCK];
+    int32_t label[BLOCK]; /* -1 where a voxel does not count */
+    _Alignas(64) float others[]; /* (classes, ROW) */
+} Block;
+
+INLINE float as_float(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
+INLINE uint32_t as_bits(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
+INLINE double as_double(uint64_t bits) { double x; memcpy(&x, &bits, 8); return x; }
+INLINE uint64_t as_long_bits(double x) { uint64_t bits; memcpy(&bits, &x, 8); return bits; }
+
+/* Rounded to nearest, ties to even. */
+INLINE uint16_t bfloat16(float x) {
+    const uint32_t bits = as_bits(x);
+    return x != x ? 0x7fc0u : (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+/* exp(x) for x <= 0: 2^k e^r with |r| <= log(2)/2. Adding 1.5 * 2^23 rounds to whole numbers. */
+INLINE float exponential(float x) {
+    const float shift = 12582912.0f, shifted = x * 1.44269504f + shift, k = shifted - shift;
+    const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = (y * r * r + r) + 1.0f;
+    y *= as_float((as_bits(shifted) - as_bits(shift) + 127u) << 23);
+    return x < -87.3f ? 0.0f : y;
+}
+
+/* log(1 + x) for x >= 0: the rounding of 1 + x is made up for. */
+INLINE float logarithm_of_one_plus(float x) {
+    const float u = 1.0f + x, lost = x - (u - 1.0f);
+    const int32_t k = (int32_t)(as_bits(u) - 0x3f3504f3u) >> 23;
+    const float f = as_float(as_bits(u) - ((uint32_t)k << 23)) - 1.0f, square = f * f;
+    float y = 7.0376836292e-2f;
+    y = y * f - 1.1514610310e-1f;
+    y = y * f + 1.1676998740e-1f;
+    y = y * f - 1.2420140846e-1f;
+    y = y * f + 1.4249322787e-1f;
+    y = y * f - 1.6668057665e-1f;
+    y = y * f + 2.0000714765e-1f;
+    y = y * f - 2.4999993993e-1f;
+    y = y * f + 3.3333331174e-1f;
+    y = (f + (y * f * square - 0.5f * square)) + (float)k * -2.12194440e-4f;
+    return (y + lost / u) + (float)k * 0.693359375f;
+}
+
+/* x^exponent for 0 <= x <= 1 and exponent > 0, in float64, where no digit is lost in the product with the logarithm. */
+INLINE float power(float x, float exponent) {
+    const double wide = x;
+    const int64_t k = (int64_t)(as_long_bits(wide) - 0x3fe6a09e667f3bcdull) >> 52;
+    const double f = as_double(as_long_bits(wide) - ((uint64_t)k << 52));
+    const double s = (f - 1.0) / (f + 1.0), z = s * s;
+    double y = 1.0 / 13;
+    y = y * z + 1.0 / 11;
+    y = y * z + 1.0 / 9;
+    y = y * z + 1.0 / 7;
+    y = y * z + 1.0 / 5;
+    y = y * z + 1.0 / 3;
+    y = y * z + 1.0;
+    const double product = exponent * ((double)(int32_t)k + y * s * 2.8853900817779268);
+    const double shift = 6755399441055744.0, shifted = product + shift;
+    const double r = (product - (shifted - shift)) * 0.69314718055994531;
+    y = 1.0 / 362880;
+    y = y * r + 1.0 / 40320;
+    y = y * r + 1.0 / 5040;
+    y = y * r + 1.0 / 720;
+    y = y * r + 1.0 / 120;
+    y = y * r + 1.0 / 24;
+    y = y * r + 1.0 / 6;
+    y = y * r + 0.5;
+    y = (y * r + 1.0) * r + 1.0;
+    y *= as_double((as_long_bits(shifted) - as_long_bits(shift) + 1023u) << 52);
+    y = x == 0.0f || product < -149.0 ? 0.0 : y;
+    return (float)y + (x - x); /* NaN stays NaN */
+}
+
+/* `out` = the value of each label's class. Comparing is faster than gathering, and the values are often the same. */
+static void take(const Block *b, const float *values, int64_t classes, float *out) {
+    const float first = values[0];
+    LOOP out[i] = first;
+    for (int64_t c = 1; c < classes; c++) {
+        const float value = values[c];
+        if (value == first) continue;
+        LOOP {
+            const float before = out[i]; /* read at every label, else the loop has a branch */
+            out[i] = b->label[i] == (int32_t)c ? value : before;
+        }
+    }
+}
+
+/* Whether all classes have this exponent, for those whose powers are quick. */
+static int all_are(const float *exponents, int64_t classes, float value) {
+    for (int64_t c = 0; c < classes; c++)
+        if (exponents[c] != value) return 0;
+    return 1;
+}
+
+/* `out` = (1-p)^exponent; `exponent` is a buffer for that of each label. */
+static void focal_factor(const Block *b, const float *exponents, int64_t classes, float *exponent, float *out) {
+    take(b, exponents, classes, exponent);
+    if (all_are(exponents, classes, 1.0f)) LOOP out[i] = b->miss[i];
+    else if (all_are(exponents, classes, 2.0f)) LOOP out[i] = b->miss[i] * b->miss[i];
+    else LOOP out[i] = exponent[i] == 0.0f ? 1.0f : power(b->miss[i], exponent[i]);
+}
+
+static const int64_t SIZES[] = {4, 8, 2, 1, 1, 2, 2, 4, 4, 8, 8};
+
+/* Ask for memory before it is read: blocks are too short for the processor to foresee the next one. */
+INLINE void prefetch(const Tensor *tensor, int64_t origin, int64_t n, int64_t size) {
+    if (tensor->voxel != 1) return;
+    const char *from = (const char *)tensor->data + origin * size;
+    for (int64_t i = 0; i < n * size; i += 64) __builtin_prefetch(from + i, 0, 3);
+}
+
+#define COPY_LABELS(kind)                                                         \
+    {                                                                             \
+        const kind *from = (const kind *)pass->target.data + origin;              \
+        if (step == 1) EACH b->raw[i] = (int64_t)from[i];                         \
+        else for (int64_t i = 0; i < n; i++) b->raw[i] = (int64_t)from[i * step]; \
+    }                                                                             \
+    break;
+
+#define COPY_FRACTIONS(kind)                                                              \
+    {                                                                                     \
+        const kind *from = (const kind *)pass->target.data + origin;                      \
+        for (int64_t i = 0; i < n; i++) {                                                 \
+            const kind value = from[i * step];                                            \
+            b->raw[i] = value > -1e9f && value < 1e9f ? (int64_t)value : INT32_MIN;       \
+            wrong += (kind)b->raw[i] != value;                                            \
+        }                                                                                 \
+    }                                                                                     \
+    break;
+
+/* Read labels, and which voxels count: those with the label of a class that is not ignored. Returns faults. */
+static int read_labels(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, int64_t *counted) {
+    const int64_t step = pass->target.voxel, origin = sample * pass->target.sample + start * step;
+    const int64_t classes = pass->classes, ignores = pass->ignores, ignore_index = pass->ignore_index;
+    int64_t wrong = 0, number = 0;
+    prefetch(&pass->target, origin + BLOCK, BLOCK, SIZES[pass->target.type]);
+    switch (pass->target.type) {
+    case UINT8: COPY_LABELS(uint8_t)
+    case INT8: COPY_LABELS(int8_t)
+    case UINT16: COPY_LABELS(uint16_t)
+    case INT16: COPY_LABELS(int16_t)
+    case UINT32: COPY_LABELS(uint32_t)
+    case INT32: COPY_LABELS(int32_t)
+    case UINT64: COPY_LABELS(uint64_t)
+    case INT64: COPY_LABELS(int64_t)
+    case FLOAT64: COPY_FRACTIONS(double)
+    default: COPY_FRACTIONS(float)
+    }
+    for (int64_t i = n; i < BLOCK; i++) b->raw[i] = -1;
+    ADD(number) {
+        const int64_t label = b->raw[i];
+        const int32_t counts = label >= 0 && label < classes && !(ignores && label == ignore_index);
+        b->label[i] = counts ? (int32_t)label : -1;
+        b->weight[i] = counts ? 1.0f : 0.0f;
+        number += counts;
+    }
+    if (number < n)
+        for (int64_t i = 0; i < n; i++) wrong += b->label[i] < 0 && !(ignores && b->raw[i] == ignore_index);
+    *counted += number;
+    return wrong ? LABEL_FAULT : 0;
+}
+
+/* Whatever is in voxels that do not count, NaN included, must not get out. */
+#define READ_LOGIT(value)                                          \
+    {                                                              \
+        x[i] = b->label[i] < 0 ? 0.0f : (value);                   \
+        b->top[i] = x[i] > b->top[i] ? x[i] : b->top[i];                 \
+    }
+
+/* Read the labels, weights and logits of a block, and compute p, 1-p and -log p of the label. Returns faults. */
+static int read_block(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, int64_t *counted) {
+    const int64_t classes = pass->classes;
+    int faults = read_labels(pass, b, sample, start, n, counted);
+    if (pass->weight.data) {
+        const int64_t apart = pass->weight.voxel;
+        const float *from = (const float *)pass->weight.data + sample * pass->weight.sample + start * apart;
+        for (int64_t i = 0; i < n; i++) {
+            const float weight = from[i * apart];
+            faults |= weight >= 0.0f && weight <= FLT_MAX ? 0 : WEIGHT_FAULT;
+            b->weight[i] = b->label[i] < 0 ? 0.0f : weight;
+        }
+    }
+
+    const Tensor *logits = &pass->logits;
+    float *others = b->others;
+    const int64_t origin = sample * logits->sample + start * logits->voxel;
+    LOOP b->top[i] = -INFINITY;
+    for (int64_t i = n; i < BLOCK; i++) b->top[i] = 0.0f;
+    for (int64_t c = 0; c < classes; c++) {
+        float *x = others + c * ROW;
+        const int64_t first = origin + c * logits->channel, step = logits->voxel;
+        if (logits->type == FLOAT32) {
+            const float *from = (const float *)logits->data + first;
+            if (step == 1) EACH READ_LOGIT(from[i])
+            else EACH READ_LOGIT(from[i * step])
+        } else {
+            const uint16_t *from = (const uint16_t *)logits->data + first;
+            EACH READ_LOGIT(as_float((uint32_t)from[i * step] << 16))
+        }
+        for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+    }
+    LOOP b->chosen[i] = b->own[i] = b->rest[i] = 0.0f;
+    for (int64_t c = 0; c < classes; c++) {
+        float *x = others + c * ROW;
+        prefetch(logits, origin + c * logits->channel + BLOCK, BLOCK, SIZES[logits->type]);
+        LOOP {
+            const float difference = x[i] - b->top[i], e = exponential(difference);
+            const int here = b->label[i] == (int32_t)c;
+            b->chosen[i] = here ? difference : b->chosen[i];
+            b->own[i] = here ? e : b->own[i];
+            x[i] = here ? 0.0f : e;
+            b->rest[i] += here ? 0.0f : e;
+        }
+    }
+    LOOP {
+        const float surprise = logarithm_of_one_plus((b->own[i] - 1.0f) + b->rest[i]) - b->chosen[i];
+        const float scale = 1.0f / (b->rest[i] + b->own[i]);
+        b->surprise[i] = surprise > FLT_MAX / 2 ? FLT_MAX / 2 : surprise;
+        b->scale[i] = scale;
+        b->hit[i] = b->own[i] * scale;
+        b->miss[i] = b->rest[i] * scale;
+    }
+    return faults;
+}
+
+/* Add `values` by label to a row of sums. */
+static void add_by_label(const Block *b, const float *values, int64_t classes, double *row) {
+    for (int64_t c = 0; c < classes; c++) {
+        float sum = 0.0f;
+        ADD(sum) sum += b->label[i] == (int32_t)c ? values[i] : 0.0f;
+        row[c] += sum;
+    }
+}
+
+static Block *new_block(const Pass *pass) {
+    return aligned_alloc(64, sizeof(Block) + (size_t)pass->classes * ROW * sizeof(float));
+}
+
+typedef struct { int64_t sample, start, stop; } Part;
+
+static Part part_of(const Pass *pass, int64_t number) {
+    const int64_t parts = (pass->voxels + pass->part - 1) / pass->part, start = number % parts * pass->part;
+    const int64_t stop = start + pass->part;
+    return (Part){number / parts, start, stop < pass->voxels ? stop : pass->voxels};
+}
+
+/* The sums of part `number`. */
+int voxloss_sums(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t classes = pass->classes;
+    double *rows = pass->sums + number * (FOCAL + pass->exponent_count) * classes;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int faults = 0;
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
+        for (int64_t k = 0; k < pass->exponent_count; k++) {
+            const float *exponents = pass->exponents + k * classes;
+            if (all_are(exponents, classes, 0.0f)) {
+                LOOP b->first[i] = b->surprise[i] * b->weight[i];
+            } else {
+                focal_factor(b, exponents, classes, b->second, b->first);
+                LOOP b->first[i] *= b->surprise[i] * b->weight[i];
+            }
+            add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
+        }
+        LOOP {
+            b->hit[i] *= b->weight[i];
+            b->miss[i] *= b->weight[i];
+            b->scale[i] *= b->weight[i];
+        }
+        add_by_label(b, b->hit, classes, rows + TRUE_POSITIVE * classes);
+        add_by_label(b, b->miss, classes, rows + FALSE_NEGATIVE * classes);
+        for (int64_t c = 0; c < classes; c++) {
+            const float *others = b->others + c * ROW;
+            float sum = 0.0f;
+            ADD(sum) sum += others[i] * b->scale[i];
+            rows[FALSE_POSITIVE * classes + c] += sum;
+        }
+    }
+    free(b);
+    return faults;
+}
+
+/* The gradient of class c. */
+#define SLOPE (b->label[i] == (int32_t)c ? at_label[i] : (above - mean[i]) * others[i] * b->scale[i])
+
+/* The gradient of part `number`. */
+int voxloss_gradient(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t classes = pass->classes;
+    const float *upstream = pass->upstream + part.sample * (FOCAL + pass->exponent_count) * classes;
+    const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        int64_t counted = 0;
+        read_block(pass, b, part.sample, start, n, &counted);
+        float *own = b->own, *mean = b->rest, *at_label = b->chosen;
+        take(b, label, classes, own);
+        LOOP own[i] *= b->hit[i];
+        for (int64_t k = 0; k < pass->exponent_count; k++) {
+            const float *exponents = pass->exponents + k * classes, *focal = upstream + (FOCAL + k) * classes;
+            take(b, focal, classes, b->third);
+            if (all_are(exponents, classes, 0.0f)) {
+                LOOP own[i] -= b->third[i];
+                continue;
+            }
+            focal_factor(b, exponents, classes, b->second, b->first);
+            LOOP {
+                const float miss = b->miss[i] > FLT_MIN || b->miss[i] != b->miss[i] ? b->miss[i] : FLT_MIN;
+                const float exponent = b->second[i], quotient = b->surprise[i] / miss * b->hit[i];
+                const float slope = exponent == 0.0f ? 1.0f : b->first[i] * (exponent * quotient + 1.0f);
+                own[i] -= slope * b->third[i];
+            }
+        }
+        LOOP mean[i] = 0.0f;
+        for (int64_t c = 0; c < classes; c++) {
+            const float *others = b->others + c * ROW;
+            LOOP mean[i] += others[i] * other[c];
+        }
+        LOOP {
+            const float mean_other = mean[i] * b->scale[i];
+            at_label[i] = (own[i] * b->miss[i] - b->hit[i] * mean_other) * b->weight[i];
+            mean[i] = own[i] + mean_other;
+            b->scale[i] *= b->weight[i];
+        }
+        const Tensor *gradient = &pass->gradient;
+        const int64_t step = gradient->voxel;
+        for (int64_t c = 0; c < classes; c++) {
+            const float *others = b->others + c * ROW, above = other[c];
+            const int64_t origin = part.sample * gradient->sample + c * gradient->channel + start * step;
+            prefetch(gradient, origin + BLOCK, BLOCK, SIZES[gradient->type]);
+            if (gradient->type == FLOAT32) {
+                float *to = (float *)gradient->data + origin;
+                if (step == 1) EACH to[i] = SLOPE;
+                else EACH to[i * step] = SLOPE;
+            } else {
+                uint16_t *to = (uint16_t *)gradient->data + origin;
+                EACH to[i * step] = bfloat16(SLOPE);
+            }
+        }
+    }
+    free(b);
+    return 0;
+}

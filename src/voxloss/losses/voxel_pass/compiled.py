@@ -1,0 +1,224 @@
+"""The pass over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
+
+`compiled.c` is compiled once, in about a second, and kept in the user's cache folder. Where there is no compiler, and
+for everything that it does not take, the pass in plain PyTorch stands in; both give the same numbers up to rounding.
+The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voxloss.losses.voxel_pass import targets
+from voxloss.losses.voxel_pass.plain import empty_gradient
+from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE, PassSettings
+
+VARIABLE = "VOXLOSS_COMPILER"
+SOURCE = Path(__file__).with_name("compiled.c")
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
+# By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
+CAPABILITIES = {
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": (
+        *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+        "-mprefer-vector-width=512",
+    ),
+}
+PATIENCE = 600  # seconds; it takes one, but runs of a study should not differ because a machine was busy
+
+# Numbers of the logits in a part, which one thread works on; with fewer, starting a part costs more of the time.
+PART = 1 << 18
+LARGEST_PART, BLOCK = 1 << 15, 256
+
+# In the order of the source. True and False are 0 and 1 there; labels of half precision are widened.
+_TYPES = [
+    *(torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.int8, torch.uint16, torch.int16),
+    *(torch.uint32, torch.int32, torch.uint64, torch.int64),
+]
+_SAME = {torch.bool: torch.uint8}
+_WIDENED = (torch.float16, torch.bfloat16)
+_NO_MEMORY = 4
+
+
+def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
+    """Whether this pass computes these sums on this machine."""
+    return (
+        logits.device.type == "cpu"
+        and target.dtype in (*_TYPES, *_SAME, *_WIDENED)
+        and settings.by_label
+        and logits.dtype in (torch.float32, torch.bfloat16)
+        and (weight is None or weight.dtype == torch.float32)
+        and _library() is not None
+    )
+
+
+def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
+    """Sums (B, S, C) in the order of `settings`, and counted voxels (B,); as `plain.sums`."""
+    batch, classes = logits.shape[:2]
+    call = _Call(logits, target, weight, settings)
+    totals = torch.zeros((batch, call.parts, settings.rows, classes), dtype=torch.float64)
+    counted = torch.zeros((batch, call.parts), dtype=torch.int64)
+    call.arguments.sums, call.arguments.counted = totals.data_ptr(), counted.data_ptr()
+    if call.run("voxloss_sums") and settings.check:
+        targets.check_values(target, weight, classes, settings)
+    return totals.sum(1), counted.sum(1).to(torch.float64)
+
+
+def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
+    call = _Call(logits, target, weight, settings)
+    upstream = upstream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    upstream[:, TRUE_POSITIVE] -= upstream[:, FALSE_NEGATIVE]  # both are of the label's class
+    result = empty_gradient(logits)
+    flat = result.view(*logits.shape[:2], call.voxels)
+    call.arguments.upstream, call.arguments.gradient = upstream.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.run("voxloss_gradient")
+    return result
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("sample", "channel", "voxel", "type"))]
+
+    @classmethod
+    def of(cls, tensor: Tensor, strides: tuple[int, ...]) -> "_Tensor":
+        return cls(tensor.data_ptr(), *strides, _TYPES.index(_SAME.get(tensor.dtype, tensor.dtype)))
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = [
+        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index")
+        ),
+        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted")),
+    ]
+
+
+class _Call:
+    """One pass over a batch, in parts whose number depends on its shape alone: so do the results, to the last bit."""
+
+    def __init__(self, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> None:
+        flat, labels = logits.flatten(2), target.flatten(1)  # views wherever the strides allow it
+        if labels.dtype in _WIDENED:
+            labels = labels.float()
+        self.batch, classes, self.voxels = flat.shape
+        part = min(LARGEST_PART, max(1, PART // classes // BLOCK) * BLOCK)
+        self.parts = -(-self.voxels // part)
+        numbers = [
+            exponent if isinstance(exponent, tuple) else (exponent,) * classes for exponent in settings.exponents
+        ]
+        exponents = torch.tensor(numbers, dtype=torch.float32)
+        self.arguments = _Pass(
+            voxels=self.voxels,
+            classes=classes,
+            part=part,
+            exponent_count=len(numbers),
+            ignores=settings.ignore_index is not None,
+            ignore_index=settings.ignore_index or 0,
+            exponents=exponents.data_ptr(),
+            logits=_Tensor.of(flat, flat.stride()),
+            target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),
+        )
+        self.memory = [flat, labels, exponents]  # lives as long as its addresses are in use
+        if weight is not None:
+            weights = weight.flatten(1)
+            self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
+            self.memory.append(weights)
+
+    def run(self, name: str) -> int:
+        """Call a function of the source for every part, and return the faults that it found."""
+        function: Callable[..., int] = getattr(_library(), name)
+        numbers = iter(range(self.batch * self.parts))  # the threads take their parts from here, each when it is free
+
+        def work() -> int:
+            faults = 0
+            for number in numbers:
+                faults |= function(ctypes.byref(self.arguments), number)
+            return faults
+
+        helpers = min(torch.get_num_threads(), self.batch * self.parts) - 1
+        others = [_pool().submit(work) for _ in range(helpers)]
+        faults = work()
+        for other in others:
+            faults |= other.result()
+        if faults & _NO_MEMORY:
+            raise MemoryError("no memory for a block of voxels")
+        return faults
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="voxloss")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process does not have the threads
+
+
+@functools.cache
+def _library() -> Any:
+    """The compiled source; None where there is no compiler, or it fails."""
+    compiler = os.environ.get(VARIABLE)
+    if compiler is None:
+        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")
+    if os.name != "posix" or not compiler:
+        return None
+    command = [compiler, *FLAGS, *CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), ())]
+    key = hashlib.sha256(repr((SOURCE.read_bytes(), command, platform.machine(), platform.system())).encode())
+    kept = _cache_folder() / f"losses-{key.hexdigest()[:20]}.so"
+    try:
+        return ctypes.CDLL(str(kept))
+    except OSError:  # not compiled yet
+        pass
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder) / "losses.so"
+            arguments = [*command, "-o", str(fresh), str(SOURCE)]
+            subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=PATIENCE)
+            library = ctypes.CDLL(str(fresh))
+            _keep(fresh, kept)
+            return library
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        reason = next((line for line in said if "error" in line), said[0] if said else type(error).__name__)
+        warnings.warn(
+            f"{compiler} could not compile the fast pass of the losses, so they take the slower one: {reason}. "
+            f"{VARIABLE} names another compiler; if it is empty, none is tried",
+            stacklevel=2,
+        )
+        return None
+
+
+def _cache_folder() -> Path:
+    """The folder of the user's cache; what is there was compiled for this user. Without a home nothing is kept."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "voxloss"
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def _keep(fresh: Path, kept: Path) -> None:
+    """Copy the compiled source to the cache, whole or not at all; without one it is compiled in every process."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+            file.write(fresh.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(kept)
+    except OSError:
+        return

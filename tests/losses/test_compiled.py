@@ -1,0 +1,275 @@
+"""The pass compiled from C against the plain one in float64, and what happens where it cannot be compiled."""
+
+import os
+import warnings
+
+import pytest
+import torch
+
+from voxloss import get_loss
+from voxloss.losses.voxel_pass import compiled, operator, plain
+from voxloss.losses.voxel_pass.settings import PassSettings
+
+LIBRARY = compiled._library()
+needs_compiler = pytest.mark.skipif(LIBRARY is None, reason="no C compiler")
+EXPONENTS = [(), (0.0,), (1.0, 2.0), (0.75, 0.05, 3.5), ("per class", 0.0)]
+
+
+def problem(classes, spatial=(5, 7, 11), seed=0, scale=4.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(2, classes, *spatial, generator=generator)
+    labels = torch.randint(0, classes, (2, *spatial), generator=generator)
+    return logits, labels, torch.rand(2, *spatial, generator=generator)
+
+
+def settings(exponents=(0.0,), ignore_index=None, check=True):
+    return PassSettings("softmax", False, exponents, ignore_index, check)
+
+
+def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
+    """Sums, counts and gradient of the compiled pass and of the plain one in float64."""
+    assert compiled.takes(logits, labels, weight, chosen)
+    wide = None if weight is None else weight.double()
+    sums, voxels = compiled.sums(logits, labels, weight, chosen)
+    expected, counted = plain.sums(logits.double(), labels, wide, chosen)
+    torch.testing.assert_close(sums, expected, rtol=2e-6, atol=1e-30)
+    assert torch.equal(voxels, counted)
+    upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
+    slope = compiled.gradient(logits, labels, weight, upstream, chosen)
+    exact = plain.gradient(logits.double(), labels, wide, upstream, chosen)
+    assert slope.dtype == logits.dtype
+    torch.testing.assert_close(slope.double(), exact, rtol=gradient_tolerance, atol=gradient_tolerance)
+
+
+@needs_compiler
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignore_index", [None, 1])
+@pytest.mark.parametrize("exponents", EXPONENTS, ids=str)
+@pytest.mark.parametrize("classes", [2, 3, 14, 105])
+def test_agrees_with_float64(classes, exponents, ignore_index, weighted):
+    logits, labels, weight = problem(classes)
+    by_class = tuple(0.5 + c / classes for c in range(classes))
+    chosen = settings(tuple(by_class if e == "per class" else e for e in exponents), ignore_index)
+    compare(logits, labels, weight if weighted else None, chosen)
+
+
+@needs_compiler
+@pytest.mark.parametrize("voxels", [1, 15, 255, 256, 257, 1023])
+def test_blocks_and_parts_of_any_length(voxels, monkeypatch):
+    monkeypatch.setattr(compiled, "PART", 1)  # a block in every part
+    logits, labels, weight = problem(3, (voxels,))
+    compare(logits, labels, weight, settings((2.0,), 1))
+
+
+@needs_compiler
+def test_nothing_to_read():
+    for shape in ((0, 3, 4), (2, 3, 0)):
+        logits, labels = torch.zeros(shape), torch.zeros(shape[0], shape[2], dtype=torch.int64)
+        sums, voxels = compiled.sums(logits, labels, None, settings())
+        assert sums.shape == (shape[0], 4, 3) and not sums.any() and not voxels.any()
+        assert compiled.gradient(logits, labels, None, sums, settings()).shape == shape
+
+
+@needs_compiler
+@pytest.mark.parametrize("layout", ["channels last", "axes swapped", "every other", "expanded", "a view"])
+def test_layouts(layout):
+    logits, labels, weight = problem(3, (4, 6, 8))
+    changed = {
+        "channels last": lambda t: t.to(memory_format=torch.channels_last_3d) if t.ndim == 5 else t,
+        "axes swapped": lambda t: t.transpose(-1, -3).contiguous().transpose(-1, -3),
+        "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+        "expanded": lambda t: t[:1].expand_as(t),
+        "a view": lambda t: torch.cat([t, t])[1:3],
+    }[layout]
+    compare(changed(logits), changed(labels), changed(weight), settings((0.0, 1.5)))
+
+
+@needs_compiler
+def test_bfloat16_logits():
+    logits, labels, weight = problem(3)
+    for changed in (logits, logits.to(memory_format=torch.channels_last_3d)):
+        compare(changed.bfloat16(), labels, weight, settings((2.0,)), gradient_tolerance=4e-3)
+
+
+@needs_compiler
+def test_bfloat16_gradients_are_rounded_as_torch_rounds():
+    logits, labels, _ = problem(3)
+    logits = logits.bfloat16()
+    upstream = torch.ones(2, 4, 3, dtype=torch.float64)
+    wide = compiled.gradient(logits.float(), labels, None, upstream, settings())
+    assert torch.equal(compiled.gradient(logits, labels, None, upstream, settings()), wide.bfloat16())
+
+
+@needs_compiler
+def test_the_number_of_threads_changes_no_bit():
+    logits, labels, weight = problem(3, (64, 64, 33))
+    upstream = torch.ones(2, 4, 3, dtype=torch.float64)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            sums, voxels = compiled.sums(logits, labels, weight, settings())
+            found.append((sums, voxels, compiled.gradient(logits, labels, weight, upstream, settings())))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(mine, first) for mine, first in zip(other, found[0], strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("largest", [50.0, 1e4, 1e38])
+def test_extreme_logits(largest):
+    labels = torch.tensor([[0, 1, 2, 0, 1, 2]])
+    logits = torch.zeros(1, 3, 6)
+    logits[0, 1] = largest
+    logits[0, 2, 3:] = -largest
+    chosen = settings((0.0, 2.0, 0.5))
+    sums, exact = compiled.sums(logits, labels, None, chosen)[0], plain.sums(logits, labels, None, chosen)[0]
+    torch.testing.assert_close(sums, exact, rtol=1e-5, atol=1e-35)
+    upstream = torch.ones_like(sums)
+    slopes = [path.gradient(logits, labels, None, upstream, chosen) for path in (compiled, plain)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-5, atol=1e-35)
+
+
+@needs_compiler
+def test_a_channel_masked_by_minus_infinity():
+    logits, labels, _ = problem(3)
+    logits[:, 2] = -torch.inf
+    chosen = settings((0.0, 2.0))
+    for values in (labels, labels.clamp_max(1)):
+        sums = [path.sums(logits, values, None, chosen)[0] for path in (compiled, plain)]
+        torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-35)
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nan_is_neither_hidden_nor_let_out_of_ignored_voxels(bad):
+    logits, labels, _ = problem(3)
+    logits[0, 1, 2, 3, 4] = bad
+    labels[0, 2, 3, 4] = 0
+    chosen = settings((0.0, 0.5))
+    assert compiled.sums(logits, labels, None, chosen)[0][0].isnan().any()
+    upstream = torch.ones(2, 5, 3)
+    assert compiled.gradient(logits, labels, None, upstream, chosen)[0, :, 2, 3, 4].isnan().all()
+    labels[0, 2, 3, 4] = 9
+    chosen = settings((0.0, 0.5), ignore_index=9)
+    assert compiled.sums(logits, labels, None, chosen)[0].isfinite().all()
+    assert not compiled.gradient(logits, labels, None, upstream, chosen)[0, :, 2, 3, 4].any()
+
+
+@needs_compiler
+def test_unchecked_labels_out_of_range_are_ignored():
+    logits, labels, _ = problem(3)
+    wrong = labels.clone()
+    wrong[:, 0], wrong[:, 1] = 3, -1
+    ignored = torch.where(wrong == labels, labels, 9)
+    unchecked = compiled.sums(logits, wrong, None, settings(check=False))
+    expected = compiled.sums(logits, ignored, None, settings(ignore_index=9))
+    assert all(torch.equal(mine, other) for mine, other in zip(unchecked, expected, strict=True))
+
+
+def plain_when_asked(logits, labels):
+    return operator._implementation(logits, labels, None, settings()) is plain
+
+
+@pytest.fixture
+def compiled_anew(tmp_path, monkeypatch):
+    """Nothing is compiled yet, and the cache is in a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiled._library.cache_clear()
+    yield tmp_path / "cache" / "voxloss"
+    compiled._library.cache_clear()
+
+
+def test_without_a_compiler_the_plain_pass_is_taken(compiled_anew, monkeypatch):
+    logits, labels, _ = problem(3)
+    value = get_loss("mixed_focal")(logits.double(), labels)
+    monkeypatch.setenv("VOXLOSS_COMPILER", "")
+    with warnings.catch_warnings(action="error"):
+        assert plain_when_asked(logits, labels)
+        torch.testing.assert_close(get_loss("mixed_focal")(logits, labels), value, check_dtype=False)
+    compiled._library.cache_clear()
+    monkeypatch.delenv("VOXLOSS_COMPILER")
+    monkeypatch.setenv("PATH", "")
+    with warnings.catch_warnings(action="error"):
+        assert plain_when_asked(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'one.c: fatal error: no space' >&2; exit 1", "no space"),
+        ("exit 0", "losses.so"),  # nothing written
+        ('while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"', "losses.so"),
+        (None, "No such file"),
+    ],
+)
+def test_a_compiler_that_fails_is_said_once(compiled_anew, monkeypatch, tmp_path, script, words):
+    path = tmp_path / "compiler"
+    if script is not None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("VOXLOSS_COMPILER", str(path))
+    logits, labels, _ = problem(3)
+    with pytest.warns(UserWarning, match=words):
+        assert plain_when_asked(logits, labels)
+    with warnings.catch_warnings(action="error"):
+        assert get_loss("dice")(logits, labels).isfinite()
+    assert not compiled_anew.exists()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_it_is_compiled_once_and_again_where_the_cache_is_damaged(compiled_anew, monkeypatch, tmp_path):
+    logits, labels, _ = problem(3)
+    assert not plain_when_asked(logits, labels)
+    (kept,) = compiled_anew.iterdir()
+    compiled._library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled.subprocess, "run", lambda *_, **__: pytest.fail("compiled a second time"))
+        assert not plain_when_asked(logits, labels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # another path: one that is loaded is not read again
+    damaged = tmp_path / "voxloss" / kept.name
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"rubbish")
+    compiled._library.cache_clear()
+    assert not plain_when_asked(logits, labels)
+    assert damaged.read_bytes() == kept.read_bytes()
+    assert list(damaged.parent.iterdir()) == [damaged]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_without_a_cache_it_is_compiled_for_the_process(compiled_anew):
+    compiled_anew.parent.write_text("a file where the folder should be")
+    logits, labels, _ = problem(3)
+    with warnings.catch_warnings(action="error"):
+        assert not plain_when_asked(logits, labels)
+
+
+@needs_compiler
+def test_what_the_compiled_pass_does_not_take():
+    logits, labels, weight = problem(3)
+    assert not compiled.takes(logits.double(), labels, None, settings())
+    assert not compiled.takes(logits.half(), labels, None, settings())
+    assert not compiled.takes(logits, labels, weight.double(), settings())
+    assert not compiled.takes(logits, labels, None, PassSettings("sigmoid", False, (), None, True))
+    assert not compiled.takes(logits, logits, None, PassSettings("softmax", True, (), None, True))
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    logits, labels, _ = problem(3)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        expected = compiled.sums(logits, labels, None, settings())[0]  # with the threads of this process
+        child = os.fork()
+        if child == 0:
+            same = torch.equal(compiled.sums(logits, labels, None, settings())[0], expected)
+            os._exit(0 if same else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(threads)
