@@ -58,12 +58,13 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     """
     # pandas, rich
     from rich.console import Console
+    from rich.markup import escape
 
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
     from voxloss.config.losses import loss_choices
-    from voxloss.study.create import open_study
+    from voxloss.study.create import open_study, untrained_classes
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED, Run
     from voxloss.study.race import run_race
@@ -77,11 +78,10 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
-            study = held.enter_context(open_study(config, folder, bar))
+            notices: list[str] = []
+            study = held.enter_context(open_study(config, folder, bar, notices.append))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for warning in study.config.warnings():
-            console.print(f"[yellow]note[/]: {warning}", highlight=False)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
@@ -96,6 +96,9 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
+        notices += (*study.config.warnings(), *untrained_classes(study, sorted({run.fold for run in waiting})))
+        for note in notices:
+            console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
         cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
         if raced:
             run_race(
@@ -107,8 +110,8 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         elif waiting:
             execute(waiting, f"{cases}, {losses}")
         study.merge_scores()
-    if report:
-        show_report(folder, console)
+        if report:  # while the study is held: another `voxloss run` would remove what is half written
+            show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"
