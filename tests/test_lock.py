@@ -191,3 +191,9 @@ def test_the_report_lock_is_another_than_the_studys(tmp_path):
         assert not alone
     with locked(tmp_path), if_no_report(tmp_path) as alone:
         assert alone
+
+
+def test_a_study_without_a_report_gets_no_lock_of_one(tmp_path):
+    with if_no_report(tmp_path) as alone:
+        assert alone
+    assert not list(tmp_path.iterdir())

@@ -57,8 +57,9 @@ def report_lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def if_no_report(folder: Path) -> Iterator[bool]:
     """Hold what a report writes if no process is writing one; yields whether this process holds it."""
+    path = folder / ".report.lock"
     with ExitStack() as held:
-        yield _lock(held.enter_context((folder / ".report.lock").open("a")))
+        yield not path.exists() or _lock(held.enter_context(path.open("a")))
 
 
 def _lock(file: IO[Any], *, shared: bool = False) -> bool:
