@@ -1,7 +1,7 @@
 """Read a plain folder: ROOT/images and ROOT/masks, paired by file name."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from voxloss.data.nifti import count_label_values, is_nifti_name, stem
 from voxloss.utilities.errors import InputError
 
 MOST_CLASSES = 254
+FEW_STRAYS = 3  # values outside the range that are a slip in a mask; more of them are those of an image
 
 
 def load(root: Path, classes: Mapping[str, int] | None = None, exclude: Collection[str] = ()) -> Dataset:
@@ -102,25 +103,48 @@ def declared_classes(classes: Mapping[str, int]) -> tuple[tuple[str, ...], dict[
 def found_classes(cases: Iterable[Case]) -> tuple[tuple[str, ...], dict[int, int]]:
     """Return names ("class 1" for the value 1), and value -> index, of all values in the cases' masks.
 
-    Masks that cannot be read are passed over here, since whoever reads the case names the fault.
+    Masks that cannot be read are passed over here, since whoever reads the case names the fault; if none can be read,
+    the first fault is raised. Raises InputError naming the file for values that are no classes.
     """
+    cases = tuple(case for case in cases if case.label is not None)
     labels = [case.label for case in cases if case.label is not None]
     with ThreadPoolExecutor(2) as pool:
-        values_by_mask = [values for values in pool.map(_values, labels) if values is not None]
-    values = sorted(set().union(*values_by_mask) - {0})
+        found = list(pool.map(_values, labels))
+    by_mask = {label: values for label, values in zip(labels, found, strict=True) if isinstance(values, set)}
+    faults = [fault for fault in found if isinstance(fault, InputError)]
+    if faults and not by_mask:
+        raise InputError(f"{faults[0]}{_swapped_hint(cases)}")
+    values = sorted(set().union(*by_mask.values()) - {0})
     if not values:
         where = labels[0].parent if labels else "the data set"
         raise InputError(f"no mask of {where} that can be read holds a value other than 0, so there is no class")
-    if values[0] < 0 or values[-1] > MAX_LABEL_VALUE or len(values) > MOST_CLASSES:
+    outside = [value for value in values if not 0 <= value <= MAX_LABEL_VALUE]
+    if len(values) > MOST_CLASSES or len(outside) > FEW_STRAYS:
+        most = max(by_mask, key=lambda label: len(by_mask[label]))
         raise InputError(
-            f"the masks of {labels[0].parent} hold {len(values)} values from {values[0]} to {values[-1]}, "
-            f"which look like grey values; classes are up to {MOST_CLASSES} values from 0 to {MAX_LABEL_VALUE}"
+            f"the masks of {most.parent} hold {len(values)} values from {values[0]} to {values[-1]}, which look like "
+            f"grey values ({most.name} has most of them); classes are up to {MOST_CLASSES} values from 0 to "
+            f"{MAX_LABEL_VALUE}{_swapped_hint(cases)}"
         )
+    if outside:
+        label = next(label for label, own in by_mask.items() if outside[0] in own)
+        raise InputError(f"{label} holds the value {outside[0]}; the values of a mask lie in 0 to {MAX_LABEL_VALUE}")
     return declared_classes({f"class {value}": value for value in values})
 
 
-def _values(label: Path) -> set[int] | None:
+def _values(label: Path) -> set[int] | InputError:
     try:
         return set(count_label_values(label))
-    except InputError:
-        return None
+    except InputError as fault:
+        return fault
+
+
+def _swapped_hint(cases: Sequence[Case]) -> str:
+    """Return the end of a sentence about masks that are none, if the images look as masks do."""
+    first = next((case for case in cases if case.images and case.label is not None), None)
+    if first is None or first.label is None:
+        return ""
+    values = _values(first.images[0])
+    if isinstance(values, InputError) or not {0} < values or len(values) > MOST_CLASSES or min(values) < 0:
+        return ""
+    return f"; {first.images[0].parent.name} and {first.label.parent.name} seem to be swapped"
