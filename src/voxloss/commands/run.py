@@ -64,7 +64,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
     from voxloss.config.losses import loss_choices
-    from voxloss.study.create import open_study, untrained_classes
+    from voxloss.study.create import open_study, run_warnings
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED, Run
     from voxloss.study.race import run_race
@@ -96,7 +96,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
-        notices += (*study.config.warnings(), *untrained_classes(study, sorted({run.fold for run in waiting})))
+        notices += (*study.config.warnings(), *run_warnings(study, waiting))
         for note in notices:
             console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
         cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")

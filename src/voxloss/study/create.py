@@ -2,17 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.folds import assign_folds, split_of
 from voxloss.data.patients import read_patients, require_known
-from voxloss.data.prepare.case import open_prepared, prepare_again
+from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import FINISHED, Run, StudyFolder
@@ -20,6 +22,7 @@ from voxloss.study.lock import if_no_report, locked
 from voxloss.study.settle import load_data, preparation_of, rarest_class, settle_patch_size, settle_spacing
 from voxloss.study.sources import Sources, find_sources, require_files
 from voxloss.study.study import Study, extended, rewrite_config, write_study
+from voxloss.training.batches import shared_memory_warning
 from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
 from voxloss.training.history import write_history
@@ -163,9 +166,20 @@ def _is_prepared(folder: Path) -> bool:
     return True
 
 
-def untrained_classes(study: Study, folds: Iterable[int]) -> list[str]:
-    """Return a sentence for each fold and class that none of the fold's training cases has."""
+def run_warnings(study: Study, runs: Sequence[Run]) -> list[str]:
+    """Return sentences on runs that are to be executed: what will slow them down, and what they cannot learn."""
+    if not runs:
+        return []
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
+    channels = next(iter(prepared.values())).image.shape[0]
+    device = torch.device(resolve_device(study.config.execution.device))
+    memory = shared_memory_warning(study.config, channels, device)
+    folds = sorted({run.fold for run in runs})
+    return [*([] if memory is None else [memory]), *_untrained_classes(study, prepared, folds)]
+
+
+def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds: Iterable[int]) -> list[str]:
+    """Return a sentence for each fold and class that none of the fold's training cases has."""
     classes = list(enumerate(study.dataset.classes))[1:]
     present = {case_id: {index for index, _ in classes if case.has_class(index)} for case_id, case in prepared.items()}
     return [
