@@ -10,7 +10,7 @@ from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case, read_image, write_label
 from voxloss.data.dataset import Dataset, to_file_values
 from voxloss.data.nifti import read_geometry
-from voxloss.data.prepare.case import prepare_image, restore_label
+from voxloss.data.prepare.case import prepare_image
 from voxloss.study.folder import StudyFolder
 from voxloss.study.settle import preparation_of
 from voxloss.study.study import Study
@@ -18,7 +18,7 @@ from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
 from voxloss.training.networks import make_network
 from voxloss.training.precision import place
-from voxloss.training.predict import predict_probabilities
+from voxloss.training.predict import predict_label
 from voxloss.utilities.errors import InputError
 
 
@@ -45,8 +45,8 @@ def predict_mask(
     Returns:
         Class indices uint8 (*shape) on the grid of `like`.
     """
-    probabilities = predict_probabilities(network, prepared, config, before_windows)
-    label = restore_label(probabilities, read_geometry(like).shape)
+    shape = read_geometry(like).shape
+    label = predict_label(network, prepared, config, shape, len(dataset.classes), before_windows)
     write_label(output, to_file_values(label, dataset), like=like)
     return label
 
