@@ -85,7 +85,9 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     torch.set_num_threads(settled.execution.threads or max(1, (os.cpu_count() or 1) // settled.execution.parallel))
     try:
         measured: _Measured | None = None
-        for patch in growing_patches(size):
+        patches = growing_patches(size)
+        _measure(settled, patches[0], channels, len(dataset.classes), device)  # takes what is taken once and for all
+        for patch in patches:
             if measured is not None:
                 grown = math.prod(patch) / math.prod(measured.patch)
                 room = _available(device) or math.inf
