@@ -96,6 +96,11 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
+        notices += [
+            f"{key} is retired and trained no further; voxloss retire {folder} {key} --undo takes it up again"
+            for key in keys
+            if key in study.retired
+        ]
         notices += (*study.config.warnings(), *run_warnings(study, waiting))
         for note in notices:
             console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)

@@ -173,6 +173,11 @@ class StudyFolder:
         return self.path / "race.json"
 
     @property
+    def retired_file(self) -> Path:
+        """The losses that the user takes no further."""
+        return self.path / "retired.json"
+
+    @property
     def prepared(self) -> Path:
         """The folder of prepared cases."""
         return self.path / "prepared"
@@ -310,6 +315,17 @@ class StudyFolder:
     def write_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
         """Write the looks of a race."""
         write_json(self.race_file, {"looks": list(looks)})
+
+    def read_retired(self) -> dict[str, dict[str, Any]]:
+        """For every retired loss's key, when it was retired and with which scores; none without the file."""
+        retired = _read(self.retired_file) if self.retired_file.is_file() else {}
+        if not all(isinstance(record, dict) for record in retired.values()):
+            raise InputError(f"{self.retired_file} is damaged: it should hold a mapping for every loss.")
+        return retired
+
+    def write_retired(self, retired: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write which losses are retired."""
+        write_json(self.retired_file, dict(retired))
 
     def read_status(self, run: Run) -> RunStatus:
         """Read the state of a run; pending if it has no status.json."""

@@ -13,7 +13,7 @@ from voxloss.config.settled import SettledComparison, SettledConfig, settled_com
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
-from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
+from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
 from voxloss.utilities.errors import InputError
@@ -125,20 +125,27 @@ class Study:
     def runs(self) -> list[Run]:
         """Return all runs, fold by fold, so that a study that is stopped early has every loss on its finished folds.
 
-        Of a race: those that it has had and may still have.
+        Of a race: those that it has had and may still have. Of a retired loss: those that are finished.
         """
         if self.comparison.design == "race":
             return self.race().runs()
-        return [Run(loss, fold, seed) for seed, fold in self._rounds() for loss in self.losses]
+        runs = [Run(loss, fold, seed) for seed, fold in self.rounds() for loss in self.losses]
+        return [run for run in runs if run.loss.key not in self.retired or self.status(run).state in FINISHED]
 
-    def _rounds(self) -> list[tuple[int, int]]:
+    @cached_property
+    def retired(self) -> Mapping[str, dict[str, Any]]:
+        """For every loss that the user retired: when, and with which scores."""
+        return self.files.read_retired()
+
+    def rounds(self) -> list[tuple[int, int]]:
+        """Seed and fold of every run that is planned for each loss."""
         held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
         return [(seed, fold) for seed in self.comparison.seeds for fold in held_out]
 
     def race(self) -> Race:
         """Return the state of the race as its file says now."""
         looks = looks_of(self.files.read_looks(), self.files.race_file)
-        rounds = tuple(self._rounds())
+        rounds = tuple(self.rounds())
         return Race(looks, rounds, tuple(self.losses), len({fold for _, fold in rounds}))
 
     def run_folder(self, run: Run) -> RunFolder:
