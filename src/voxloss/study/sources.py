@@ -1,7 +1,7 @@
 """The images and masks of a study: where they are now, and whether they are those that it was created from."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,14 +65,14 @@ def find_sources(study: Study, root: Path, progress: Callable[[int, int, str], N
     return Sources(dataset, None if missing else digests, missing, tuple(notices))
 
 
-def require_files(missing: Iterable[Path], study: Path) -> None:
+def require_files(missing: Sequence[Path], study: Path) -> None:
     """Raise SourceError if files of a study are missing; the message names the first and the way out."""
-    first, *others = [*missing, None]
-    if first is not None:
-        more = f" and {count_of(len(others) - 1, 'more file')} of the study" if len(others) > 1 else ""
+    if missing:
+        several = len(missing) > 1
+        more = f" and {count_of(len(missing) - 1, 'more file')} of the study" if several else ""
         raise SourceError(
-            f"{first}{more} {'do' if more else 'does'} not exist; restore {'them' if more else 'it'}, or name the "
-            f"folder that the data have moved to: voxloss run {study} --data FOLDER"
+            f"{missing[0]}{more} {'do' if several else 'does'} not exist; restore {'them' if several else 'it'}, or "
+            f"name the folder that the data have moved to: voxloss run {study} --data FOLDER"
         )
 
 

@@ -19,6 +19,7 @@ from voxloss.training.precision import autocast, layout
 from voxloss.utilities.arrays import ClassIndices, Float32s
 
 MOST_BYTES = 2_000_000_000  # of probabilities at a time; a plane that needs more is predicted in parts
+BYTES_PER_VOXEL = 16  # of the volume as stored: two masks, and what their resampling and scores take, measured
 
 
 def predict_label(
@@ -117,9 +118,6 @@ def prediction_memory(
     rows: int = 4 * (classes + 2) * size[0] * math.prod(columns)  # and the weights, and a class that is moved
     windows = 4 * 3 * batch * classes * math.prod(size)  # logits, probabilities, and those weighted
     return rows + windows + 4 * channels * math.prod(padded) + BYTES_PER_VOXEL * math.prod(shape)
-
-
-BYTES_PER_VOXEL = 16  # of the volume as stored: two masks, and what their resampling and scores take, measured
 
 
 @torch.no_grad()
