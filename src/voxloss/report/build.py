@@ -25,8 +25,8 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     """Write STUDY/report with its page, tables and figures, whole or not at all, and return the page's path.
 
     Only the study's own files are read, and the images and masks that dataset.json names. If another process is writing
-    the report, this one waits for it. The report of a study in progress compares the cases that all losses with a
-    finished run have in common, and says so.
+    the report, this one waits for it. Of a study in progress, finished losses are compared on all cases; before two are
+    finished, all losses with a finished run on the cases that they have in common.
 
     Args:
         study: The study's folder.
