@@ -12,7 +12,7 @@ from study_helpers import TINY, call
 from voxloss.config.files import load_config
 from voxloss.study import plan as module
 from voxloss.study.create import open_study
-from voxloss.study.plan import growing_patches, memory_advice, plan, window_count
+from voxloss.study.plan import growing_patches, memory_advice, plan, prediction_advice, window_count
 from voxloss.utilities.errors import InputError
 
 
@@ -87,6 +87,26 @@ def test_advice_where_memory_is_short(phantom):
     assert memory_advice(once, 10**9, 6 * 10**8) == "--patches.batch_size 1 would fit"
     assert memory_advice(once, 10**9, 3 * 10**8) == '--patches.batch_size 1 --patches.size "[80, 112, 128]" would fit'
     assert memory_advice(replace(once, execution=replace(once.execution, parallel=2)), 10**9, 15 * 10**8) is not None
+
+
+def test_the_memory_of_a_run_is_that_of_its_largest_prediction_where_this_takes_more(phantom, monkeypatch):
+    chosen = config(phantom)
+    planned = plan(chosen)
+    if planned.memory is None or planned.prediction_memory is None:
+        pytest.skip("this system does not tell how much memory a process uses")
+    assert planned.memory >= planned.prediction_memory > 0
+    monkeypatch.setattr(module, "case_memory", lambda *_: 10**11)
+    large = plan(chosen)
+    assert large.memory == large.prediction_memory > 10**11
+    assert large.advice is not None and "the prediction of the largest case takes 100." in large.advice
+
+
+def test_advice_for_predictions():
+    assert prediction_advice(10**9, 2, 2 * 10**9) is None and prediction_advice(None, 2, 1) is None
+    assert prediction_advice(10**9, 3, 2 * 10**9) == (
+        "--execution.parallel 2 would fit the predictions of the largest case"
+    )
+    assert "takes 3.0 GB" in str(prediction_advice(3 * 10**9, 1, 2 * 10**9))
 
 
 @pytest.mark.slow

@@ -43,6 +43,8 @@ def outcome(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, torch.Tensor
 def assert_whole_or_absent(study: Path) -> None:
     """Whatever the moment, every file that a reader would trust can be read to its end."""
     for path in study.rglob("*"):
+        if path.name.startswith(".partial-"):
+            continue
         if path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".yaml":
@@ -113,7 +115,7 @@ def test_a_damaged_case_whose_image_has_changed_is_refused(phantom, own_study, t
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), moved / case / "imaging.nii.gz")
     result = call(*tiny_run(moved, own_study))
     assert result.returncode == 2
-    assert f"the files of {case} are no longer those that it was prepared from" in result.stderr
+    assert f"{moved / case / 'imaging.nii.gz'} differs" in result.stderr
 
 
 @pytest.fixture

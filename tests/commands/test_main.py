@@ -15,7 +15,7 @@ from voxloss.study import plan
 from voxloss.utilities.errors import InputError
 
 COMMANDS = [
-    "demo", "run", "race", "plan", "config", "status", "report", "view", "predict", "losses", "import",
+    "demo", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses", "import",
     "nnunet-trainers",
     "check",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from nifti_files import write_nifti
 from voxloss.data.case import read_image, read_label
 from voxloss.data.dataset import require_complete
 from voxloss.data.layouts import LAYOUTS, brats20, decathlon, detect_layout, folder, kits19, load_dataset
+from voxloss.data.nifti import read_geometry
 from voxloss.utilities.errors import InputError
 
 SHAPE = (4, 5, 6)
@@ -387,9 +388,47 @@ def test_images_given_as_masks_are_noticed(tmp_path):
     write_nifti(tmp_path / "masks" / "a.nii", np.arange(-60, 60).reshape(SHAPE).astype(np.int16))
     with pytest.raises(InputError, match="119 values from -60 to 59, which look like grey values"):
         folder.load(tmp_path)
+    stray = mask(1).astype(np.int16)
+    stray[-1, -1, -1] = -1
+    write_nifti(tmp_path / "masks" / "a.nii", stray)
+    with pytest.raises(InputError, match=r"a\.nii holds the value -1; the values of a mask lie in 0 to 65535"):
+        folder.load(tmp_path)
     write_nifti(tmp_path / "masks" / "a.nii", mask())
     with pytest.raises(InputError, match="holds a value other than 0"):
         folder.load(tmp_path)
+
+
+def test_swapped_folders_are_noticed(tmp_path):
+    grey = np.linspace(-1, 1, 120).reshape(SHAPE).astype(np.float32)
+    for name in "ab":
+        write_nifti(tmp_path / "images" / f"{name}.nii", mask(1, 2))
+        write_nifti(tmp_path / "masks" / f"{name}.nii", grey)
+    with pytest.raises(InputError, match=r"a\.nii holds the value -0\.\d+, .* images and masks seem to be swapped"):
+        folder.load(tmp_path)
+    for name in "ab":
+        write_nifti(tmp_path / "masks" / f"{name}.nii", (grey * 1000).astype(np.int16))
+    with pytest.raises(InputError, match="images and masks seem to be swapped"):
+        folder.load(tmp_path)
+
+
+def test_the_fault_of_masks_that_are_all_wrong_is_named(tmp_path):
+    own_folder(tmp_path, "a", "b")
+    for name in "ab":
+        write_nifti(tmp_path / "masks" / f"{name}.nii", mask(1).astype(np.float32) * 0.9882)
+    with pytest.raises(InputError, match=r"a\.nii holds the value 0\.9882, but the values of a mask are whole") as told:
+        folder.load(tmp_path)
+    assert "swapped" not in str(told.value)
+
+
+def test_a_file_without_permission_is_named_as_such(tmp_path, monkeypatch):
+    own_folder(tmp_path, "a")
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"a\.nii cannot be read \(Permission denied\)"):
+        read_geometry(tmp_path / "masks" / "a.nii")
 
 
 def test_foreign_real_images_as_a_folder(tmp_path, real_data):

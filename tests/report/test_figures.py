@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+import study_files
 from study_files import AFFINE, StudyFiles
 from voxloss.report.comparison import compare
 from voxloss.report.figures import slices
@@ -64,6 +65,34 @@ def test_a_mark_lies_where_anatomy_puts_it(affine):
 def test_pixel_spacing_follows_the_axes():
     assert plane_spacing_mm((1, 2, 3), ORIENTATIONS["RAS"]) == (2, 1)
     assert plane_spacing_mm((1, 2, 3), ORIENTATIONS["kits19"]) == (2, 3)
+
+
+@pytest.mark.parametrize(("axis", "orientation"), [(0, "RAS"), (1, "kits19"), (2, "oblique")])
+def test_a_volume_of_one_slice_is_shown_as_that_slice(tmp_path, monkeypatch, axis, orientation):
+    """Whatever the axis it is stored along; the pixels and their proportions are those of the slice."""
+    affine = ORIENTATIONS[orientation]
+    shape = tuple(1 if place == axis else extent for place, extent in enumerate((10, 40, 36)))
+    monkeypatch.setattr(study_files, "SHAPE", shape)
+    monkeypatch.setattr(study_files, "AFFINE", affine)
+    monkeypatch.setattr(study_files, "_ball", lambda centre, radius: np.indices(shape).sum(axis=0) % 9 < radius // 3)
+    StudyFiles(losses=("focal", "dice"), cases=2, folds=2).write(tmp_path)
+    record = open_record(tmp_path)
+    drawn = []
+    monkeypatch.setattr(slices, "draw_panels", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(slices, "save_figure", lambda *arguments: arguments[4])
+    caption = slice_figure(record, compare(record), tmp_path)
+    _, grey, _, pixel_mm, *_ = drawn[0]
+    direction = int(nibabel.orientations.io_orientation(affine)[axis, 0])
+    assert caption.split(". ")[1].startswith(f"{slices.VIEWS[direction][0]} slice 1 of 1 from")
+    spacing = np.delete(np.linalg.norm(affine[:3, :3], axis=0), axis)
+    assert min(grey.shape) > 1
+    assert sorted(pixel_mm) == pytest.approx(sorted(spacing))
+
+
+def test_a_line_of_pixels_is_drawn_without_contours():
+    mask = np.ones((40, 1), np.uint8)
+    panels = [slices.Panel("reference", "Reference", mask, math.nan)]
+    slices.draw_panels(panels, np.ones((40, 1)), (0, 2), (1.0, 1.0), None, False, ("background", "lesion"))
 
 
 def comparison_with(values):

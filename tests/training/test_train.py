@@ -226,6 +226,9 @@ def test_a_damaged_checkpoint_is_named_and_code_in_one_is_not_run(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(InputError, match="it is empty"):
+        load_state(tmp_path / "checkpoint.pt")
     torch.save({"epoch": Evil()}, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         load_state(tmp_path / "checkpoint.pt")

@@ -64,7 +64,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
     from voxloss.config.losses import loss_choices
-    from voxloss.study.create import open_study
+    from voxloss.study.create import open_study, run_warnings
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED, Run
     from voxloss.study.race import run_race
@@ -82,8 +82,6 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             study = held.enter_context(open_study(config, folder, bar, notices.append))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
-        for note in (*notices, *study.config.warnings()):
-            console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
@@ -98,6 +96,14 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
+        notices += [
+            f"{key} is retired and trained no further; voxloss retire {folder} {key} --undo takes it up again"
+            for key in keys
+            if key in study.retired
+        ]
+        notices += (*study.config.warnings(), *run_warnings(study, waiting))
+        for note in notices:
+            console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
         cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
         if raced:
             run_race(
@@ -109,8 +115,8 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         elif waiting:
             execute(waiting, f"{cases}, {losses}")
         study.merge_scores()
-    if report:
-        show_report(folder, console)
+        if report:  # while the study is held: another `voxloss run` would remove what is half written
+            show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"

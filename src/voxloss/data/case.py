@@ -44,6 +44,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The images, then the mask if there is one."""
+        return self.images if self.label is None else (*self.images, self.label)
+
     def __post_init__(self) -> None:
         name = self.case_id
         if name in ("", ".", "..") or any(sign in "/\\" or not sign.isprintable() for sign in name):

@@ -1,7 +1,7 @@
 """A data set: cases that share classes and mask values, and a digest of its content."""
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,28 @@ def channels_of(case: Case) -> int:
     return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
 
 
-def data_digest(dataset: Dataset) -> str:
-    """Return a digest of every case's id and of the bytes of its images and mask, independent of their folder."""
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's bytes that `b2sum` prints. Raises InputError if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def data_digest(files: Mapping[str, Sequence[str]]) -> str:
+    """Return one digest of a data set, independent of its folder.
+
+    Args:
+        files: For every case's id the digests of its images and its mask (`file_digest`).
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for case in sorted(dataset.cases, key=lambda case: case.case_id):
-        digest.update(case.case_id.encode() + b"\0")
-        for path in (*case.images, case.label):
-            if path is not None:
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+    for case_id in sorted(files):
+        digest.update(case_id.encode() + b"\0")
+        for one in files[case_id]:
+            digest.update(bytes.fromhex(one))
     return digest.hexdigest()
 
 

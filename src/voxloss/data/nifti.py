@@ -80,6 +80,7 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
     try:
+        path.open("rb").close()  # nibabel says of a file without permission that it is none
         image = nibabel.load(path)
     except (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError) as error:
         raise InputError(f"{path} is not a NIfTI file ({_one_line(error)})") from error
@@ -256,5 +257,7 @@ def _by(sizes: tuple[float, ...]) -> str:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:  # the sentences name the file already
+        return error.strerror
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

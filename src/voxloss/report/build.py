@@ -14,6 +14,8 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
 from voxloss.report.tables.main import main_table, primary_first, scores_caption
 from voxloss.report.tables.verdict import verdict_table
+from voxloss.study.folder import StudyFolder
+from voxloss.study.lock import report_lock
 from voxloss.utilities.files import atomic_folder
 
 VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some megabytes each
@@ -22,8 +24,9 @@ VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some 
 def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     """Write STUDY/report with its page, tables and figures, whole or not at all, and return the page's path.
 
-    Only the study's own files are read, and the images and masks that dataset.json names. The report of a study in
-    progress compares the cases that all losses with a finished run have in common, and says so.
+    Only the study's own files are read, and the images and masks that dataset.json names. If another process is writing
+    the report, this one waits for it. Of a study in progress, finished losses are compared on all cases; before two are
+    finished, all losses with a finished run on the cases that they have in common.
 
     Args:
         study: The study's folder.
@@ -33,9 +36,10 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
         InputError: The folder is not a study, one of its files is damaged, or no run is finished.
     """
     study = Path(study)
-    record = open_record(study)
-    comparison = compare(record)
-    with atomic_folder(study / "report") as folder:
+    StudyFolder(study).read_description()  # before anything is written: it may be no study
+    with report_lock(study), atomic_folder(study / "report") as folder:
+        record = open_record(study)
+        comparison = compare(record)
         contents = write_contents(record, comparison, folder, viewer_cases)
         (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
     return study / "report" / "index.html"

@@ -1,5 +1,6 @@
 """Compute all results of a report once; tables, figures and headline use them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,12 +13,13 @@ from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwi
 from voxloss.evaluation.verdict import Verdict, verdict
 from voxloss.report.record import StudyRecord
 from voxloss.study.rounds import Race
+from voxloss.study.standing import LossStanding, standings
 from voxloss.utilities.errors import InputError
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results over the cases that every loss with a finished run has.
+    """Results of the finished losses over all cases; before two are, over the cases that every loss in progress has.
 
     Of a race: over the losses, folds and seeds of the last look, so that the verdict is that look.
 
@@ -40,6 +42,7 @@ class Comparison:
         partial: Class and metric of scores that only some cases have, which are therefore left out.
         race: The state of the race; None for a grid.
         interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
+        standings: How far each loss of the study is.
     """
 
     scores: pd.DataFrame
@@ -60,6 +63,7 @@ class Comparison:
     partial: tuple[tuple[str, str], ...] = ()
     race: Race | None = None
     interim: Interim | None = None
+    standings: tuple[LossStanding, ...] = ()
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -72,8 +76,11 @@ def compare(record: StudyRecord) -> Comparison:
         raise InputError(f"{record.study.folder} has no finished run yet; a report needs at least one")
     race = record.study.race() if record.study.comparison.design == "race" else None
     interim, chosen = None, record.scores
+    progress = standings(record.study)
     if race is not None and race.looks:
         interim, chosen = _last_look(race, record.scores)
+    elif race is None:
+        chosen = _of_compared(record.scores, progress)
     scores = common_scores(chosen)
     if scores.empty:
         raise InputError(
@@ -108,7 +115,20 @@ def compare(record: StudyRecord) -> Comparison:
         partial=partial,
         race=race,
         interim=interim,
+        standings=tuple(progress),
     )
+
+
+def _of_compared(scores: pd.DataFrame, progress: Sequence[LossStanding]) -> pd.DataFrame:
+    """Return the scores of the losses that are compared: those that are finished, so that no other cuts their cases.
+
+    Before two are finished, those in progress are compared with them on the cases that all of them have.
+    """
+    of = {one.loss: one.standing for one in progress}
+    finished = [loss for loss in scores["loss"].unique() if of.get(loss) == "finished"]
+    active = [loss for loss in scores["loss"].unique() if of.get(loss) == "in progress"]
+    compared = finished if len(finished) > 1 else [*finished, *active]
+    return scores[scores["loss"].isin(compared)]
 
 
 def _last_look(race: Race, scores: pd.DataFrame) -> tuple[Interim, pd.DataFrame]:

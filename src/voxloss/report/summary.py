@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
@@ -68,16 +69,22 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     waiting = [run for run in record.runs if run.state not in FINAL]
     if waiting:
         finished = len(record.runs) - len(waiting)
-        gone = comparison.race.left if comparison.race is not None else {}
         absent = [
-            loss_name(loss) for loss in record.study.loss_keys if loss not in comparison.losses and loss not in gone
+            loss_name(one.loss)
+            for one in comparison.standings
+            if one.loss not in comparison.losses and one.standing in ("in progress", "finished")
         ]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
             f"In progress: {finished} of {count_of(len(record.runs), 'run')} finished; the comparison uses "
             f"the {count_of(comparison.n_cases, 'case')} that all compared losses have.{without}"
         )
-    bad = [run for run in record.runs if run.state in ("failed", "diverged")]
+    yield from _standing_limits(record, comparison)
+    bad = [
+        run
+        for run in record.runs
+        if run.state in ("failed", "diverged") and record.study.run_folder(run.run).scores_file.is_file()
+    ]
     if bad:
         yield f"{count_of(len(bad), 'run')} failed or diverged; their scores count as 0 in rankings and tests."
     if comparison.partial:
@@ -87,3 +94,21 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be another one on other cases."
     if comparison.n_seeds == 1:
         yield "Only one seed: run-to-run variation is estimated from the folds."
+
+
+def _standing_limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
+    """Say what is known of losses that are not compared on all of their cases."""
+    retired = [f"{loss_name(one.loss)} ({one.evidence})" for one in comparison.standings if one.standing == "retired"]
+    if retired:
+        yield f"Retired by the user and not compared: {'; '.join(retired)}."
+    finished = [one.loss for one in comparison.standings if one.standing == "finished"]
+    if comparison.race is not None or len(finished) != 1 or record.study.imported:
+        return
+    own = seed_means(worst_filled(record.scores[record.scores["loss"] == finished[0]]))
+    own = own[(own["class"] == comparison.primary_class) & (own["metric"] == comparison.primary_metric)]
+    if own["case"].nunique() > comparison.n_cases:
+        measure = f"{metric_name(comparison.primary_metric)} of {comparison.primary_class}"
+        yield (
+            f"{loss_name(finished[0])} is finished: over all of its {own['case'].nunique()} cases its mean {measure} "
+            f"is {own['value'].mean():.3f}."
+        )

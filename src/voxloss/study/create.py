@@ -2,19 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
-from voxloss.data.prepare.case import open_prepared, prepare_case
+from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
-from voxloss.study.folder import Run, StudyFolder
-from voxloss.study.lock import locked
+from voxloss.study.folder import FINISHED, Run, StudyFolder
+from voxloss.study.lock import if_no_report, locked
 from voxloss.study.settle import (
     judged_data,
     preparation_of,
@@ -24,16 +26,21 @@ from voxloss.study.settle import (
     settle_spacing,
     settled_layout,
 )
-from voxloss.study.study import Study, extend_study, write_study
+from voxloss.study.sources import Sources, find_sources, require_files
+from voxloss.study.study import Study, extended, rewrite_config, write_study
+from voxloss.training.batches import shared_memory_warning
+from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
+from voxloss.training.history import write_history
 from voxloss.training.networks import check_network
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import available_memory
+from voxloss.utilities.text import count_of
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
 
 # What the folder of a study that is not created yet may hold: interrupted preparation, or the demonstration's images.
-UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock")
+UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock", ".report.lock")
 
 
 @contextmanager
@@ -46,18 +53,20 @@ def open_study(
     """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
 
     The data of a new study are read, checked and prepared first. If anything goes wrong, prepared cases are kept and
-    the same call resumes with them; if no case is prepared yet, nothing is left behind. Damaged files of an existing
-    study are rebuilt.
+    the same call resumes with them; if no case is prepared yet, nothing is left behind. The images and masks of an
+    existing study must have the content that it was created from; they may be in another folder. Its damaged files are
+    rebuilt.
 
     Args:
         config: The configuration.
         folder: The study's folder.
-        progress: Called with (finished, of, what) as cases are prepared.
-        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell.
+        progress: Called with (finished, of, what) as cases are read and prepared.
+        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell, and
+            with a sentence on cases that were added or removed since a study was created.
 
     Raises:
-        InputError: Wrong data or a wrong configuration (the message names the file, key or value), or another process
-            works on the study.
+        InputError: Wrong data or a wrong configuration (the message names the file, key or value), images or masks of
+            the study changed or are missing, or another process works on the study.
     """
     check_losses(loss_choices(config.comparison.losses))
     resolve_device(config.execution.device)
@@ -74,11 +83,12 @@ def open_study(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         try:
-            for partial in folder.rglob(".partial-*"):  # of writers that were killed; nobody else writes now
-                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            with if_no_report(folder) as alone:
+                # Of writers that were killed, for nobody else writes now. A report that is being written keeps its own.
+                for partial in folder.rglob(".partial-*") if alone else ():
+                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
             if exists:
-                study = extend_study(Study.open(folder), config)
-                _repair(study, progress)
+                study = _resume(config, folder, progress, notice)
             else:
                 study = _create_study(config, files, progress, notice)
         except BaseException:
@@ -92,26 +102,103 @@ def _has_prepared(files: StudyFolder) -> bool:
     return files.prepared.is_dir() and any(not path.name.startswith(".") for path in files.prepared.iterdir())
 
 
-def _repair(study: Study, progress: Progress) -> None:
-    """Prepare damaged cases again, and set finished runs to pending if their scores or predictions are missing.
+def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Callable[[str], None]) -> Study:
+    """Open a study, extend it, compare its images and masks with those it was created from, and repair its files."""
+    opened = Study.open(folder)
+    study = extended(opened, config)
+    root = Path(config.data.root or study.config.data.root)
+    sources = find_sources(study, root, progress)
+    for sentence in sources.notices:
+        notice(sentence)
+    data = replace(study.config.data, root=str(root))
+    study = replace(study, dataset=sources.dataset, parsed=replace(study.config, data=data))
+    if sources.digests is not None and (sources.dataset != opened.dataset or not opened.digests):
+        study.files.write_dataset(study.dataset, sources.digests)
+    study = rewrite_config(opened, study)
+    _repair_runs(study)
+    if any(study.status(run).state not in FINISHED for run in study.runs()):
+        require_files(sources.missing, folder)
+    _repair_prepared(study, sources, progress)
+    return study
+
+
+def _repair_runs(study: Study) -> None:
+    """Restore histories of finished runs, and set runs to pending if their scores or predictions are missing.
 
     Such a run predicts and scores again with the weights of its checkpoint; nothing is trained.
     """
-    preparation = preparation_of(study.config.preparation)
-    folders = study.files.read_prepared()
-    for case in study.dataset.cases:
-        folder = folders[case.case_id]
-        try:
-            open_prepared(folder)
-        except InputError as error:
-            progress(0, 1, f"preparing {case.case_id} again")
-            if prepare_case(case, study.dataset, preparation, folder.parent).folder != folder:
-                raise InputError(
-                    f"{error}, and the files of {case.case_id} are no longer those that it was prepared from"
-                ) from error
     for run in study.runs():
-        if study.status(run).state == "done" and (missing := _first_missing_result(study, run)) is not None:
-            study.write_status(run, state="pending", reason=f"{missing.name} was missing or damaged")
+        if study.status(run).state == "done":
+            _repair_history(study, run)
+            if (missing := _first_missing_result(study, run)) is not None:
+                study.write_status(run, state="pending", reason=f"{missing.name} was missing or damaged")
+
+
+def _repair_history(study: Study, run: Run) -> None:
+    files = study.run_folder(run)
+    try:
+        whole = len(files.history()) >= study.config.training.epochs
+    except InputError:
+        whole = False
+    if not whole and files.checkpoint_file.is_file():
+        write_history(files.history_file, load_state(files.checkpoint_file)["history"])
+
+
+def _repair_prepared(study: Study, sources: Sources, progress: Progress) -> None:
+    """Prepare cases again whose prepared files are missing or damaged, each in the folder that it had."""
+    if sources.missing:  # no run needs them, or `require_files` would have refused
+        return
+    preparation = preparation_of(study.config.preparation)
+    try:
+        folders = study.files.read_prepared()
+    except InputError:  # without the index the folders of the cases are unknown
+        folders = {}
+    cases = study.dataset.cases
+    damaged = [case for case in cases if case.case_id in folders and not _is_prepared(folders[case.case_id])]
+    for number, case in enumerate(damaged):
+        progress(number, len(damaged), f"preparing {case.case_id} again")
+        prepare_again(folders[case.case_id], case, study.dataset, preparation)
+    lost = [case for case in cases if case.case_id not in folders]
+    if lost:
+        progress(0, len(lost), "preparing again")
+        limit = _memory_limit(study.config)
+        prepared = prepare_cases(
+            lost, study.dataset, preparation, study.files.prepared, os.cpu_count() or 1, limit, progress
+        )
+        study.files.write_prepared(folders | {case.case_id: case.folder for case in prepared})
+
+
+def _is_prepared(folder: Path) -> bool:
+    try:
+        open_prepared(folder)
+    except InputError:
+        return False
+    return True
+
+
+def run_warnings(study: Study, runs: Sequence[Run]) -> list[str]:
+    """Return sentences on runs that are to be executed: what will slow them down, and what they cannot learn."""
+    if not runs:
+        return []
+    prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
+    channels = next(iter(prepared.values())).image.shape[0]
+    device = torch.device(resolve_device(study.config.execution.device))
+    memory = shared_memory_warning(study.config, channels, device)
+    folds = sorted({run.fold for run in runs})
+    return [*([] if memory is None else [memory]), *_untrained_classes(study, prepared, folds)]
+
+
+def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds: Iterable[int]) -> list[str]:
+    """Return a sentence for each fold and class that none of the fold's training cases has."""
+    classes = list(enumerate(study.dataset.classes))[1:]
+    present = {case_id: {index for index, _ in classes if case.has_class(index)} for case_id, case in prepared.items()}
+    return [
+        f"fold {fold} trains without {name}: none of its {count_of(len(study.split(fold).training), 'training case')} "
+        "has the class, so its networks cannot learn it"
+        for fold in folds
+        for index, name in classes
+        if not any(index in present[case_id] for case_id in study.split(fold).training)
+    ]
 
 
 def _first_missing_result(study: Study, run: Run) -> Path | None:
@@ -171,7 +258,8 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
     settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
-    return write_study(files.path, settled, dataset, folds, patients)
+    digests = {case.case_id: case.digests for case in prepared}
+    return write_study(files.path, settled, dataset, folds, patients, digests)
 
 
 def _memory_limit(config: StudyConfig) -> int | None:

@@ -16,6 +16,7 @@ from voxloss.study.folder import Run
 from voxloss.study.run import execute_run, record_failure
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.machine import shared_memory_room
 
 _stop: Event | None = None  # set in each worker process
 
@@ -77,7 +78,13 @@ def _one_pool(
 ) -> list[Run]:
     """Execute runs in one pool; return those that did not finish because one of its processes was killed."""
     context = multiprocessing.get_context("spawn")  # a forked process inherits torch's threads in an unknown state
-    stop = context.Event()
+    try:
+        stop = context.Event()
+    except OSError as error:
+        room = (shared_memory_room() or 0) / 1e6
+        raise InputError(
+            f"Processes cannot be started ({error.strerror}): /dev/shm, by which they talk, has {room:.0f} MB left."
+        ) from error
     pool = ProcessPoolExecutor(
         min(parallel, len(runs)),
         mp_context=context,

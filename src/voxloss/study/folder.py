@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 
 from voxloss.config.losses import LossChoice
-from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
+from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json, file_digest
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -115,6 +115,11 @@ class RunFolder:
         return self.path / "history.csv"
 
     @property
+    def checkpoint_file(self) -> Path:
+        """The training state after the last finished epoch."""
+        return self.path / "checkpoint.pt"
+
+    @property
     def scores_file(self) -> Path:
         """The run's part of the study's scores."""
         return self.path / "scores.csv"
@@ -166,6 +171,11 @@ class StudyFolder:
     def race_file(self) -> Path:
         """The decisions of a race."""
         return self.path / "race.json"
+
+    @property
+    def retired_file(self) -> Path:
+        """The losses that the user takes no further."""
+        return self.path / "retired.json"
 
     @property
     def prepared(self) -> Path:
@@ -241,10 +251,29 @@ class StudyFolder:
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.dataset_file} is not a data set's description: {error!r}") from None
 
-    def write_dataset(self, dataset: Dataset, *, digest: bool = True) -> None:
-        """Write dataset.json, with a digest of all images and masks unless they are not at hand."""
+    def read_digests(self) -> dict[str, tuple[str, ...]]:
+        """For every case the digests of its images and its mask; empty where they are not recorded."""
+        try:
+            return {case_id: tuple(digests) for case_id, digests in _read(self.dataset_file).get("files", {}).items()}
+        except (TypeError, AttributeError) as error:
+            raise InputError(f"{self.dataset_file} is damaged: {error!r}") from None
+
+    def write_dataset(
+        self, dataset: Dataset, digests: Mapping[str, Sequence[str]] | None = None, *, digest: bool = True
+    ) -> None:
+        """Write dataset.json.
+
+        Args:
+            dataset: The data set.
+            digests: For every case the digests of its images and its mask; None: of the files as they are now.
+            digest: False where the files are not at hand, so that no digest is recorded.
+        """
         content = dataset_to_json(dataset)
-        write_json(self.dataset_file, content | {"digest": data_digest(dataset)} if digest else content)
+        if digest:
+            known = digests or {case.case_id: tuple(map(file_digest, case.files)) for case in dataset.cases}
+            files = {case_id: list(of_case) for case_id, of_case in known.items()}
+            content |= {"digest": data_digest(files), "files": files}
+        write_json(self.dataset_file, content)
 
     def read_folds(self) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
         """The cases of each fold, and the patient of every case whose patient is known."""
@@ -263,8 +292,12 @@ class StudyFolder:
 
     def read_prepared(self) -> dict[str, Path]:
         """The folder of every prepared case, by the case's id."""
-        index = _read(self.prepared / "index.json")
-        return {case_id: self.prepared / str(name) for case_id, name in index.items()}
+        path = self.prepared / "index.json"
+        index = _read(path)
+        for name in index.values():
+            if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+                raise InputError(f"{path} is damaged: {name!r} is not the name of a folder.")
+        return {case_id: self.prepared / name for case_id, name in index.items()}
 
     def write_prepared(self, folders: Mapping[str, Path]) -> None:
         """Write which folder of prepared/ belongs to which case."""
@@ -282,6 +315,17 @@ class StudyFolder:
     def write_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
         """Write the looks of a race."""
         write_json(self.race_file, {"looks": list(looks)})
+
+    def read_retired(self) -> dict[str, dict[str, Any]]:
+        """For every retired loss's key, when it was retired and with which scores; none without the file."""
+        retired = _read(self.retired_file) if self.retired_file.is_file() else {}
+        if not all(isinstance(record, dict) for record in retired.values()):
+            raise InputError(f"{self.retired_file} is damaged: it should hold a mapping for every loss.")
+        return retired
+
+    def write_retired(self, retired: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write which losses are retired."""
+        write_json(self.retired_file, dict(retired))
 
     def read_status(self, run: Run) -> RunStatus:
         """Read the state of a run; pending if it has no status.json."""

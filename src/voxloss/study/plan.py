@@ -14,12 +14,14 @@ import voxloss
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.data.nifti import read_geometry
 from voxloss.study.settle import Survey, survey
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import augments_on, workers_of
 from voxloss.training.device import resolve_device
 from voxloss.training.networks import check_network, make_network, outputs
 from voxloss.training.precision import autocast, layout, place
+from voxloss.training.predict import prediction_memory as case_memory
 from voxloss.utilities.machine import available_memory, forget_peak_memory, peak_memory
 
 LONGEST_STEP = 15.0  # seconds: a step expected to take longer is projected from a smaller patch
@@ -33,8 +35,9 @@ class Plan:
     Args:
         step: One training step: augmentation (where the run does it itself), forward, loss, backward, update.
         forward: One window's forward pass.
-        memory: At the peak of a run beyond what the process had before; None where the system does not tell.
+        memory: At the peak of a run, of the device on CUDA, else of its process; None where the system does not tell.
         available: Memory free now, for all parallel runs; None likewise.
+        prediction_memory: Of the run's process, while it predicts and scores the case that needs most; None likewise.
         runs, steps: Their number, and the training steps of each.
         training, prediction: Of the whole study, runs one after the other.
         disk: The prepared cases, checkpoints and predictions.
@@ -48,6 +51,7 @@ class Plan:
     forward: float
     memory: int | None
     available: int | None
+    prediction_memory: int | None
     runs: int
     steps: int
     training: float
@@ -75,11 +79,15 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     size = settled.patches.size
     check_network(settled.network, size, channels, len(dataset.classes))
     device = torch.device(resolve_device(settled.execution.device))
+    forget_peak_memory()
+    process = peak_memory()  # what the packages take, in every run's process too
     threads = torch.get_num_threads()
     torch.set_num_threads(settled.execution.threads or max(1, (os.cpu_count() or 1) // settled.execution.parallel))
     try:
         measured: _Measured | None = None
-        for patch in growing_patches(size):
+        patches = growing_patches(size)
+        _measure(settled, patches[0], channels, len(dataset.classes), device)  # takes what is taken once and for all
+        for patch in patches:
             if measured is not None:
                 grown = math.prod(patch) / math.prod(measured.patch)
                 room = _available(device) or math.inf
@@ -93,7 +101,11 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     assert measured is not None
     scale = math.prod(size) / math.prod(measured.patch)
     step, forward = measured.step * scale + augmentation, measured.forward * scale
-    memory = None if measured.memory is None else round(measured.memory * scale)
+    training_memory = None if measured.memory is None else round(measured.memory * scale)
+    prediction_memory = None if process is None else process + _largest_prediction(surveyed)
+    memory = training_memory
+    if device.type != "cuda" and training_memory is not None and process is not None and prediction_memory is not None:
+        memory = max(process + training_memory, prediction_memory)
     seeds = settled.comparison.seeds
     runs = len(losses) * settled.splits.folds * len(seeds)
     steps = settled.training.epochs * settled.training.iterations
@@ -111,12 +123,45 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         forward=forward,
         memory=memory,
         available=available,
+        prediction_memory=prediction_memory,
         runs=runs,
         steps=steps,
         training=runs * (steps * step + validation),
         prediction=len(losses) * len(seeds) * windows * forward,
         disk=disk,
-        advice=memory_advice(settled, memory, available),
+        advice=_advice(settled, device, training_memory, prediction_memory, process or 0),
+    )
+
+
+def _largest_prediction(surveyed: Survey) -> int:
+    """Return the bytes that predicting and scoring the case that needs most takes."""
+    config, classes = surveyed.config, len(surveyed.dataset.classes)
+    return max(
+        case_memory(prepared, read_geometry(case.images[0]).shape, config, surveyed.channels, classes)
+        for case, prepared in zip(surveyed.dataset.cases, surveyed.shapes, strict=True)
+    )
+
+
+def _advice(
+    config: SettledConfig, device: torch.device, training: int | None, prediction: int | None, process: int
+) -> str | None:
+    """Return what would fit where training or prediction needs more memory than there is."""
+    free, parallel = available_memory(), config.execution.parallel
+    room = _available(device)
+    if room is not None and device.type != "cuda":
+        room = max(0, room - parallel * process)
+    return memory_advice(config, training, room) or prediction_advice(prediction, parallel, free)
+
+
+def prediction_advice(memory: int | None, parallel: int, available: int | None) -> str | None:
+    """Return the options with which the predictions of parallel runs fit the memory that is available."""
+    if memory is None or available is None or memory * parallel <= available:
+        return None
+    if memory <= available:
+        return f"--execution.parallel {available // memory} would fit the predictions of the largest case"
+    return (
+        f"the prediction of the largest case takes {memory / 1e9:.1f} GB; a coarser --preparation.spacing_mm takes "
+        "less, and so do smaller --patches.size"
     )
 
 

@@ -12,7 +12,7 @@ from voxloss.data.case import Case, read_image, write_label
 from voxloss.data.dataset import Dataset, channels_of, to_file_values
 from voxloss.data.grid import only_axes, same_spacing, turn_of
 from voxloss.data.nifti import read_geometry, stem
-from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image, restore_label
+from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image
 from voxloss.study.folder import StudyFolder
 from voxloss.study.settle import preparation_of, spacing_of_all
 from voxloss.study.study import Study
@@ -20,7 +20,7 @@ from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
 from voxloss.training.networks import make_network
 from voxloss.training.precision import place
-from voxloss.training.predict import predict_probabilities
+from voxloss.training.predict import predict_label
 from voxloss.utilities.errors import InputError
 
 
@@ -47,10 +47,10 @@ def predict_mask(
     Returns:
         Class indices uint8 (*shape) on the grid of `like`.
     """
-    probabilities = predict_probabilities(network, prepared, config, before_windows)
     geometry = read_geometry(like)
     turn = turn_of(geometry, dataset)
-    turned = restore_label(probabilities, turn.geometry(geometry).shape)
+    shape = turn.geometry(geometry).shape
+    turned = predict_label(network, prepared, config, shape, len(dataset.classes), before_windows)
     label = np.ascontiguousarray(turn.stored(turned))
     write_label(output, to_file_values(label, dataset), like=like)
     return label

@@ -15,6 +15,7 @@ from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.study.folder import FINISHED, Run, State
 from voxloss.study.predict import predict_mask
+from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
 from voxloss.training.batches import TrainingJob
 from voxloss.training.device import resolve_device
@@ -56,6 +57,9 @@ def execute_run(
     except DivergedError as error:
         record_failure(study, run)
         write("diverged", reason=str(error))
+    except SourceError as error:  # the fault of the data, which must not count against the loss
+        files.scores_file.unlink(missing_ok=True)
+        write("failed", reason=str(error))
     except torch.OutOfMemoryError:
         record_failure(study, run)
         write("failed", reason="out of memory on the device: lower patches.size, patches.batch_size or network.filters")
@@ -86,6 +90,8 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         classes=study.dataset.classes,
         ignore_index=study.dataset.ignore_index,
     )
+    cases = [study.case(case_id) for case_id in split.validation]
+    require_files([path for case in cases for path in case.files if not path.is_file()], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
@@ -94,8 +100,9 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         if stop():
             raise InterruptedRunError
 
-    for case_id in split.validation:
-        case = study.case(case_id)
+    for case in cases:
+        case_id = case.case_id
+        require_case(study, case_id)
         prediction = predict_mask(
             network,
             prepared[case_id].image,

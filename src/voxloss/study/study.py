@@ -14,8 +14,8 @@ from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.evaluation.lesion_rules import LesionRules
-from voxloss.study.folder import ENDED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
-from voxloss.study.lock import is_locked
+from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
+from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # Values of a new configuration that an existing study has settled from its data.
 OPEN_VALUES = (
-    ("data.root", ""),
     ("data.layout", "auto"),
     ("patches.size", None),
     ("preparation.spacing_mm", "median"),
@@ -37,8 +36,8 @@ OPEN_VALUES = (
 # A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
 RACE = ("comparison.design", "race")
 
-# Keys that may differ from those of an existing study.
-FREE_KEYS = ("name", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
+# Keys that may differ from those of an existing study. Of data.root the content is compared (study/sources.py).
+FREE_KEYS = ("name", "data.root", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,11 @@ class Study:
         """The study's losses, in order."""
         return loss_choices(self.comparison.losses)
 
+    @cached_property
+    def digests(self) -> Mapping[str, Sequence[str]]:
+        """For every case the digests of its images and its mask; empty if an earlier version created the study."""
+        return self.files.read_digests()
+
     @property
     def loss_keys(self) -> list[str]:
         """The keys of the study's losses: their folders' names and their values in the tables."""
@@ -131,20 +135,27 @@ class Study:
     def runs(self) -> list[Run]:
         """Return all runs, fold by fold, so that a study that is stopped early has every loss on its finished folds.
 
-        Of a race: those that it has had and may still have.
+        Of a race: those that it has had and may still have. Of a retired loss: those that are finished.
         """
         if self.comparison.design == "race":
             return self.race().runs()
-        return [Run(loss, fold, seed) for seed, fold in self._rounds() for loss in self.losses]
+        runs = [Run(loss, fold, seed) for seed, fold in self.rounds() for loss in self.losses]
+        return [run for run in runs if run.loss.key not in self.retired or self.status(run).state in FINISHED]
 
-    def _rounds(self) -> list[tuple[int, int]]:
+    @cached_property
+    def retired(self) -> Mapping[str, dict[str, Any]]:
+        """For every loss that the user retired: when, and with which scores."""
+        return self.files.read_retired()
+
+    def rounds(self) -> list[tuple[int, int]]:
+        """Seed and fold of every run that is planned for each loss."""
         held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
         return [(seed, fold) for seed in self.comparison.seeds for fold in held_out]
 
     def race(self) -> Race:
         """Return the state of the race as its file says now."""
         looks = looks_of(self.files.read_looks(), self.files.race_file)
-        rounds = tuple(self._rounds())
+        rounds = tuple(self.rounds())
         return Race(looks, rounds, tuple(self.losses), len({fold for _, fold in rounds}))
 
     def run_folder(self, run: Run) -> RunFolder:
@@ -193,18 +204,26 @@ class Study:
 
         if self.imported:
             return
-        runs = [run for run in self.runs() if self.status(run).state in ENDED]
-        if runs:
-            merged = merge_scores(self.run_folder(run).scores_file for run in runs)
-            write_scores(self.files.scores_file, merged)
+        with report_lock(self.folder):  # else a report could put an older table in the place of a newer one
+            ended = [status for run in self.runs() if (status := self.status(run)).state in ENDED]
+            parts = [(status.state, self.run_folder(status.run).scores_file) for status in ended]
+            # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.
+            kept = [part for state, part in parts if state != "failed" or part.is_file()]
+            if kept:
+                write_scores(self.files.scores_file, merge_scores(kept))
 
 
 def write_study(
-    folder: Path, config: SettledConfig, dataset: Dataset, folds: Sequence[Sequence[str]], patients: Mapping[str, str]
+    folder: Path,
+    config: SettledConfig,
+    dataset: Dataset,
+    folds: Sequence[Sequence[str]],
+    patients: Mapping[str, str],
+    digests: Mapping[str, Sequence[str]] | None = None,
 ) -> Study:
     """Write a new study's files; study.yaml comes last and makes the folder a study."""
     files = StudyFolder(folder)
-    files.write_dataset(dataset)
+    files.write_dataset(dataset, digests)
     files.write_folds(folds, config.splits.seed, patients)
     files.write_description(Description(to_plain(config), environment()))
     return Study.open(folder)
@@ -212,6 +231,25 @@ def write_study(
 
 def extend_study(study: Study, config: StudyConfig) -> Study:
     """Add the losses and seeds of `config` that the study lacks, and adopt its section `execution`.
+
+    Raises:
+        InputError: As `extended`.
+    """
+    return rewrite_config(study, extended(study, config))
+
+
+def rewrite_config(before: Study, now: Study) -> Study:
+    """Write the configuration of a study if it is another one than before, or in an earlier format."""
+    if now.config == before.config and before.description.format == FORMAT:
+        return now
+    now.files.write_description(Description(to_plain(now.config), environment()))
+    return Study.open(now.folder)
+
+
+def extended(study: Study, config: StudyConfig) -> Study:
+    """Return the study with the losses and seeds of `config` that it lacks, and the section `execution` of `config`.
+
+    Nothing is written.
 
     Raises:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
@@ -233,11 +271,7 @@ def extend_study(study: Study, config: StudyConfig) -> Study:
         interval=config.comparison.interval,
         design=config.comparison.design,
     )
-    extended = replace(study.config, comparison=comparison, execution=config.execution)
-    if extended != study.config or study.description.format != FORMAT:
-        study.files.write_description(Description(to_plain(extended), environment()))
-        return Study.open(study.folder)
-    return study
+    return replace(study, parsed=replace(study.config, comparison=comparison, execution=config.execution))
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,9 @@ def _transforms(size: tuple[int, ...], setting: AugmentationConfig, on_device: b
             p_scaling=setting.probability if scaling else 0,
             scaling=scaling or (1, 1),
             p_elastic_deform=setting.probability if alpha else 0,
-            elastic_deform_scale=lambda image, dim, patch_size: (
-                np.random.uniform(*setting.elastic_sigma) / patch_size[dim]  # noqa: NPY002
-            ),
-            elastic_deform_magnitude=lambda image, dim, patch_size, deformation_scale: elastic_magnitude(
-                np.random.uniform(*(alpha or (0, 0))),  # noqa: NPY002
-                deformation_scale * patch_size[dim],
-                patch_size,
-            ),
+            # No lambdas, which cannot be sent to the processes that read ahead.
+            elastic_deform_scale=partial(_random_scale, sigma=setting.elastic_sigma),
+            elastic_deform_magnitude=partial(_random_magnitude, alpha=alpha or (0, 0)),
         )
     if setting.mirror_axes:
         yield MirrorTransform(allowed_axes=tuple(setting.mirror_axes))
@@ -112,6 +108,16 @@ def _transforms(size: tuple[int, ...], setting: AugmentationConfig, on_device: b
     if setting.noise_sd:
         # named variance there, used as the standard deviation
         yield sometimes(GaussianNoiseTransform(setting.noise_sd))
+
+
+def _random_scale(image: Any, dim: int, patch_size: tuple[int, ...], sigma: tuple[float, float]) -> float:
+    return np.random.uniform(*sigma) / patch_size[dim]  # noqa: NPY002
+
+
+def _random_magnitude(
+    image: Any, dim: int, patch_size: tuple[int, ...], deformation_scale: float, alpha: tuple[float, float]
+) -> float:
+    return elastic_magnitude(np.random.uniform(*alpha), deformation_scale * patch_size[dim], patch_size)  # noqa: NPY002
 
 
 def elastic_magnitude(alpha: float, sigma: float, size: tuple[int, ...]) -> float:

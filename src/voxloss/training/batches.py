@@ -1,5 +1,6 @@
 """The job of training one network, and its batches: workers read them ahead; the CPU or the device augments them."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
 from voxloss.training.augment import Augmenter
+from voxloss.utilities.arrays import ClassIndices, Float32s
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.machine import shared_memory_room
 
 _AUGMENT = 3  # a stream of random numbers; 0 to 2 are the patches', 4 the initial weights'
 MOST_WORKERS = 8
+BATCHES_AHEAD = 2  # that each worker reads before they are asked for
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,15 @@ class TrainingJob:
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
 
 
-class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The batches of a run by step, augmented if the CPU does that."""
+Arrays = tuple[ClassIndices | Float32s, ClassIndices | Float32s]
+
+
+class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor] | Arrays]):
+    """The batches of a run by step, augmented if the CPU does that.
+
+    A process that reads ahead passes tensors through shared memory. If that runs out, the batch never arrives and the
+    run would wait for ever; so where there is little left, arrays are returned, which go through a pipe.
+    """
 
     def __init__(self, job: TrainingJob, first: int, augment: Augmenter | None) -> None:
         setting = job.config.training
@@ -62,13 +74,38 @@ class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __len__(self) -> int:
         return self.steps - self.first
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | Arrays:
         job, step = self.job, self.first + index
         places = training_places(job.training_cases, job.patches, job.seed, job.fold, step)
         images, labels = map(torch.from_numpy, read_batch(job.training_cases, places, job.patches.size))
         if self.augment is not None:
             self.augment(images, labels, augmentation_seeds(job, step))
+        worker = get_worker_info()
+        if worker is not None and not _fits_shared_memory(
+            job.config, worker.num_workers, images.nbytes + labels.nbytes
+        ):
+            return images.numpy(), labels.numpy()
         return images, labels
+
+
+def _fits_shared_memory(config: StudyConfig, workers: int, batch_bytes: int) -> bool:
+    """Return whether shared memory has room for the batches that all processes may put there at once."""
+    room = shared_memory_room()
+    return room is None or room >= BATCHES_AHEAD * workers * config.execution.parallel * batch_bytes
+
+
+def shared_memory_warning(config: SettledConfig, channels: int, device: torch.device) -> str | None:
+    """Return a sentence if shared memory is too small for the batches that are read ahead; None if it suffices."""
+    workers, size = workers_of(config, device), config.patches.size
+    batch = config.patches.batch_size * math.prod(size) * (4 * channels + 1)
+    if workers == 0 or _fits_shared_memory(config, workers, batch):
+        return None
+    needed = BATCHES_AHEAD * workers * config.execution.parallel * batch
+    return (
+        f"/dev/shm has {(shared_memory_room() or 0) / 1e9:.2f} GB left, but the batches of {workers} workers need "
+        f"{needed / 1e9:.2f} GB there; they go through pipes instead, which is slower. Give /dev/shm more room "
+        "(docker run --shm-size), or take a lower execution.workers"
+    )
 
 
 def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
@@ -81,14 +118,32 @@ def training_batches(job: TrainingJob, epoch: int, device: torch.device) -> Iter
     """Yield images and labels of every step from the first of `epoch` on; on the CPU, pinned if the device is CUDA."""
     on_device = augments_on(job.config, device)
     augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
-    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
+    loader: DataLoader[tuple[torch.Tensor, torch.Tensor] | Arrays] = DataLoader(
         _TrainingBatches(job, epoch * job.config.training.iterations, augment),
         batch_size=None,
+        collate_fn=_unchanged,
+        prefetch_factor=BATCHES_AHEAD if workers_of(job.config, device) else None,
         num_workers=workers_of(job.config, device),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
-    return iter(loader)
+    try:
+        batches = iter(loader)
+    except OSError as error:
+        raise InputError(
+            f"The {workers_of(job.config, device)} processes of execution.workers cannot be started "
+            f"({error.strerror}); /dev/shm has {(shared_memory_room() or 0) / 1e6:.0f} MB left."
+        ) from error
+    return map(_tensors, batches)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _tensors(batch: tuple[torch.Tensor, torch.Tensor] | Arrays) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = batch
+    return torch.as_tensor(images), torch.as_tensor(labels)
 
 
 def workers_of(config: StudyConfig, device: torch.device) -> int:

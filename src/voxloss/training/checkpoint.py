@@ -27,7 +27,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     except FileNotFoundError as error:
         raise InputError(f"There is no checkpoint {path}.") from error
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
-        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = (str(error).splitlines() or ["it is empty"])[0].split(". ")[0]
         raise InputError(
             f"{path} is not a readable checkpoint ({reason}); without it the run is trained anew"
         ) from error

@@ -159,6 +159,7 @@ class _State:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.plateau.load_state_dict(state["plateau"])
+        write_history(folder / "history.csv", state["history"])  # which may be missing, or lack the last epoch
         return cls(state["epoch"], state["best"], state["history"])
 
     def save(

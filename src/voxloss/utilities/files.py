@@ -12,6 +12,8 @@ from typing import Any
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folder, and writes names without being asked
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
@@ -74,7 +76,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
+                with file.open("rb+") as handle:
                     os.fsync(handle.fileno())
         umask = os.umask(0)
         os.umask(umask)

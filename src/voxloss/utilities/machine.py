@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +24,16 @@ def forget_peak_memory() -> None:
 def peak_memory() -> int | None:
     """Return the most bytes that this process used since `forget_peak_memory`; None if the system does not say."""
     return _kilobytes("/proc/self/status", "VmHWM")
+
+
+def shared_memory_room() -> int | None:
+    """Return the bytes left where processes share tensors; None if the system sets no limit of its own to them."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:  # there is none
+        return 0
 
 
 def _kilobytes(file: str, name: str) -> int | None:

@@ -29,7 +29,8 @@ def plan_table(plan: Plan) -> Table:
         "step": f"{_duration(plan.step)}; {plan.steps:,} steps per run",
         "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
-        "prediction": f"{_duration(plan.prediction)} in total",
+        "prediction": f"{_duration(plan.prediction)} in total; {_size(plan.prediction_memory)} of the machine's memory "
+        "for the largest case and its scores",
         "disk": _size(plan.disk),
         "total": _duration((plan.training + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),

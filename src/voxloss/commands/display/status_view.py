@@ -13,6 +13,7 @@ from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.rounds import Race
+from voxloss.study.standing import LossStanding, standings
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
@@ -29,10 +30,12 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for seed, fold in places:
         table.add_column(f"fold {fold}" + (f"\nseed {seed}" if several else ""))
     rows: dict[str, dict[tuple[int, int], Text]] = {}
+    rows |= {loss: {} for loss in study.loss_keys if loss in study.retired}
     for one in runs:
         rows.setdefault(one.run.loss.key, {})[one.run.seed, one.run.fold] = _cell(one, epochs)
     for loss, cells in rows.items():
-        table.add_row(escape(loss), *(cells.get(place, Text("–")) for place in places))
+        absent = Text("retired", style="dim") if loss in study.retired else Text("–")
+        table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
     return Group(table, *_sentences(study, runs))
 
 
@@ -51,6 +54,8 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
     lines = [Text(_progress_sentence(study, runs))]
     if study.comparison.design == "race":
         lines.append(Text(_race_sentence(study.race())))
+    elif sentence := _standing_sentence(standings(study)):
+        lines.append(Text(sentence))
     for one in runs:
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
@@ -59,11 +64,26 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
 
 
 def _race_sentence(race: Race) -> str:
-    left = [f"{loss} (round {number})" for loss, number in race.left.items()]
+    left = [
+        f"{one.loss} (round {look.round}, {one.difference:.3f} below {one.beaten_by})"
+        for look in race.looks
+        for one in look.departures
+    ]
     gone = f" Left: {', '.join(left)}." if left else ""
     still = ", ".join(loss.key for loss in race.staying)
     state = "The race is over." if race.ended else f"At most {len(race.rounds)} rounds."
     return f"{state} Still in: {still}.{gone}"
+
+
+def _standing_sentence(progress: Sequence[LossStanding]) -> str:
+    """Say which losses are finished, in progress and retired; nothing where all are equally far."""
+    if len({one.standing for one in progress}) < 2:
+        return "" if not progress or progress[0].standing != "retired" else "All losses are retired."
+    finished = [one.loss for one in progress if one.standing == "finished"]
+    active = [f"{one.loss} ({one.ended} of {one.planned})" for one in progress if one.standing == "in progress"]
+    retired = [f"{one.loss} ({one.evidence})" for one in progress if one.standing == "retired"]
+    parts = {"Finished": finished, "In progress": active, "Retired": retired}
+    return " ".join(f"{name}: {', '.join(losses)}." for name, losses in parts.items() if losses)
 
 
 def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:

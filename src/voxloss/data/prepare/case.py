@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import zipfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from voxloss.data.case import Case, read_image, read_label
-from voxloss.data.dataset import Dataset
+from voxloss.data.dataset import Dataset, file_digest
 from voxloss.data.grid import Turn, turn_of
 from voxloss.data.nifti import Geometry, read_geometry
 from voxloss.data.prepare.resample import resample_classes, resample_image, resample_probabilities, resampled_shape
@@ -57,6 +58,7 @@ class Preparation:
 class PreparedCase:
     """A case in the cache. shape is the prepared one; original is the geometry of the files, with the axes turned.
 
+    digests are those of the images and the mask that it was prepared from (empty in entries of earlier versions).
     The arrays are opened as memory maps when asked for, so that a PreparedCase is cheap to keep and to send.
     """
 
@@ -64,6 +66,7 @@ class PreparedCase:
     folder: Path
     shape: tuple[int, int, int]
     original: Geometry
+    digests: tuple[str, ...] = ()
 
     @property
     def image(self) -> Float32s:
@@ -82,6 +85,13 @@ class PreparedCase:
         """Class index (without background) -> int32 (n, 3) voxel coordinates, at most 10,000, drawn once for all."""
         with np.load(self.folder / "foreground.npz", allow_pickle=False) as arrays:
             return {int(index): arrays[index] for index in arrays.files}
+
+    def has_class(self, index: int) -> bool:
+        """Whether a foreground class has a voxel, by the header of its coordinates alone."""
+        with zipfile.ZipFile(self.folder / "foreground.npz") as arrays, arrays.open(f"{index}.npy") as file:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        return shape[0] > 0
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -126,21 +136,30 @@ def prepare_case(case: Case, dataset: Dataset, preparation: Preparation, cache: 
 
     A case that is stored along other axes than `dataset.axes` is turned, and its prepared arrays are along those axes.
 
-    The entry is the folder CASE-KEY, where the key is a digest of the settings, the label values, and the names, sizes
-    and times of the source files. It appears whole or not at all; one that was cut short since is made again.
+    The entry is the folder CASE-KEY, where the key is a digest of the settings, the label values, and the content of
+    the source files. It appears whole or not at all; one that was cut short since is made again.
     The label is resampled so that each class keeps its size: see resample_classes.
     Raises InputError naming the file when the case cannot be read.
     """
-    folder = Path(cache) / f"{case.case_id}-{_key(case, dataset, preparation)}"
+    digests = _digests(case)
+    folder = Path(cache) / f"{case.case_id}-{_key(digests, case, dataset, preparation)}"
     entry = _opened(folder)
     if entry is None:
         try:
-            _write_entry(folder, case, dataset, preparation)
+            _write_entry(folder, case, dataset, preparation, digests)
         except OSError:  # the disk is full, or another process put the same entry in place meanwhile
             if _opened(folder) is None:
                 raise
         entry = open_prepared(folder)
     return entry
+
+
+def prepare_again(folder: Path, case: Case, dataset: Dataset, preparation: Preparation) -> None:
+    """Write the entry of a case anew where it was, whatever settings and content its name stands for.
+
+    Raises InputError naming the file when the case cannot be read.
+    """
+    _write_entry(folder, case, dataset, preparation, _digests(case))
 
 
 def _opened(folder: Path) -> PreparedCase | None:
@@ -150,21 +169,19 @@ def _opened(folder: Path) -> PreparedCase | None:
         return None
 
 
-def _key(case: Case, dataset: Dataset, preparation: Preparation) -> str:
+def _digests(case: Case) -> tuple[str, ...]:
     if case.label is None:
         raise InputError(f"case {case.case_id} has no mask")
-    sources = []
-    for path in (*case.images, case.label):
-        if not path.is_file():
-            raise InputError(f"{path} does not exist")
-        status = path.stat()
-        sources.append([path.name, status.st_size, status.st_mtime_ns])
+    return tuple(map(file_digest, case.files))
+
+
+def _key(digests: tuple[str, ...], case: Case, dataset: Dataset, preparation: Preparation) -> str:
     made_by: dict[str, Any] = {
         "format": FORMAT,
         "preparation": asdict(preparation),
         "label_values": sorted(dataset.label_values.items()),
         "classes": len(dataset.classes),
-        "sources": sources,
+        "sources": digests,
     }
     turn = turn_of(read_geometry(case.images[0]), dataset)
     if turn != Turn():
@@ -172,7 +189,9 @@ def _key(case: Case, dataset: Dataset, preparation: Preparation) -> str:
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Preparation) -> None:
+def _write_entry(
+    folder: Path, case: Case, dataset: Dataset, preparation: Preparation, digests: tuple[str, ...]
+) -> None:
     original_label, _ = read_label(case, dataset.label_values, dataset.value_hints)
     image, stored = read_image(case)
     turn = turn_of(stored, dataset)
@@ -192,6 +211,7 @@ def _write_entry(folder: Path, case: Case, dataset: Dataset, preparation: Prepar
             "channels": prepared.shape[0],
             "original": asdict(original),
             "preparation": asdict(preparation),
+            "digests": list(digests),
             "bytes": {path.name: path.stat().st_size for path in sorted(partial.iterdir())},
         }
         write_json(partial / "geometry.json", description)
@@ -211,7 +231,11 @@ def open_prepared(folder: Path) -> PreparedCase:
     try:
         description = json.loads((folder / "geometry.json").read_text(encoding="utf-8"))
         prepared = PreparedCase(
-            description["case_id"], folder, _three(description["shape"]), _geometry(description["original"])
+            description["case_id"],
+            folder,
+            _three(description["shape"]),
+            _geometry(description["original"]),
+            tuple(description.get("digests", ())),
         )
         for name, size in description["bytes"].items():
             if (folder / name).stat().st_size != size:

@@ -1,14 +1,16 @@
 """Linear resampling between grids over the same field of view, in slabs so that large volumes fit in memory."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
-from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Integers
 
 SLAB_VOXELS = 2**24  # of the finer grid at a time: 64 MB of float32
+
+Columns = tuple[slice, slice]  # a part of every plane, by the second and third axis
 
 
 def resampled_shape(
@@ -30,27 +32,52 @@ def _slabs(shape: Sequence[int], target: Sequence[int]) -> Iterator[slice]:
         yield slice(start, min(start + rows, target[0]))
 
 
+def _neighbours(source: int, target: int, chosen: slice) -> tuple[Integers, Integers, Float32s]:
+    """Of voxels of an axis with `target` voxels: the two nearest of `source` voxels, and the weight of the upper one.
+
+    Voxel k of n along an axis has its centre at (k + 1/2) / n of the field of view, so the target's voxel lies at
+    source index (k + 1/2) · n_source / n_target - 1/2, held within the outermost centres.
+    """
+    position = (np.arange(chosen.start, chosen.stop) + 0.5) * (source / target) - 0.5
+    position = np.maximum(position, 0)
+    lower = position.astype(np.int64)
+    return lower, np.minimum(lower + 1, source - 1), (position - lower).astype(np.float32)
+
+
+def columns_of(source: Sequence[int], shape: Sequence[int], part: Columns) -> Columns:
+    """Return the part of a volume's planes that decides a part of the planes of a grid with this shape."""
+    if _is_whole(shape, part):
+        return slice(0, source[1]), slice(0, source[2])
+    ranges = (_neighbours(*axis) for axis in zip(source[1:], shape[1:], part, strict=True))
+    first, second = (slice(int(lower[0]), int(upper[-1]) + 1) for lower, upper, _ in ranges)
+    return first, second
+
+
+def _is_whole(shape: Sequence[int], part: Columns) -> bool:
+    return part == (slice(0, shape[1]), slice(0, shape[2]))
+
+
 def _resample_slab(
-    volume: AnyArray, target: Sequence[int], rows: slice, values: Callable[[AnyArray], Float32s]
+    volume: AnyArray,
+    target: Sequence[int],
+    rows: slice,
+    values: Callable[[AnyArray], Float32s],
+    source: int | None = None,
+    first: int = 0,
 ) -> Float32s:
     """Rows of `volume` resampled to shape `target`, float32; `values` turns slices as stored into float32.
 
-    Voxel k of n along an axis has its centre at (k + 1/2) / n of the field of view, so the target's voxel lies at
-    source index (k + 1/2) · n_source / n_target - 1/2, held within the outermost centres. This is
+    `volume` may be a part of the rows of a volume with `source` rows, from the row `first` on. This is
     torch.nn.functional.interpolate(mode="trilinear", align_corners=False), of which the first axis is done by hand
     because torch would need the whole volume in float32.
     """
     import torch  # takes seconds, and only resampling needs it
 
-    source = volume.shape[0]
-    position = (np.arange(rows.start, rows.stop) + 0.5) * (source / target[0]) - 0.5
-    position = np.maximum(position, 0)
-    lower = position.astype(np.int64)
-    upper = np.minimum(lower + 1, source - 1)
-    weight = (position - lower).astype(np.float32)[:, None, None]
-    slab = values(volume[lower])
+    lower, upper, weights = _neighbours(source or volume.shape[0], target[0], rows)
+    weight = weights[:, None, None]
+    slab = values(volume[lower - first])
     if weight.any():
-        slab = slab + weight * (values(volume[upper]) - slab)
+        slab = slab + weight * (values(volume[upper - first]) - slab)
     if tuple(volume.shape[1:]) == tuple(target[1:]):
         return slab
     planes = torch.from_numpy(np.ascontiguousarray(slab))[:, None]
@@ -108,12 +135,68 @@ def _indicator(part: ClassIndices, index: int) -> Float32s:
 def resample_probabilities(probabilities: Float32s, shape: Sequence[int]) -> ClassIndices:
     """Class indices uint8 (*shape): each class's map (n_classes, ...) resampled linearly, then the largest's class."""
     label = np.empty(tuple(shape), dtype=np.uint8)
-    for rows in _slabs(probabilities.shape[1:], shape):
-        label[rows] = _largest(
-            (index, _resample_slab(volume, shape, rows, lambda part: part.astype(np.float32, copy=False)))
-            for index, volume in enumerate(probabilities)
-        )
+    whole = (slice(0, label.shape[1]), slice(0, label.shape[2]))
+    label_of_rows([probabilities.astype(np.float32, copy=False)], probabilities.shape[1:], shape, whole, label)
     return label
+
+
+def label_of_rows(
+    pieces: Iterable[Float32s],
+    source: Sequence[int],
+    shape: Sequence[int],
+    part: Columns,
+    out: ClassIndices,
+) -> None:
+    """As `resample_probabilities`, of probabilities that come piece by piece.
+
+    Args:
+        pieces: Float32 (n_classes, rows, ...): consecutive rows of a volume of shape `source`, of whose planes they
+            hold what decides `part` (`columns_of`). A piece is not used after the next is asked for.
+        source: Shape of the whole volume.
+        shape: Shape of the whole grid.
+        part: The part of the grid's planes that is wanted.
+        out: Gets the class indices, uint8 (shape[0], *part).
+    """
+    lower, upper, _ = _neighbours(source[0], shape[0], slice(0, shape[0]))
+    written, seen = 0, 0
+    kept: Float32s | None = None  # the last row of the piece before, which the next rows may need
+    for piece in pieces:
+        first = seen if kept is None else seen - 1
+        seen += piece.shape[1]
+        ready = int(np.searchsorted(upper, seen))  # output rows whose neighbours are all there
+
+        def volume(index: int, piece: Float32s = piece, kept: Float32s | None = kept) -> Float32s:
+            return piece[index] if kept is None else np.concatenate((kept[index], piece[index]))
+
+        for rows in _slabs(piece.shape[1:], (ready - written, *out.shape[1:])):
+            chosen = slice(written + rows.start, written + rows.stop)
+            if _is_whole(shape, part):
+                maps = (
+                    _resample_slab(volume(index), shape, chosen, lambda values: values, source[0], first)
+                    for index in range(len(piece))
+                )
+            else:
+                maps = (
+                    _resample_part(volume(index), source, shape, (chosen, *part), first) for index in range(len(piece))
+                )
+            out[chosen] = _largest(enumerate(maps))
+        written = ready
+        kept = piece[:, -1:].copy()
+    assert written == len(lower)
+
+
+def _resample_part(
+    volume: Float32s, source: Sequence[int], shape: Sequence[int], box: tuple[slice, slice, slice], first: int
+) -> Float32s:
+    """Return a box of the resampled volume; `volume` has its rows from `first` on, of which it has `columns_of`."""
+    starts = (first, *(columns.start for columns in columns_of(source, shape, box[1:])))
+    for axis, start in enumerate(starts):
+        lower, upper, weights = _neighbours(source[axis], shape[axis], box[axis])
+        along = [1, 1, 1]
+        along[axis] = -1
+        below = volume.take(lower - start, axis)
+        volume = below + weights.reshape(along) * (volume.take(upper - start, axis) - below)
+    return volume
 
 
 def _largest(maps: Iterator[tuple[int, Float32s]]) -> ClassIndices:

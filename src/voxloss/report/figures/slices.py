@@ -1,4 +1,4 @@
-"""One axial slice of a representative case: reference and losses as coloured contours on the image."""
+"""One slice of a representative case: reference and losses as coloured contours on the image."""
 
 import math
 from collections.abc import Sequence
@@ -32,6 +32,13 @@ PANEL_INCHES = 2.35
 INSET_SHARE = 0.45  # of a panel's width and height
 LEAST_MAGNIFICATION = 1.25
 
+AXIAL = 2  # of the axes to the patient's right, front and head, the one that an axial slice lies across
+VIEWS = (
+    ("Sagittal", "the patient's left", "the patient's front"),
+    ("Coronal", "the back", "the patient's right"),
+    ("Axial", "the feet", "the patient's right"),
+)  # name, where slices are counted from, and what is on the left, by the axis that a slice lies across
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -59,15 +66,18 @@ def representative_case(comparison: Comparison) -> str:
     return str(means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2])
 
 
-def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int) -> AnyArray:
-    """Return an axial slice in radiological orientation: the patient's right on the left, front on top.
+def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int, across: int = AXIAL) -> AnyArray:
+    """Return a slice in radiological orientation: of an axial one the patient's right is on the left, front on top.
 
     Args:
         volume: The volume, in the stored axis order and any orientation.
         affine: 4 × 4 matrix from voxels to RAS+ millimetres.
-        index: Number of the slice, counted from the feet.
+        index: Number of the slice, counted from the feet; of a sagittal one from the left, of a coronal one from the
+            back.
+        across: The axis to the patient's right (0), front (1) or head (2) that the slice lies across.
     """
-    return _canonical(volume, affine)[:, :, index].T[::-1, ::-1]
+    plane: AnyArray = _canonical(volume, affine).take(index, axis=across)
+    return plane.T[::-1, ::-1]
 
 
 def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
@@ -76,10 +86,17 @@ def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
     return turned
 
 
-def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike) -> tuple[float, float]:
+def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike, across: int = AXIAL) -> tuple[float, float]:
     """Return height and width of a pixel of `radiological_plane`."""
     by_direction = dict(zip(io_orientation(np.asarray(affine))[:, 0].astype(int), spacing_mm, strict=True))
-    return by_direction[1], by_direction[0]
+    width, height = (by_direction[direction] for direction in range(3) if direction != across)
+    return height, width
+
+
+def _across(shape: Sequence[int]) -> int:
+    """Return the axis that the drawn slice lies across: axial, unless the volume is a single slice of another kind."""
+    single = [direction for direction, extent in enumerate(shape) if extent == 1]
+    return single[0] if len(single) == 1 else AXIAL
 
 
 def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> FigureFile:
@@ -95,18 +112,23 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     reference, geometry = read_label(case, record.study.dataset.label_values)
     reference[reference == IGNORED] = 0
     target = record.study.dataset.classes.index(comparison.primary_class)
-    areas = np.count_nonzero(_canonical(reference, geometry.affine) == target, axis=(0, 1))
+    canonical = _canonical(reference, geometry.affine)
+    across = _across(canonical.shape)
+    within = tuple(direction for direction in range(3) if direction != across)
+    areas = np.count_nonzero(canonical == target, axis=within)
     index = int(np.argmax(areas))
-    reference_plane = radiological_plane(reference, geometry.affine, index)
-    del reference
+    reference_plane = radiological_plane(reference, geometry.affine, index, across)
+    del reference, canonical
     image, _ = read_image(replace(case, images=case.images[:1]))
-    grey = radiological_plane(image[0], geometry.affine, index).copy()
+    grey = radiological_plane(image[0], geometry.affine, index, across).copy()
     window = grey_window(record, image[0])
     del image
 
     panels = [Panel("reference", "Reference", reference_plane, math.nan)]
-    panels += [_loss_panel(record, comparison, case, loss, geometry.affine, index) for loss in comparison.losses]
-    pixel_mm = plane_spacing_mm(geometry.spacing_mm, geometry.affine)
+    panels += [
+        _loss_panel(record, comparison, case, loss, geometry.affine, index, across) for loss in comparison.losses
+    ]
+    pixel_mm = plane_spacing_mm(geometry.spacing_mm, geometry.affine, across)
     frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
     panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
     below = (
@@ -114,10 +136,11 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
     figure = draw_panels(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
+    view, origin, left = VIEWS[across]
     caption = (
         f"Case {case_id}, the case with the median DSC of {comparison.primary_class} (averaged over the losses). "
-        f"Axial slice {index + 1} of {len(areas)} from the feet, the one with the most {comparison.primary_class} in "
-        "the reference; the patient's right is on the left. DSC is of the whole volume."
+        f"{view} slice {index + 1} of {len(areas)} from {origin}, the one with the most {comparison.primary_class} in "
+        f"the reference; {left} is on the left. DSC is of the whole volume."
     )
     if crop is not None:
         caption += f" {'Below' if below else 'Inset'}: the framed part, magnified."
@@ -160,7 +183,7 @@ def _widened(part: slice, extent: int) -> slice:
 
 
 def _loss_panel(
-    record: StudyRecord, comparison: Comparison, case: Case, loss: str, affine: ArrayLike, index: int
+    record: StudyRecord, comparison: Comparison, case: Case, loss: str, affine: ArrayLike, index: int, across: int
 ) -> Panel:
     scores = comparison.scores
     chosen = scores[(scores["loss"] == loss) & (scores["case"] == case.case_id) & (scores["metric"] == "dice")]
@@ -174,7 +197,7 @@ def _loss_panel(
     return Panel(
         loss,
         f"{loss_name(loss)}\nDSC {comparison.primary_class} {shown}",
-        radiological_plane(mask, affine, index),
+        radiological_plane(mask, affine, index, across),
         dice,
     )
 
@@ -246,7 +269,7 @@ def _draw_plane(
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    if mask is None:
+    if mask is None or min(mask.shape) < 2:  # a line of pixels has no contour
         return
     for place in range(1, int(mask.max(initial=0)) + 1):
         if (mask == place).any():

@@ -1,0 +1,34 @@
+"""`voxloss retire`: losses of a study that are not trained further."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command
+
+
+def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss retire`."""
+    summary = "take losses of a study no further, and write down when and with which scores"
+    parser = add_command(parsers, "retire", retire, summary)
+    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("losses", nargs="+", metavar="LOSS", help="as `voxloss status` names it")
+    parser.add_argument("--undo", action="store_true", help="take the losses up again")
+
+
+def retire(arguments: argparse.Namespace) -> int:
+    """Run `voxloss retire` and return its exit status."""
+    # pandas
+    from voxloss.study import standing
+    from voxloss.study.lock import locked
+    from voxloss.study.study import Study
+
+    Study.open(arguments.study)  # before a lock is made in a folder that is no study
+    with locked(arguments.study):
+        study = Study.open(arguments.study)
+        if arguments.undo:
+            standing.restore(study, arguments.losses)
+            print(f"To train them: voxloss run {arguments.study}")
+        else:
+            for one in standing.retire(study, arguments.losses):
+                print(f"{one.loss}: retired {one.evidence}")
+    return 0
