@@ -73,13 +73,13 @@ def study(tmp_path_factory) -> Path:
 def prepared_for_network(monkeypatch) -> list[np.ndarray]:
     """What the network gets to see, case by case."""
     seen: list[np.ndarray] = []
-    original = prediction.predict_probabilities
+    original = prediction.predict_label
 
     def watched(network, image, *rest):
         seen.append(np.array(image))
         return original(network, image, *rest)
 
-    monkeypatch.setattr(prediction, "predict_probabilities", watched)
+    monkeypatch.setattr(prediction, "predict_label", watched)
     return seen
 
 

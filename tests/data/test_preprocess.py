@@ -15,7 +15,8 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.layouts.kits19 import load as load_kits
 from voxloss.data.prepare import case as preprocess
 from voxloss.data.prepare import resample
-from voxloss.data.prepare.case import Preparation, open_prepared, prepare_case, prepare_image, restore_label
+from voxloss.data.prepare.case import Preparation, open_prepared, prepare_case, prepare_image
+from voxloss.data.prepare.resample import resample_probabilities
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder
 
@@ -202,13 +203,13 @@ def test_equal_shares_go_to_the_lower_class():
     label = np.array([2, 1], np.uint8).reshape(2, 1, 1)
     assert resample.resample_classes(label, (1, 1, 1)).item() == 1
     equal = np.full((3, 2, 2, 2), 1 / 3, np.float32)
-    assert not restore_label(equal, (2, 2, 2)).any()
-    assert not restore_label(equal, (4, 3, 5)).any()
+    assert not resample_probabilities(equal, (2, 2, 2)).any()
+    assert not resample_probabilities(equal, (4, 3, 5)).any()
 
 
 def test_restoring_is_argmax_where_shapes_agree():
     probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], (5, 6, 7)).astype(np.float32).transpose(3, 0, 1, 2)
-    restored = restore_label(probabilities, (5, 6, 7))
+    restored = resample_probabilities(probabilities, (5, 6, 7))
     assert restored.dtype == np.uint8
     np.testing.assert_array_equal(restored, probabilities.argmax(axis=0))
 
@@ -223,14 +224,14 @@ def test_restoring_interpolates_each_class(shape, slab, monkeypatch):
     )[0].numpy()
     best = np.sort(maps, axis=0)
     clear = best[-1] - best[-2] > 1e-5
-    np.testing.assert_array_equal(restore_label(probabilities, shape)[clear], maps.argmax(axis=0)[clear])
+    np.testing.assert_array_equal(resample_probabilities(probabilities, shape)[clear], maps.argmax(axis=0)[clear])
 
 
 def test_there_and_back_again_a_sphere_overlaps_itself():
     label = sphere(40, 13)
     new = resample.resample_classes(label, (13, 25, 25))
     onehot = np.stack([new == 0, new == 1]).astype(np.float32)
-    back = restore_label(onehot, label.shape)
+    back = resample_probabilities(onehot, label.shape)
     dice = 2 * (back & label).sum() / (back.sum() + label.sum())
     assert dice > 0.95
 
@@ -437,7 +438,7 @@ def test_the_real_abdomen_with_the_papers_settings(tmp_path, real_data):
     kidney_ml = (np.asarray(prepared.label) == 1).sum() * np.prod(prepared.spacing_mm) / 1000
     assert kidney_ml == pytest.approx(328, rel=0.02)
     onehot = np.stack([prepared.label == index for index in range(3)]).astype(np.float32)
-    restored = restore_label(onehot, geometry.shape)
+    restored = resample_probabilities(onehot, geometry.shape)
     original = preprocess.read_label(dataset.cases[0], dataset.label_values)[0]
     dice = 2 * (restored & original).sum() / (restored.sum() + original.sum())
     assert dice > 0.97

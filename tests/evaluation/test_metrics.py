@@ -176,4 +176,5 @@ def test_scattered_ignored_voxels_are_in_no_count(value):
 def test_a_case_that_is_ignored_everywhere_has_no_scores():
     reference, prediction = np.full((4, 4, 4), 254, np.uint8), np.ones((4, 4, 4), np.uint8)
     scores = as_dict(case_scores(reference, prediction, CLASSES, (1, 1, 1), ignore_index=254))
-    assert {status for _, status in scores.values()} == {"undefined"}
+    assert {status for (_, metric), (_, status) in scores.items() if metric != "reference_volume"} == {"undefined"}
+    assert scores["kidney", "reference_volume"] == (0, "ok")

@@ -12,7 +12,7 @@ from monai.inferers import sliding_window_inference
 from voxloss.config.schema import PatchesConfig, StudyConfig
 from voxloss.data.patches import padding_before
 from voxloss.data.prepare import resample
-from voxloss.data.prepare.case import restore_label
+from voxloss.data.prepare.resample import resample_probabilities
 from voxloss.training import predict
 from voxloss.training.predict import predict_label, predict_probabilities
 
@@ -118,7 +118,7 @@ def test_prediction_by_rows_is_that_of_the_whole_volume(source, shape, size, ove
     expected = monai_probabilities(network, image, config)
     np.testing.assert_array_equal(predict_probabilities(network, image, config), expected)
     label = predict_label(network, image, config, shape, 5)
-    np.testing.assert_array_equal(label, restore_label(expected, shape))
+    np.testing.assert_array_equal(label, resample_probabilities(expected, shape))
     assert label.dtype == np.uint8 and len(np.unique(label)) > 2
 
 

@@ -208,7 +208,8 @@ def case_scores(
         lesions: What a lesion is and when two match; None: the defaults, and no recall by size.
         ignore_index: The value in `reference` of voxels that do not count; None: all count. These voxels are background
             in both masks before anything is computed, so that volumes and lesions are those of the counted part, and
-            a surface also runs where a structure meets ignored voxels. If no voxel counts, every score is undefined.
+            a surface also runs where a structure meets ignored voxels. If no voxel counts, every score is undefined,
+            and the volume is 0.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
@@ -250,7 +251,7 @@ def case_scores(
             values["volume_difference"] = abs(in_prediction - in_reference) * voxel_ml
             values["reference_volume"] = in_reference * voxel_ml
         if nothing_counts:
-            values = dict.fromkeys(values, math.nan)
+            values |= {metric: math.nan for metric in values if METRICS[metric].worst is not None}
         for metric in METRICS:
             if metric in values:
                 undefined = math.isnan(values[metric])

@@ -15,7 +15,7 @@ from voxloss.data.case import Case, read_image, read_label
 from voxloss.data.dataset import Dataset, file_digest
 from voxloss.data.grid import Turn, turn_of
 from voxloss.data.nifti import Geometry, read_geometry
-from voxloss.data.prepare.resample import resample_classes, resample_image, resample_probabilities, resampled_shape
+from voxloss.data.prepare.resample import resample_classes, resample_image, resampled_shape
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, write_json
@@ -262,11 +262,3 @@ def _three(values: list[Any]) -> tuple[Any, Any, Any]:
 def _geometry(values: dict[str, Any]) -> Geometry:
     affine = tuple((row[0], row[1], row[2], row[3]) for row in values["affine"])
     return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine, values.get("axes", ""))
-
-
-def restore_label(probabilities: Float32s, original_shape: tuple[int, int, int]) -> ClassIndices:
-    """Return class indices uint8 (*original_shape) from probabilities float32 (n_classes, *prepared_shape).
-
-    Each class's map is resampled linearly to the original grid, then the largest wins; of equals the lower class.
-    """
-    return resample_probabilities(probabilities, original_shape)
