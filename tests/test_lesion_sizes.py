@@ -13,7 +13,7 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.phantom.write import write_phantom
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import METRICS
-from voxloss.study.settle import load_data, settle_sizes
+from voxloss.study.settle import configured_dataset, settle_sizes
 from voxloss.utilities.errors import InputError
 
 CLASSES = ("background", "lesion", "organ", "nowhere")
@@ -49,9 +49,9 @@ def test_limits_of_an_unknown_class_are_refused(tmp_path):
     words = ["--data.root", str(tmp_path), "--evaluation.lesions.size_limits_ml", "{kidny: [1, 2]}"]
     config = load_config("demo", words)
     with pytest.raises(InputError, match="size_limits_ml: 'kidny' is not a class of the data; it has kidney, tumour"):
-        load_data(config)
+        configured_dataset(config)
     rules = replace(config.evaluation.lesions, size_limits_ml={"tumour": (1.0, 2.0)})
-    load_data(replace(config, evaluation=replace(config.evaluation, lesions=rules)))
+    configured_dataset(replace(config, evaluation=replace(config.evaluation, lesions=rules)))
 
 
 @pytest.mark.parametrize(
