@@ -108,6 +108,8 @@ def test_wrong_maps_and_labels_are_refused():
         loss(logits, labels, regions=regions[:, 0])
     with pytest.raises(ValueError, match=r"regions has 0 at a voxel of a lesion.*lesion_regions makes it"):
         loss(logits, labels, regions=torch.zeros_like(regions))
+    with pytest.raises(ValueError, match="regions must be whole numbers, received fractions"):
+        loss(logits, labels, regions=regions + 0.25)
     for number in (-1, 1_000_000):
         with pytest.raises(ValueError, match=f"regions has the number {number} for 42 voxels"):
             loss(logits, labels, regions=regions.index_fill(-1, torch.tensor([3]), number))

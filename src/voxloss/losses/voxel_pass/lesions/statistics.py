@@ -84,11 +84,12 @@ def lesion_statistics(
     if regions is None:
         found = operator.regions(target, classes, how)
     else:
-        found = _read_regions(logits, targets.as_tensor("regions", regions, logits), shape)
+        regions = targets.as_tensor("regions", regions, logits)
+        found = _read_regions(logits, regions, shape)
     offsets, owner = operator.places(found)
     sums, voxels = operator.sums(logits, target, found, offsets, owner, weight, how)
     if regions is not None and check and not torch.compiler.is_compiling():
-        _check_regions(voxels[1::2][offsets.flatten()])
+        _check_regions(regions, voxels[1::2][offsets.flatten()])
     return LesionStatistics(
         sums.unflatten(-1, (-1, 2)), voxels.unflatten(-1, (-1, 2)).detach(), owner, offsets, counted, sample_weight
     )
@@ -118,12 +119,15 @@ def _read_regions(logits: Tensor, regions: Tensor, shape: tuple[int, int]) -> Te
     return regions if regions.dtype in (torch.int32, torch.int64) else regions.to(torch.int64)
 
 
-def _check_regions(lost: Tensor) -> None:
-    """Raise ValueError unless no voxel of a lesion is in no region."""
+def _check_regions(regions: Tensor, lost: Tensor) -> None:
+    """Raise ValueError unless regions are whole numbers, and no voxel of a lesion is in none of them."""
     try:
+        fractional = regions.is_floating_point() and bool((regions != regions.trunc()).any())
         wrong = bool((lost > 0).any())
     except RuntimeError:  # a transform such as vmap hides the values
         return
+    if fractional:
+        raise ValueError("regions must be whole numbers, received fractions: resample them by nearest neighbour")
     if wrong:
         raise ValueError(
             "regions has 0 at a voxel of a lesion, so it is not of these labels; voxloss.lesion_regions makes it"

@@ -17,7 +17,7 @@ from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading, log_odds, th
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
 
 ROWS = 4  # Σ p·t, Σ p·(1-t), Σ (1-p)·t and Σ (t·(-log p) + (1-t)·(-log(1-p))), each with the voxel weight
-_BUFFERS = 16  # numbers for each voxel and class that a chunk holds at once, about
+_BUFFERS = 8  # numbers for each voxel and class that a chunk holds at once, about
 
 
 def sums(
@@ -37,10 +37,10 @@ def sums(
         if chunk.weight is not None:
             of_inside = chunk.weight[inside]
             p, surprise, hit, missed = p * chunk.weight, surprise * chunk.weight, hit * of_inside, missed * of_inside
-        totals[0].index_add_(0, index[inside], hit.to(kind))
-        totals[1].index_add_(0, index, p.to(kind))
-        totals[2].index_add_(0, index[inside], missed.to(kind))
-        totals[3].index_add_(0, index, surprise.to(kind))
+        totals[0].scatter_add_(0, index[inside], hit.to(kind))
+        totals[1].scatter_add_(0, index, p.to(kind))
+        totals[2].scatter_add_(0, index[inside], missed.to(kind))
+        totals[3].scatter_add_(0, index, surprise.to(kind))
         voxels += torch.bincount(index, minlength=len(voxels))
     return totals[:, :-1].contiguous(), voxels[:-1].contiguous()
 
@@ -171,9 +171,8 @@ def _read(
     targets, counted = how.targets(target, logits.shape[1])
     inside = targets.flatten().nonzero().squeeze(1)
     t = targets.flatten()[inside].to(x.dtype)
-    kind = torch.int32 if outside < 2**31 else torch.int64  # the former is quicker
-    index = torch.add(2 * offsets[:, :, None].to(kind), regions.to(kind), alpha=2).flatten()
-    index[inside] += (t >= INSIDE).to(kind)
+    index = torch.add(2 * offsets[:, :, None], regions, alpha=2).flatten()
+    index[inside] += (t >= INSIDE).to(index.dtype)
     if counted is not None:
         x = torch.where(counted, x, 0)
         index = torch.where(counted, index.view(targets.shape), outside).flatten()
