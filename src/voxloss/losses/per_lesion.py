@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from voxloss.losses.conventions import BOUTEILLE, BY_CLASS, KOFLER
+from voxloss.losses.conventions import BOUTEILLE, BY_CLASS, KOFLER, NO_OPTIONS
 from voxloss.losses.curves import Curve, Negative, Power
 from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import AbsentClass, NonNegative, OptionalSwitch, Pool, Reduction
@@ -58,6 +58,7 @@ class CcDiceCeLoss(Loss):
         "A sample without a lesion costs 1 plus its cross entropy, as in the released code. Use "
         'absent_class="skip" to leave it out.',
         BY_CLASS,
+        NO_OPTIONS,
     )
 
     def terms(self) -> tuple[Term, ...]:
@@ -116,6 +117,7 @@ class BlobLoss(Loss):
         "Samples without a lesion are left out of the second line, as in the released code; absent_class is of the "
         "first line alone.",
         BY_CLASS,
+        NO_OPTIONS,
     )
 
     def terms(self) -> tuple[Term, ...]:

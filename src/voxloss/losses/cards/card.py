@@ -121,7 +121,9 @@ def _soft_targets(formula: Sum) -> str:
     focal = any(part.gamma != 0 for part in formula.parts if isinstance(part, Pixelwise))
     weighted = any(part.beta is not None for part in formula.parts if isinstance(part, Pixelwise))
     sentences = []
-    if region:
+    if any(isinstance(part, PerLesion) for part in formula.parts):
+        sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")
+    elif region:
         sentences.append(
             "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
             'overlap="minimum" makes the term least at p = t (Wang et al., arXiv 2302.05666 and 2303.16296)'
