@@ -28,8 +28,8 @@ def lesion_regions(
     order of their first voxels. Where a sample has no lesion of the class, all regions are 0. Voxels that are ignored
     belong to no lesion, and to the region of the nearest.
 
-    It waits for the device. With n voxels and a longest distance of r voxels to a lesion it takes O(r·n) steps: about
-    0.2 s on one core of a CPU for 96³ voxels with 200 lesions, and more with few lesions far from each other.
+    It waits for the device. With n voxels and a longest distance of r voxels to a lesion it takes O(r·n) steps: on one
+    core of a CPU about 0.1 s for 96³ voxels with 200 lesions, and 0.4 s for 128³ with two far from each other.
 
     Args:
         labels: (B, *spatial) or (B, 1, *spatial), whole numbers. With one class always a target of it, in [0, 1].
@@ -112,7 +112,11 @@ def label_components(mask: Tensor) -> tuple[Tensor, int]:
 
 
 def _neighbours(mask: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of set voxels that are neighbours, as positions in `places`."""
+    """Pairs of set voxels that are neighbours, as positions in `places`; enough of them to join what is connected.
+
+    Two voxels that share an edge or a corner alone need no pair where the voxel one step along the first of their axes
+    is set: both are neighbours of that voxel. Inside a large component three pairs a voxel remain, instead of 13.
+    """
     number = torch.full((mask.numel(),), -1, dtype=torch.int64, device=mask.device)
     number[places] = torch.arange(places.numel(), device=mask.device)
     along: list[Tensor] = []  # the place along every axis; torch.unravel_index would import SymPy
@@ -120,18 +124,28 @@ def _neighbours(mask: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     for length in reversed(mask.shape):
         along.insert(0, rest % length)
         rest = rest // length
-    pairs = []
-    for offset in itertools.product((-1, 0, 1), repeat=mask.ndim):
-        if offset <= (0,) * mask.ndim:  # each pair once
+    pairs: list[tuple[Tensor, Tensor]] = []
+    without: dict[int, Tensor] = {}  # by axis, the voxels whose neighbour one step along it is not set
+    every = torch.arange(places.numel(), device=mask.device)
+    for offset in sorted(itertools.product((-1, 0, 1), repeat=mask.ndim), key=lambda steps: sum(map(abs, steps))):
+        if offset <= (0,) * mask.ndim:  # each pair once; the first step that is not 0 is then forward
             continue
-        within = torch.ones_like(places, dtype=torch.bool)
+        axis = offset.index(1)
+        by_face = sum(map(abs, offset)) == 1
+        first = every if by_face else without[axis]
         step = 0
         for place, shift, length in zip(along, offset, mask.shape, strict=True):
-            within &= (place + shift >= 0) & (place + shift < length)
             step = step * length + shift
-        start = within.nonzero().squeeze(1)
-        other = number[places[start] + step]
-        pairs.append((start[other >= 0], other[other >= 0]))
+            if shift:
+                moved = place[first] + shift
+                first = first[(moved >= 0) & (moved < length)]
+        second = number[places[first] + step]
+        first, second = first[second >= 0], second[second >= 0]
+        if by_face:
+            alone = torch.ones_like(every, dtype=torch.bool)
+            alone[first] = False
+            without[axis] = alone.nonzero().squeeze(1)
+        pairs.append((first, second))
     return torch.cat([first for first, _ in pairs]), torch.cat([second for _, second in pairs])
 
 

@@ -82,17 +82,18 @@ def lesion_statistics(
             "alone, or call the loss for each sample"
         )
     if regions is None:
-        found = operator.regions(target, classes, how)
+        maps = operator.regions(target, classes, how)
     else:
         regions = targets.as_tensor("regions", regions, logits)
-        found = _read_regions(logits, regions, shape)
-    offsets, owner = operator.places(found)
-    sums, voxels = operator.sums(logits, target, found, offsets, owner, weight, how)
-    if regions is not None and check and not torch.compiler.is_compiling():
-        _check_regions(regions, voxels[1::2][offsets.flatten()])
-    return LesionStatistics(
+        maps = _read_regions(logits, regions, shape)
+    offsets, owner = operator.places(maps)
+    sums, voxels = operator.sums(logits, target, maps, offsets, owner, weight, how)
+    found = LesionStatistics(
         sums.unflatten(-1, (-1, 2)), voxels.unflatten(-1, (-1, 2)).detach(), owner, offsets, counted, sample_weight
     )
+    if regions is not None and check and not torch.compiler.is_compiling():
+        _check_regions(regions, found)
+    return found
 
 
 def _is_hidden(tensor: Tensor) -> bool:
@@ -119,16 +120,24 @@ def _read_regions(logits: Tensor, regions: Tensor, shape: tuple[int, int]) -> Te
     return regions if regions.dtype in (torch.int32, torch.int64) else regions.to(torch.int64)
 
 
-def _check_regions(regions: Tensor, lost: Tensor) -> None:
-    """Raise ValueError unless regions are whole numbers, and no voxel of a lesion is in none of them."""
+def _check_regions(regions: Tensor, found: LesionStatistics) -> None:
+    """Raise ValueError unless regions are whole numbers, and voxels are in no region only where there is no lesion."""
+    of_none = found.voxels[found.offsets.flatten()]
+    several = found.of_owner(torch.ones_like(found.voxels[:, 0])) > 1
     try:
         fractional = regions.is_floating_point() and bool((regions != regions.trunc()).any())
-        wrong = bool((lost > 0).any())
+        lost = bool((of_none[:, 1] > 0).any())
+        bare = bool((several & (of_none[:, 0] > 0)).any())
     except RuntimeError:  # a transform such as vmap hides the values
         return
     if fractional:
         raise ValueError("regions must be whole numbers, received fractions: resample them by nearest neighbour")
-    if wrong:
+    if lost:
         raise ValueError(
             "regions has 0 at a voxel of a lesion, so it is not of these labels; voxloss.lesion_regions makes it"
+        )
+    if bare:
+        raise ValueError(
+            "regions has 0 around the lesions, as a map of components has: every voxel needs the number of the lesion "
+            "that is nearest to it; voxloss.lesion_regions makes it"
         )
