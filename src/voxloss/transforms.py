@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from voxloss.losses import lesion_regions
 
 
@@ -30,7 +28,7 @@ class LesionRegions:
 
     Raises:
         KeyError: The sample has no such labels.
-        ValueError: Their shape does not fit.
+        ValueError: Their shape does not fit, or one is out of range.
     """
 
     labels: str = "label"
@@ -42,9 +40,10 @@ class LesionRegions:
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of the sample with the regions."""
-        labels = torch.as_tensor(sample[self.labels])[None]
+        if self.labels not in sample:
+            raise KeyError(f"the sample has no labels {self.labels!r}; its keys are {', '.join(map(repr, sample))}")
         found = lesion_regions(
-            labels,
+            sample[self.labels][None],
             self.classes,
             activation=self.activation,
             ignore_index=self.ignore_index,

@@ -120,6 +120,12 @@ def test_wrong_maps_and_labels_are_refused():
     for shape in ((3,), (2, 3, 4, 5, 6)):
         with pytest.raises(ValueError, match=r"shape \(B, \*spatial\) or \(B, 1, \*spatial\), received"):
             lesion_regions(torch.zeros(shape), 2)
+    with pytest.raises(ValueError, match="label 2 is outside the allowed range 0 to 1 of 2 classes"):
+        lesion_regions(labels, 2)
+    with pytest.raises(ValueError, match="labels must be whole numbers, received"):
+        lesion_regions(labels / 4, 3)
+    with pytest.raises(ValueError, match="target 2 is outside the allowed range 0 to 1"):
+        lesion_regions(labels, 1, activation="sigmoid")
     with pytest.raises(ValueError, match='classes must be 2 or more with "softmax"'):
         lesion_regions(labels, 1)
     with pytest.raises(ValueError, match="activation must be"):
@@ -226,11 +232,13 @@ def test_the_transform_gives_a_loader_the_maps():
         samples = [transform({"mask": label, "image": 0}) for label in given]
         assert torch.stack([sample["regions"] for sample in samples]).equal(lesion_regions(labels, 3))
         assert samples[0]["image"] == 0
+    flipped = transform({"mask": labels[0].numpy()[:, ::-1]})["regions"]  # an array that torch does not take as it is
+    assert flipped.equal(lesion_regions(labels[:1].flip(2), 3)[0])
     batch = torch.utils.data.default_collate([transform({"mask": label}) for label in labels])
     logits = torch.randn(2, 3, 5, 6)
     assert get_loss("blob")(logits, batch["mask"], regions=batch["regions"]) == get_loss("blob")(logits, labels)
-    with pytest.raises(KeyError, match="label"):
-        LesionRegions()({"mask": labels[0]})
+    with pytest.raises(KeyError, match="the sample has no labels 'label'; its keys are 'image', 'mask'"):
+        LesionRegions()({"image": 0, "mask": labels[0]})
 
 
 def test_compound_shares_the_pass_and_other_losses_have_no_use_for_maps():

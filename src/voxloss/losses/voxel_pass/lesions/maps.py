@@ -44,13 +44,14 @@ def lesion_regions(
         (B, F, *spatial), int32, on the device of the labels; F is C-1 with "softmax" and C with "sigmoid".
 
     Raises:
-        ValueError: The shape of the labels does not fit, or fewer than two classes with "softmax".
+        ValueError: The shape of the labels does not fit, a label is out of range, or fewer than two classes with
+            "softmax".
     """
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
     if classes < (2 if activation == "softmax" else 1):
         raise ValueError(f'classes must be 2 or more with "softmax", 1 or more with "sigmoid", received {classes}')
-    labels = targets.plain(torch.as_tensor(labels))
+    labels = targets.as_tensor("labels", labels, torch.empty(0))
     shape = tuple(labels.shape)
     if multi_hot and (labels.ndim < 3 or shape[1] != classes):
         raise ValueError(f"multi-hot labels must have the shape (B, {classes}, *spatial), received {shape}")
@@ -60,8 +61,12 @@ def lesion_regions(
         raise ValueError(f"labels must have the shape (B, *spatial) or (B, 1, *spatial), received {shape}")
     if classes == 1 and not multi_hot:
         labels = labels[:, None]
-    how = Reading(activation, multi_hot or classes == 1, ignore_index, by_channel=False, checked=False)
-    return find_regions(labels, classes, how)
+    dense = multi_hot or classes == 1
+    if labels.numel() and dense:
+        targets.check_targets(labels, ignore_index)
+    elif labels.numel():
+        targets.check_labels(labels, classes, ignore_index)
+    return find_regions(labels, classes, Reading(activation, dense, ignore_index, by_channel=False, checked=True))
 
 
 def find_regions(target: Tensor, classes: int, reading: Reading) -> Tensor:
