@@ -48,7 +48,7 @@ class CcDiceCeLoss(Loss):
     smooth: NonNegative = 0.0
 
     source = BOUTEILLE
-    equations = "L_global + L_CC of its released code"
+    equations = "its released code"
     value_range = "[-1, ∞)"
     conventions = (
         "The defaults are those of the released trainer: both parts with weight 1, no smoothing, lesions by 26 "
