@@ -26,6 +26,7 @@ _OTHER_NAMES = (
     "describe",
     "functional",
     "get_loss",
+    "lesion_regions",
     "list_losses",
     "voxel_statistics",
 )

@@ -3,6 +3,7 @@
 It shares no code with the package, and takes its options by the names that the package uses.
 """
 
+import itertools
 import math
 
 import torch
@@ -161,6 +162,80 @@ def generalised_dice(
     return total / samples(counted, ignored_samples)
 
 
+def components(mask):
+    """Masks of the connected components, by face, edge or corner: flood from the first voxel that is left."""
+    left, found = {tuple(place) for place in mask.nonzero().tolist()}, []
+    while left:
+        front = [min(left)]
+        left.discard(front[0])
+        component = torch.zeros_like(mask)
+        while front:
+            place = front.pop()
+            component[place] = True
+            for offset in itertools.product((-1, 0, 1), repeat=mask.ndim):
+                neighbour = tuple(p + o for p, o in zip(place, offset, strict=True))
+                if neighbour in left:
+                    left.discard(neighbour)
+                    front.append(neighbour)
+        found.append(component)
+    return found
+
+
+def nearest(masks):
+    """Masks of the voxels that are nearest to each mask, at equal distance those of the first: by all distances."""
+    places = torch.stack(torch.meshgrid(*map(torch.arange, masks[0].shape), indexing="ij"), -1).flatten(0, -2)
+    distances = [((places[:, None] - mask.nonzero()) ** 2).sum(2).amin(1) for mask in masks]
+    closest = torch.stack(distances).argmin(0).view(masks[0].shape)
+    return [closest == k for k in range(len(masks))]
+
+
+def lesions(
+    logits,
+    target,
+    keep,
+    weight,
+    domain,
+    *,
+    activation="softmax",
+    entropy=1.0,
+    smooth=0.0,
+    include_background=None,
+    class_reduction="mean",
+    absent_class="keep",
+    ignored_samples="skip",
+    **_,
+):
+    """mean over samples, classes and lesions of 1 - Dice + entropy · mean binary cross entropy: a loop over lesions."""
+    p = probabilities(logits, activation)[0]
+    first = 1 if activation == "softmax" or include_background is False else 0
+    total, samples = torch.zeros((), dtype=torch.float64), 0
+    for b in range(p.shape[0]):
+        values = []
+        for c in range(first, p.shape[1]):
+            found = components((target[b, c] >= 0.5) & keep[b])
+            if domain == "region" and found:
+                domains = nearest(found)
+            else:
+                every = torch.stack(found).any(0) if found else None
+                domains = [mask | ~every for mask in found]
+            if not found and absent_class == "keep":
+                domains = [torch.ones_like(keep[b])]
+            costs = []
+            for mask in domains:
+                inside = mask & keep[b]
+                q, t, w = p[b, c][inside], target[b, c][inside], weight[b][inside]
+                dice = (2 * (w * q * t).sum() + smooth) / ((w * q).sum() + (w * t).sum() + smooth).clamp_min(1e-8)
+                cross = -(t * q.log() + (1 - t) * (1 - q).log())
+                costs.append(1 - dice + entropy * (w * cross).sum() / max(1, len(w)))
+            if costs and keep[b].any():
+                values.append(sum(costs) / len(costs))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+        if values or (ignored_samples == "keep" and not keep[b].any()):
+            samples += 1
+    return total / max(1, samples)
+
+
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
     """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
     parameters, options = parameters or {}, dict(options or {})
@@ -229,9 +304,23 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         chosen = {**options, "smooth": options.get("smooth", 1e-5) / 2}  # on TP instead of 2·TP
         dice = region(logits, target, keep, weight, lambda index: index, activation=activation, **{**nnunets, **chosen})
         return pixel() / (logits.shape[1] if activation == "sigmoid" else 1) - dice
+    if name in PER_LESION:
+        blob = name == "blob"
+        entropy = get("entropy_weight", 1) if blob else 1
+        smooth = options.get("smooth", 1e-5 if blob else 0)
+        shared = {"activation": activation, **options}
+        of_volume = {"class_reduction": "mean", "include_background": None, "pool": "sample" if blob else "batch"}
+        value = (lambda index: 1 - index) if blob else (lambda index: -index)
+        dice = region(logits, target, keep, weight, value, **{**of_volume, **shared, "smooth": smooth / 2})
+        cross = pixel() / (logits.shape[1] if activation == "sigmoid" else 1)
+        domain = "blob" if blob else "region"
+        of_lesions = {**shared, "smooth": smooth} | ({"absent_class": "skip"} if blob else {})
+        each = lesions(logits, target, keep, weight, domain, entropy=entropy, **of_lesions)
+        return get("global_weight", 1) * (entropy * cross + dice) + get("lesion_weight", 1) * each
     raise AssertionError(f"no twin of {name}")
 
 
+PER_LESION = {"cc_dice_ce", "blob"}
 PIXELWISE = {"cross_entropy", "focal"}
 BOTH = {
     "combo",
@@ -250,6 +339,8 @@ def accepts(name, options):
     overlap, smoothing = options.get("overlap") or "product", options.get("label_smoothing") or 0
     if name in PIXELWISE and (overlap != "product" or options.get("class_weight") is not None):
         return False
+    if name in PER_LESION:
+        return overlap == "product" and smoothing == 0
     if overlap == "squared" and name not in EQUAL_ERRORS:
         return False
     return smoothing == 0 or name in PIXELWISE | BOTH

@@ -40,6 +40,8 @@ PUBLISHED = {
     "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
     "dice_cross_entropy": {},
+    "cc_dice_ce": {"global_weight": 1, "lesion_weight": 1},
+    "blob": {"global_weight": 1, "lesion_weight": 1, "entropy_weight": 1},
 }  # fmt: skip
 OPTIONS = {
     "activation": "softmax", "inputs": "logits", "include_background": True, "ignore_index": None,
@@ -50,6 +52,8 @@ OPTIONS = {
 OTHER = {
     "combo": {"class_reduction": "mean"},
     "dice_focal": {"class_reduction": "mean"},
+    "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
+    "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
 }
 NAMES = list(PUBLISHED)
@@ -68,8 +72,8 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:5] == ["logits", "labels", "voxel_weight", "mask", "sample_weight"]
-    assert {key: value.default for key, value in list(shown.items())[5:]} == expected
+    assert list(shown)[:6] == ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions"]
+    assert {key: value.default for key, value in list(shown.items())[6:]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from loss_twin import accepts, one_hot, twin
+from loss_twin import PER_LESION, accepts, one_hot, twin
 from torch.torch_version import TorchVersion
 
-from voxloss import functional, get_loss, list_losses
+from voxloss import functional, get_loss, lesion_regions, list_losses
 from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
@@ -136,7 +136,9 @@ def test_invariances(name, activation, pool):
     torch.testing.assert_close(outcome(loss, logits[samples], labels[samples]), (value, gradient[samples]))
 
     voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    shuffled = outcome(loss, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
+    regions = lesion_regions(labels, 4, activation=activation).flatten(2)[..., voxels]  # lesions are of neighbours
+    moved = partial(loss, regions=regions if name in PER_LESION else None)
+    shuffled = outcome(moved, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
     torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
 
     classes = torch.tensor([0, 3, 1, 2])

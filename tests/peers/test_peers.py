@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses.cards.peers import KERAS, KORNIA, MONAI, NNUNET, PEERS, SMP, Peer
+from voxloss.losses.cards.peers import KORNIA, MONAI, NNUNET, NOT_INSTALLED, PEERS, SMP, Peer
 
 pytestmark = pytest.mark.peers
 
@@ -63,7 +63,10 @@ def torch_loss(function):
 
 BUILDERS = {"torch": torch_loss, KORNIA: kornia_loss, "exacta": exacta_loss, SMP: smp_loss, NNUNET: nnunet_loss}
 SAME = [
-    (name, peer) for name, peers in PEERS.items() for peer in peers if peer.ours is not None and peer.library != KERAS
+    (name, peer)
+    for name, peers in PEERS.items()
+    for peer in peers
+    if peer.ours is not None and peer.library not in NOT_INSTALLED
 ]
 
 

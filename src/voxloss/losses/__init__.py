@@ -21,6 +21,7 @@ from voxloss.losses.mixed import (
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
     CosineTverskyLoss,
@@ -31,11 +32,14 @@ from voxloss.losses.region import (
     LogCoshDiceLoss,
     TverskyLoss,
 )
+from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
 __all__ = [
     "AsymmetricFocalTverskyLoss",
     "AsymmetricUnifiedFocalLoss",
+    "BlobLoss",
+    "CcDiceCeLoss",
     "ComboLoss",
     "Compound",
     "CosineTverskyLoss",
@@ -58,6 +62,7 @@ __all__ = [
     "describe",
     "functional",
     "get_loss",
+    "lesion_regions",
     "list_losses",
     "voxel_statistics",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         ModifiedComboLoss,
         UnifiedFocalLoss,
     )
+    from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
     from voxloss.losses.region import (
         AsymmetricFocalTverskyLoss,
         CosineTverskyLoss,
@@ -93,6 +94,10 @@ def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "A
 def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss": ...
 @overload
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
+@overload
+def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": ...
+@overload
+def get_loss(name: Literal["blob"], **parameters: Any) -> "BlobLoss": ...
 @overload
 def get_loss(name: str, **parameters: Any) -> Loss: ...
 

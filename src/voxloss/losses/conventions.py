@@ -24,6 +24,13 @@ ZHU = (
     'Zhu et al., "AnatomyNet: Deep learning for fast and fully automated whole-volume segmentation of head and neck '
     'anatomy", Medical Physics 46, 2019'
 )
+BOUTEILLE = (
+    'Bouteille, Jaus, Kleesiek, Stiefelhagen, Heine, "Learning to Look Closer: A New Instance-Wise Loss for Small '
+    'Cerebral Lesion Segmentation", ISBI 2026, arXiv 2511.17146'
+)
+KOFLER = (
+    'Kofler et al., "blob loss: instance imbalance aware loss functions for semantic segmentation", arXiv 2205.08209'
+)
 NNUNET = 'Isensee et al., "nnU-Net", Nature Methods 18, 2021; its version 2 source, DC_and_CE_loss'
 
 DELTA = (
@@ -67,6 +74,11 @@ UNIFIED_WEIGHT = (
     "λ weighs the pixelwise side, as in the paper; in the released code λ weighs the focal Tversky side. At the "
     "published 0.5 both agree."
 )
+BY_CLASS = (
+    "The released code is of one foreground class. With several, each is taken against the rest: under softmax its "
+    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged."
+)
+NO_OPTIONS = "`overlap` and `label_smoothing` keep their defaults: terms of lesions have no others."
 MEAN_INDEX = (
     "For several classes the Dice index of Combo is the mean over classes, as in the released code, so the loss lies "
     "in [-1, ∞). A negative loss upsets learning-rate schedules with a relative threshold."

@@ -24,6 +24,7 @@ from voxloss.losses.mixed import (
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
     CosineTverskyLoss,
@@ -60,11 +61,12 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         *,
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        regions: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight)
+        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -82,7 +84,7 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     parameters = list(inspect.signature(loss).parameters.values())
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-        for name in ("mask", "sample_weight")
+        for name in ("mask", "sample_weight", "regions")
     ]
     return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
@@ -121,5 +123,7 @@ unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+cc_dice_ce_loss = as_function(CcDiceCeLoss)
+blob_loss = as_function(BlobLoss)
 
 generalized_dice_loss = generalised_dice_loss  # in American English

@@ -123,6 +123,10 @@ class Loss(nn.Module):
             like those of ignore_index, whatever their logits are.
         sample_weight: (B,), optional, not negative; multiplies the loss of each sample, and does not change what a mean
             divides by.
+        regions: (B, F, *spatial), optional, whole numbers; the number of the lesion whose region the voxel is in, for
+            the F classes that can have lesions (all but the background under softmax; with F = 1 also (B, *spatial)).
+            `lesion_regions` makes them. Losses per lesion make them themselves where they are not given; other losses
+            have no use for them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.
@@ -206,6 +210,7 @@ class Loss(nn.Module):
             *,
             mask: Tensor | None = None,
             sample_weight: Tensor | None = None,
+            regions: Tensor | None = None,
         ) -> Tensor:
             """Return the loss."""
 
@@ -314,6 +319,7 @@ class Loss(nn.Module):
         *,
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
@@ -333,6 +339,8 @@ class Loss(nn.Module):
             voxel_weight=voxel_weight,
             mask=mask,
             sample_weight=sample_weight,
+            lesions=formula.lesions,
+            regions=regions,
             **reading,
         )
         if self.reduction == "mean":

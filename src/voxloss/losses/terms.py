@@ -12,6 +12,8 @@ from torch import Tensor
 
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
+from voxloss.losses.voxel_pass import distributed
+from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 
@@ -23,8 +25,8 @@ class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region"]:
-        """Whether it is a pixelwise or a region term."""
+    def kind(self) -> Literal["pixelwise", "region", "lesion"]:
+        """Whether it is a pixelwise term, a region term or a term of lesions."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -143,17 +145,8 @@ class Region:
             values = torch.cat([background, values[:, 1:]], 1)
         counted = statistics.counted[:, first:]
         kept = counted & present if self.absent_class == "skip" else counted
-        values = torch.where(kept, values, 0)
         weight = self._weight(statistics, present, first)
-        if weight is not None:
-            values = values * weight
-        if self.class_reduction == "none":
-            every = values.new_zeros(values.shape[0], first)  # of a background that is left out
-            return self.scale * _mean_of_samples(torch.cat([every, values], 1), statistics, self.ignored_samples)
-        per_sample = values.sum(1)
-        if self.class_reduction == "mean":
-            counts = kept.to(values.dtype) if weight is None else kept * weight
-            per_sample = per_sample / (kept.sum(1).clamp_min(1) if weight is None else _not_zero(counts.sum(1)))
+        per_sample = _of_classes(values, kept, weight, first, self.class_reduction)
         return self.scale * _mean_of_samples(per_sample, statistics, self.ignored_samples)
 
     def _weight(self, statistics: VoxelStatistics, present: Tensor, first: int) -> Tensor | None:
@@ -161,12 +154,8 @@ class Region:
             return None
         if isinstance(self.class_weight, str):
             return _inverse_volume(statistics.sums[:, :, first:], present, 1.0)
-        classes = statistics.sums.shape[2]
-        if len(self.class_weight) != classes:
-            raise ValueError(
-                f"class_weight has {len(self.class_weight)} values {self.class_weight} for {classes} classes"
-            )
-        return statistics.sums.new_tensor(self.class_weight[first:])
+        weight = _one_each("class_weight", self.class_weight, statistics.sums.shape[2])
+        return statistics.sums.new_tensor(weight[first:])
 
 
 @dataclass(frozen=True)
@@ -201,8 +190,85 @@ class GeneralisedDice:
         return _mean_of_samples(torch.where(kept, error, 0), statistics, self.ignored_samples)
 
 
+@dataclass(frozen=True)
+class PerLesion:
+    """scale · mean_b reduce_c mean_k cost_ck of the lesions k of class c in sample b.
+
+    cost = 1 - (TP + s) / (TP + (FN + FP) / 2 + s) + entropy · (1/N) Σ (t·(-log p) + (1-t)·(-log(1-p))), the class
+    against the rest, over the N counted voxels of the lesion's `domain`: its "region", nearer to it than to the other
+    lesions of the class, or "blob", all voxels but those of the other lesions.
+
+    Where a sample has no lesion of a class, the cost is that of all its voxels, or with absent_class="skip" the class
+    is left out. Channel 0 has no lesions under softmax. Lesions are averaged in each sample, however region sums are
+    pooled. The other parameters are those of `Region`.
+    """
+
+    domain: Literal["region", "blob"]
+    entropy: float = 1.0
+    scale: float = 1.0
+    smooth: float = 0.0
+    include_background: bool | None = None
+    class_reduction: Reduction = "mean"
+    absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
+    class_weight: tuple[float, ...] | None = None
+
+    kind: ClassVar[Literal["lesion"]] = "lesion"
+    exponents: ClassVar[tuple[float, ...]] = ()
+    overlap: ClassVar[Overlap] = "product"
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
+        lesions = statistics.lesions
+        if lesions is None:
+            raise ValueError("the sums of lesions were not asked for")
+        values, there = self._of_each_class(lesions)
+        classes = statistics.sums.shape[2]
+        having = classes - values.shape[1]  # the first channel that can have lesions
+        first = max(having, _first_channel(statistics, self.include_background))
+        values, there = values[:, first - having :], there[:, first - having :]
+        weight = None
+        if self.class_weight is not None:
+            weight = values.new_tensor(_one_each("class_weight", self.class_weight, classes)[first:])
+        per_sample = _of_classes(values, there, weight, first, self.class_reduction)
+        return self.scale * self._mean(per_sample, there, lesions)
+
+    def _of_each_class(self, lesions: LesionStatistics) -> tuple[Tensor, Tensor]:
+        """The mean cost of the lesions, (B, F), and which classes count in it."""
+        present = lesions.present
+        costs = self._cost(*(lesions.regions() if self.domain == "region" else lesions.domains()))
+        number = lesions.of_owner(present.to(costs.dtype))
+        mean = lesions.of_owner(torch.where(present, costs, 0)) / number.clamp_min(1)
+        sums, voxels = lesions.whole()
+        values = torch.where(number > 0, mean, self._cost(sums, voxels))
+        there = number > 0 if self.absent_class == "skip" else voxels > 0
+        return values.view_as(lesions.offsets), there.view_as(lesions.offsets)
+
+    def _mean(self, per_sample: Tensor, there: Tensor, lesions: LesionStatistics) -> Tensor:
+        """The mean over the samples that count: with absent_class="skip" not those without a class that does."""
+        counted = lesions.counted > 0
+        if self.absent_class == "skip":
+            counted = counted & there.any(1)
+        if self.ignored_samples == "keep":
+            counted = counted | (lesions.counted == 0)
+        if lesions.sample_weight is not None:
+            factor = lesions.sample_weight
+            per_sample = per_sample * (factor if per_sample.ndim == 1 else factor[:, None])
+        if lesions.sample is not None:
+            per_sample, counted = per_sample[lesions.sample, None], counted[lesions.sample, None]
+        total, number = per_sample.sum(0), counted.sum().to(per_sample.dtype)
+        if lesions.world:
+            total, of_all = distributed.sum_over_ranks(total, number[None])
+            number = of_all[0]
+        return total / number.clamp_min(1)
+
+    def _cost(self, sums: Tensor, voxels: Tensor) -> Tensor:
+        cost = tversky_index(sums[:3].unsqueeze(0), 0.5, self.smooth).error.squeeze(0)
+        return cost + self.entropy * sums[3] / voxels.clamp_min(1) if self.entropy else cost
+
+
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents` and `overlaps` say which sums these must have."""
+    """A loss of `VoxelStatistics`; `exponents`, `overlaps` and `lesions` say which sums these must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -211,6 +277,10 @@ class Formula(Protocol):
     @property
     def overlaps(self) -> tuple[Overlap, ...]:
         """The kinds of overlap that the statistics must have."""
+
+    @property
+    def lesions(self) -> bool:
+        """Whether the statistics must have the sums over lesions."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -239,6 +309,11 @@ class Sum:
         """The kinds of overlap that the statistics must have."""
         return tuple(part.overlap for part in self.parts)
 
+    @property
+    def lesions(self) -> bool:
+        """Whether the statistics must have the sums over lesions."""
+        return any(isinstance(part, PerLesion) for part in self.parts)
+
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
         names = numbered([part.kind for part in self.parts])
@@ -265,6 +340,26 @@ def tversky_index(sums: Tensor, delta: float, smooth: float) -> Index:
     errors = delta * false_negative + (1 - delta) * false_positive
     denominator = (true_positive + errors + smooth).clamp_min(SMALLEST_DENOMINATOR / 2)
     return Index((true_positive + smooth) / denominator, errors / denominator)
+
+
+def _one_each(name: str, values: tuple[float, ...], classes: int) -> tuple[float, ...]:
+    if len(values) != classes:
+        raise ValueError(f"{name} has {len(values)} values {values} for {classes} classes")
+    return values
+
+
+def _of_classes(values: Tensor, kept: Tensor, weight: Tensor | None, first: int, reduction: Reduction) -> Tensor:
+    """Reduce the costs (B, C - first) of the classes `kept` to (B,), or with "none" to (B, C)."""
+    values = torch.where(kept, values, 0)
+    if weight is not None:
+        values = values * weight
+    if reduction == "none":
+        return torch.cat([values.new_zeros(values.shape[0], first), values], 1)  # 0 of a class that is left out
+    per_sample = values.sum(1)
+    if reduction == "mean":
+        counts = kept.sum(1).clamp_min(1) if weight is None else _not_zero((kept * weight).sum(1))
+        per_sample = per_sample / counts
+    return per_sample
 
 
 def _mean_of_samples(values: Tensor, statistics: VoxelStatistics, ignored_samples: IgnoredSamples) -> Tensor:

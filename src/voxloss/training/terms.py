@@ -43,7 +43,12 @@ def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequ
 def _statistics(loss: Loss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
     formula = loss.formula
     return voxel_statistics(
-        logits, labels, focal_exponents=formula.exponents, overlaps=formula.overlaps, **loss.reading
+        logits,
+        labels,
+        focal_exponents=formula.exponents,
+        overlaps=formula.overlaps,
+        lesions=formula.lesions,
+        **loss.reading,
     )
 
 

@@ -8,7 +8,7 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import Pixelwise, Region, Sum
+from voxloss.losses.terms import PerLesion, Pixelwise, Region, Sum
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -105,6 +105,13 @@ def _of_terms(loss: type[Loss]) -> list[str]:
     for part in formula.parts:
         if isinstance(part, Region):
             lines += _of_region(part, formula.pool, pixelwise)
+        if isinstance(part, PerLesion):
+            lines.append(
+                "Term of lesions: the mean over the lesions of each class of a sample, then over the classes, then "
+                "over the samples, however region sums are pooled. Regions that are given (`regions=` at the call) "
+                "save making them in every step; those without a voxel of their lesion are left out. Lesions of soft "
+                "targets are where the target is 1/2 or more."
+            )
     return [*lines, _soft_targets(formula)]
 
 
@@ -114,7 +121,9 @@ def _soft_targets(formula: Sum) -> str:
     focal = any(part.gamma != 0 for part in formula.parts if isinstance(part, Pixelwise))
     weighted = any(part.beta is not None for part in formula.parts if isinstance(part, Pixelwise))
     sentences = []
-    if region:
+    if any(isinstance(part, PerLesion) for part in formula.parts):
+        sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")
+    elif region:
         sentences.append(
             "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
             'overlap="minimum" makes the term least at p = t (Wang et al., arXiv 2302.05666 and 2303.16296)'

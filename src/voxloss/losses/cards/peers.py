@@ -2,6 +2,7 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
+The codes of the losses per lesion are in no package index; they were run beside ours once, in float64, and agreed.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Peer:
 
 MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nnU-Net", "kornia", "exacta"
 KERAS = "the authors' Keras code"
+CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -285,6 +288,30 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {"pool": "sample", "include_background": True},
             "1 minus the mean index, of each sample, the background included.",
             offset=1.0,
+        ),
+    ),
+    "cc_dice_ce": (
+        Peer(
+            CLOSER,
+            "nnUNetTrainerGlobalCCDiceCE",
+            {"pool": "sample"},
+            'Two classes alone. With batch Dice in nnU-Net\'s plan it is pool="batch".',
+        ),
+        Peer(CLOSER, "nnUNetTrainerCCDiceCE", {"global_weight": 0}, "Two classes alone."),
+    ),
+    "blob": (
+        Peer(
+            CLOSER,
+            "nnUNetTrainerBlobDiceCE",
+            {"global_weight": 0, "smooth": 0},
+            "Two classes alone. A sample without a lesion costs 1 plus its cross entropy; here it is left out.",
+        ),
+        Peer(
+            BLOBS,
+            'compute_loss({"main_weight": 2, "blob_weight": 1}, ...)',
+            {"activation": "sigmoid", "entropy_weight": 0, "global_weight": 2},
+            "One channel, and the Dice loss of sigmoid outputs as the only criterion. A cross entropy there keeps the "
+            "voxels of the other lesions, with outputs of 0.",
         ),
     ),
 }

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, PerClass
 from voxloss.losses.voxel_pass import distributed, operator, targets
+from voxloss.losses.voxel_pass.lesions.read import Reading
+from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics, lesion_statistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, FALSE_POSITIVE, FOCAL, TRUE_POSITIVE, PassSettings
 
 
@@ -22,7 +24,7 @@ class VoxelStatistics:
     is the number of counted voxels, without weights and without gradient; where they differ among channels,
     `channel_voxels` (B, C) is that of each, and `voxels` the largest of a sample. `sums` (B, S, C) holds the sums in
     the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
-    sample; the sums are without it.
+    sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for.
     """
 
     sums: Tensor
@@ -30,6 +32,7 @@ class VoxelStatistics:
     settings: PassSettings
     sample_weight: Tensor | None = None
     channel_voxels: Tensor | None = None
+    lesions: LesionStatistics | None = None
 
     @property
     def activation(self) -> str:
@@ -104,9 +107,9 @@ class VoxelStatistics:
     def pooled(self, *, world: bool = False) -> "VoxelStatistics":
         """Return the statistics pooled over the batch, as if it were one sample, (1, C).
 
-        With `world` they are pooled over the batches of all ranks of torch.distributed. Where the ranks' gradients are
-        then averaged, as DistributedDataParallel does, the result is the gradient of a loss of the sums of all ranks.
-        Every rank must call this.
+        Lesions stay those of each sample. With `world` the sums are pooled over the batches of all ranks of
+        torch.distributed. Where the ranks' gradients are then averaged, as DistributedDataParallel does, the result is
+        the gradient of a loss of the sums of all ranks. Every rank must call this.
         """
         weighted = self.sums if self.sample_weight is None else self.sums * self.sample_weight[:, None, None]
         counts = self.voxels[:, None]
@@ -116,7 +119,8 @@ class VoxelStatistics:
         if world:
             sums, counts = distributed.sum_over_ranks(sums, counts)
         channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
-        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels)
+        lesions = replace(self.lesions, world=world) if self.lesions is not None else None
+        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -132,8 +136,15 @@ class VoxelStatistics:
             strict=True,
         )
         return [
-            VoxelStatistics(sums, voxels, self.settings, weight, channel_voxels)
-            for sums, voxels, weight, channel_voxels in parts
+            VoxelStatistics(
+                sums,
+                voxels,
+                self.settings,
+                weight,
+                channel_voxels,
+                None if self.lesions is None else replace(self.lesions, sample=b),
+            )
+            for b, (sums, voxels, weight, channel_voxels) in enumerate(parts)
         ]
 
 
@@ -151,6 +162,8 @@ def voxel_statistics(
     voxel_weight: Tensor | None = None,
     mask: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    lesions: bool = False,
+    regions: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -172,6 +185,8 @@ def voxel_statistics(
         voxel_weight: (B, *spatial) or (B, 1, *spatial), not negative; multiplies every voxel's part of the sums.
         mask: (B, *spatial) or (B, 1, *spatial); voxels where it is 0 or False are left out and not counted.
         sample_weight: (B,), not negative; kept for what is computed from the sums.
+        lesions: Whether the sums over each lesion and its region are asked for.
+        regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -187,6 +202,8 @@ def voxel_statistics(
     check = logits.device.type == "cpu" if validate is None else validate is True
     if inputs == "probabilities":
         logits = targets.logits_of(logits, activation, check)
+    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
     if mask is not None:
         within = targets.read_companion("mask", logits, targets.as_tensor("mask", mask, logits))
@@ -219,7 +236,11 @@ def voxel_statistics(
     if sample_weight is not None:
         of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
         of_samples = of_samples.to(sums.dtype)
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels)
+    of_lesions = None
+    if lesions:
+        how = Reading(activation, target.dense, ignore_index, channel_voxels is not None, check)
+        of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
+    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions)
 
 
 def _each_channel(
