@@ -63,7 +63,8 @@ TORCH ?= 2.4.1
 TORCHS := .venv-torch-$(TORCH)
 $(TORCHS)/.installed:
 	$(PYTHON) -m venv $(TORCHS)
-	$(TORCHS)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable . "numpy>=1.26" mpmath hypothesis pytest pytest-xdist
+	$(TORCHS)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable . "numpy>=1.26" scipy PyYAML \
+		mpmath hypothesis pytest pytest-xdist
 	touch $@
 
 test-torch: $(TORCHS)/.installed

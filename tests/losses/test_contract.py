@@ -150,8 +150,12 @@ def test_invariances(name, activation, pool):
     torch.testing.assert_close(copies, (one[0], (one[1] / 3).expand(3, -1, -1, -1)))
 
 
+# Before torch 2.10 the compiler does not take a number of lesions that depends on the labels.
+COMPILED = [name for name in LOSSES if name not in PER_LESION or torch.__version__ >= TorchVersion("2.10")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiles_whole(name):
     """Without a break of the graph, forward and backward; a label out of range is found in it, too."""
     torch.compiler.reset()

@@ -134,7 +134,9 @@ def test_copies_are_independent_and_keep_what_was_set(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in PER_LESION or torch.__version__ >= TorchVersion("2.10")]
+)
 def test_compiled_losses_follow_what_is_set(name):
     torch.compiler.reset()
     logits, labels = problem()
