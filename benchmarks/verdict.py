@@ -4,8 +4,9 @@
 
 Studies are simulated. "normal": a score is the case's difficulty, a part of every loss and case (of which paired
 differences have standard deviation 0.10) and a part of every run. "tumour": Dice = expit of a latent score with a spike
-at 0 for missed lesions, small lesions that vary and are missed more, difficulty that the losses share, heavy tails. No
-loss differs in its true mean, or the last is better by `effect`.
+at 0 for missed lesions, small lesions that vary and are missed more, difficulty that the losses share, heavy tails.
+"study": difficulties of cases, residuals of a loss and case, and parts of runs are drawn from those of a real study
+(`results/hippocampus-scores.csv`). No loss differs in its true mean, or the last is better by `effect`.
 
 Beside the verdict, on the same scores: the intervals with one run variance for all losses (the median over the losses,
 as in version 0.5), paired t tests over the folds and signed-rank tests over the cases, both with Holm's adjustment.
@@ -20,16 +21,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import special, stats
 
 from voxloss.evaluation.verdict import judge
 
+SCORES = Path(__file__).parent / "results" / "hippocampus-scores.csv"
+LEARNED = 0.2  # mean Dice; losses below have not learned, and would give runs without variance
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A kind of study, normal or tumour; per-loss tuples are of length `losses`; the last loss has the effect."""
+    """A kind of study; per-loss tuples are of length `losses`; the last loss has the effect."""
 
     name: str
     kind: str = "normal"
@@ -135,6 +141,11 @@ def settings() -> list[Setting]:
             group="collapse",
         )
 
+    for losses, folds, cases in ((4, 5, 40), (8, 5, 40), (8, 5, 204), (14, 5, 100), (8, 3, 60), (8, 10, 204)):
+        group = "two or three folds" if folds < 4 else "null"
+        made.append(Setting("equal", "study", losses, folds, cases, group=group))
+    made.append(Setting("one better", "study", 8, 5, 100, effect=0.05, group="power"))
+
     for effect in (0.03, 0.05):
         tumour("one better", 8, 5, 204, runs=flat(0.06, 8), missed=flat(0.05, 8), effect=effect, group="power")
     tumour("one better", 8, 5, 204, seeds=3, runs=flat(0.06, 8), missed=flat(0.05, 8), effect=0.05, group="power")
@@ -164,8 +175,7 @@ def simulate(setting: Setting, generator: np.random.Generator) -> tuple[np.ndarr
         if setting.sizes
         else np.arange(setting.cases) % setting.folds
     )
-    make = _normal if setting.kind == "normal" else _tumour
-    values = make(setting, generator, folds)
+    values = {"normal": _normal, "tumour": _tumour, "study": _resampled}[setting.kind](setting, generator, folds)
     if setting.dead:
         values[:, : setting.dead] *= setting.faint
     return values, folds
@@ -179,6 +189,41 @@ def _normal(setting: Setting, generator: np.random.Generator, folds: np.ndarray)
     )
     values[:, -1] += setting.effect
     return values
+
+
+class Parts(NamedTuple):
+    """What the scores of a study consist of, for every loss and seed that has learned: none of them has a mean."""
+
+    cases: np.ndarray  # (cases,), the mean over losses and seeds
+    runs: np.ndarray  # (losses and seeds, folds)
+    residuals: np.ndarray  # (losses and seeds, cases)
+
+
+@cache
+def _parts() -> Parts:
+    table = pd.read_csv(SCORES).pivot(index=["loss", "seed"], columns=["fold", "case"], values="dice")
+    scores = table[table.groupby("loss").transform("mean").mean(axis=1) > LEARNED].to_numpy()
+    folds = table.columns.get_level_values("fold").to_numpy()
+    sizes = np.bincount(folds)
+    difficulty = scores.mean(axis=0)
+    rest = scores - difficulty
+    runs = np.stack([rest[:, folds == fold].mean(axis=1) for fold in range(len(sizes))], axis=1)
+    residuals = (rest - runs[:, folds]) * np.sqrt(sizes / (sizes - 1))[folds]
+    runs = runs - runs.mean(axis=1, keepdims=True)
+    # The residuals of a fold's cases are in its mean too; what is left is the run's own part.
+    noise = (residuals.var(axis=1, keepdims=True) / sizes).mean(axis=1, keepdims=True)
+    observed = runs.var(axis=1, ddof=1, keepdims=True)
+    return Parts(difficulty, runs * np.sqrt(np.maximum(0, 1 - noise / observed)), residuals)
+
+
+def _resampled(setting: Setting, generator: np.random.Generator, folds: np.ndarray) -> np.ndarray:
+    parts = _parts()
+    chosen = generator.permutation(len(parts.runs))[: setting.losses]
+    cases = generator.integers(len(parts.cases), size=len(folds))
+    runs = np.stack([generator.choice(parts.runs[one], folds.max() + 1) for one in chosen], axis=1)
+    values = parts.cases[cases, None] + parts.residuals[np.ix_(chosen, cases)].T + runs[folds]
+    values[:, -1] += setting.effect
+    return np.asarray(values)
 
 
 def _latent_dice(difficulty, own_difficulty, missing, noise, own_missing, run, shift, missed):
@@ -353,7 +398,7 @@ def measure(setting: Setting, studies: int, seed: int) -> dict[str, object]:
             ratios[name].append(method(values, folds) * sign)
         if setting.effect:  # the matched null: the same study without the effect
             equal = values.copy()
-            if setting.kind == "normal":
+            if setting.kind != "tumour":
                 equal[:, -1] -= setting.effect
             else:
                 equal, folds = simulate(replace(setting, effect=0.0), generator)
