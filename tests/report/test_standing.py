@@ -103,6 +103,13 @@ def test_a_retired_loss_is_named_with_its_scores_and_cuts_nobody(tmp_path):
     assert "Retired: tversky (on" in view and len(re.findall(r"\bretired\b", view)) == 2
 
 
+def test_a_retired_loss_keeps_its_place_in_the_status(tmp_path):
+    study = StudyFiles(losses=LOSSES, cases=9, folds=3, skip={("dice", 2, 0)}).write(tmp_path / "study")
+    assert call("retire", study, "dice").returncode == 0
+    rows = re.findall(r"│ (\w+) +│", shown(study))
+    assert [row for row in rows if row in LOSSES] == list(LOSSES)
+
+
 def test_missing_runs_of_a_retired_loss_are_not_executed(unfinished):
     before = Study.open(unfinished)
     assert len(before.runs()) == 9
