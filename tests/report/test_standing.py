@@ -97,7 +97,7 @@ def test_a_retired_loss_is_named_with_its_scores_and_cuts_nobody(tmp_path):
     assert comparison.losses == ("focal", "dice") and comparison.n_cases == 6
     said = limits(study)
     assert f"Retired by the user and not compared: Tversky loss (on {record['time'][:10]} after 1 of 3 runs" in said
-    assert f"mean dice of tumour {mean:.3f}" in said
+    assert f"mean DSC of tumour {mean:.3f}" in said
     assert "Not compared yet" not in said
     view = shown(study)
     assert "Retired: tversky (on" in view and len(re.findall(r"\bretired\b", view)) == 2
