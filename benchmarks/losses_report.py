@@ -21,7 +21,7 @@ def summary(rows: pd.DataFrame) -> str:
     both = rows[(rows["pass"] == "forward+backward") & rows["implementation"].map(ours)]
     classes = list(dict.fromkeys(both["classes"]))
     lines = ["## × cross entropy", ""]
-    lines += [f"| loss | company | threads | {' | '.join(f'{c} classes' for c in classes)} | most memory / logits |"]
+    lines += [f"| loss | measured | threads | {' | '.join(f'{c} classes' for c in classes)} | most memory / logits |"]
     lines += ["|---|---|---|" + "---|" * (len(classes) + 1)]
     for (threads, company, name), group in both.groupby(["threads", "company", "implementation"], sort=False):
         ratio = group.set_index("classes")["ratio_to_cross_entropy"]
@@ -111,10 +111,10 @@ Measured by `benchmarks/losses.py` on the same tensors, the losses taking turns 
 in the same round. Extra memory is the peak beyond the inputs, the gradient included. On a GPU: not measured.
 
 About half of the time of torch's cross entropy, and of every loss that creates large tensors, is spent waiting for new
-memory, unless what another loss has freed is used again. So there are two companies: "alone" is a process of our losses
-and torch's cross entropy, "in turn" one where the losses of other libraries run too. With one thread the times are the
-processor's, with more of them wall time, which on a shared machine varies much. Our losses were compiled from C, as
-they are where there is a C compiler.
+memory, unless what another loss has freed is used again. So the losses are measured twice: "alone" in a process of our
+losses and torch's cross entropy, and "in turn" in one where the losses of other libraries run too. With one thread the
+times are processor time; with more threads they are wall time, which varies much on a shared machine. Our losses were
+compiled from C, as they are wherever there is a C compiler.
 
 """
 

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from voxloss.commands.shared import fail
 from voxloss.config.files import config_from, load_config, preset_names, to_plain
 from voxloss.config.losses import LossChoice, check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
@@ -151,3 +152,9 @@ def test_batch_normalisation_in_a_short_training_is_warned_about():
     assert "55%" in warning  # 0.99^60
     assert not load_config("brats20").warnings()
     assert not load_config("brats20", [*short, "--network.norm", "instance"]).warnings()
+
+
+@pytest.mark.parametrize(("message", "printed"), [("a is b", "a is b."), ("a.", "a."), ("is a b?", "is a b?")])
+def test_a_message_ends_with_one_mark(capsys, message, printed):
+    assert fail(message) == 2
+    assert capsys.readouterr().err == f"voxloss: {printed}\n"

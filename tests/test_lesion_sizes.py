@@ -62,7 +62,10 @@ def test_limits_of_an_unknown_class_are_refused(tmp_path):
         (3, "evaluation must be a mapping of its keys; received 3"),
         ({"lesions": {"match": "any"}}, "evaluation.lesions.match takes touch or one_to_one; received any"),
         ({"lesions": {"dilation": 0.5}}, "evaluation.lesions.dilation takes a whole number; received 0.5"),
-        ({"lesions": {"minimum_volume": 1}}, "does not accept option 'lesions.minimum_volume'"),
+        (
+            {"lesions": {"minimum_volume": 1}},
+            "evaluation.lesions has no key 'minimum_volume'; its keys are connectivity, match, threshold, ",
+        ),
         (
             {"lesions": {"threshold": -0.1}},
             "evaluation.lesions.threshold must be at least 0 and below 1; received -0.1",

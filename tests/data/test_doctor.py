@@ -320,7 +320,7 @@ def test_the_mask_of_brats_case_355_has_a_name_of_its_own(tmp_path):
         write_nifti(case / f"BraTS20_Training_355_{name}.nii.gz", noise, KITS_AFFINE)
     write_nifti(case / "W39_1998.09.19_Segm.nii", box(SHAPE, (1, 2, 2), (2, 3, 4), 4), KITS_AFFINE)
     findings = found(brats20.load(tmp_path))
-    expected = "mask called W39_1998.09.19_Segm.nii, the only other file, taken for it"
+    expected = "W39_1998.09.19_Segm.nii, the only other file, is read as the mask"
     assert ("note", "BraTS20_Training_355", expected) in findings
 
 

@@ -97,10 +97,17 @@ def test_a_retired_loss_is_named_with_its_scores_and_cuts_nobody(tmp_path):
     assert comparison.losses == ("focal", "dice") and comparison.n_cases == 6
     said = limits(study)
     assert f"Retired by the user and not compared: Tversky loss (on {record['time'][:10]} after 1 of 3 runs" in said
-    assert f"mean dice of tumour {mean:.3f}" in said
+    assert f"mean DSC of tumour {mean:.3f}" in said
     assert "Not compared yet" not in said
     view = shown(study)
     assert "Retired: tversky (on" in view and len(re.findall(r"\bretired\b", view)) == 2
+
+
+def test_a_retired_loss_keeps_its_place_in_the_status(tmp_path):
+    study = StudyFiles(losses=LOSSES, cases=9, folds=3, skip={("dice", 2, 0)}).write(tmp_path / "study")
+    assert call("retire", study, "dice").returncode == 0
+    rows = re.findall(r"│ (\w+) +│", shown(study))
+    assert [row for row in rows if row in LOSSES] == list(LOSSES)
 
 
 def test_missing_runs_of_a_retired_loss_are_not_executed(unfinished):

@@ -126,6 +126,23 @@ def test_undefined_and_failed_are_counted_in_a_note():
     assert "x: 9 failed in every column" in table.notes[0]
 
 
+def test_losses_with_the_same_numbers_are_counted_once():
+    rows = [
+        (loss, "kidney", "precision", 0.9, 0.01, number, 0, 0.8)
+        for loss, number in (("dice", 2), ("focal", 2), ("tversky", 3))
+    ]
+
+    def note(losses):
+        [text] = scores_table(intervals_of(rows), losses, ("kidney",), ("precision",), "", "").notes
+        return text.removeprefix("† Undefined scores, not in the mean. ")
+
+    assert note(("dice", "focal")) == "Every loss: 2 undefined in Precision of kidney."
+    assert note(("dice",)) == "Dice loss: 2 undefined in Precision of kidney."
+    assert note(("dice", "focal", "tversky")) == (
+        "Dice loss, Focal loss: 2 undefined in Precision of kidney; Tversky loss: 3 undefined in Precision of kidney."
+    )
+
+
 def test_equal_to_three_decimals_are_both_best():
     rows = [
         (loss, "kidney", "dice", mean, 0.01, 0, 0, mean) for loss, mean in (("a", 0.7944), ("b", 0.7941), ("c", 0.79))

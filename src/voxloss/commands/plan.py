@@ -14,7 +14,7 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "plan", plan, summary, overrides=True)
     add_study_options(parser)
     parser.add_argument(
-        "--pilot", type=Path, metavar="STUDY", help="study, which may be in progress, whose noise the new one will have"
+        "--pilot", type=Path, metavar="STUDY", help="take the noise of this study, which may be in progress"
     )
 
 

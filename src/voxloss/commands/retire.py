@@ -1,4 +1,4 @@
-"""`voxloss retire`: losses of a study that are not trained further."""
+"""`voxloss retire`: stop training losses of a study."""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,11 @@ from voxloss.commands.shared import Parsers, add_command
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss retire`."""
-    summary = "take losses of a study no further, and write down when and with which scores"
+    summary = "stop training losses of a study, and record when and with which scores"
     parser = add_command(parsers, "retire", retire, summary)
     parser.add_argument("study", type=Path, metavar="STUDY")
     parser.add_argument("losses", nargs="+", metavar="LOSS", help="as `voxloss status` names it")
-    parser.add_argument("--undo", action="store_true", help="take the losses up again")
+    parser.add_argument("--undo", action="store_true", help="train the losses again")
 
 
 def retire(arguments: argparse.Namespace) -> int:

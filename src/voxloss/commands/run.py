@@ -97,7 +97,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         ]
         waiting = [run for run in runs if study.status(run).state not in FINISHED]
         notices += [
-            f"{key} is retired and trained no further; voxloss retire {folder} {key} --undo takes it up again"
+            f"{key} is retired and not trained; to train it again: voxloss retire {folder} {key} --undo"
             for key in keys
             if key in study.retired
         ]

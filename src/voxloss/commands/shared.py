@@ -22,7 +22,8 @@ Any value of the configuration is an option, --SECTION.KEY VALUE, for example
 
 def fail(message: str) -> int:
     """Print a mistake as one sentence and return the exit status 2."""
-    print(f"voxloss: {' '.join(message.split()).rstrip('.')}.", file=sys.stderr)
+    sentence = " ".join(message.split()).rstrip(".")
+    print(f"voxloss: {sentence}{'' if sentence.endswith('?') else '.'}", file=sys.stderr)
     return 2
 
 

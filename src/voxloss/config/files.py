@@ -131,6 +131,11 @@ def config_path(source: str | Path) -> Path:
 def _one_sentence(message: str) -> str:
     """Jsonargparse's explanation of several lines as one sentence: the key, what it takes and the value received."""
     text = " ".join(message.split()).rstrip(".")
+    if unknown := re.match(r"Group '([^']+)' does not accept option '([^']+)'", text):
+        section, _, name = f"{unknown[1]}.{unknown[2]}".rpartition(".")
+        if dataclasses.is_dataclass(kind := _type_of(section)):
+            keys = ", ".join(item.name for item in dataclasses.fields(kind))
+            return f"{section} has no key {name!r}; its keys are {keys}."
     key = re.match(r'Parser key "([^"]+)": ', text)
     value = re.search(r".*Given value: (.*)", text) or re.search(r"Got value: (.*)", text)  # of a union the whole
     kind = _type_of(key[1]) if key else None

@@ -104,9 +104,7 @@ def _values_of(name: str, values: Any) -> list[int]:
     for value in listed:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 0 <= value <= MAX_LABEL_VALUE or listed.count(value) > 1:
-            raise InputError(
-                f"{name}: each class needs whole values of its own from 0 to {MAX_LABEL_VALUE}, not {values!r}"
-            )
+            raise InputError(f"{name} takes different whole values from 0 to {MAX_LABEL_VALUE}, not {values!r}")
     if not listed:
         raise InputError(f"{name}: a class needs a value in the masks")
     return listed

@@ -78,7 +78,7 @@ BY_CLASS = (
     "The released code is of one foreground class. With several, each is taken against the rest: under softmax its "
     "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged."
 )
-NO_OPTIONS = "`overlap` and `label_smoothing` keep their defaults: terms of lesions have no others."
+NO_OPTIONS = "`overlap` and `label_smoothing` must keep their defaults: terms of lesions take no other value."
 MEAN_INDEX = (
     "For several classes the Dice index of Combo is the mean over classes, as in the released code, so the loss lies "
     "in [-1, ∞). A negative loss upsets learning-rate schedules with a relative threshold."

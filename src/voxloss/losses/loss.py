@@ -125,8 +125,8 @@ class Loss(nn.Module):
             divides by.
         regions: (B, F, *spatial), optional, whole numbers; the number of the lesion whose region the voxel is in, for
             the F classes that can have lesions (all but the background under softmax; with F = 1 also (B, *spatial)).
-            `lesion_regions` makes them. Losses per lesion make them themselves where they are not given; other losses
-            have no use for them.
+            `lesion_regions` makes them. Without them, losses per lesion find the lesions in every call; other losses
+            ignore them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.

@@ -16,12 +16,12 @@ class CcDiceCeLoss(Loss):
         g·(mean_v[-log p_y] - mean_{c>0} (2·TP_c + s) / (2·TP_c + FP_c + FN_c + s))
         + l·mean_{c>0} mean_k [H_k + 1 - (2·TP_k + s) / (2·TP_k + FP_k + FN_k + s)]
 
-    Dice + cross entropy, and the same of every lesion k in its own region, nearer to it than to other lesions: a small
+    Dice + cross entropy, and the same for every lesion k in its own region, nearer to it than to other lesions: a small
     lesion counts as much as a large one. Missed voxels and false positives weigh the same, but a missed small lesion
     costs as much as a missed large one.
 
     Where:
-        k: a lesion of class c in a sample: a connected component; its region are the voxels nearest to it
+        k: a lesion of class c in a sample: a connected component; its region has the voxels nearest to it
         TP_k, FP_k, FN_k: as TP_c, FP_c and FN_c, over the region of the lesion
         H_k: mean of -(t_c·log p_c + (1-t_c)·log(1-p_c)) over the counted voxels of the region of lesion k
         mean_k: mean over the lesions of class c of a sample; where there is none, the whole sample is the region
@@ -71,12 +71,12 @@ class BlobLoss(Loss):
         g·(h·mean_v[-log p_y] + mean_{c>0} (1 - (2·TP_c + s) / (2·TP_c + FP_c + FN_c + s)))
         + l·mean_{c>0} mean_k [h·H_k + 1 - (2·TP_k + s) / (2·TP_k + FP_k + FN_k + s)]
 
-    Dice + cross entropy, and the same of every lesion k in the whole volume without the other lesions: a small lesion
+    Dice + cross entropy, and the same for every lesion k in the whole volume without the other lesions: a small lesion
     counts as much as a large one. Missed voxels and false positives weigh the same, but every false positive counts
     again for every lesion.
 
     Where:
-        k: a lesion ("blob") of class c in a sample: a connected component; its domain are all voxels but those of the
+        k: a lesion ("blob") of class c in a sample: a connected component; its domain has all voxels but those of the
             other lesions of the class
         TP_k, FP_k, FN_k: as TP_c, FP_c and FN_c, over the domain of the lesion
         H_k: mean of -(t_c·log p_c + (1-t_c)·log(1-p_c)) over the counted voxels of the domain of lesion k

@@ -1,5 +1,6 @@
 """The headline of a study and its limits."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -91,14 +92,23 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         names = ", ".join(f"{metric_name(metric)} of {class_name}" for class_name, metric in comparison.partial)
         yield f"Not compared, because only some cases have a value: {names}."
     if comparison.n_cases < FEW_CASES and not record.study.comparison.demonstration:
-        yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be another one on other cases."
+        yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be different on other cases."
     if comparison.n_seeds == 1:
         yield "Only one seed: run-to-run variation is estimated from the folds."
 
 
+def _with_display_name(evidence: str) -> str:
+    """Call the metric of recorded means what the page calls it."""
+    return re.sub(r"\bmean (\w+) of\b", lambda found: f"mean {metric_name(found[1])} of", evidence)
+
+
 def _standing_limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     """Say what is known of losses that are not compared on all of their cases."""
-    retired = [f"{loss_name(one.loss)} ({one.evidence})" for one in comparison.standings if one.standing == "retired"]
+    retired = [
+        f"{loss_name(one.loss)} ({_with_display_name(one.evidence)})"
+        for one in comparison.standings
+        if one.standing == "retired"
+    ]
     if retired:
         yield f"Retired by the user and not compared: {'; '.join(retired)}."
     finished = [one.loss for one in comparison.standings if one.standing == "finished"]

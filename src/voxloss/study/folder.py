@@ -174,7 +174,7 @@ class StudyFolder:
 
     @property
     def retired_file(self) -> Path:
-        """The losses that the user takes no further."""
+        """The losses that the user stopped."""
         return self.path / "retired.json"
 
     @property

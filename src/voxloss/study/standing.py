@@ -18,8 +18,8 @@ class LossStanding:
 
     Args:
         loss: The loss's key.
-        standing: Every planned run has ended ("finished"), some have not ("in progress"), the user takes it no further
-            ("retired"), or a race does not ("eliminated").
+        standing: Every planned run has ended ("finished"), some have not ("in progress"), the user stopped it
+            ("retired"), or a race did ("eliminated").
         ended: Number of runs that have ended with scores.
         planned: Number of runs that the study has for each loss.
         evidence: Why it was retired or eliminated, a phrase; empty for the others.
@@ -65,7 +65,7 @@ def _retirement(record: dict[str, Any]) -> str:
 
 
 def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
-    """Take losses no further: their missing runs are not executed any more. The scores known now are written down.
+    """Stop training losses: their missing runs are not executed any more. The current scores are recorded.
 
     The study must be held (`locked`).
 
@@ -80,8 +80,8 @@ def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
         InputError: A loss is not in the study, is finished, or the study is a race or imported.
     """
     if study.imported or study.comparison.design == "race":
-        what = "holds imported scores" if study.imported else "is a race, which eliminates losses itself"
-        raise InputError(f"{study.folder} {what}; only the losses of a grid can be retired.")
+        what = "holds imported scores" if study.imported else "is a race, which eliminates losses by itself"
+        raise InputError(f"{study.folder} {what}; no loss of it can be retired.")
     before = {one.loss: one for one in standings(study)}
     require_losses(study, keys)
     for key in keys:
@@ -97,7 +97,7 @@ def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
 
 
 def restore(study: Study, keys: Sequence[str]) -> None:
-    """Take retired losses up again. The study must be held. Raises InputError if a loss is not retired."""
+    """Train retired losses again. The study must be held. Raises InputError if a loss is not retired."""
     require_losses(study, keys)
     for key in keys:
         if key not in study.retired:

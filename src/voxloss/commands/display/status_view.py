@@ -29,8 +29,8 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
     for seed, fold in places:
         table.add_column(f"fold {fold}" + (f"\nseed {seed}" if several else ""))
-    rows: dict[str, dict[tuple[int, int], Text]] = {}
-    rows |= {loss: {} for loss in study.loss_keys if loss in study.retired}
+    known = {*study.retired, *(one.run.loss.key for one in runs)}
+    rows: dict[str, dict[tuple[int, int], Text]] = {loss: {} for loss in study.loss_keys if loss in known}
     for one in runs:
         rows.setdefault(one.run.loss.key, {})[one.run.seed, one.run.fold] = _cell(one, epochs)
     for loss, cells in rows.items():

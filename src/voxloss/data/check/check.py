@@ -105,7 +105,7 @@ def _known_traps(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")
         mask = case.label
         if dataset.name == "brats20" and mask is not None and mask.is_file() and "_seg." not in mask.name:
-            yield Finding("note", case.case_id, f"mask called {mask.name}, the only other file, taken for it")
+            yield Finding("note", case.case_id, f"{mask.name}, the only other file, is read as the mask")
 
 
 def _record(inspection: Inspection) -> CaseRecord | None:

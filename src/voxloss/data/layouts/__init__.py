@@ -60,7 +60,7 @@ def _require_cases(dataset: Dataset, exclude: Collection[str]) -> None:
     names = ids | {re.sub(r"_\d{4}$", "", name) for name in ids}  # of images without a mask, whose channels are dropped
     for case_id in exclude:
         if case_id not in names and case_id not in kits19.PAPER_EXCLUDED:
-            near = difflib.get_close_matches(case_id, sorted(ids), 1, cutoff=0)
+            near = difflib.get_close_matches(case_id, sorted(ids), 1, cutoff=0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"data.exclude names {case_id!r}, but {dataset.name} has no such case{hint}")
 

@@ -295,23 +295,23 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             CLOSER,
             "nnUNetTrainerGlobalCCDiceCE",
             {"pool": "sample"},
-            'Two classes alone. With batch Dice in nnU-Net\'s plan it is pool="batch".',
+            'Only two classes. With batch Dice in nnU-Net\'s plan it is pool="batch".',
         ),
-        Peer(CLOSER, "nnUNetTrainerCCDiceCE", {"global_weight": 0}, "Two classes alone."),
+        Peer(CLOSER, "nnUNetTrainerCCDiceCE", {"global_weight": 0}, "Only two classes."),
     ),
     "blob": (
         Peer(
             CLOSER,
             "nnUNetTrainerBlobDiceCE",
             {"global_weight": 0, "smooth": 0},
-            "Two classes alone. A sample without a lesion costs 1 plus its cross entropy; here it is left out.",
+            "Only two classes. A sample without a lesion costs 1 plus its cross entropy; here it is left out.",
         ),
         Peer(
             BLOBS,
             'compute_loss({"main_weight": 2, "blob_weight": 1}, ...)',
             {"activation": "sigmoid", "entropy_weight": 0, "global_weight": 2},
-            "One channel, and the Dice loss of sigmoid outputs as the only criterion. A cross entropy there keeps the "
-            "voxels of the other lesions, with outputs of 0.",
+            "Only one channel, and the Dice loss of sigmoid outputs. A cross entropy there keeps the voxels of the "
+            "other lesions, with outputs of 0.",
         ),
     ),
 }

@@ -84,7 +84,7 @@ def panoptic_sentence(rules: LesionRules | None) -> str:
         return ""
     return (
         " For PQ, SQ and RQ each matches one at most, if the intersection over union exceeds "
-        f"{rules.panoptic_threshold:g}."
+        f"{rules.panoptic_threshold:g}; without a match SQ is undefined, and for bold counts as the worst."
     )
 
 

@@ -113,7 +113,7 @@ def _best(entries: Sequence[dict[str, Any]], metric: str) -> float:
 def _left_out_notes(
     by_key: dict[tuple[str, str, str], dict[str, Any]], losses: Sequence[str], columns: Sequence[tuple[str, str]]
 ) -> Iterable[str]:
-    parts = []
+    losses_by_counts: dict[str, list[str]] = {}  # what is left out of most columns is the same for every loss
     for loss in losses:
         counts = []
         for kind in ("undefined", "failed"):
@@ -127,8 +127,12 @@ def _left_out_notes(
                     if number
                 ]
         if counts:
-            parts.append(f"{loss_name(loss)}: {', '.join(counts)}")
-    if parts:
+            losses_by_counts.setdefault(", ".join(counts), []).append(loss_name(loss))
+    if losses_by_counts:
+        parts = [
+            f"{'Every loss' if len(names) == len(losses) > 1 else ', '.join(names)}: {counts}"
+            for counts, names in losses_by_counts.items()
+        ]
         yield f"† Undefined scores, not in the mean. {'; '.join(parts)}."
 
 
