@@ -178,6 +178,19 @@ def test_data_that_moved_in_part_are_found_once_they_are_whole(place, losses):
     assert result.returncode == 0, result.stderr
 
 
+def test_an_excluded_case_need_not_move(place):
+    shutil.rmtree(place / "study")
+    for kind in ("images", "masks"):
+        shutil.copy(place / "data" / kind / "case0.nii.gz", place / "data" / kind / "odd.nii.gz")
+    assert run(place, "dice", "--data.exclude", "[odd]").returncode == 0
+    for kind in ("images", "masks"):
+        (place / "data" / kind / "odd.nii.gz").unlink()
+    (place / "data").rename(place / "new")
+    result = resume(place / "study", "dice,focal", "--data", place / "new")
+    assert result.returncode == 0, result.stderr
+    assert "new cases cannot be looked for" not in result.stdout
+
+
 def test_study_and_data_may_move_at_once(place, tmp_path):
     place.rename(tmp_path / "other")
     result = resume(tmp_path / "other/study", "dice,focal", "--data", tmp_path / "other/data")
