@@ -143,8 +143,10 @@ def test_a_removed_case_is_refused_before_training_and_else_mentioned(place, cas
 def test_data_that_moved_are_found_by_their_new_place(place):
     new = place / "neuer Ort"
     (place / "data").rename(new)
+    before = (place / "study/study.yaml").read_text()
     gone = resume(place / "study")
     assert gone.returncode == 2 and "--data FOLDER" in gone.stderr
+    assert (place / "study/study.yaml").read_text() == before
     moved = resume(place / "study", "dice,focal", "--data", new)
     assert moved.returncode == 0, moved.stderr
     study = Study.open(place / "study")
@@ -152,6 +154,41 @@ def test_data_that_moved_are_found_by_their_new_place(place):
     assert all(path.is_file() and path.is_relative_to(new) for case in study.dataset.cases for path in case.files)
     assert study.dataset.name == "data" and set(read_scores(place / "study/scores.csv")["dataset"]) == {"data"}
     assert resume(place / "study", "dice,focal,tversky").returncode == 0  # the new place is that of the study
+
+
+@pytest.mark.parametrize("losses", ["dice,focal", "dice"])
+def test_data_that_moved_in_part_are_found_once_they_are_whole(place, losses):
+    listed = [{"image": f"imagesTr/case{n}.nii.gz", "label": f"labelsTr/case{n}.nii.gz"} for n in range(4)]
+    description = {"name": "toy", "labels": {"0": "background", "1": "tumour"}, "training": listed}
+    (place / "data/dataset.json").write_text(json.dumps(description))
+    for old, new in (("images", "imagesTr"), ("masks", "labelsTr")):
+        (place / "data" / old).rename(place / "data" / new)
+    shutil.rmtree(place / "study")
+    assert run(place, "dice", "--data.layout", "decathlon").returncode == 0
+    (place / "data").rename(place / "new")
+    late = place / "new/imagesTr/case2.nii.gz"
+    late.rename(place / "late.nii.gz")  # listed in dataset.json, but not there yet
+    before = (place / "study/study.yaml").read_text()
+    refused = resume(place / "study", losses, "--data", place / "new")
+    if losses == "dice,focal":
+        assert refused.returncode == 2 and str(late) in refused.stderr
+    assert (place / "study/study.yaml").read_text() == before  # the loss is not added, the place is not taken
+    (place / "late.nii.gz").rename(late)
+    result = resume(place / "study", "dice,focal", "--data", place / "new")
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_excluded_case_need_not_move(place):
+    shutil.rmtree(place / "study")
+    for kind in ("images", "masks"):
+        shutil.copy(place / "data" / kind / "case0.nii.gz", place / "data" / kind / "odd.nii.gz")
+    assert run(place, "dice", "--data.exclude", "[odd]").returncode == 0
+    for kind in ("images", "masks"):
+        (place / "data" / kind / "odd.nii.gz").unlink()
+    (place / "data").rename(place / "new")
+    result = resume(place / "study", "dice,focal", "--data", place / "new")
+    assert result.returncode == 0, result.stderr
+    assert "new cases cannot be looked for" not in result.stdout
 
 
 def test_study_and_data_may_move_at_once(place, tmp_path):

@@ -61,3 +61,13 @@ def test_a_users_values_are_told_apart(tmp_path):
     ):
         assert re.search(rf"^  {re.escape(text)} +# {re.escape(origin)}$", printed, re.MULTILINE), text
     assert "    # focal(alpha=0.25, gamma=3, beta=None)\n" in printed
+
+
+def test_the_values_of_a_study_are_its_own(tmp_path):
+    config = to_plain(load_config(None, ["--training.epochs", "7"]))
+    (tmp_path / "runs").mkdir()
+    for version in ({"format": 2}, {}):
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump({**version, "config": config, "environment": {}}))
+        printed = annotated_yaml(load_config(tmp_path), tmp_path)
+        assert re.search(r"^  epochs: 7 +# study\.yaml$", printed, re.MULTILINE)
+        assert "ours: the default" not in printed

@@ -328,3 +328,11 @@ def test_check_takes_the_options_of_a_study(tmp_path):
     result = call("check", root, "--layout", "folder", "--data.options", "{ignore: 4}", "--splits.folds", "4")
     assert result.returncode == 0 and "class 4" not in result.stdout
     assert "voxels of value 4 are ignored: 1 of 4 masks" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["layout", "root", "exclude", "must_exist", 1])
+def test_an_option_that_is_none_of_a_layout_is_refused(tmp_path, option):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    result = call("check", tmp_path, "--config", "folder", "--data.options", f"{{{option}: x}}")
+    assert result.returncode == 2 and "data.options has no" in result.stderr

@@ -61,6 +61,16 @@ def test_a_study_of_the_first_format_is_resumed(first_format):
     assert (scores["value"] - expected["value"]).abs().max() < 0.05 * expected["value"].abs().max()
 
 
+def test_a_study_of_the_first_format_is_resumed_by_its_folder_alone(first_format):
+    data = first_format.parent / "data"
+    data.rename(first_format.parent / "moved")
+    gone = call("run", first_format, "--no-report")
+    assert gone.returncode == 2 and f"voxloss run {first_format} --data FOLDER" in gone.stderr
+    result = call("run", first_format, "--data", first_format.parent / "moved", "--no-report")
+    assert result.returncode == 0, result.stderr
+    assert {Study.open(first_format).status(run).state for run in Study.open(first_format).runs()} == {"done"}
+
+
 def test_execution_of_a_study_of_the_first_format_is_accepted(first_format):
     path = first_format / "study.yaml"
     content = yaml.safe_load(path.read_text())

@@ -125,6 +125,14 @@ def test_classes_that_contradict_themselves_are_refused(classes, ignore, message
         declared_classes(classes, ignore)
 
 
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("classes", [["tumour"], "tumour", 3, {1: 1}, {None: 1}])
+def test_classes_of_another_form_are_refused(tmp_path, layout, classes):
+    root = write_layout(layout, tmp_path, values(1))
+    with pytest.raises(InputError, match="takes names with their values"):
+        load_dataset(layout, root, classes=classes)
+
+
 def test_the_background_has_another_value_where_0_is_ignored():
     names, label_values = declared_classes({"background": 1, "lesion": [2, 3]}, ignore=0)
     assert names == ("background", "lesion")

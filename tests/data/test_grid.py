@@ -102,7 +102,7 @@ def test_axes_by_option(tmp_path):
     assert load_dataset("folder", root, axes="SPL").axes == "SPL"
     assert load_dataset("folder", root, axes="stored").spacing_mm is None  # 0.8 and 2.5 mm along the first axis
     assert folder.load(root).axes is None
-    for wrong in ("RA", "RAR", "ras", "RLS", ""):
+    for wrong in ("RA", "RAR", "ras", "RLS", "", ["R", "A", "S"], 3):
         with pytest.raises(InputError, match="axes should be"):
             load_dataset("folder", root, axes=wrong)
 

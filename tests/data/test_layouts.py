@@ -133,7 +133,7 @@ def test_brats_modalities_are_channels_in_the_order_asked_for(tmp_path):
     assert [path.name for path in brats20.load(tmp_path).cases[0].images] == ["BraTS20_Training_001_t1ce.nii.gz"]
 
 
-@pytest.mark.parametrize("modalities", [(), ("t1", "t1"), ("t1c",), "t1ce"])
+@pytest.mark.parametrize("modalities", [(), ("t1", "t1"), ("t1c",), "t1ce", 3, [["t1"]], None])
 def test_brats_unknown_modalities_are_refused(tmp_path, modalities):
     brats(tmp_path, 1, mask(4))
     with pytest.raises(InputError, match="modalities should be some of t1, t1ce, t2, flair"):

@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
 from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 
 from study_helpers import call
+from voxloss.data.case import IGNORED
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.scores import read_scores
 from voxloss.nnunet.names import trainer_name
@@ -97,12 +99,34 @@ def test_regions_and_ignored_voxels(tmp_path):
     scores = read_scores(tmp_path / "study" / "scores.csv")
     assert list(dict.fromkeys(scores["class"])) == ["whole", "core", "enhancing"]
     record = open_record(tmp_path / "study")
-    assert record.study.dataset.label_values == {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
+    assert record.study.dataset.label_values == {0: 0, 1: 1, 2: 2, 3: 3, 4: IGNORED}
     assert record.study.comparison.primary_class == "enhancing"
     volumes = scores[(scores["metric"] == "reference_volume") & (scores["case"] == "case_001")].groupby("class")
     volume = volumes["value"].first()
     assert volume["whole"] > volume["core"] > volume["enhancing"] > 0
     build_report(tmp_path / "study")
+
+
+def test_ignored_voxels_are_in_no_score_and_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    results = Results(tmp_path, {"background": 0, "core": 1, "ignore": 2}).references()
+    reference = results.raw / "labelsTr/case_003.nii.gz"
+    save(reference, np.full_like(nibabel.load(reference).dataobj, 2))  # a case that nobody annotated
+    folders = [results.trainer(MIXED, shift=0), results.trainer("nnUNetTrainer", shift=0)]
+    for folder in folders:
+        for path in folder.glob("fold_*/validation/*.nii.gz"):
+            truth = np.asarray(nibabel.load(results.raw / "labelsTr" / path.name).dataobj)
+            save(path, np.where(truth == 2, 1, truth).astype(np.uint8))  # wrong in ignored voxels alone
+    import_nnunet(folders, tmp_path / "study")
+    scores = read_scores(tmp_path / "study" / "scores.csv")
+    nobody = scores[(scores["case"] == "case_003") & (scores["metric"] != "reference_volume")]
+    assert set(nobody["status"]) == {"undefined"}
+    assert (scores.loc[(scores["metric"] == "dice") & (scores["case"] != "case_003"), "value"] == 1).all()
+    build_report(tmp_path / "study")
+    pages = [path.read_text() for path in (tmp_path / "study/report").rglob("*.js")]
+    shown = [json.loads(text[text.index("{") : text.rindex("}") + 1]) for text in pages if "voxlossCase(" in text[:20]]
+    assert shown
+    assert all(one["errors"] == {"mixed_focal": {"1": None}, "nnUNetTrainer": {"1": None}} for one in shown)
 
 
 @pytest.mark.parametrize("gone", ["references", "predictions", "ending"])

@@ -149,6 +149,15 @@ def test_a_race_eliminates_by_itself(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
+def test_a_study_with_retired_losses_becomes_no_race(unfinished):
+    assert call("retire", unfinished, "tversky").returncode == 0
+    before = (unfinished / "study.yaml").read_text()
+    result = call("race", unfinished)
+    assert result.returncode == 2
+    assert f"voxloss retire {unfinished} tversky --undo" in result.stderr
+    assert (unfinished / "study.yaml").read_text() == before and not (unfinished / "race.json").exists()
+
+
 def test_a_damaged_record_is_named(unfinished):
     (unfinished / "retired.json").write_text('{"tversky": 3}')
     with pytest.raises(InputError, match=r"retired\.json is damaged"):

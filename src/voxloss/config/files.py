@@ -80,7 +80,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
-    if path.name == "study.yaml" and isinstance(content, dict) and "format" in content:
+    if path.name == "study.yaml" and isinstance(content, dict) and {"format", "config"} & set(content):
         content = content.get("config")  # a study's own description has it beside versions and machine
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")

@@ -73,7 +73,10 @@ def _comments(text: str) -> dict[str, str]:
             if isinstance(content, yaml.MappingNode):
                 add(content, f"{above}{key.value}.", found[above + key.value])
 
-    add(root, "", "")
+    # A study's own description has the configuration beside versions and machine.
+    config = next((part for key, part in root.value if key.value == "config"), root)
+    assert isinstance(config, yaml.MappingNode), "load_config has read it"
+    add(config, "", "")
     return found
 
 

@@ -28,8 +28,11 @@ def declared_classes(
     of `ignore`, or of a class called "ignore" as in nnU-Net, get the index `IGNORED`.
 
     Raises:
-        InputError: A value is not whole or out of range, two classes share a value, or no class is left.
+        InputError: `classes` has another form, a value is not whole or out of range, two classes share a value, or no
+            class is left.
     """
+    if not isinstance(classes, Mapping) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"`classes` takes names with their values, such as {{tumour: 1}}; received {classes!r}")
     values = {name: _values_of(name, value) for name, value in classes.items()}
     ignored = [] if ignore is None else _values_of(IGNORED_NAME, ignore)
     for name in [name for name in values if name.casefold() == IGNORED_NAME]:

@@ -95,7 +95,7 @@ def with_common_grid(dataset: Dataset, axes: str = "common") -> Dataset:
     Raises:
         InputError: `axes` is none of these.
     """
-    if axes not in ("common", "stored") and not are_axes(axes):
+    if not isinstance(axes, str) or (axes not in ("common", "stored") and not are_axes(axes)):
         raise InputError(f'axes should be "common", "stored" or three letters such as "RAS", but is {axes!r}')
     geometries = [geometry for case in dataset.cases if (geometry := _readable(case)) is not None]
     if axes == "common":

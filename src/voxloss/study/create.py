@@ -110,14 +110,16 @@ def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Calla
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
         notice(sentence)
-    data = replace(study.config.data, root=str(root))
-    study = replace(study, dataset=sources.dataset, parsed=replace(study.config, data=data))
-    if sources.digests is not None and (sources.dataset != opened.dataset or not opened.digests):
-        study.files.write_dataset(study.dataset, sources.digests)
-    study = rewrite_config(opened, study)
     _repair_runs(study)
     if any(study.status(run).state not in FINISHED for run in study.runs()):
         require_files(sources.missing, folder)
+    # Only now, so that a refused call changes nothing; and a place where files are missing is not adopted.
+    if sources.digests is not None:
+        data = replace(study.config.data, root=str(root))
+        study = replace(study, dataset=sources.dataset, parsed=replace(study.config, data=data))
+        if sources.dataset != opened.dataset or not opened.digests:
+            study.files.write_dataset(study.dataset, sources.digests)
+    study = rewrite_config(opened, study)
     _repair_prepared(study, sources, progress)
     return study
 

@@ -153,8 +153,11 @@ def configured_dataset(config: StudyConfig) -> Dataset:
     data: DataConfig = config.data
     if not data.root:
         raise InputError("data.root is not set: name the folder of the images with --data.")
-    if "exclude" in data.options:
-        raise InputError("data.options has no `exclude`: that is data.exclude.")
+    for option in data.options:
+        if option in ("layout", "root", "exclude"):
+            raise InputError(f"data.options has no `{option}`: that is data.{option}.")
+        if option == "must_exist" or not isinstance(option, str):
+            raise InputError(f"data.options has no {option!r}; all layouts have classes, ignore and axes.")
     dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
     for choice in loss_choices(config.comparison.losses):
         if dataset.ignore_index is not None and choice.parameters.get("ignore_index") is not None:

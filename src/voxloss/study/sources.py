@@ -94,7 +94,7 @@ def _listed(study: Study, root: Path) -> tuple[dict[str, Case] | None, list[str]
         values = zip(study.dataset.classes, file_values(study.dataset), strict=True)
         options.setdefault("classes", {name: value for name, value in values if name != "background"})
     try:
-        found = load_dataset(data.layout, root, exclude=tuple(data.exclude), **options)
+        found = load_dataset(data.layout, root, exclude=tuple(data.exclude), must_exist=False, **options)
     except InputError as error:
         if root != Path(data.root):
             raise

@@ -253,6 +253,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
 
     Raises:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
+            Or it makes a race of a grid that has retired losses.
     """
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
         if (key, new) not in (*OPEN_VALUES, RACE):
@@ -260,6 +261,12 @@ def extended(study: Study, config: StudyConfig) -> Study:
                 f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "
                 "folder."
             )
+    if config.comparison.design == "race" and study.comparison.design != "race" and study.retired:
+        keys = " ".join(study.retired)
+        raise InputError(
+            f"{study.folder} has retired losses, but a race eliminates losses itself; take them up again first: "
+            f"voxloss retire {study.folder} {keys} --undo."
+        )
     known = study.loss_keys
     asked = zip(config.comparison.losses, loss_choices(config.comparison.losses), strict=True)
     losses = [*study.comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]

@@ -23,7 +23,13 @@ LAYOUTS: dict[str, Callable[..., Dataset]] = {
 
 
 def load_dataset(
-    layout: str, root: Path, axes: str = "common", exclude: Collection[str] = (), **options: Any
+    layout: str,
+    root: Path,
+    axes: str = "common",
+    exclude: Collection[str] = (),
+    *,
+    must_exist: bool = True,
+    **options: Any,
 ) -> Dataset:
     """List the cases of a folder in one of LAYOUTS, or "auto", and find the grid that they share.
 
@@ -32,11 +38,12 @@ def load_dataset(
         root: The folder.
         axes: The order and direction that arrays are turned to, as for `with_common_grid`.
         exclude: Ids of cases to leave out.
+        must_exist: Whether each of them must be there; not in a folder that only used cases have moved to.
         options: Those of the layout's `load`; each has `classes` and `ignore`.
 
     Raises:
-        InputError: An unknown layout or option, a folder without the layout, an excluded id that no case has, or no
-            case is left.
+        InputError: An unknown layout or option, a folder without the layout, an excluded id that no case has (if
+            it must), or no case is left.
     """
     root = Path(root)
     if layout == "auto":
@@ -48,7 +55,8 @@ def load_dataset(
         if option not in known:
             raise InputError(f"the layout {layout} has no option {option!r}; it has {', '.join([*known, 'axes'])}")
     dataset = LAYOUTS[layout](root, exclude=exclude, **options)
-    _require_cases(dataset, exclude)
+    if must_exist:
+        _require_cases(dataset, exclude)
     if not dataset.cases:
         raise InputError(f"no case of {root} is left: all {len(dataset.dropped)} are dropped")
     return with_common_grid(dataset, axes)

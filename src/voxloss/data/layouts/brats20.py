@@ -40,9 +40,10 @@ def load(
     BraTS20_Training_NNN, for an unknown modality or label, and, when it reads the masks, for an undeclared value.
     """
     root = Path(root)
-    modalities = tuple(modalities)
-    if not modalities or len(set(modalities)) < len(modalities) or not set(modalities) <= set(MODALITIES):
+    listed = isinstance(modalities, list | tuple) and all(isinstance(name, str) for name in modalities)
+    if not listed or not modalities or len({*modalities}) < len(modalities) or not {*modalities} <= {*MODALITIES}:
         raise InputError(f"modalities should be some of {', '.join(MODALITIES)}, each once, but are {modalities}")
+    modalities = tuple(modalities)
     if enhancing_label not in ENHANCING_LABELS:
         raise InputError(f"enhancing_label should be 4, or 3 for releases since 2023, but is {enhancing_label}")
     folders = sorted(folder for folder in root.iterdir() if is_case(folder)) if root.is_dir() else []

@@ -71,7 +71,13 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
         return
     losses, folds, cases = len(verdict.losses), verdict.n_folds, verdict.n_cases
     staying = losses if race is None else len(race.staying)
-    now = expected_detectable(noise, losses, folds, verdict.n_seeds, cases)
+    now = verdict.detectable
+    usual = expected_detectable(noise, losses, folds, verdict.n_seeds, cases)
+
+    def detectable(folds: int, seeds: int, cases: int) -> float:
+        """What a larger study could detect: the noise says how much less than this one."""
+        return expected_detectable(noise, losses, folds, seeds, cases) * (now / usual if usual > 0 else 1)
+
     seconds = [run.seconds for run in record.runs if run.state == "done" and run.seconds > 0]
     mean = sum(seconds) / len(seconds) if seconds else 0.0
     parallel = 1 if record.study.imported else record.study.config.execution.parallel
@@ -88,20 +94,23 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
 
     steps = []
     for seeds in [number for number in SEEDS if number > verdict.n_seeds][:2]:
-        after = expected_detectable(noise, losses, folds, seeds, cases)
+        after = detectable(folds, seeds, cases)
         command = f"voxloss run {folder} --seeds {','.join(map(str, range(seeds)))}"
         runs = cost(staying * folds * (seeds - verdict.n_seeds))
         steps.append((after, f"{seeds} seeds {gain(after)} ({runs}).", command))
     if 2 * folds <= cases:
-        after = expected_detectable(noise, losses, 2 * folds, verdict.n_seeds, cases)
+        after = detectable(2 * folds, verdict.n_seeds, cases)
         other = shlex.quote(f"{record.study.folder}-{2 * folds}-folds")
         command = f"voxloss run {folder} --study {other} --splits.folds {2 * folds}"
         runs = cost((losses if race is None else len(race.losses)) * 2 * folds * verdict.n_seeds)
         runs = runs if race is None else f"at most {runs}"
         steps.append((after, f"{2 * folds} folds {gain(after)} (a study of its own, {runs}).", command))
-    after = expected_detectable(noise, losses, folds, verdict.n_seeds, 2 * cases)
+    after = detectable(folds, verdict.n_seeds, 2 * cases)
     steps.append((after, f"Twice as many cases {gain(after)}.", ""))
-    for _, sentence, command in sorted(steps):  # what gains most first
+    gained = [step for step in steps if round(step[0], 3) < round(now, 3)]
+    if not gained:
+        yield "More seeds, folds or cases would hardly detect smaller differences.", ""
+    for _, sentence, command in sorted(gained):  # what gains most first
         yield sentence, "" if record.study.imported else command
 
 

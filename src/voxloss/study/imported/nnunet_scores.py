@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from voxloss.data.case import Case, read_label
+from voxloss.data.case import IGNORED, Case, read_label
 from voxloss.data.nifti import is_nifti_name
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
@@ -132,15 +132,13 @@ def _mask_scores(
     reference, geometry = read_label(Case(case, (), reference_path), known)
     images = () if reference_path is None else (reference_path,)  # the grid that the prediction must have
     prediction, _ = read_label(Case(case, images, validated.prediction), known)
-    counted = reference != training.ignore_label if training.ignore_label is not None else None
     scores = []
     for structure, counts in zip(training.structures, validated.counts, strict=True):
-        masks = [np.isin(mask, structure.values) for mask in (reference, prediction)]
-        if counted is not None:
-            masks = [mask & counted for mask in masks]
-        truth, predicted = (mask.astype(np.uint8) for mask in masks)
+        truth, predicted = (np.isin(mask, structure.values).astype(np.uint8) for mask in (reference, prediction))
+        if training.ignore_label is not None:
+            truth[reference == training.ignore_label] = IGNORED
         classes = ("background", structure.name)
-        own = case_scores(truth, predicted, classes, geometry.spacing_mm, tolerance_mm, lesions)
+        own = case_scores(truth, predicted, classes, geometry.spacing_mm, tolerance_mm, lesions, IGNORED)
         dice = next(score.value for score in own if score.metric == "dice")
         if not (math.isnan(dice) and math.isnan(counts.dice)) and not abs(dice - counts.dice) <= DICE_TOLERANCE:
             raise InputError(
@@ -160,12 +158,12 @@ def _known_values(training: Training) -> dict[int, int]:
 
 
 def label_values(training: Training) -> dict[int, int]:
-    """Value in a mask -> class index, the background 0, ignored voxels too. Of regions that overlap the last one."""
+    """Value in a mask -> class index, the background 0. Of regions that overlap the last one."""
     values = {0: 0}
     for index, structure in enumerate(training.structures, start=1):
         values |= dict.fromkeys(structure.values, index)
     if training.ignore_label is not None:
-        values[training.ignore_label] = 0
+        values[training.ignore_label] = IGNORED
     return values
 
 
