@@ -382,3 +382,19 @@ def test_a_channel_without_any_labels_is_as_if_it_were_not_there(name):
         options = {"activation": "sigmoid", "ignore_index": 255, "class_reduction": reduction}
         value = get_loss(name, ignore_scope="channel", **options)(logits, target)
         close(value, get_loss(name, **options)(logits[:, others], target[:, others]))
+
+
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy", "cc_dice_ce", "blob"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("class_reduction", ["mean", "none"])
+@pytest.mark.parametrize("options", [{}, {"activation": "sigmoid", "ignore_index": -1, "ignore_scope": "channel"}])
+def test_an_empty_batch_has_no_values(name, reduction, class_reduction, options):
+    logits = torch.zeros(0, 3, 4, 5, requires_grad=True)
+    labels = torch.zeros(0, 3, 4, 5) if options else torch.zeros(0, 4, 5)
+    loss = get_loss(name, reduction=reduction, class_reduction=class_reduction, **options)
+    value = loss(logits, labels, sample_weight=torch.ones(0))
+    of_classes = (3,) if class_reduction == "none" else ()
+    assert value.shape == ((0, *of_classes) if reduction == "none" else of_classes)
+    assert not value.any()
+    value.sum().backward()
+    assert logits.grad.shape == logits.shape

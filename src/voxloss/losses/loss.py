@@ -348,7 +348,8 @@ class Loss(nn.Module):
         if self.reduction == "mean":
             value = formula(statistics)
         else:
-            value = torch.stack([formula(sample) for sample in statistics.samples()])
+            values = [formula(sample) for sample in statistics.samples()]
+            value = torch.stack(values) if values else formula(statistics)[None][:0]
             value = value.sum(0) if self.reduction == "sum" else value
         return value.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -124,6 +124,8 @@ class VoxelStatistics:
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
+        if len(self.sums) == 0:  # which split takes for one piece
+            return []
 
         def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
             return [None] * len(self.sums) if tensor is None else tensor.split(1)
@@ -263,6 +265,7 @@ def _each_channel(
             own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
         found, counted = operator.sums(parts[0], parts[1], own_weight, own)
-        sums.append(found.unflatten(0, (batch, -1)).squeeze(3).movedim(1, 2))
-        voxels.append(counted.detach().view(batch, -1))
+        shape = (batch, group.stop - group.start)
+        sums.append(found.unflatten(0, shape).squeeze(3).movedim(1, 2))
+        voxels.append(counted.detach().view(shape))
     return torch.cat(sums, 2), torch.cat(voxels, 1)
