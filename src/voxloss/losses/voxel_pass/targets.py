@@ -219,6 +219,7 @@ def read_sample_weight(logits: Tensor, weight: Tensor) -> Tensor:
     return weight.reshape(len(logits))
 
 
+EXACT_IN_HALF = 256  # bfloat16 and float16 have all whole numbers up to here
 MASKED = -100  # the label of voxels outside a mask, where there is no ignore_index; no class has it
 
 
@@ -227,11 +228,15 @@ def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Targ
     outside = ~mask if mask.dtype == torch.bool else mask == 0
     label = MASKED if ignore_index is None else ignore_index
     values = target.values
-    kind = torch.int32 if values.dtype in (torch.bool, torch.uint8, torch.uint16, torch.int8) else values.dtype
-    if values.dtype == torch.uint32:
+    kind = values.dtype
+    if kind in (torch.bool, torch.uint8, torch.uint16, torch.int8) or (target.dense and kind == torch.int16):
+        kind = torch.int32
+    elif kind in (torch.uint32, torch.uint64):
         kind = torch.int64
-    if target.dense and not values.dtype.is_floating_point:
-        kind = torch.promote_types(kind, torch.int32)
+    if not kind.is_floating_point and abs(label) > torch.iinfo(kind).max:
+        kind = torch.int64
+    elif kind in (torch.float16, torch.bfloat16) and abs(label) > EXACT_IN_HALF:
+        kind = torch.float32
     filled = values.to(kind).masked_fill(outside.unsqueeze(1) if target.dense else outside, label)
     return Target(filled, target.dense), label
 
