@@ -398,3 +398,30 @@ def test_an_empty_batch_has_no_values(name, reduction, class_reduction, options)
     assert not value.any()
     value.sum().backward()
     assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("outside", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["dice_focal", "cc_dice_ce"])
+@pytest.mark.parametrize("how", ["mask", "ignore_index", "channel"])
+def test_probabilities_of_ignored_voxels_may_be_anything(name, how, outside):
+    generator = torch.Generator().manual_seed(0)
+    logits, ignored = torch.randn(2, 3, 5, 4, generator=generator), torch.rand(2, 5, 4, generator=generator) < 0.3
+    probabilities, labels = logits.softmax(1), torch.randint(0, 3, (2, 5, 4), generator=generator)
+    everywhere, mask, options = ignored[:, None].expand_as(logits), None, {"ignore_index": -1}
+    if how == "mask":
+        mask = ~ignored
+    elif how == "ignore_index":
+        labels = labels.masked_fill(ignored, -1)
+    else:
+        options |= {"activation": "sigmoid", "ignore_scope": "channel"}
+        everywhere = torch.rand(2, 3, 5, 4, generator=generator) < 0.3
+        probabilities = logits.sigmoid()
+        labels = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).masked_fill(everywhere, -1)
+    loss = get_loss(name, inputs="probabilities", **options)
+    given = probabilities.masked_fill(everywhere, outside).requires_grad_()
+    value = loss(given, labels, mask=mask)
+    assert value == loss(probabilities, labels, mask=mask)
+    value.backward()
+    assert not given.grad[everywhere].any() and given.grad.any()
+    with pytest.raises(ValueError, match="needs values in"):
+        loss(probabilities.masked_fill(~everywhere, 2.0), labels, mask=mask)

@@ -202,14 +202,17 @@ def voxel_statistics(
     logits = targets.plain_logits(logits)
     targets.check_logits(logits, activation)
     check = logits.device.type == "cpu" if validate is None else validate is True
-    if inputs == "probabilities":
-        logits = targets.logits_of(logits, activation, check)
-    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
     if mask is not None:
         within = targets.read_companion("mask", logits, targets.as_tensor("mask", mask, logits))
         target, ignore_index = targets.masked(target, within, ignore_index)
+    if inputs == "probabilities":
+        if check and not torch.compiler.is_compiling():
+            apart = ignore_scope == "channel"
+            targets.check_probabilities(logits.detach(), activation, targets.counted(target, ignore_index, apart))
+        logits = targets.logits_of(logits, activation)
+    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weight = None
     if voxel_weight is not None:
         weight = targets.read_companion("voxel_weight", logits, targets.as_tensor("voxel_weight", voxel_weight, logits))

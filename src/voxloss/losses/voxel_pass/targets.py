@@ -88,17 +88,12 @@ def warn_of_probabilities(logits: Tensor) -> None:
     )
 
 
-def logits_of(probabilities: Tensor, activation: str, check: bool) -> Tensor:
+def logits_of(probabilities: Tensor, activation: str) -> Tensor:
     """Return logits whose softmax or sigmoid are the probabilities, in float32 at least.
 
     A probability of 0, or with sigmoid of 1, is moved to the closest number that has a finite logit, where it has no
     gradient, as it has none behind the activation that gave it.
-
-    Raises:
-        ValueError: With `check`, values outside 0 to 1, or with softmax voxels whose sum is not 1.
     """
-    if check and not torch.compiler.is_compiling():
-        _check_probabilities(probabilities.detach(), activation)
     p = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
     limits = torch.finfo(p.dtype)
     if activation == "softmax":
@@ -106,10 +101,17 @@ def logits_of(probabilities: Tensor, activation: str, check: bool) -> Tensor:
     return torch.logit(p.clamp(limits.tiny, 1 - limits.eps / 2))
 
 
-def _check_probabilities(values: Tensor, activation: str) -> None:
+def check_probabilities(values: Tensor, activation: str, counted: Tensor | None) -> None:
+    """Check probabilities (B, C, *spatial) where `counted`, which broadcasts to them (None: everywhere).
+
+    Raises:
+        ValueError: Values outside 0 to 1, or with softmax voxels whose sum is not 1.
+    """
     if values.numel() == 0:
         return
     try:
+        if counted is not None:
+            values = torch.where(counted, values, 0)
         lowest, highest = (float(value) for value in values.aminmax())
         if not (lowest >= 0 and highest <= 1):
             raise ValueError(
@@ -119,6 +121,8 @@ def _check_probabilities(values: Tensor, activation: str) -> None:
         if activation == "softmax":
             tolerance = 0.02 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
             sums = values.float().sum(1)
+            if counted is not None:
+                sums = torch.where(counted[:, 0], sums, 1)
             if ((sums - 1).abs() > tolerance).any():
                 raise ValueError(
                     'inputs="probabilities" needs channels that sum to 1 with activation="softmax", received a sum of '
@@ -239,6 +243,19 @@ def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Targ
         kind = torch.float32
     filled = values.to(kind).masked_fill(outside.unsqueeze(1) if target.dense else outside, label)
     return Target(filled, target.dense), label
+
+
+def counted(target: Target, ignore_index: int | None, apart: bool) -> Tensor | None:
+    """Return which voxels count, (B, 1, *spatial), or of targets whose channels are ignored `apart` (B, C, *spatial).
+
+    None: all.
+    """
+    if ignore_index is None:
+        return None
+    if not target.dense:
+        return (target.values != ignore_index).unsqueeze(1)
+    each = target.values != ignore_index
+    return each if apart else each.all(1, keepdim=True)
 
 
 def _check_companion(name: str, logits: Tensor, tensor: Tensor) -> None:
