@@ -401,3 +401,16 @@ def test_a_mask_of_labels_too_narrow_for_the_ignored_one(dtype, ignore_index):
     labels, mask = torch.arange(40).view(2, 5, 4) % 3, torch.arange(40).view(2, 5, 4) % 7 > 1
     found = get_loss("dice", ignore_index=ignore_index)(logits, labels.to(dtype), mask=mask)
     assert found == get_loss("dice")(logits, labels, mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64])
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_a_mask_lets_no_label_out_of_range_through(dtype, multi_hot):
+    shape = (2, 3, 5, 4) if multi_hot else (2, 5, 4)
+    labels = torch.ones(shape, dtype=dtype)
+    labels[0, 0, 0] = -100  # what other losses ignore by default
+    with pytest.raises(ValueError, match="-100 is outside the allowed range"):
+        get_loss("dice")(torch.zeros(2, 3, 5, 4), labels, mask=torch.ones(2, 5, 4))
+    mask = torch.ones(2, 5, 4)
+    mask[0] = 0
+    get_loss("dice")(torch.zeros(2, 3, 5, 4), labels, mask=mask)

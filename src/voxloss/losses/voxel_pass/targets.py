@@ -224,7 +224,9 @@ def read_sample_weight(logits: Tensor, weight: Tensor) -> Tensor:
 
 
 EXACT_IN_HALF = 256  # bfloat16 and float16 have all whole numbers up to here
-MASKED = -100  # the label of voxels outside a mask, where there is no ignore_index; no class has it
+# The label of voxels outside a mask, where there is no ignore_index: exact in float32 and int32, and one that labels do
+# not have by themselves, as -100 may be.
+MASKED = -1_000_003
 
 
 def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Target, int]:
@@ -233,7 +235,7 @@ def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Targ
     label = MASKED if ignore_index is None else ignore_index
     values = target.values
     kind = values.dtype
-    if kind in (torch.bool, torch.uint8, torch.uint16, torch.int8) or (target.dense and kind == torch.int16):
+    if kind in (torch.bool, torch.uint8, torch.uint16, torch.int8, torch.int16):
         kind = torch.int32
     elif kind in (torch.uint32, torch.uint64):
         kind = torch.int64
