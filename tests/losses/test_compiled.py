@@ -1,7 +1,12 @@
 """The pass compiled from C against the plain one in float64, and what happens where it cannot be compiled."""
 
+import gc
 import os
+import threading
+import time
 import warnings
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -273,3 +278,47 @@ def test_a_forked_process_has_threads_of_its_own():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(threads)
+
+
+@needs_compiler
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_interrupt_leaves_the_other_threads_their_memory(monkeypatch, backward):
+    logits, labels, _ = problem(3, (64, 64, 64))
+    upstream = torch.ones(2, 4, 3, dtype=torch.float64)
+    made, may_end, there = [], threading.Event(), []
+
+    def spy(function):
+        def remembered(*arguments, **options):
+            made.append(weakref.ref(tensor := function(*arguments, **options)))
+            return tensor
+
+        return remembered
+
+    def part(arguments, number):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        may_end.wait(10)
+        there.append(all(tensor() is not None for tensor in made))
+        return 0
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(compiled, "_library", lambda: SimpleNamespace(voxloss_sums=part, voxloss_gradient=part))
+    if backward:
+        monkeypatch.setattr(compiled, "empty_gradient", spy(compiled.empty_gradient))
+    else:
+        monkeypatch.setattr(torch, "zeros", spy(torch.zeros))
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        if backward:
+            compiled.gradient(logits, labels, None, upstream, settings())
+        else:
+            compiled.sums(logits, labels, None, settings())
+    interrupt.value.__traceback__ = None
+    del interrupt
+    gc.collect()
+    may_end.set()
+    deadline = time.monotonic() + 10
+    while not there and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made
+    assert there
+    assert all(there)

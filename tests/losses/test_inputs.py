@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import voxloss
-from voxloss import get_loss
+from voxloss import get_loss, lesion_regions
 from voxloss.losses import functional, voxel_statistics
 from voxloss.losses.voxel_pass import operator
 
@@ -372,3 +372,45 @@ def test_the_count_of_calls_is_no_state():
     loss(torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long))
     assert not loss.state_dict()
     assert "calls" not in repr(loss)
+
+
+UNSIGNED = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", UNSIGNED)
+@pytest.mark.parametrize("name", ["dice_cross_entropy", "cc_dice_ce", "blob"])
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_a_mask_and_lesions_of_unsigned_labels(dtype, name, multi_hot):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 4, generator=generator)
+    labels = torch.randint(0, 2, (2, 3, 5, 4) if multi_hot else (2, 5, 4), generator=generator)
+    mask = torch.rand(2, 5, 4, generator=generator) > 0.3
+    loss = get_loss(name, activation="sigmoid" if multi_hot else "softmax")
+    assert loss(logits, labels.to(dtype), mask=mask) == loss(logits, labels, mask=mask)
+    assert loss(logits, labels.to(dtype)) == loss(logits, labels)
+    assert torch.equal(
+        lesion_regions(labels.to(dtype), 3, activation=loss.activation, multi_hot=multi_hot),
+        lesion_regions(labels, 3, activation=loss.activation, multi_hot=multi_hot),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("ignore_index", [255, 4095, 70_000, 2**40])
+def test_a_mask_of_labels_too_narrow_for_the_ignored_one(dtype, ignore_index):
+    logits = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    labels, mask = torch.arange(40).view(2, 5, 4) % 3, torch.arange(40).view(2, 5, 4) % 7 > 1
+    found = get_loss("dice", ignore_index=ignore_index)(logits, labels.to(dtype), mask=mask)
+    assert found == get_loss("dice")(logits, labels, mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64])
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_a_mask_lets_no_label_out_of_range_through(dtype, multi_hot):
+    shape = (2, 3, 5, 4) if multi_hot else (2, 5, 4)
+    labels = torch.ones(shape, dtype=dtype)
+    labels[0, 0, 0] = -100  # what other losses ignore by default
+    with pytest.raises(ValueError, match="-100 is outside the allowed range"):
+        get_loss("dice")(torch.zeros(2, 3, 5, 4), labels, mask=torch.ones(2, 5, 4))
+    mask = torch.ones(2, 5, 4)
+    mask[0] = 0
+    get_loss("dice")(torch.zeros(2, 3, 5, 4), labels, mask=mask)

@@ -382,3 +382,46 @@ def test_a_channel_without_any_labels_is_as_if_it_were_not_there(name):
         options = {"activation": "sigmoid", "ignore_index": 255, "class_reduction": reduction}
         value = get_loss(name, ignore_scope="channel", **options)(logits, target)
         close(value, get_loss(name, **options)(logits[:, others], target[:, others]))
+
+
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy", "cc_dice_ce", "blob"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("class_reduction", ["mean", "none"])
+@pytest.mark.parametrize("options", [{}, {"activation": "sigmoid", "ignore_index": -1, "ignore_scope": "channel"}])
+def test_an_empty_batch_has_no_values(name, reduction, class_reduction, options):
+    logits = torch.zeros(0, 3, 4, 5, requires_grad=True)
+    labels = torch.zeros(0, 3, 4, 5) if options else torch.zeros(0, 4, 5)
+    loss = get_loss(name, reduction=reduction, class_reduction=class_reduction, **options)
+    value = loss(logits, labels, sample_weight=torch.ones(0))
+    of_classes = (3,) if class_reduction == "none" else ()
+    assert value.shape == ((0, *of_classes) if reduction == "none" else of_classes)
+    assert not value.any()
+    value.sum().backward()
+    assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("outside", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["dice_focal", "cc_dice_ce"])
+@pytest.mark.parametrize("how", ["mask", "ignore_index", "channel"])
+def test_probabilities_of_ignored_voxels_may_be_anything(name, how, outside):
+    generator = torch.Generator().manual_seed(0)
+    logits, ignored = torch.randn(2, 3, 5, 4, generator=generator), torch.rand(2, 5, 4, generator=generator) < 0.3
+    probabilities, labels = logits.softmax(1), torch.randint(0, 3, (2, 5, 4), generator=generator)
+    everywhere, mask, options = ignored[:, None].expand_as(logits), None, {"ignore_index": -1}
+    if how == "mask":
+        mask = ~ignored
+    elif how == "ignore_index":
+        labels = labels.masked_fill(ignored, -1)
+    else:
+        options |= {"activation": "sigmoid", "ignore_scope": "channel"}
+        everywhere = torch.rand(2, 3, 5, 4, generator=generator) < 0.3
+        probabilities = logits.sigmoid()
+        labels = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).masked_fill(everywhere, -1)
+    loss = get_loss(name, inputs="probabilities", **options)
+    given = probabilities.masked_fill(everywhere, outside).requires_grad_()
+    value = loss(given, labels, mask=mask)
+    assert value == loss(probabilities, labels, mask=mask)
+    value.backward()
+    assert not given.grad[everywhere].any() and given.grad.any()
+    with pytest.raises(ValueError, match="needs values in"):
+        loss(probabilities.masked_fill(~everywhere, 2.0), labels, mask=mask)

@@ -375,6 +375,8 @@ def test_weights_of_classes_multiply_their_lesions(name):
     found = get_loss(name, class_weight=weight, class_reduction="sum")(logits, labels)
     volume = get_loss(name, class_weight=weight, class_reduction="sum", lesion_weight=0)(logits, labels)
     assert (found - volume).item() == pytest.approx((each[1] + 3 * each[2]).item(), rel=1e-12)
+    alone = get_loss(name, class_weight=weight, class_reduction="sum", global_weight=0)(logits, labels)
+    assert alone.item() == pytest.approx((found - volume).item(), rel=1e-12)
     with pytest.raises(ValueError, match=r"class_weight has 2 values \(1.0, 2.0\) for 3 classes"):
         get_loss(name, class_weight=[1, 2])(logits, labels)
 

@@ -281,15 +281,17 @@ class Loss(nn.Module):
 
     def _check_kinds(self, kinds: set[str]) -> None:
         """Refuse parameters of a kind of term that the loss does not have."""
-        of_kind: dict[str, dict[str, Any]] = {
-            "region": {"class_weight": None, "overlap": "product"},
-            "pixelwise": {"label_smoothing": 0},
+        of_kinds: dict[str, tuple[tuple[str, ...], Any]] = {
+            "class_weight": (("region", "lesion"), None),
+            "overlap": (("region",), "product"),
+            "label_smoothing": (("pixelwise",), 0),
         }
-        for kind, defaults in of_kind.items():
-            for name, default in defaults.items():
-                if kind not in kinds and getattr(self, name) != default:
-                    hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-                    raise ValueError(f"{name} is a parameter of {kind} terms, and {type(self).__name__} has none{hint}")
+        for name, (having, default) in of_kinds.items():
+            if kinds.isdisjoint(having) and getattr(self, name) != default:
+                hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+                raise ValueError(
+                    f"{name} is a parameter of {having[0]} terms, and {type(self).__name__} has none{hint}"
+                )
 
     @property
     def formula(self) -> Formula:
@@ -346,7 +348,8 @@ class Loss(nn.Module):
         if self.reduction == "mean":
             value = formula(statistics)
         else:
-            value = torch.stack([formula(sample) for sample in statistics.samples()])
+            values = [formula(sample) for sample in statistics.samples()]
+            value = torch.stack(values) if values else formula(statistics)[None][:0]
             value = value.sum(0) if self.reduction == "sum" else value
         return value.to(torch.promote_types(logits.dtype, torch.float32))
 

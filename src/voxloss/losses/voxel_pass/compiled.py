@@ -72,6 +72,7 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     totals = torch.zeros((batch, call.parts, settings.rows, classes), dtype=torch.float64)
     counted = torch.zeros((batch, call.parts), dtype=torch.int64)
     call.arguments.sums, call.arguments.counted = totals.data_ptr(), counted.data_ptr()
+    call.memory += [totals, counted]
     if call.run("voxloss_sums") and settings.check:
         targets.check_values(target, weight, classes, settings)
     return totals.sum(1), counted.sum(1).to(torch.float64)
@@ -85,6 +86,7 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], call.voxels)
     call.arguments.upstream, call.arguments.gradient = upstream.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.memory += [upstream, flat]
     call.run("voxloss_gradient")
     return result
 
@@ -133,7 +135,8 @@ class _Call:
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),
         )
-        self.memory = [flat, labels, exponents]  # lives as long as its addresses are in use
+        # Lives as long as its addresses are in use: after an interrupt the other threads still work.
+        self.memory = [flat, labels, exponents]
         if weight is not None:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))

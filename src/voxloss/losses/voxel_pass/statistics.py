@@ -124,6 +124,8 @@ class VoxelStatistics:
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
+        if len(self.sums) == 0:  # which split takes for one piece
+            return []
 
         def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
             return [None] * len(self.sums) if tensor is None else tensor.split(1)
@@ -200,14 +202,17 @@ def voxel_statistics(
     logits = targets.plain_logits(logits)
     targets.check_logits(logits, activation)
     check = logits.device.type == "cpu" if validate is None else validate is True
-    if inputs == "probabilities":
-        logits = targets.logits_of(logits, activation, check)
-    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
     if mask is not None:
         within = targets.read_companion("mask", logits, targets.as_tensor("mask", mask, logits))
         target, ignore_index = targets.masked(target, within, ignore_index)
+    if inputs == "probabilities":
+        if check and not torch.compiler.is_compiling():
+            apart = ignore_scope == "channel"
+            targets.check_probabilities(logits.detach(), activation, targets.counted(target, ignore_index, apart))
+        logits = targets.logits_of(logits, activation)
+    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weight = None
     if voxel_weight is not None:
         weight = targets.read_companion("voxel_weight", logits, targets.as_tensor("voxel_weight", voxel_weight, logits))
@@ -263,6 +268,7 @@ def _each_channel(
             own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
         found, counted = operator.sums(parts[0], parts[1], own_weight, own)
-        sums.append(found.unflatten(0, (batch, -1)).squeeze(3).movedim(1, 2))
-        voxels.append(counted.detach().view(batch, -1))
+        shape = (batch, group.stop - group.start)
+        sums.append(found.unflatten(0, shape).squeeze(3).movedim(1, 2))
+        voxels.append(counted.detach().view(shape))
     return torch.cat(sums, 2), torch.cat(voxels, 1)

@@ -88,17 +88,12 @@ def warn_of_probabilities(logits: Tensor) -> None:
     )
 
 
-def logits_of(probabilities: Tensor, activation: str, check: bool) -> Tensor:
+def logits_of(probabilities: Tensor, activation: str) -> Tensor:
     """Return logits whose softmax or sigmoid are the probabilities, in float32 at least.
 
     A probability of 0, or with sigmoid of 1, is moved to the closest number that has a finite logit, where it has no
     gradient, as it has none behind the activation that gave it.
-
-    Raises:
-        ValueError: With `check`, values outside 0 to 1, or with softmax voxels whose sum is not 1.
     """
-    if check and not torch.compiler.is_compiling():
-        _check_probabilities(probabilities.detach(), activation)
     p = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
     limits = torch.finfo(p.dtype)
     if activation == "softmax":
@@ -106,10 +101,17 @@ def logits_of(probabilities: Tensor, activation: str, check: bool) -> Tensor:
     return torch.logit(p.clamp(limits.tiny, 1 - limits.eps / 2))
 
 
-def _check_probabilities(values: Tensor, activation: str) -> None:
+def check_probabilities(values: Tensor, activation: str, counted: Tensor | None) -> None:
+    """Check probabilities (B, C, *spatial) where `counted`, which broadcasts to them (None: everywhere).
+
+    Raises:
+        ValueError: Values outside 0 to 1, or with softmax voxels whose sum is not 1.
+    """
     if values.numel() == 0:
         return
     try:
+        if counted is not None:
+            values = torch.where(counted, values, 0)
         lowest, highest = (float(value) for value in values.aminmax())
         if not (lowest >= 0 and highest <= 1):
             raise ValueError(
@@ -119,6 +121,8 @@ def _check_probabilities(values: Tensor, activation: str) -> None:
         if activation == "softmax":
             tolerance = 0.02 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
             sums = values.float().sum(1)
+            if counted is not None:
+                sums = torch.where(counted[:, 0], sums, 1)
             if ((sums - 1).abs() > tolerance).any():
                 raise ValueError(
                     'inputs="probabilities" needs channels that sum to 1 with activation="softmax", received a sum of '
@@ -219,7 +223,10 @@ def read_sample_weight(logits: Tensor, weight: Tensor) -> Tensor:
     return weight.reshape(len(logits))
 
 
-MASKED = -100  # the label of voxels outside a mask, where there is no ignore_index; no class has it
+EXACT_IN_HALF = 256  # bfloat16 and float16 have all whole numbers up to here
+# The label of voxels outside a mask, where there is no ignore_index: exact in float32 and int32, and one that labels do
+# not have by themselves, as -100 may be.
+MASKED = -1_000_003
 
 
 def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Target, int]:
@@ -227,13 +234,30 @@ def masked(target: Target, mask: Tensor, ignore_index: int | None) -> tuple[Targ
     outside = ~mask if mask.dtype == torch.bool else mask == 0
     label = MASKED if ignore_index is None else ignore_index
     values = target.values
-    kind = torch.int32 if values.dtype in (torch.bool, torch.uint8, torch.uint16, torch.int8) else values.dtype
-    if values.dtype == torch.uint32:
+    kind = values.dtype
+    if kind in (torch.bool, torch.uint8, torch.uint16, torch.int8, torch.int16):
+        kind = torch.int32
+    elif kind in (torch.uint32, torch.uint64):
         kind = torch.int64
-    if target.dense and not values.dtype.is_floating_point:
-        kind = torch.promote_types(kind, torch.int32)
+    if not kind.is_floating_point and abs(label) > torch.iinfo(kind).max:
+        kind = torch.int64
+    elif kind in (torch.float16, torch.bfloat16) and abs(label) > EXACT_IN_HALF:
+        kind = torch.float32
     filled = values.to(kind).masked_fill(outside.unsqueeze(1) if target.dense else outside, label)
     return Target(filled, target.dense), label
+
+
+def counted(target: Target, ignore_index: int | None, apart: bool) -> Tensor | None:
+    """Return which voxels count, (B, 1, *spatial), or of targets whose channels are ignored `apart` (B, C, *spatial).
+
+    None: all.
+    """
+    if ignore_index is None:
+        return None
+    if not target.dense:
+        return (target.values != ignore_index).unsqueeze(1)
+    each = target.values != ignore_index
+    return each if apart else each.all(1, keepdim=True)
 
 
 def _check_companion(name: str, logits: Tensor, tensor: Tensor) -> None:

@@ -39,6 +39,8 @@ class Reading:
             classes: C; F of them can have lesions.
         """
         if self.dense:
+            if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # of which torch finds no places
+                target = target.to(torch.int64)
             if self.ignore_index is None:
                 return target[:, self.first :], None
             counted = target != self.ignore_index
