@@ -425,3 +425,39 @@ def test_probabilities_of_ignored_voxels_may_be_anything(name, how, outside):
     assert not given.grad[everywhere].any() and given.grad.any()
     with pytest.raises(ValueError, match="needs values in"):
         loss(probabilities.masked_fill(~everywhere, 2.0), labels, mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": "minimum", "label_smoothing": 0.1},
+        {"overlap": "squared", "class_weight": "inverse_volume"},
+        {"inputs": "probabilities"},
+        {"ignore_scope": "channel", "ignore_index": 255},
+    ],
+    ids=str,
+)
+def test_options_in_low_precision(options, activation, dtype):
+    if "ignore_scope" in options and activation == "softmax":
+        pytest.skip("softmax ties the channels together")
+    logits, target = problem("multi-hot" if "ignore_scope" in options else "soft")
+    if "ignore_scope" in options:
+        target[0, 1] = 255
+    given = 3 * logits
+    if "inputs" in options:  # none so close to 0 or 1 that it is rounded to it
+        given = torch.softmax(logits, 1) if activation == "softmax" else torch.sigmoid(logits)
+    rounded = given.to(dtype)
+    # In float64 the sums of rounded probabilities would be too far from 1.
+    loss = get_loss("dice_focal", activation=activation, validate=False, **options)
+    found = []
+    for kind in (dtype, torch.float64):
+        leaf = rounded.to(kind).requires_grad_()
+        value = loss(leaf, target)
+        found.append((value.double(), torch.autograd.grad(value, leaf)[0].double()))
+    tolerance = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 1e-5}[dtype]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        found[0][1], found[1][1], rtol=tolerance, atol=tolerance * found[1][1].abs().max().item()
+    )
