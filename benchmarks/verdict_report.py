@@ -21,7 +21,7 @@ def percent(value: float) -> str:
 
 
 def describe(row: pd.Series) -> str:
-    runs = str(row["runs"]).split()
+    runs = ["as there"] if pd.isna(row["runs"]) else str(row["runs"]).split()
     text = runs[0] if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     dead = f", {row['dead']} {'of them' if row['faint'] else 'dead'}" if row["dead"] else ""
     numbers = " | ".join(str(row[name]) for name in ("kind", "losses", "folds", "cases", "seeds"))

@@ -14,6 +14,7 @@ from voxloss.losses.voxel_pass.settings import PassSettings
 # costs little beside running them (42,504 voxels of three classes, no multiple of a page), on other devices so many
 # that starting the kernels costs little.
 CPU_CHUNK = 15 * 42_504
+SMALLEST_CHUNK = 200_000
 DEVICE_CHUNK = 24_000_000
 
 
@@ -83,7 +84,10 @@ def _chunks(
     flat_target = target.flatten(2 if settings.dense else 1)
     flat_weight = None if weight is None else weight.flatten(1)
     per_voxel = 3 * classes + kernels.Buffers.ROWS
-    size = max(1, min(voxels, (CPU_CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // per_voxel))
+    numbers = DEVICE_CHUNK
+    if logits.device.type == "cpu":  # an eighth of the logits costs a tenth more time than a chunk that fills the cache
+        numbers = min(CPU_CHUNK, max(SMALLEST_CHUNK, logits.numel() // 8))
+    size = max(1, min(voxels, numbers // per_voxel))
     working = working_type(logits)
     memory = logits.new_empty((per_voxel, size), dtype=working)
     exponents = tuple(
