@@ -17,7 +17,7 @@ from voxloss.evaluation.scores import read_scores, write_scores
 from voxloss.report import build_report
 from voxloss.study.folder import Run
 from voxloss.study.race import run_race
-from voxloss.study.study import Study, extend_study
+from voxloss.study.study import Study, extended, rewrite_config
 from voxloss.utilities.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -203,11 +203,11 @@ def test_a_grid_may_go_on_as_a_race_and_a_race_not_as_a_grid(grid, tmp_path):
     change(study, design="grid")
     opened = Study.open(study)
     assert len(opened.runs()) == 4 * 4 * 3
-    raced = extend_study(opened, load_config(study, ["--comparison.design", "race"]))
+    raced = rewrite_config(opened, extended(opened, load_config(study, ["--comparison.design", "race"])))
     run_race(raced, Trainings(grid, study))
     assert len(raced.runs()) < 4 * 4 * 3
     with pytest.raises(InputError, match=r"comparison\.design = 'race', not 'grid'"):
-        extend_study(raced, load_config(study, ["--comparison.design", "grid"]))
+        extended(raced, load_config(study, ["--comparison.design", "grid"]))
 
 
 def test_the_report_tells_the_race(begin, blank_figures):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from lesion_masks import blobs
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import case_scores
 
@@ -18,19 +19,11 @@ pytestmark = pytest.mark.peers
 DATA = Path(os.environ.get("VOXLOSS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-def blobs():
-    """Balls, most of them in both masks and moved by a voxel at most in the second, and specks."""
+def blob_pairs():
+    """Made-up masks, and masks of which one is empty."""
     for seed in range(6):
-        random = np.random.default_rng(seed)
-        reference, prediction = np.zeros((2, 20, 24, 22), dtype=bool)
-        grid = np.indices(reference.shape)
-        for _ in range(8):
-            centre, radius = random.integers(0, reference.shape), random.uniform(0.5, 4.5)
-            ball = sum((axis - place) ** 2 for axis, place in zip(grid, centre, strict=True)) <= radius**2
-            in_reference, in_prediction = random.random(2) < 0.85
-            reference |= ball & in_reference
-            prediction |= np.roll(ball, random.integers(-1, 2, 3), (0, 1, 2)) & in_prediction
-        yield reference, prediction | (random.random(reference.shape) < 0.0008)
+        reference, prediction = blobs(seed)
+        yield reference, prediction
     yield reference, np.zeros_like(reference)
     yield np.zeros_like(reference), reference
 
@@ -52,7 +45,7 @@ def scores(reference, prediction, threshold):
     return {score.metric: score.value for score in case_scores(*masks, ("background", "x"), (1, 1, 1), lesions=rules)}
 
 
-@pytest.mark.parametrize("pairs", [blobs, real_pairs])
+@pytest.mark.parametrize("pairs", [blob_pairs, real_pairs])
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
 def test_equal_to_panoptica(pairs, threshold):
     package = pytest.importorskip("panoptica")
@@ -78,7 +71,7 @@ def test_equal_to_panoptica(pairs, threshold):
         pytest.skip(f"no real pairs at {DATA}")
 
 
-@pytest.mark.parametrize("pairs", [blobs, real_pairs])
+@pytest.mark.parametrize("pairs", [blob_pairs, real_pairs])
 def test_equal_to_metrics_reloaded(pairs):
     processes = pytest.importorskip("MetricsReloaded.processes.mixed_measures_processes")  # not on PyPI
     compared = 0

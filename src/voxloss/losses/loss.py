@@ -365,8 +365,9 @@ class Loss(nn.Module):
 
 # What parameters of other libraries' losses are called or done here.
 _ELSEWHERE = {
-    "weight": "class weights of the pixelwise term are alpha of the focal loss, FocalLoss(gamma=0, alpha=[...]) for "
-    "the cross entropy, which divides by the number of voxels and not by the sum of the weights",
+    "weight": "weights of the classes are class_weight in region terms; in the pixelwise term they are alpha of the "
+    "focal loss, FocalLoss(gamma=0, alpha=[...]) for the cross entropy, which divides by the number of voxels and not "
+    "by the sum of the weights",
     "class_weight": "weights of the classes in the pixelwise term are alpha, FocalLoss(gamma=0, alpha=[...]) for the "
     "cross entropy",
     "squared_pred": 'it is overlap="squared"',

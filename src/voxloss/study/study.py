@@ -229,15 +229,6 @@ def write_study(
     return Study.open(folder)
 
 
-def extend_study(study: Study, config: StudyConfig) -> Study:
-    """Add the losses and seeds of `config` that the study lacks, and adopt its section `execution`.
-
-    Raises:
-        InputError: As `extended`.
-    """
-    return rewrite_config(study, extended(study, config))
-
-
 def rewrite_config(before: Study, now: Study) -> Study:
     """Write the configuration of a study if it is another one than before, or in an earlier format."""
     if now.config == before.config and before.description.format == FORMAT:
