@@ -30,14 +30,28 @@ def write_layout(layout: str, root: Path, *masks: np.ndarray) -> Path:
     """Write cases with these masks as each layout has them."""
     for number, mask in enumerate(masks):
         image = np.random.default_rng(number).normal(size=SHAPE).astype(np.float32)
+        scan, old, new = f"case_{number:05}", f"BraTS20_Training_00{number}", f"sub-{number}/anat/sub-{number}"
         files = {
-            "kits19": (f"case_{number:05}/imaging", f"case_{number:05}/segmentation"),
-            "brats20": (f"BraTS20_Training_00{number}/BraTS20_Training_00{number}_{part}" for part in ("t1ce", "seg")),
+            "csv": (f"a/c{number}", f"b/c{number}"),
+            "monai": (f"a/c{number}", f"b/c{number}"),
+            "kits19": (f"{scan}/imaging", f"{scan}/segmentation"),
+            "kits21": (f"{scan}/imaging", f"{scan}/aggregated_MAJ_seg"),
+            "kits23": (f"{scan}/imaging", f"{scan}/segmentation"),
+            "brats": (f"{old}/{old}_t1ce", f"{old}/{old}_seg"),
             "decathlon": (f"imagesTr/c{number}", f"labelsTr/c{number}"),
+            "bids": (f"{new}_T1w", f"derivatives/hand/{new}_mask"),
             "folder": (f"images/c{number}", f"masks/c{number}"),
+            "patients": (f"c{number}/flair", f"c{number}/lesions"),
+            "pairs": (f"c{number}_image", f"c{number}_label"),
         }[layout]
         for name, array in zip(files, (image, mask), strict=True):
             write_nifti(root / f"{name}.nii.gz", array)
+    names = [(f"a/c{number}.nii.gz", f"b/c{number}.nii.gz") for number in range(len(masks))]
+    if layout == "csv":
+        (root / "cases.csv").write_text("".join(f"{one},{two}\n" for one, two in [("image", "mask"), *names]))
+    if layout == "monai":
+        entries = [{"image": one, "label": two} for one, two in names]
+        (root / "list.json").write_text(json.dumps({"training": entries}))
     return root
 
 
@@ -64,7 +78,7 @@ def test_an_ignored_value_in_every_layout(tmp_path, layout, dtype):
     ("layout", "classes", "expected"),
     [
         ("kits19", ("background", "kidney"), [336 - 7, 3, 4]),
-        ("brats20", ("background", "enhancing tumour"), [336 - 4, 0, 4]),
+        ("brats", ("background", "enhancing tumour"), [336 - 4, 0, 4]),
         ("decathlon", ("background", "class 1"), [336 - 7, 3, 4]),
         ("folder", ("background", "class 1"), [336 - 7, 3, 4]),
     ],

@@ -13,7 +13,7 @@ from voxloss.data.check.check import ClassFingerprint, Finding, Patch, Report, S
 from voxloss.data.check.rules import same_images
 from voxloss.data.dataset import Dataset
 from voxloss.data.grid import with_common_grid
-from voxloss.data.layouts import brats20, folder, kits19, load_dataset
+from voxloss.data.layouts import load_dataset
 
 SHAPE = (4, 10, 10)
 CLASSES = ("background", "kidney", "tumour")
@@ -319,7 +319,7 @@ def test_the_mask_of_brats_case_355_has_a_name_of_its_own(tmp_path):
         noise = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
         write_nifti(case / f"BraTS20_Training_355_{name}.nii.gz", noise, KITS_AFFINE)
     write_nifti(case / "W39_1998.09.19_Segm.nii", box(SHAPE, (1, 2, 2), (2, 3, 4), 4), KITS_AFFINE)
-    findings = found(brats20.load(tmp_path))
+    findings = found(load_dataset("brats20", tmp_path))
     expected = "W39_1998.09.19_Segm.nii, the only other file, is read as the mask"
     assert ("note", "BraTS20_Training_355", expected) in findings
 
@@ -329,7 +329,7 @@ def test_the_mask_of_brats_case_355_has_a_name_of_its_own(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_kits_masks(real_data):
-    report = check(kits19.load(real_data / "kits_masks"))
+    report = check(load_dataset("kits19", real_data / "kits_masks"))
     by_message: dict[str, list[str]] = {}
     for finding in report.findings:
         by_message.setdefault(finding.message, []).append(finding.case_id)
@@ -353,7 +353,7 @@ def test_the_real_kits_masks(real_data):
 
 @pytest.mark.slow
 def test_the_other_real_data_sets(tmp_path, real_data):
-    report = check(brats20.load(real_data / "brats", modalities=("t1ce", "flair")))
+    report = check(load_dataset("brats20", real_data / "brats", modalities=("t1ce", "flair")))
     assert report.findings == ()
     report = check(load_dataset("auto", real_data / "hippocampus"))
     assert [(finding.severity, finding.case_id) for finding in report.findings] == [("note", "hippocampus_003")]
@@ -362,7 +362,7 @@ def test_the_other_real_data_sets(tmp_path, real_data):
         (tmp_path / part).mkdir()
         for name in ("brain1", "brain2", "breast1"):
             (tmp_path / part / f"{name}.nii.gz").symlink_to(real_data / "tumour_rois" / f"{name}_{ending}.nii.gz")
-    report = check(folder.load(tmp_path, classes={"tumour": 1}))
+    report = check(load_dataset("folder", tmp_path, classes={"tumour": 1}))
     assert report.ok
     assert 0.0002 < report.classes[1].voxel_fraction.low < report.classes[1].voxel_fraction.high < 0.003
 

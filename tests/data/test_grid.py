@@ -11,7 +11,7 @@ from nifti_files import oblique_affine, write_nifti
 from voxloss.data.case import Case, read_image, read_label, write_label
 from voxloss.data.dataset import Dataset, dataset_from_json, dataset_to_json
 from voxloss.data.grid import Turn, common_spacing, only_axes, same_spacing, with_common_grid
-from voxloss.data.layouts import folder, load_dataset
+from voxloss.data.layouts import load_dataset
 from voxloss.data.nifti import read_geometry
 from voxloss.data.prepare.case import Preparation, prepare_case, prepare_image
 from voxloss.utilities.errors import InputError
@@ -101,7 +101,7 @@ def test_axes_by_option(tmp_path):
     assert load_dataset("folder", root, axes="stored").axes is None
     assert load_dataset("folder", root, axes="SPL").axes == "SPL"
     assert load_dataset("folder", root, axes="stored").spacing_mm is None  # 0.8 and 2.5 mm along the first axis
-    assert folder.load(root).axes is None
+    assert load_dataset("folder", root).axes == "RAS"
     for wrong in ("RA", "RAR", "ras", "RLS", "", ["R", "A", "S"], 3):
         with pytest.raises(InputError, match="axes should be"):
             load_dataset("folder", root, axes=wrong)
@@ -210,7 +210,7 @@ def test_resampling_after_a_turn_follows_the_turned_axes(tmp_path):
 
 
 def test_the_only_axes(tmp_path):
-    assert only_axes(folder.load(mixed_folder(tmp_path / "a", "SPL", "SPL"))) == "SPL"
-    assert only_axes(folder.load(mixed_folder(tmp_path / "b", "SPL", "RAS"))) is None
+    assert only_axes(load_dataset("folder", mixed_folder(tmp_path / "a", "SPL", "SPL"))) == "SPL"
+    assert only_axes(load_dataset("folder", mixed_folder(tmp_path / "b", "SPL", "RAS"))) is None
     unplaced = write_nifti(tmp_path / "c.nii", noise(), RAS, codes=(0, 0))
     assert only_axes(Dataset("d", (Case("a", (unplaced,), None),), ("background", "x"), {0: 0, 1: 1})) is None

@@ -15,6 +15,7 @@ class Volume:
 
     shape: tuple[int, int, int]
     voxels: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    inside: np.ndarray | None = None  # coordinates of a region of interest
 
     @property
     def image(self):

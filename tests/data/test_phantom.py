@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from voxloss.data.case import read_image, read_label
-from voxloss.data.layouts.kits19 import load
+from voxloss.data.layouts import load_dataset
 from voxloss.data.phantom import write as phantom
 from voxloss.data.phantom.canvas import SmoothField, ellipsoid, grow, segment
 from voxloss.data.phantom.write import KITS19_TUMOUR_FRACTION, SETTINGS, draw_fraction, make_case, write_phantom
@@ -93,7 +93,7 @@ def test_the_header_is_that_of_a_real_mask(tmp_path, real_data):
 
 def test_the_kits19_reader_reads_it(tmp_path, cases):
     write_phantom(tmp_path, 2, seed=7)
-    dataset = load(tmp_path)
+    dataset = load_dataset("kits19", tmp_path)
     assert [case.case_id for case in dataset.cases] == ["case_00000", "case_00001"]
     image, geometry = read_image(dataset.cases[1])
     label, _ = read_label(dataset.cases[1], dataset.label_values)

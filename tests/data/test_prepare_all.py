@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from voxloss.data.layouts import kits19
+from voxloss.data.layouts import load_dataset
 from voxloss.data.phantom.write import write_phantom
 from voxloss.data.prepare import cases as prepare_all
 from voxloss.data.prepare.case import Preparation, prepare_case
@@ -17,7 +17,7 @@ PREPARATION = Preparation((-79, 304), (8.0, 8.0, 8.0), "zscore")
 @pytest.fixture
 def data(tmp_path):
     write_phantom(tmp_path / "data", cases=5, seed=0, setting="small")
-    return kits19.load(tmp_path / "data")
+    return load_dataset("kits19", tmp_path / "data")
 
 
 def test_together_they_are_what_each_is_alone(data, tmp_path):

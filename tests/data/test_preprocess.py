@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from voxloss.data.case import Case, read_image
 from voxloss.data.dataset import Dataset
-from voxloss.data.layouts.kits19 import load as load_kits
+from voxloss.data.layouts import load_dataset
 from voxloss.data.prepare import case as preprocess
 from voxloss.data.prepare import resample
 from voxloss.data.prepare.case import Preparation, open_prepared, prepare_case, prepare_image
@@ -422,7 +422,7 @@ def test_a_folder_that_is_no_entry_is_refused(tmp_path):
 
 
 def test_the_real_abdomen_with_the_papers_settings(tmp_path, real_data):
-    dataset = load_kits(real_data / "abdomen_ct_kits_layout")
+    dataset = load_dataset("kits19", real_data / "abdomen_ct_kits_layout")
     settings = Preparation((-79, 304), (3.22, 1.62, 1.62))
     prepared = prepare_case(dataset.cases[0], dataset, settings, tmp_path)
     assert prepared.shape == (104, 187, 226)  # round(112 · 3 / 3.22), round(101 · 3 / 1.62), round(122 · 3 / 1.62)
@@ -445,9 +445,8 @@ def test_the_real_abdomen_with_the_papers_settings(tmp_path, real_data):
 
 
 def test_the_real_brats_case_keeps_its_grid(tmp_path, real_data):
-    from voxloss.data.layouts.brats20 import load
 
-    dataset = load(real_data / "brats")
+    dataset = load_dataset("brats20", real_data / "brats")
     prepared = prepare_case(dataset.cases[0], dataset, Preparation(spacing_mm=(1, 1, 1)), tmp_path)
     assert prepared.shape == (240, 240, 155)
     assert prepared.foreground[1].shape == (10_000, 3)
@@ -455,7 +454,7 @@ def test_the_real_brats_case_keeps_its_grid(tmp_path, real_data):
 
 
 def test_the_real_kits_masks_keep_their_tumours(real_data):
-    cases = {case.case_id: case for case in load_kits(real_data / "kits_masks").cases}
+    cases = {case.case_id: case for case in load_dataset("kits19", real_data / "kits_masks").cases}
     for name in ("case_00061", "case_00015", "case_00088"):
         label, geometry = preprocess.read_label(cases[name], {0: 0, 1: 1, 2: 2})
         shape = resample.resampled_shape(geometry.shape, geometry.spacing_mm, (3.22, 1.62, 1.62))

@@ -24,6 +24,8 @@ CPU = torch.device("cpu")
 class Volume:
     """A prepared case in memory: a bright ball (class 1) and a small brighter one (class 2) in noise."""
 
+    inside = None  # no region of interest
+
     def __init__(self, seed: int) -> None:
         generator = np.random.default_rng(seed)
         z, y, x = np.indices((8, 16, 16))

@@ -19,7 +19,7 @@ def add_parser(parsers: Parsers) -> None:
     summary = "check a data set for problems, and measure how rare its structures are"
     parser = add_command(parsers, "check", check, summary, overrides=True)
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--layout", choices=("kits19", "brats20", "decathlon", "folder"), help="default: recognised")
+    parser.add_argument("--layout", metavar="NAME", help="data.layout (default: recognised)")
     parser.add_argument("--config", help="read layout, options, excluded cases, patch, spacing and folds from here")
     parser.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")
@@ -67,10 +67,9 @@ def check_data(
     from voxloss.data.check.inspection import USUAL_PATCH, Patch
     from voxloss.data.layouts import load_dataset
     from voxloss.data.patients import read_patients
-    from voxloss.study.settle import assigned_folds, configured_dataset, mixed_orders
+    from voxloss.study.settle import assigned_folds, configured_dataset, known_patients, mixed_orders
 
     known = read_patients(patients) if patients is not None else {}
-    kept_together: dict[str, str] = {}
     extra = []
     if config is None:
         config, dataset = StudyConfig(), load_dataset(layout, root)
@@ -79,13 +78,12 @@ def check_data(
     else:
         config = replace(config, data=replace(config.data, root=str(root)))
         dataset, severity = configured_dataset(config), "error"
-        if config.splits.patients:
-            kept_together = read_patients(Path(config.splits.patients))
-            known = known or kept_together
         spacing = config.preparation.spacing_mm
         patch = Patch(config.patches.size or USUAL_PATCH.size, None if isinstance(spacing, str) else spacing)
         if (mixed := mixed_orders(config, dataset)) is not None:
             extra.append(Finding("error", "", mixed))
+    kept_together = known_patients(config, dataset)
+    known = known or kept_together
     folds: list[list[str]] = []
     try:
         folds = assigned_folds(config, dataset, kept_together)

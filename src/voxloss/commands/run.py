@@ -72,14 +72,11 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     raced = config.comparison.design == "race"
     if raced and folds is not None:
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
-    for fold in folds or ():
-        if fold not in range(config.splits.folds):
-            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
             notices: list[str] = []
-            study = held.enter_context(open_study(config, folder, bar, notices.append))
+            study = held.enter_context(open_study(config, folder, bar, notices.append, folds or ()))
         for case_id, reason in study.dataset.dropped:
             console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
 

@@ -21,6 +21,11 @@ PrimaryMetric = Literal[
     "lesion_recall_small", "lesion_recall_middle", "lesion_recall_large",
 ]  # fmt: skip
 
+LayoutName = Literal[
+    "auto", "csv", "monai", "kits19", "kits21", "kits23", "brats", "brats20", "decathlon", "nnunet", "bids",
+    "folder", "patients", "pairs",
+]  # fmt: skip
+
 Spacing = tuple[float, float, float]
 Size = tuple[int, int, int]
 
@@ -30,18 +35,22 @@ class DataConfig(Section):
     """Where the images are.
 
     Args:
-        layout: How the files are named and paired; "auto": recognised by the names of files and folders.
-        root: The folder that holds them.
+        layout: How the files are named and paired; "auto": recognised by the names of files and folders. "brats20" is
+            "brats", and "nnunet" is "decathlon".
+        root: The folder that holds them, or the file of a CSV table or of a data list.
         exclude: Ids of cases to leave out.
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
-            `ignore` (value, or list, of voxels that count in no loss and no score) and `axes` ("common" turns cases
-            that are stored in another order or direction than most, "stored" turns none, or letters such as "RAS").
-            Of BraTS20 also `modalities`, `enhancing_label` and `require_enhancing`.
+            `ignore` (value, or list, of voxels that count in no loss and no score), `region_of_interest` (folder or
+            pattern of masks, outside which no voxel counts) and `axes` ("common" turns cases that are stored in another
+            order or direction than most, "stored" turns none, or letters such as "RAS"). Of brats also `modalities`,
+            `enhancing_label` and `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of
+            the subfolders), of pairs `image` and `label` (patterns), of decathlon `splits` (file of folds), of csv and
+            monai `base` (the folder that paths are relative to), of bids `suffixes`.
     """
 
     section: ClassVar[str] = "data"
 
-    layout: Literal["auto", "kits19", "brats20", "decathlon", "folder"] = "auto"
+    layout: LayoutName = "auto"
     root: str = ""
     exclude: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -79,19 +88,23 @@ class PreparationConfig(Section):
 
 @dataclass(frozen=True)
 class SplitsConfig(Section):
-    """One random assignment of the cases to folds, the same for every loss.
+    """One assignment of the cases to folds, the same for every loss.
 
     Args:
         folds: Number of folds.
         seed: Seed of the assignment.
+        from_data: Take the folds that the data come with (splits_final.json of nnU-Net, `fold` of a table or data
+            list) where there are such, in place of a random assignment; `folds` and `seed` then play no part.
         inner_share: Share of the training cases that `training.selection: inner` sets aside.
-        patients: CSV file with the columns `case` and `patient`; all scans of a patient then stay in one fold.
+        patients: CSV file with the columns `case` and `patient`; all scans of a patient then stay in one fold. null:
+            as the data tell (the column `patient` of a table, subjects of BIDS, ...).
     """
 
     section: ClassVar[str] = "splits"
 
     folds: int = 5
     seed: int = 0
+    from_data: bool = True
     inner_share: float = 0.2
     patients: str | None = None
 

@@ -19,7 +19,7 @@ from voxloss.data.nifti import (
     volume_shape,
     whole_values,
 )
-from voxloss.utilities.arrays import ClassIndices, Float32s, Labels
+from voxloss.utilities.arrays import ClassIndices, Float32s, Labels, Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
 
@@ -36,18 +36,20 @@ IGNORED = 254  # the index of voxels that count in no loss and no score, such as
 class Case:
     """One patient or scan: an id that is safe as a folder's name, one NIfTI file per channel, and its mask.
 
-    A single four-dimensional file holds several channels along its last axis. The files need not exist yet.
+    A single four-dimensional file holds several channels along its last axis. `region` is a mask of the region of
+    interest: voxels where it is 0 count in no loss and no score. The files need not exist yet.
     Raises InputError for an id that is empty, ".", "..", or has a path separator or a control character.
     """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None
+    region: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The images, then the mask if there is one."""
-        return self.images if self.label is None else (*self.images, self.label)
+        """The images, then the mask and the region of interest if there are such."""
+        return (*self.images, *(path for path in (self.label, self.region) if path is not None))
 
     def __post_init__(self) -> None:
         name = self.case_id
@@ -86,11 +88,12 @@ def read_image(case: Case) -> tuple[Float32s, Geometry]:
 def read_label(
     case: Case, label_values: dict[int, int], value_hints: dict[int, str] | None = None
 ) -> tuple[ClassIndices, Geometry]:
-    """Read a case's mask as uint8 class indices (*shape), in the stored axis order.
+    """Read a case's mask as uint8 class indices (*shape), in the stored axis order; `IGNORED` outside its region.
 
     label_values: value in the file -> class index. Floating masks are rounded when within 1e-3 of whole values.
     Raises InputError naming the file: absent, damaged, a value that is not whole or not in label_values (with the
-    sentence of value_hints for that value), or a grid other than that of the case's first image, if that exists.
+    sentence of value_hints for that value), a grid other than that of the case's first image, if that exists, or an
+    empty region.
     """
     if case.label is None:
         raise InputError(f"case {case.case_id} has no mask")
@@ -105,7 +108,29 @@ def read_label(
     for value in counts:
         if value not in label_values:
             raise InputError(undeclared_value(path, value, label_values, value_hints))
+    if case.region is not None:
+        mapped[~read_region(case.region, path, geometry)] = IGNORED
     return mapped, geometry
+
+
+def read_region(path: Path, label: Path, geometry: Geometry) -> Mask:
+    """Read a region of interest: whether each voxel (*shape) lies in it, in the stored axis order.
+
+    Raises InputError naming the file: absent, damaged, values that are not whole, another grid than that of the mask
+    `label`, or no voxel in it.
+    """
+    file = open_nifti(path)
+    if volume_shape(path, file)[1] != 1:
+        raise InputError(f"{path} has shape {tuple(file.shape)} where a region of interest has three axes")
+    check_same_geometry(path, geometry_of(path, file), label, geometry)
+    inside = np.empty(math.prod(geometry.shape), dtype=bool)
+    start = 0
+    for values in whole_values(path, file):
+        np.not_equal(values, 0, out=inside[start : start + values.size])
+        start += values.size
+    if not inside.any():
+        raise InputError(f"{path} is an empty region of interest: it has no voxel other than 0")
+    return inside.reshape(geometry.shape, order="F")
 
 
 def map_label(

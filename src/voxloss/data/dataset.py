@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from voxloss.data.case import IGNORED, Case
+from voxloss.data.folds import OwnFolds
 from voxloss.data.nifti import are_axes, open_nifti, volume_shape
 from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
@@ -28,6 +29,9 @@ class Dataset:
         value_hints: Undeclared value -> what probably went wrong, for the error message.
         axes: The order and direction, such as "LPS", that the cases' arrays are turned to; None: each stays as stored.
         spacing_mm: The spacing along these axes that all cases have; None: they differ, or it is not known.
+        own_folds: The folds that the data come with; None: they come without.
+        patients: The patient of each case whose patient the data tell.
+        notes: Sentences on how the files were understood; they are not kept in a study.
 
     Raises:
         InputError: The values contradict each other.
@@ -41,11 +45,19 @@ class Dataset:
     value_hints: dict[int, str] = field(default_factory=dict)
     axes: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    own_folds: OwnFolds | None = None
+    patients: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def ignore_index(self) -> int | None:
-        """`IGNORED` if a value of the masks is ignored, else None."""
-        return IGNORED if IGNORED in self.label_values.values() else None
+        """`IGNORED` if a value of the masks is ignored or a case has a region of interest, else None."""
+        return IGNORED if IGNORED in self.label_values.values() or self.has_regions else None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether cases have a region of interest."""
+        return any(case.region is not None for case in self.cases)
 
     def __post_init__(self) -> None:
         if not self.classes or self.classes[0] != "background":
@@ -81,7 +93,7 @@ def require_complete(dataset: Dataset) -> None:
     unlabelled = [case.case_id for case in dataset.cases if case.label is None]
     if unlabelled:
         raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
-    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
+    files = [path for case in dataset.cases for path in case.files]
     missing = [path for path in files if not path.is_file()]
     if missing:
         others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
@@ -117,7 +129,7 @@ def data_digest(files: Mapping[str, Sequence[str]]) -> str:
     """Return one digest of a data set, independent of its folder.
 
     Args:
-        files: For every case's id the digests of its images and its mask (`file_digest`).
+        files: For every case's id the digests of its files (`file_digest`).
     """
     digest = hashlib.blake2b(digest_size=16)
     for case_id in sorted(files):
@@ -148,7 +160,8 @@ def to_file_values(label: ClassIndices, dataset: Dataset) -> Labels:
 
 def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
     """Return the data set as JSON values, with absolute paths."""
-    return {
+    own = dataset.own_folds
+    content: dict[str, Any] = {
         "name": dataset.name,
         "classes": list(dataset.classes),
         "label_values": {str(value): index for value, index in dataset.label_values.items()},
@@ -159,18 +172,31 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
                 "id": case.case_id,
                 "images": [str(path.absolute()) for path in case.images],
                 "label": None if case.label is None else str(case.label.absolute()),
+                **({} if case.region is None else {"region": str(case.region.absolute())}),
             }
             for case in dataset.cases
         ],
         "axes": dataset.axes,
         "spacing_mm": None if dataset.spacing_mm is None else list(dataset.spacing_mm),
     }
+    if own is not None:
+        training = None if own.training is None else [list(ids) for ids in own.training]
+        folds = [list(ids) for ids in own.validation]
+        content["own_folds"] = {"source": own.source, "validation": folds, "training": training}
+    if dataset.patients:
+        content["patients"] = dataset.patients
+    return content
 
 
 def dataset_from_json(content: dict[str, Any]) -> Dataset:
     """Return the data set of `dataset_to_json`. Raises KeyError, TypeError or AttributeError for anything else."""
     cases = [
-        Case(case["id"], tuple(map(Path, case["images"])), Path(case["label"]) if case["label"] else None)
+        Case(
+            case["id"],
+            tuple(map(Path, case["images"])),
+            Path(case["label"]) if case["label"] else None,
+            Path(case["region"]) if case.get("region") else None,
+        )
         for case in content["cases"]
     ]
     return Dataset(
@@ -182,6 +208,19 @@ def dataset_from_json(content: dict[str, Any]) -> Dataset:
         value_hints={int(value): hint for value, hint in content.get("value_hints", {}).items()},
         axes=content.get("axes"),
         spacing_mm=_spacing(content.get("spacing_mm")),
+        own_folds=_own_folds(content.get("own_folds")),
+        patients=dict(content.get("patients", {})),
+    )
+
+
+def _own_folds(content: dict[str, Any] | None) -> OwnFolds | None:
+    if content is None:
+        return None
+    training = content["training"]
+    return OwnFolds(
+        content["source"],
+        tuple(map(tuple, content["validation"])),
+        None if training is None else tuple(map(tuple, training)),
     )
 
 

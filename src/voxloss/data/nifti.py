@@ -54,12 +54,13 @@ class Geometry:
 
 def is_nifti_name(path: Path) -> bool:
     """Return whether a name is a visible .nii or .nii.gz (not a ._name file of macOS)."""
-    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:
     """Return the file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    ending = next((one for one in (".nii.gz", ".nii", ".gz") if path.name.lower().endswith(one)), "")
+    return path.name[: len(path.name) - len(ending)]
 
 
 def open_nifti(path: Path) -> "nibabel.Nifti1Image":
@@ -174,7 +175,7 @@ def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[AnyArray
     count = math.prod(image.shape)
     proxy = _proxy(image)
     buffer = np.empty(min(CHUNK_VALUES, count), dtype=proxy.dtype)
-    compressed = path.name.endswith(".gz")
+    compressed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if compressed else path.open("rb") as file:
             file.seek(proxy.offset)

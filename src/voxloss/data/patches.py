@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from voxloss.data.case import IGNORED
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
 
 # Streams of random numbers that must not coincide, as last words of a seed sequence.
@@ -34,6 +35,10 @@ class PatchSource(Protocol):
     @property
     def foreground(self) -> dict[int, Integers]:
         """Flat indices of voxels of each foreground class."""
+
+    @property
+    def inside(self) -> Integers | None:
+        """Coordinates of voxels of the region of interest, which patches are centred on; None without a region."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def read_batch(
     """Cut the patches out: images float32 (B, channels, *size), labels uint8 (B, *size).
 
     Voxels outside a volume smaller than the patch get each channel's minimum over the part read (air, or the clipped
-    lower end) and the label background.
+    lower end) and the label background, or are ignored if the case has a region of interest.
     """
     patches = [_read_patch(cases[place.case], place.origin, size) for place in places]
     return np.stack([image for image, _ in patches]), np.stack([label for _, label in patches])
@@ -101,9 +106,11 @@ def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Gener
     high = [max(extent - size, first) for extent, size, first in zip(case.shape, setting.size, low, strict=True)]
     # Both are drawn whatever is used, so that the share changes which patches are centred and not the others' places.
     anywhere = [int(generator.integers(first, last + 1)) for first, last in zip(low, high, strict=True)]
-    if generator.random() >= setting.foreground_share:
-        return anywhere[0], anywhere[1], anywhere[2]
-    present = [voxels for _, voxels in sorted(case.foreground.items()) if len(voxels)]
+    present: list[Integers] = []
+    if generator.random() < setting.foreground_share:
+        present = [voxels for _, voxels in sorted(case.foreground.items()) if len(voxels)]
+    if not present and case.inside is not None:
+        present = [case.inside]
     if not present:
         return anywhere[0], anywhere[1], anywhere[2]
     voxels = present[int(generator.integers(len(present)))]
@@ -131,6 +138,6 @@ def _read_patch(
     padded_image = np.empty((len(image), *size), dtype=np.float32)
     padded_image[:] = image.reshape(len(image), -1).min(axis=1)[:, None, None, None]
     padded_image[(slice(None), *into)] = image
-    padded_label = np.zeros(size, dtype=np.uint8)
+    padded_label = np.full(size, 0 if case.inside is None else IGNORED, dtype=np.uint8)
     padded_label[into] = label
     return padded_image, padded_label

@@ -67,6 +67,8 @@ def _headline(comparison: Comparison) -> str:
 def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.comparison.demonstration:
         yield "Synthetic data: do not use this to choose a loss."
+    if record.study.dataset.has_regions:
+        yield "Training and scores count only the voxels in each case's region of interest."
     waiting = [run for run in record.runs if run.state not in FINAL]
     if waiting:
         finished = len(record.runs) - len(waiting)

@@ -25,6 +25,7 @@ from voxloss.study.settle import (
     settle_sizes,
     settle_spacing,
     settled_layout,
+    settled_splits,
 )
 from voxloss.study.sources import Sources, find_sources, require_files
 from voxloss.study.study import Study, extended, rewrite_config, write_study
@@ -49,6 +50,7 @@ def open_study(
     folder: Path,
     progress: Progress = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
+    folds: Sequence[int] = (),
 ) -> Iterator[Study]:
     """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
 
@@ -61,8 +63,10 @@ def open_study(
         config: The configuration.
         folder: The study's folder.
         progress: Called with (finished, of, what) as cases are read and prepared.
-        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell, and
-            with a sentence on cases that were added or removed since a study was created.
+        notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell, with
+            each note on how its files were understood, and with a sentence on cases that were added or removed since a
+            study was created.
+        folds: The folds that are to be trained, which a new study must have.
 
     Raises:
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), images or masks of
@@ -90,7 +94,7 @@ def open_study(
             if exists:
                 study = _resume(config, folder, progress, notice)
             else:
-                study = _create_study(config, files, progress, notice)
+                study = _create_study(config, files, progress, notice, folds)
         except BaseException:
             if new is not None and not _has_prepared(files):
                 shutil.rmtree(new, ignore_errors=True)
@@ -229,7 +233,13 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, notice: Callable[[str], None]) -> Study:
+def _create_study(
+    config: StudyConfig,
+    files: StudyFolder,
+    progress: Progress,
+    notice: Callable[[str], None],
+    asked: Iterable[int],
+) -> Study:
     config = replace(config, data=settled_layout(config.data))
     data = judged_data(config)
     dataset, folds, patients = data.dataset, data.folds, data.patients
@@ -237,7 +247,10 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
         notice(warning)
     classes = len(dataset.classes)
     preparation = settle_spacing(config.preparation, dataset)
-    config = replace(config, preparation=preparation)
+    config = replace(config, preparation=preparation, splits=settled_splits(config, dataset))
+    for fold in asked:
+        if fold not in range(config.splits.folds):
+            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
     check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(

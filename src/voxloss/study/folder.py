@@ -286,7 +286,7 @@ class StudyFolder:
     def write_folds(
         self, folds: Sequence[Sequence[str]], seed: int | None = None, patients: Mapping[str, str] | None = None
     ) -> None:
-        """Write folds.json; of imported results the seed of the assignment is unknown."""
+        """Write folds.json; of imported results and of folds from the data there is no seed."""
         known = {case: patients[case] for ids in folds for case in ids if case in patients} if patients else {}
         write_json(self.folds_file, {"seed": seed, "folds": [list(ids) for ids in folds], "patients": known})
 

@@ -5,11 +5,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from voxloss.config.losses import loss_choices
-from voxloss.config.schema import DataConfig, PatchesConfig, PreparationConfig, Spacing, StudyConfig
+from voxloss.config.schema import (
+    DataConfig,
+    LayoutName,
+    PatchesConfig,
+    PreparationConfig,
+    Spacing,
+    SplitsConfig,
+    StudyConfig,
+)
 from voxloss.config.settled import (
     SettledConfig,
     SettledPatches,
@@ -17,14 +26,14 @@ from voxloss.config.settled import (
     settled_patches,
     settled_preparation,
 )
-from voxloss.data.case import Case
+from voxloss.data.case import Case, read_label
 from voxloss.data.check.findings import grouped_lines
 from voxloss.data.check.rules import absent_class, header_findings
 from voxloss.data.dataset import Dataset, channels_of, require_complete, require_same_channels
-from voxloss.data.folds import assign_folds, split_of
+from voxloss.data.folds import assign_folds, own_assignment, split_of
 from voxloss.data.grid import common_spacing, same_spacing, turned_geometry
-from voxloss.data.layouts import detect_layout, load_dataset
-from voxloss.data.nifti import count_label_values, read_geometry
+from voxloss.data.layouts import COMMON_OPTIONS, detect_layout, load_dataset
+from voxloss.data.nifti import read_geometry
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape
@@ -77,6 +86,7 @@ def survey(config: StudyConfig) -> Survey:
         replace(
             config,
             preparation=preparation,
+            splits=settled_splits(config, dataset),
             patches=settle_patch_size(config, shapes),
             comparison=replace(config.comparison, primary_class=primary),
         )
@@ -92,7 +102,7 @@ def preparation_of(setting: SettledPreparation) -> Preparation:
 
 @dataclass(frozen=True)
 class JudgedData:
-    """A data set that is ready for a study, its folds, and what `check` warns of as far as headers tell."""
+    """A data set that is ready for a study, its folds, and what `check` says of it as far as headers tell."""
 
     dataset: Dataset
     folds: list[list[str]]
@@ -110,7 +120,7 @@ def judged_data(config: StudyConfig) -> JudgedData:
     dataset = configured_dataset(config)
     require_complete(dataset)
     require_same_channels(dataset)
-    patients = read_patients(Path(config.splits.patients)) if config.splits.patients else {}
+    patients = known_patients(config, dataset)
     folds = assigned_folds(config, dataset, patients)
     if (mixed := mixed_orders(config, dataset)) is not None:
         raise InputError(mixed)
@@ -119,26 +129,43 @@ def judged_data(config: StudyConfig) -> JudgedData:
         if finding.severity == "error":
             raise InputError(f"{finding.case_id}: {finding.message}" if finding.case_id else finding.message)
     warnings = grouped_lines([finding for finding in findings if finding.severity == "warning"])
-    return JudgedData(dataset, folds, patients, tuple(warnings))
+    return JudgedData(dataset, folds, patients, (*warnings, *dataset.notes))
+
+
+def known_patients(config: StudyConfig, dataset: Dataset) -> dict[str, str]:
+    """Return the patient of each case: from the table of the configuration, else as the data tell."""
+    return read_patients(Path(config.splits.patients)) if config.splits.patients else dataset.patients
+
+
+def settled_splits(config: StudyConfig, dataset: Dataset) -> SplitsConfig:
+    """Return the splits with the number of folds that the data come with, if a study uses these."""
+    if dataset.own_folds is None or not config.splits.from_data:
+        return config.splits
+    return replace(config.splits, folds=len(dataset.own_folds.validation))
 
 
 def settled_layout(data: DataConfig) -> DataConfig:
     """Replace the layout "auto" by that of the data's folder, if there is one."""
     if data.layout != "auto" or not data.root:
         return data
-    return replace(data, layout=detect_layout(Path(data.root)))
+    own = {name: value for name, value in data.options.items() if name not in COMMON_OPTIONS}
+    return replace(data, layout=cast(LayoutName, detect_layout(Path(data.root), own)))
 
 
 def assigned_folds(config: StudyConfig, dataset: Dataset, patients: Mapping[str, str]) -> list[list[str]]:
-    """Assign the cases to folds.
+    """Assign the cases to folds, or take the folds that the data come with.
 
     Raises:
-        InputError: A case has no patient, there are fewer cases (patients) than folds, or setting inner cases aside
-            leaves none to train on.
+        InputError: The data's own folds are at fault, a case has no patient, there are fewer cases (patients) than
+            folds, or setting inner cases aside leaves none to train on.
     """
     ids = [case.case_id for case in dataset.cases]
-    require_known(patients, ids)
-    folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
+    if config.splits.patients:
+        require_known(patients, ids)
+    if dataset.own_folds is not None and config.splits.from_data:
+        folds = own_assignment(dataset.own_folds, ids, [case_id for case_id, _ in dataset.dropped], patients)
+    else:
+        folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
     if config.training.selection == "inner":
         split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     return folds
@@ -157,7 +184,7 @@ def configured_dataset(config: StudyConfig) -> Dataset:
         if option in ("layout", "root", "exclude"):
             raise InputError(f"data.options has no `{option}`: that is data.{option}.")
         if option == "must_exist" or not isinstance(option, str):
-            raise InputError(f"data.options has no {option!r}; all layouts have classes, ignore and axes.")
+            raise InputError(f"data.options has no {option!r}; all layouts have {', '.join(COMMON_OPTIONS)}.")
     dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
     for choice in loss_choices(config.comparison.losses):
         if dataset.ignore_index is not None and choice.parameters.get("ignore_index") is not None:
@@ -261,8 +288,8 @@ def settle_sizes(rules: LesionRules, dataset: Dataset, prepared: Sequence[Prepar
 
 
 def _has_class(case: Case, dataset: Dataset, index: int) -> bool:
-    assert case.label is not None, "judged_data refuses a case without a mask"
-    return any(dataset.label_values[value] == index for value in count_label_values(case.label))
+    label, _ = read_label(case, dataset.label_values, dataset.value_hints)
+    return bool((label == index).any())
 
 
 def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:

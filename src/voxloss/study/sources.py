@@ -90,15 +90,16 @@ def _listed(study: Study, root: Path) -> tuple[dict[str, Case] | None, list[str]
     """Return the cases in a folder by id; None if that of the study can no longer be listed, with a sentence why."""
     data = study.config.data
     options = dict(data.options)
-    if data.layout == "folder":  # which otherwise reads all masks to learn the classes
+    if "classes" not in options:  # else a layout without classes of its own reads all masks
         values = zip(study.dataset.classes, file_values(study.dataset), strict=True)
-        options.setdefault("classes", {name: value for name, value in values if name != "background"})
+        options["classes"] = {name: value for name, value in values if name != "background"}
+        options.pop("ignore", None)
     try:
         found = load_dataset(data.layout, root, exclude=tuple(data.exclude), must_exist=False, **options)
     except InputError as error:
         if root != Path(data.root):
             raise
-        return None, [f"new cases cannot be looked for: {str(error).rstrip('.')}"] if root.is_dir() else []
+        return None, [f"new cases cannot be looked for: {str(error).rstrip('.')}"] if root.exists() else []
     return {case.case_id: case for case in found.cases}, []
 
 

@@ -224,7 +224,8 @@ def write_study(
     """Write a new study's files; study.yaml comes last and makes the folder a study."""
     files = StudyFolder(folder)
     files.write_dataset(dataset, digests)
-    files.write_folds(folds, config.splits.seed, patients)
+    own = dataset.own_folds is not None and config.splits.from_data
+    files.write_folds(folds, None if own else config.splits.seed, patients)
     files.write_description(Description(to_plain(config), environment()))
     return Study.open(folder)
 
@@ -246,7 +247,10 @@ def extended(study: Study, config: StudyConfig) -> Study:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
             Or it makes a race of a grid that has retired losses.
     """
+    own_folds = study.dataset.own_folds is not None and study.config.splits.from_data and config.splits.from_data
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
+        if own_folds and key == "splits.folds":  # which the data decide
+            continue
         if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(
                 f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "

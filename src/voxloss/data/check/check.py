@@ -10,7 +10,7 @@ from voxloss.data.check.findings import SEVERITIES, CaseRecord, ClassFingerprint
 from voxloss.data.check.inspection import USUAL_PATCH, Inspection, Patch, inspect
 from voxloss.data.check.rules import absent_class, compared, split_findings
 from voxloss.data.dataset import Dataset
-from voxloss.data.layouts import kits19
+from voxloss.data.layouts import kits
 
 __all__ = ["ClassFingerprint", "Finding", "Patch", "Report", "Spread", "check", "format_report"]
 
@@ -59,6 +59,7 @@ def check(
     findings += _ignored(inspections, dataset)
     findings += split_findings(dataset, patients or {}, folds)
     findings += _known_traps(dataset)
+    findings += [Finding("note", "", note) for note in dataset.notes]
     findings += extra
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     grids = [inspection.geometry for inspection in inspections if inspection.geometry is not None]
@@ -92,16 +93,18 @@ def _ignored(inspections: Sequence[Inspection], dataset: Dataset) -> list[Findin
     read = [inspection for inspection in inspections if inspection.class_voxels is not None]
     ignored = [inspection.ignored_voxels for inspection in read]
     voxels = sum(ignored) + sum(sum(inspection.class_voxels or ()) for inspection in read)
+    which = ["outside the region of interest"] if dataset.has_regions else []
     values = " and ".join(str(value) for value, index in dataset.label_values.items() if index == IGNORED)
+    which = [f"of value {values}", *which] if values else which
     share = f"{100 * sum(ignored) / voxels:.3g}" if voxels else "0"
     where = f"{sum(map(bool, ignored))} of {len(read)} masks, {share} % of all voxels"
-    return [Finding("note", "", f"voxels of value {values} are ignored: {where}")]
+    return [Finding("note", "", f"voxels {' and '.join(which)} are ignored: {where}")]
 
 
 def _known_traps(dataset: Dataset) -> Iterator[Finding]:
     """Find known peculiarities of public data sets."""
     for case in dataset.cases:
-        if dataset.name == "kits19" and case.case_id in kits19.PAPER_EXCLUDED:
+        if dataset.name == "kits19" and case.case_id in kits.PAPER_EXCLUDED:
             yield Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")
         mask = case.label
         if dataset.name == "brats20" and mask is not None and mask.is_file() and "_seg." not in mask.name:

@@ -40,6 +40,7 @@ class HeaderInspection:
         channels: Of its images.
         readable: Images whose header is a volume's.
         label: The mask, if its header is that of a volume of one channel.
+        region: The region of interest, if its header is that of such a volume on the same grid.
     """
 
     case_id: str
@@ -49,6 +50,7 @@ class HeaderInspection:
     channels: int = 0
     readable: list[Path] = field(default_factory=list)
     label: Path | None = None
+    region: Path | None = None
 
     def add(self, severity: Severity, message: str) -> None:
         """Add a finding about this case."""
@@ -56,7 +58,7 @@ class HeaderInspection:
 
 
 def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
-    """Read the headers of the images and of the mask of a case."""
+    """Read the headers of the images, of the mask and of the region of interest of a case."""
     inspection = HeaderInspection(case.case_id)
     for number, path in enumerate(case.images, start=1):
         if not path.is_file():
@@ -72,18 +74,26 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
             inspection.add("error", str(error))
     if not case.images:
         inspection.add("error", "no image")
-    if case.label is None or not case.label.is_file():
-        inspection.add("error", "no mask")
-        return inspection
+    inspection.label = _inspect_mask(case.label, "mask", inspection, dataset)
+    if case.region is not None:
+        inspection.region = _inspect_mask(case.region, "region of interest", inspection, dataset)
+    return inspection
+
+
+def _inspect_mask(path: Path | None, what: str, inspection: HeaderInspection, dataset: Dataset) -> Path | None:
+    """Return the path if it is a volume of one channel, whose grid is compared with that of the first image."""
+    if path is None or not path.is_file():
+        inspection.add("error", f"no {what}")
+        return None
     try:
-        file = open_nifti(case.label)
-        if volume_shape(case.label, file)[1] != 1:
-            raise InputError(f"{case.label} has shape {tuple(file.shape)} where a mask has three axes")
-        _inspect_grid(case.label, file, inspection, dataset)
-        inspection.label = case.label
+        file = open_nifti(path)
+        if volume_shape(path, file)[1] != 1:
+            raise InputError(f"{path} has shape {tuple(file.shape)} where a {what} has three axes")
+        _inspect_grid(path, file, inspection, dataset)
     except InputError as error:
         inspection.add("error", str(error))
-    return inspection
+        return None
+    return path
 
 
 def _inspect_grid(path: Path, file: nibabel.Nifti1Image, inspection: HeaderInspection, dataset: Dataset) -> None:

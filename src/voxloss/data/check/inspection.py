@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxloss.data.case import IGNORED, UNDECLARED, Case, map_label
+from voxloss.data.case import IGNORED, UNDECLARED, Case, map_label, read_region
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.check.patches import share_of_patches_without
 from voxloss.data.dataset import Dataset
@@ -81,23 +81,27 @@ def _inspect_label(path: Path, inspection: Inspection, dataset: Dataset, patch: 
     voxels = [0] * len(dataset.classes)
     declared = ", ".join(map(str, sorted(dataset.label_values)))
     label, counts = map_label(path, file, dataset.label_values)
-    for value, count in counts.items():
+    for value in counts:
         if value not in dataset.label_values:
             hint = dataset.value_hints.get(value)
             inspection.add(
                 "error",
                 f"undeclared value {value} in the mask (declared are {declared})" + (f": {hint}" if hint else ""),
             )
-        elif dataset.label_values[value] == IGNORED:
-            inspection.ignored_voxels += count
-        else:
-            voxels[dataset.label_values[value]] += count
     label[label == UNDECLARED] = 0
     grid = geometry_of(path, file)
+    lost = 0
+    region = inspection.region
+    if region is not None and not any(str(region) in finding.message for finding in inspection.findings):
+        outside = ~read_region(region, path, grid)
+        lost = int(np.count_nonzero(label[outside]))
+        label[outside] = IGNORED
+    inspection.ignored_voxels = int(np.count_nonzero(label == IGNORED))
     turn = turn_of(grid, dataset)
     label, size = turn.turned(label), patch.on(turn.geometry(grid))
     for index in range(len(dataset.classes)):
         chosen = label == index
+        voxels[index] = int(np.count_nonzero(chosen))
         # The background is everywhere, and its pieces tell nothing.
         inspection.components.append(count_components(chosen) if index else 0)
         inspection.patches_without.append(share_of_patches_without(chosen, size) if index else 0.0)
@@ -106,7 +110,8 @@ def _inspect_label(path: Path, inspection: Inspection, dataset: Dataset, patch: 
         inspection.add("warning", "every voxel of the mask is ignored")
         return
     if not any(voxels[1:]):
-        inspection.add("warning", "empty mask: nothing but background")
+        where = f" in the region of interest; {lost:,} voxels of classes are outside" if lost else ""
+        inspection.add("warning", f"empty mask: nothing but background{where}")
         return
     for name, count in zip(dataset.classes[1:], voxels[1:], strict=True):
         if count == 0:

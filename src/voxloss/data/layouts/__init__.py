@@ -3,23 +3,55 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from voxloss.data.dataset import Dataset
+from voxloss.data.classes import ClassValues, declared_classes, found_classes, without_ignored
+from voxloss.data.dataset import Dataset, without_excluded
 from voxloss.data.grid import with_common_grid
-from voxloss.data.layouts import brats20, decathlon, folder, kits19
+from voxloss.data.layouts import bids, brats, decathlon, folder, kits, monai, pairs, patients, table
+from voxloss.data.layouts.listing import Listing
+from voxloss.data.layouts.names import subfolders
+from voxloss.data.layouts.regions import with_regions
+from voxloss.data.layouts.unknown import not_recognised, several_fit
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
-LayoutName = Literal["kits19", "brats20", "decathlon", "folder"]
 
-LAYOUTS: dict[str, Callable[..., Dataset]] = {
-    "kits19": kits19.load,
-    "brats20": brats20.load,
-    "decathlon": decathlon.load,
-    "folder": folder.load,
+@dataclass(frozen=True)
+class Layout:
+    """A layout.
+
+    Args:
+        matches: Whether a path has it, by the names of its files and folders.
+        load: Lists its cases. The parameters after the first are options.
+        common: Whether data sets of many kinds have it, so that every other layout that fits goes before it.
+    """
+
+    matches: Callable[[Path], bool]
+    load: Callable[..., Listing]
+    common: bool = False
+
+
+LAYOUTS: dict[str, Layout] = {
+    "csv": Layout(table.matches, table.load),
+    "monai": Layout(monai.matches, monai.load),
+    "kits19": Layout(kits.matches_2019, kits.load_2019),
+    "kits21": Layout(kits.matches_2021, kits.load_2021),
+    "kits23": Layout(kits.matches_2023, kits.load_2023),
+    "brats": Layout(brats.matches, brats.load),
+    "decathlon": Layout(decathlon.matches, decathlon.load),
+    "bids": Layout(bids.matches, bids.load),
+    "folder": Layout(folder.matches, folder.load, common=True),
+    "patients": Layout(patients.matches, patients.load, common=True),
+    "pairs": Layout(pairs.matches, pairs.load, common=True),
 }
+OTHER_NAMES = {"brats20": "brats", "nnunet": "decathlon"}
+
+# Options of every layout.
+COMMON_OPTIONS = ("classes", "ignore", "region_of_interest", "axes")
 
 
 def load_dataset(
@@ -28,6 +60,9 @@ def load_dataset(
     axes: str = "common",
     exclude: Collection[str] = (),
     *,
+    classes: ClassValues | None = None,
+    ignore: int | Iterable[int] | None = None,
+    region_of_interest: str | None = None,
     must_exist: bool = True,
     **options: Any,
 ) -> Dataset:
@@ -35,58 +70,124 @@ def load_dataset(
 
     Args:
         layout: One of LAYOUTS, or "auto".
-        root: The folder.
+        root: The folder, or the file of a CSV table or data list.
         axes: The order and direction that arrays are turned to, as for `with_common_grid`.
         exclude: Ids of cases to leave out.
-        must_exist: Whether each of them must be there; not in a folder that only used cases have moved to.
-        options: Those of the layout's `load`; each has `classes` and `ignore`.
+        classes: Name -> value in the masks, or several, in the order wanted; None: those that the layout knows, else
+            every value found in the masks ("class 1", ...), which reads them all.
+        ignore: Value, or values, of voxels that count in no loss and no score.
+        region_of_interest: A folder with a mask for each case, or a pattern of such files ("*_fov.nii.gz"); voxels
+            outside a case's mask count in no loss and no score.
+        must_exist: Whether each excluded case must be there; not in a folder that only used cases have moved to.
+        options: Those of the layout's `load`.
 
     Raises:
         InputError: An unknown layout or option, a folder without the layout, an excluded id that no case has (if
-            it must), or no case is left.
+            it must), a case at fault that is not excluded, or no case is left.
     """
     root = Path(root)
     if layout == "auto":
-        layout = detect_layout(root)
-    if layout not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}; there are {', '.join(LAYOUTS)}, and auto")
-    known = list(inspect.signature(LAYOUTS[layout]).parameters)[1:]
-    for option in options:
-        if option not in known:
-            raise InputError(f"the layout {layout} has no option {option!r}; it has {', '.join([*known, 'axes'])}")
-    dataset = LAYOUTS[layout](root, exclude=exclude, **options)
+        layout = detect_layout(root, options)
+    listing = _load(layout, root, options)
     if must_exist:
-        _require_cases(dataset, exclude)
-    if not dataset.cases:
-        raise InputError(f"no case of {root} is left: all {len(dataset.dropped)} are dropped")
+        _require_cases(listing, exclude)
+    cases, excluded = without_excluded(listing.cases, exclude)
+    for case_id, sentence in listing.faults:
+        if by := {case_id, re.sub(r"_\d{4}$", "", case_id)} & {*exclude}:
+            excluded += tuple((name, "excluded by the settings") for name in by)
+        else:
+            raise InputError(sentence)
+    dropped = tuple(dict.fromkeys((*excluded, *listing.dropped)))
+    if not cases:
+        raise InputError(f"no case of {root} is left: all {len(dropped)} are dropped")
+    cases, notes = with_regions(cases, root, region_of_interest)
+    own = listing.classes if listing.classes is None else without_ignored(listing.classes, ignore)
+    chosen = classes or own
+    names, values = declared_classes(chosen, ignore) if chosen else found_classes(cases, ignore)
+    of_patient = {case.case_id: listing.patients.get(case.case_id, case.case_id) for case in cases}
+    several = len({*of_patient.values()}) < len(of_patient)  # scans of one patient
+    dataset = Dataset(
+        listing.name,
+        cases,
+        names,
+        values,
+        dropped,
+        listing.value_hints,
+        own_folds=listing.own_folds,
+        patients=of_patient if several else {},
+        notes=(*listing.notes, *notes),
+    )
+    if dataset.own_folds is not None:
+        number = len(dataset.own_folds.validation)
+        said = f"{count_of(number, 'fold')} from {dataset.own_folds.source}, which a study uses"
+        dataset = replace(dataset, notes=(*dataset.notes, f"{said} unless splits.from_data is false"))
     return with_common_grid(dataset, axes)
 
 
-def _require_cases(dataset: Dataset, exclude: Collection[str]) -> None:
+def _load(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
+    name = OTHER_NAMES.get(layout, layout)
+    if name not in LAYOUTS:
+        raise InputError(f"there is no layout {layout!r}; there are {', '.join(LAYOUTS)}, and auto")
+    known = options_of(name)
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"the layout {layout} has no option {option!r}; it has {', '.join([*known, *COMMON_OPTIONS])}"
+            )
+    if not root.exists():
+        raise InputError(f"{root} does not exist")
+    return LAYOUTS[name].load(root, **options)
+
+
+def options_of(layout: str) -> list[str]:
+    """Return the names of the options that a layout has besides those of all layouts."""
+    return list(inspect.signature(LAYOUTS[layout].load).parameters)[1:]
+
+
+def _require_cases(listing: Listing, exclude: Collection[str]) -> None:
     """Raise InputError for an excluded id that no case has; the paper's exclusions also serve a part of KiTS19."""
-    ids = {case.case_id for case in dataset.cases} | {case_id for case_id, _ in dataset.dropped}
-    names = ids | {re.sub(r"_\d{4}$", "", name) for name in ids}  # of images without a mask, whose channels are dropped
+    ids = {case.case_id for case in listing.cases} | {case_id for case_id, _ in (*listing.dropped, *listing.faults)}
+    names = ids | {re.sub(r"_\d{4}$", "", name) for name in ids}  # of images without a mask, whose channels are listed
+    if isinstance(exclude, str):
+        return  # refused by `without_excluded`
     for case_id in exclude:
-        if case_id not in names and case_id not in kits19.PAPER_EXCLUDED:
+        if case_id not in names and case_id not in kits.PAPER_EXCLUDED:
             near = difflib.get_close_matches(case_id, sorted(ids), 1, cutoff=0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"data.exclude names {case_id!r}, but {dataset.name} has no such case{hint}")
+            raise InputError(f"data.exclude names {case_id!r}, but {listing.name} has no such case{hint}")
 
 
-def detect_layout(root: Path) -> LayoutName:
-    """Return the layout of a folder, from the names in it. Raises InputError if it has none of LAYOUTS."""
+def detect_layout(root: Path, options: Mapping[str, Any] | None = None) -> str:
+    """Return the layout of a folder or file, from the names in it.
+
+    Args:
+        root: The folder or file.
+        options: Options for it; a layout without one of them is not considered.
+
+    Raises:
+        InputError: It has none of LAYOUTS, or several; the message says what is in it, and the ways out.
+    """
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder")
-    if any(map(kits19.is_case, root.iterdir())):
-        return "kits19"
-    if any(map(brats20.is_case, root.iterdir())):
-        return "brats20"
-    if (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir():
-        return "decathlon"
-    if (root / "images").is_dir() and (root / "masks").is_dir():
-        return "folder"
-    raise InputError(
-        f"{root} has no known layout: case_NNNNN folders (kits19), BraTS20_Training_NNN folders (brats20), "
-        "imagesTr and labelsTr (decathlon), or images and masks (folder)"
-    )
+    if not root.exists():
+        raise InputError(f"{root} does not exist, so it is not a folder of data")
+    names = [name for name in LAYOUTS if {*(options or ())} <= {*options_of(name)}]
+    if options and not names:
+        first = next((one for one in options if not any(one in options_of(name) for name in LAYOUTS)), None)
+        if first is None:
+            raise InputError(f"no layout has the options {' and '.join(options)} together; set data.layout")
+        every = sorted({option for name in LAYOUTS for option in options_of(name)} | {*COMMON_OPTIONS})
+        raise InputError(f"no layout has the option {first!r}; the options of all layouts are {', '.join(every)}")
+    if options and len(names) == 1:
+        return names[0]
+    for common in (False, True):
+        fitting = [name for name in names if LAYOUTS[name].common == common and LAYOUTS[name].matches(root)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise InputError(several_fit(root, fitting))
+    inner = {path: _fitting(path) for path in subfolders(root)} if root.is_dir() else {}
+    raise InputError(not_recognised(root, {path: name for path, name in inner.items() if name is not None}))
+
+
+def _fitting(root: Path) -> str | None:
+    return next((name for name, layout in LAYOUTS.items() if layout.matches(root)), None)

@@ -1,92 +1,86 @@
-"""Read a plain folder: ROOT/images and ROOT/masks, paired by file name."""
+"""Read a plain folder: images in one subfolder and masks in another, paired by name."""
 
-import re
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from voxloss.data.case import Case
-from voxloss.data.classes import ClassValues, declared_classes, found_classes
-from voxloss.data.dataset import Dataset, without_excluded
-from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.data.layouts.listing import Found, Listing, complete
+from voxloss.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, assign, by_name, named, volumes
+from voxloss.data.nifti import is_nifti_name
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
+
+# Endings of files that lie beside images and are none.
+NOT_IMAGES = {"", ".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".yaml", ".yml", ".xml", ".html", ".pdf", ".docx",
+              ".xlsx", ".log", ".py", ".sh", ".db", ".ini", ".zip", ".md5"}  # fmt: skip
 
 
-def load(
-    root: Path,
-    classes: ClassValues | None = None,
-    ignore: int | Iterable[int] | None = None,
-    exclude: Collection[str] = (),
-) -> Dataset:
-    """List the cases of ROOT/images and ROOT/masks, paired by name up to .nii or .nii.gz.
+def matches(root: Path) -> bool:
+    """Return whether a folder has a subfolder for images and one for masks, by their names."""
+    return bool(named(root, IMAGE_FOLDERS) and named(root, MASK_FOLDERS))
 
-    An image of several channels is one four-dimensional file, or files NAME_0000, NAME_0001, ... for the mask NAME.
-    classes: name -> value in the masks, or several, in the order wanted; by default every value found in the masks is
-    a class ("class 1", ...), which reads them all. ignore: value, or values, of voxels that count in no loss and no
-    score. exclude: ids to leave out. Raises InputError naming an image without a mask, a mask without an image, a gap
-    in the channels, or a case with more or fewer channels than the others.
+
+def load(root: Path, images: str | None = None, masks: str | None = None) -> Listing:
+    """List the cases of ROOT/images and ROOT/masks (or labels, img, seg, …), paired by name.
+
+    An image of several channels is one file with a channel axis, or files NAME_0000, NAME_0001, ... for the mask NAME,
+    or NAME_t1, NAME_flair, ... images and masks: the subfolders, if their names are others or several fit. Raises
+    InputError if there is no such subfolder, or several fit. A fault: an image without a mask, a mask without an
+    image, a case with other channels than most.
     """
-    root = Path(root)
-    for name in ("images", "masks"):
-        if not (root / name).is_dir():
-            raise InputError(f"{root} has no folder {name}; your data folder needs `images/` and `masks/`")
-    cases, unpaired = pair_by_name(root / "images", root / "masks")
-    cases, dropped = without_excluded(cases, exclude)
-    without_mask = {path: {stem(path), re.sub(r"_\d{4}$", "", stem(path))} & {*exclude} for path in unpaired}
-    for path, excluded in without_mask.items():
-        if not excluded:
-            raise InputError(f"{path} has no mask of the same name in {root / 'masks'}")
-    dropped += tuple((name, "excluded by the settings") for name in sorted(set().union(*without_mask.values())))
-    for case in cases:
-        if not case.images:
-            raise InputError(f"{case.label} has no image of the same name in {root / 'images'}")
-        if len(case.images) != len(cases[0].images):
-            raise InputError(
-                f"case {case.case_id} has {len(case.images)} image files, but {cases[0].case_id} has "
-                f"{len(cases[0].images)}"
-            )
-    if not cases and not dropped:
-        raise InputError(f"{root / 'images'} holds no .nii or .nii.gz files")
-    names, label_values = declared_classes(classes, ignore) if classes else found_classes(cases, ignore)
-    return Dataset(root.resolve().name, cases, names, label_values, dropped)
+    image_folder = _subfolder(root, images, IMAGE_FOLDERS, "images", "images")
+    mask_folder = _subfolder(root, masks, MASK_FOLDERS, "masks", "labels or masks")
+    found, unlabelled, notes = pair_folders(image_folder, mask_folder)
+    if not found and not unlabelled:
+        raise InputError(f"{image_folder} holds no images in a format that voxloss reads")
+    cases, faults = complete(found, images=image_folder)
+    faults = [(name, f"{path} has no mask of the same name in {mask_folder}") for name, path in unlabelled] + faults
+    return Listing(root.resolve().name, cases, faults=faults, notes=notes)
 
 
-def pair_by_name(images: Path, masks: Path) -> tuple[tuple[Case, ...], list[Path]]:
-    """Pair the images of one folder with the masks of another by name, and list the images without a mask.
-
-    A mask's name decides: scan_0001 is the single image of a mask scan_0001, and the second channel of a mask scan.
-    A mask without an image gives a case without images.
-    """
-    labels = _by_stem(masks)
-    channels: dict[str, dict[int, Path]] = {name: {} for name in labels}
-    unlabelled = []
-    for name, path in _by_stem(images).items():
-        numbered = re.fullmatch(r"(.+)_(\d{4})", name)
-        if name in labels:
-            channels[name][-1] = path  # a plain name; it cannot stand beside numbered channels
-        elif numbered and numbered[1] in labels:
-            channels[numbered[1]][int(numbered[2])] = path
-        else:
-            unlabelled.append(path)
-    return tuple(Case(name, _in_order(channels[name]), labels[name]) for name in sorted(labels)), unlabelled
-
-
-def _in_order(channels: dict[int, Path]) -> tuple[Path, ...]:
-    numbers = sorted(channels)
-    if numbers not in ([-1], list(range(len(numbers)))):
-        names = ", ".join(channels[number].name for number in numbers)
+def _subfolder(root: Path, name: str | None, names: Iterable[str], option: str, wanted: str) -> Path:
+    if name is not None:
+        if not isinstance(name, str) or not (root / name).is_dir():
+            raise InputError(f"data.options.{option} names {name!r}, but {root} has no such folder")
+        return root / name
+    fitting = named(root, names)
+    if len(fitting) > 1:
+        several = " and ".join(path.name for path in fitting)
         raise InputError(
-            f"{channels[numbers[0]].parent} has {names} for one case; channels count from 0000 without gap"
+            f"{root} has {several}, any of which may hold the {option}; name one: --data.options '{{{option}: "
+            f"{fitting[0].name}}}'"
         )
-    return tuple(channels[number] for number in numbers)
+    if not fitting:
+        raise InputError(f"{root} has no folder {wanted}; your data folder needs `images/` and `labels/` or `masks/`")
+    return fitting[0]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if is_nifti_name(path):
-            if stem(path) in paths:
-                raise InputError(
-                    f"{path} and {paths[stem(path)].name} have the same name; rename or remove one of them"
-                )
-            paths[stem(path)] = path
-    return paths
+def pair_folders(images: Path, masks: Path) -> tuple[list[Found], list[tuple[str, Path]], list[str]]:
+    """Pair the images of one folder with the masks of another by name.
+
+    Returns:
+        The cases, with the sets of their channels as they are; (name, file) of images without a mask; notes on files
+        that are not read.
+    """
+    image_files, mask_files = by_name(volumes(images)), by_name(volumes(masks))
+    assigned, ids = assign(image_files, mask_files)
+    channels: dict[str, dict[str, Path]] = {name: {} for name in mask_files}
+    for name, (mask, channel) in assigned.items():
+        channels[mask][channel] = image_files[name]
+    unlabelled = [(name, path) for name, path in image_files.items() if name not in assigned]
+    found = [Found(ids[name], channels[name], mask_files[name]) for name in mask_files]
+    return found, unlabelled, [note for folder in (images, masks) for note in _unread(folder)]
+
+
+def _unread(folder: Path) -> list[str]:
+    """Return a note on files that may be images in a format that is not read."""
+    endings = Counter(
+        path.suffix.lower()
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and not is_nifti_name(path) and path.is_file()
+    )
+    others = {ending: count for ending, count in endings.items() if ending not in NOT_IMAGES}
+    if not others:
+        return []
+    text = ", ".join(f"{count} × {ending}" for ending, count in sorted(others.items()))
+    return [f"{count_of(sum(others.values()), 'file')} in {folder} of other formats are not read: {text}"]

@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxloss.data.case import Case, read_image, read_label
+from voxloss.data.case import IGNORED, Case, read_image, read_label
 from voxloss.data.dataset import Dataset, file_digest
 from voxloss.data.grid import Turn, turn_of
 from voxloss.data.nifti import Geometry, read_geometry
 from voxloss.data.prepare.resample import resample_classes, resample_image, resampled_shape
-from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
+from voxloss.utilities.arrays import ClassIndices, Float32s, Integers, Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, write_json
 
@@ -58,7 +58,7 @@ class Preparation:
 class PreparedCase:
     """A case in the cache. shape is the prepared one; original is the geometry of the files, with the axes turned.
 
-    digests are those of the images and the mask that it was prepared from (empty in entries of earlier versions).
+    digests are those of the case's files that it was prepared from (empty in entries of earlier versions).
     The arrays are opened as memory maps when asked for, so that a PreparedCase is cheap to keep and to send.
     """
 
@@ -92,6 +92,12 @@ class PreparedCase:
             np.lib.format.read_magic(file)
             shape, _, _ = np.lib.format.read_array_header_1_0(file)
         return shape[0] > 0
+
+    @cached_property
+    def inside(self) -> Integers | None:
+        """Voxels of the region of interest, int32 (n, 3), at most 10,000; None if the case has no region."""
+        path = self.folder / "inside.npy"
+        return np.load(path, allow_pickle=False) if path.is_file() else None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -205,6 +211,8 @@ def _write_entry(
         np.save(partial / "label.npy", label, allow_pickle=False)
         # mypy: NumPy's `allow_pickle` is a keyword too, which a class's number cannot be.
         np.savez(partial / "foreground.npz", **foreground)  # type: ignore[arg-type]
+        if case.region is not None:
+            np.save(partial / "inside.npy", _sample(label != IGNORED, IGNORED), allow_pickle=False)
         description = {
             "case_id": case.case_id,
             "shape": list(label.shape),
@@ -219,10 +227,14 @@ def _write_entry(
 
 def _coordinates(label: ClassIndices, index: int) -> Integers:
     """Return coordinates of a class, int32 (n, 3); of many voxels, an even sample that depends only on the label."""
-    flat = np.flatnonzero(label == index)
+    return _sample(label == index, index)
+
+
+def _sample(mask: Mask, seed: int) -> Integers:
+    flat = np.flatnonzero(mask)
     if flat.size > FOREGROUND_VOXELS:
-        flat = np.sort(np.random.default_rng(index).choice(flat, FOREGROUND_VOXELS, replace=False))
-    return np.stack(np.unravel_index(flat, label.shape), axis=1).astype(np.int32)
+        flat = np.sort(np.random.default_rng(seed).choice(flat, FOREGROUND_VOXELS, replace=False))
+    return np.stack(np.unravel_index(flat, mask.shape), axis=1).astype(np.int32)
 
 
 def open_prepared(folder: Path) -> PreparedCase:

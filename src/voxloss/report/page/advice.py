@@ -166,6 +166,8 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
             f"on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the weights "
             f"{'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
         )
+    if record.study.dataset.has_regions:
+        training += " Voxels outside each case's region of interest counted in no loss and no score."
     result = " ".join((verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric),
                        *verdict_details(verdict, comparison.primary_metric)))  # fmt: skip
     return (

@@ -127,7 +127,9 @@ def _environment(record: StudyRecord) -> list[tuple[str, str]]:
         rows.append(("digest of images and masks", record.study.data_digest))
     rows.append(("seeds", ", ".join(map(str, record.study.comparison.seeds))))
     if not record.study.imported:
-        rows.append(("seed of the folds", str(record.study.config.splits.seed)))
+        own = record.study.dataset.own_folds if record.study.config.splits.from_data else None
+        rows.append(("folds", f"of the data: {own.source}") if own is not None else
+                    ("seed of the folds", str(record.study.config.splits.seed)))  # fmt: skip
     return rows
 
 

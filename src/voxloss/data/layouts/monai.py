@@ -1,0 +1,101 @@
+"""MONAI's data lists: a JSON file with "training": [{"image": ..., "label": ..., "fold": ...}, ...].
+
+Source: monai.data.load_decathlon_datalist and the data lists of Auto3DSeg.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from voxloss.data.case import Case
+from voxloss.data.layouts import decathlon
+from voxloss.data.layouts.listing import Listing, folds_by_number, listed_path, read_object
+from voxloss.data.layouts.names import clean_id, name_of
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
+
+LISTS = ("training", "validation")
+
+
+def matches(root: Path) -> bool:
+    """Return whether a path is such a list, or a folder that holds one beside no other layout of a dataset.json."""
+    return bool(_lists(root))
+
+
+def load(root: Path, base: str | None = None) -> Listing:
+    """List the cases of a data list, ROOT itself or the only one in ROOT.
+
+    An image is a path or a list of paths, one for each channel. With "fold" in every entry these are the study's folds.
+    Cases of the list "validation" are further cases. An entry without a label is dropped. base: the folder that paths
+    are relative to, if it is not the list's own. Raises InputError for a list at fault, and if ROOT has several.
+    """
+    lists = _lists(root)
+    if len(lists) != 1:
+        several = ", ".join(path.name for path in lists)
+        raise InputError(
+            f"{root} holds several data lists ({several}); give one as the data"
+            if lists
+            else f'{root} is no data list of MONAI, a JSON object with "training": [{{"image": ..., "label": ...}}]'
+        )
+    (path,) = lists
+    content = read_object(path)
+    folder = path.parent / base if base is not None else path.parent
+    cases, dropped, folds = [], [], {}
+    for key in LISTS:
+        for number, entry in enumerate(content.get(key, [])):
+            case, fold = _entry(path, folder, f"{key}, entry {number}", entry)
+            if case.label is None:
+                dropped.append((case.case_id, "no label in the data list"))
+                continue
+            cases.append(case)
+            if fold is not None:
+                folds[case.case_id] = fold
+    notes = []
+    if folds and len(folds) < len(cases):
+        missing = next(case.case_id for case in cases if case.case_id not in folds)
+        raise InputError(f"{path}: the case {missing} has no fold, but others have; give every entry a fold, or none")
+    if content.get("validation") and not folds:
+        number = len(content["validation"])
+        notes.append(
+            f'{count_of(number, "entry")} of the list "validation" are cases like the others: a study has folds'
+        )
+    own, of_folds = folds_by_number(path.name, folds)
+    name = path.stem if path == root else root.resolve().name
+    return Listing(name, cases, None, dropped, own_folds=own, notes=[*notes, *of_folds])
+
+
+def _lists(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root] if root.suffix.lower() == ".json" else []
+    if not root.is_dir():
+        return []
+    own = root / "dataset.json" if decathlon.matches(root) else None  # which is the other layout's
+    files = sorted(path for path in root.glob("*.json") if not path.name.startswith(".") and path != own)
+    return [path for path in files if _is_list(path)]
+
+
+def _is_list(path: Path) -> bool:
+    try:
+        training = read_object(path).get("training")
+    except InputError:
+        return False
+    return isinstance(training, list) and any(isinstance(entry, dict) and "image" in entry for entry in training)
+
+
+def _entry(path: Path, folder: Path, where: str, entry: Any) -> tuple[Case, int | None]:
+    entry = entry if isinstance(entry, dict) else {}
+    images, label, fold = entry.get("image"), entry.get("label"), entry.get("fold")
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not images or not all(isinstance(one, str) and one for one in images):
+        raise InputError(f"{path}, {where}: image should be a path or a list of paths, but is {entry.get('image')!r}")
+    if label is not None and not isinstance(label, str):
+        raise InputError(f"{path}, {where}: label should be a path, but is {label!r}")
+    if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool)):
+        raise InputError(f"{path}, {where}: fold should be a whole number, but is {fold!r}")
+    mask = listed_path(folder, label) if label else None
+    files = tuple(listed_path(folder, one) for one in images)
+    return Case(clean_id(_case_name(files, mask)), files, mask), fold
+
+
+def _case_name(images: tuple[Path, ...], label: Path | None) -> str:
+    """Return the name of a single image, else that of the mask: several images have a channel in their names."""
+    return name_of(images[0] if len(images) == 1 or label is None else label)

@@ -1,0 +1,197 @@
+"""Names of files: which are volumes, which words they are made of, and which image belongs to which mask."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.utilities.errors import InputError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans", "volumes")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "annotations", "gt",
+    "ground_truth", "groundtruth", "1st_manual", "manual",
+)  # fmt: skip
+
+# Words in the name of a mask beside its image. Names of structures are among them that people call a mask.
+MASK_WORDS = {
+    "mask", "masks", "msk", "label", "labels", "seg", "segm", "dseg", "segmentation", "gt", "gtv", "truth",
+    "groundtruth", "annotation", "annotations", "manual", "manual1", "lesion", "lesions", "tumor", "tumour", "roi",
+}  # fmt: skip
+
+MOST_FILES = 5000  # that are looked at to say what a folder holds
+DEEPEST = 4
+
+
+def volumes(folder: Path) -> list[Path]:
+    """Return the visible volumes of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if is_nifti_name(path) and not path.is_dir())
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+
+def named(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return the folders in a folder with one of the names, whatever their capitals."""
+    wanted = {name.casefold() for name in names}
+    return [path for path in subfolders(folder) if path.name.casefold() in wanted] if folder.is_dir() else []
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Yield the visible files of a folder and its subfolders, at most `MOST_FILES`, as paths relative to it."""
+    count = 0
+    for folder, inner, files in os.walk(root, followlinks=True):
+        relative = Path(folder).relative_to(root)
+        visible = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = visible if len(relative.parts) < DEEPEST else []
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield relative / name
+                count += 1
+                if count == MOST_FILES:
+                    return
+
+
+def clean_id(name: str) -> str:
+    """Return a name as a case's id: composed Unicode, and "_" for the separators of folders."""
+    return unicodedata.normalize("NFC", name).replace("/", "_").replace("\\", "_").strip()
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a volume without its ending, in composed Unicode (macOS writes decomposed names)."""
+    return unicodedata.normalize("NFC", stem(path))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a name, or a relative path, into its words without capitals."""
+    parts = re.split(r"[\s_\-.,/\\]+", unicodedata.normalize("NFC", text).casefold())
+    return tuple(part for part in parts if part)
+
+
+def masks_among(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of masks among those of files that lie together -> the name without the word that says so.
+
+    A word that all names have tells nothing: in lesion_1_image and lesion_1_label only "label" does.
+    """
+    split = {name: words(name) for name in names}
+    telling = {word for word in MASK_WORDS if not all(word in own for own in split.values())}
+    masks = {}
+    for name, own in split.items():
+        if not telling.isdisjoint(own):
+            parts = re.split(r"[\s_\-.]+", name)
+            masks[name] = "_".join(part for part in parts if part.casefold() not in telling) or name
+    return masks
+
+
+def by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return name -> file. Raises InputError if two files have one name, such as a.nii and a.nii.gz."""
+    named_so: dict[str, Path] = {}
+    for path in paths:
+        other = named_so.setdefault(name_of(path), path)
+        if other != path:
+            raise InputError(f"{path} and {other.name} have the same name; rename or remove one of them")
+    return named_so
+
+
+def assign(images: Mapping[str, Path], masks: Iterable[str]) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
+    """Find the mask of each image by their names.
+
+    Four ways are tried; the first by which any image has a mask holds for all: the image has the mask's name, or that
+    and a channel's number (scan_0001 is the only image of a mask scan_0001, and the second channel of a mask scan); the
+    same whatever the capitals; the image's name begins or ends with that of the mask (scan_t1 of scan); and the same
+    after the words that all masks have in common are removed (21_training of 21_manual1).
+
+    Args:
+        images: Name -> file of the images.
+        masks: The names of the masks.
+
+    Returns:
+        Image's name -> (mask's name, channel), and mask's name -> case id.
+    """
+    masks = list(masks)
+    if not masks:
+        return {}, {}
+    ids = {name: name for name in masks}
+    for keys in ({name: name for name in masks}, _without_capitals(masks)):
+        found = {name: one for name in images if (one := _same_name(name, keys)) is not None}
+        if found:
+            return found, ids
+    for shorter in (ids, without_common_words(masks)):
+        mask_words = {words(short): mask for mask, short in shorter.items()}
+        if len(mask_words) == len(masks) and () not in mask_words:
+            found = {name: one for name in images if (one := _beginning(name, mask_words)) is not None}
+            if found:
+                return found, shorter
+    return {}, ids
+
+
+def _same_name(name: str, masks: Mapping[str, str]) -> tuple[str, str] | None:
+    known = masks.get(name) or masks.get(name.casefold())
+    if known is not None:
+        return known, ""
+    numbered = re.fullmatch(r"(.+)_(\d{4})", name)
+    if numbered is None:
+        return None
+    known = masks.get(numbered[1]) or masks.get(numbered[1].casefold())
+    return None if known is None else (known, numbered[2])
+
+
+def _without_capitals(masks: Sequence[str]) -> dict[str, str]:
+    """Return name without capitals -> name; nothing if two masks differ in capitals alone."""
+    found = {name.casefold(): name for name in masks}
+    return found if len(found) == len(masks) else {}
+
+
+def _beginning(name: str, masks: Mapping[tuple[str, ...], str]) -> tuple[str, str] | None:
+    own = words(name)
+    for length in range(len(own), 0, -1):
+        for part, rest in ((own[:length], own[length:]), (own[-length:], own[:-length])):
+            if part in masks:
+                return masks[part], "_".join(rest)
+    return None
+
+
+def without_common_words(names: Sequence[str]) -> dict[str, str]:
+    """Return name -> name without the words that all names begin or end with; of a single name without mask words."""
+    split = {name: re.split(r"([\s_\-.]+)", name) for name in names}  # words at even places, separators between
+    if len(names) == 1:
+        (name, parts), = split.items()  # fmt: skip
+        kept = [part for part in parts[::2] if part.casefold() not in MASK_WORDS]
+        return {name: "_".join(kept) or name}
+    lists = [[part.casefold() for part in parts[::2]] for parts in split.values()]
+    shortest = min(map(len, lists))
+    first = next((n for n in range(shortest) if len({parts[n] for parts in lists}) > 1), shortest)
+    last = next((n for n in range(shortest) if len({parts[-1 - n] for parts in lists}) > 1), shortest)
+    if first == shortest or last == shortest or first + last >= shortest:
+        return {name: name for name in names}
+    return {name: "".join(parts[2 * first : len(parts) - 2 * last]) for name, parts in split.items()}
+
+
+def owner(path: str, ids: Iterable[str]) -> str | None:
+    """Return the case that a path belongs to: the longest id whose words stand in it one after another; None if none.
+
+    Raises:
+        InputError: Two ids of the same length stand in it.
+    """
+    own = words(path)
+    best: list[str] = []
+    for case_id in ids:
+        wanted = words(case_id)
+        if any(own[start : start + len(wanted)] == wanted for start in range(len(own) - len(wanted) + 1)):
+            longest = len(words(best[0])) if best else 0
+            if len(wanted) > longest:
+                best = [case_id]
+            elif len(wanted) == longest:
+                best.append(case_id)
+    if len(best) > 1:
+        raise InputError(f"{path} may belong to the case {best[0]} or {best[1]}")
+    return best[0] if best else None
+
+
+def pattern_of(path: Path) -> str:
+    """Return a relative path with N in place of numbers, to count names of one form."""
+    return re.sub(r"\d+", "N", path.as_posix())

@@ -1,0 +1,67 @@
+"""Read a folder for each patient (or scan), with the mask beside its images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from voxloss.data.layouts.listing import Found, Listing, complete
+from voxloss.data.layouts.names import by_name, clean_id, masks_among, subfolders, volumes, words
+from voxloss.utilities.errors import InputError
+
+
+def matches(root: Path) -> bool:
+    """Return whether a folder has subfolders (or these have) that hold one mask and images."""
+    return root.is_dir() and any(len(_masks(by_name(volumes(folder)))) == 1 for folder in _scans(root))
+
+
+def load(root: Path) -> Listing:
+    """List the cases of ROOT/PATIENT or ROOT/PATIENT/SCAN, each a folder with images and a mask.
+
+    The mask is the file with a word such as seg, label or mask in its name. The others are channels, and what is left
+    of their names after that of the folder is the channel's name, the same for all cases. Scans of one patient are
+    kept together. A fault: a folder with no mask or several, or with other channels than most. Raises InputError if no
+    folder holds an image and a mask.
+    """
+    found, faults, patients = [], [], {}
+    for folder in _scans(root):
+        parts = folder.relative_to(root).parts
+        case_id = clean_id("/".join(parts))
+        files = by_name(volumes(folder))
+        masks = _masks(files)
+        if len(masks) != 1:
+            fault = f"has several masks ({', '.join(masks)})" if masks else "has no file named like a mask"
+            faults.append((case_id, f"{folder} {fault}; {WAYS}"))
+            continue
+        (mask,) = masks
+        images = {_channel(name, parts): path for name, path in files.items() if name != mask}
+        found.append(Found(case_id, images, files[mask]))
+        if len(parts) > 1:
+            patients[case_id] = parts[0]
+    if not any(one.channels for one in found):
+        first = f": {faults[0][1]}" if faults else ""
+        raise InputError(f"{root} has no folder with images and one mask for each case{first}")
+    cases, others = complete(found)
+    return Listing(root.resolve().name, cases, faults=[*faults, *others], patients=patients)
+
+
+WAYS = (
+    'name the files by patterns, such as --data.options \'{image: "*/t1.nii.gz", label: "*/seg.nii.gz"}\', or leave '
+    "the case out (data.exclude)"
+)
+
+
+def _scans(root: Path) -> Iterator[Path]:
+    for folder in subfolders(root):
+        if volumes(folder):
+            yield folder
+        else:
+            yield from (inner for inner in subfolders(folder) if volumes(inner))
+
+
+def _masks(files: dict[str, Path]) -> list[str]:
+    return list(masks_among(files)) if len(files) > 1 else []
+
+
+def _channel(name: str, folders: tuple[str, ...]) -> str:
+    """Return a file's name without the words of the folders that it is in, which are those of its case."""
+    of_case = {word for folder in folders for word in words(folder)}
+    return "_".join(word for word in words(name) if word not in of_case)

@@ -1,0 +1,73 @@
+"""The region of interest of each case: a mask outside which nothing counts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxloss.data.case import Case
+from voxloss.data.layouts.names import name_of, owner, volumes, walk
+from voxloss.data.layouts.pairs import matching
+from voxloss.data.nifti import is_nifti_name
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
+
+
+def with_regions(
+    cases: Sequence[Case], root: Path, region_of_interest: str | None
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """Return the cases with their regions, and a note if they have any.
+
+    A region belongs to the case whose id stands in its name, or in the names of its folders.
+
+    Args:
+        cases: The cases, of which a table of cases may have named the regions.
+        root: The data set's folder, which relative names begin at.
+        region_of_interest: The folder of the regions, or a pattern with "*"; None: those of the cases.
+
+    Raises:
+        InputError: The folder or pattern has no files, only some cases have a region, or one has two.
+    """
+    if region_of_interest is not None:
+        known = next((case for case in cases if case.region is not None), None)
+        if known is not None:
+            raise InputError(
+                f"data.options.region_of_interest is set, but the data name a region already, such as {known.region}"
+            )
+        files = _regions(root, region_of_interest, cases)
+        cases = tuple(replace(case, region=files.get(case.case_id)) for case in cases)
+    without = [case.case_id for case in cases if case.region is None]
+    if len(without) == len(cases):
+        return tuple(cases), ()
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise InputError(f"case {without[0]}{more} has no region of interest, but others have; leave it out "
+                         "(data.exclude) or add its file")  # fmt: skip
+    return tuple(cases), ("voxels outside each case's region of interest count in no loss and no score",)
+
+
+def _regions(root: Path, option: str, cases: Sequence[Case]) -> dict[str, Path]:
+    if not isinstance(option, str) or not option.strip():
+        raise InputError(f"data.options.region_of_interest takes a folder or a pattern, but is {option!r}")
+    base = root if root.is_dir() else root.parent
+    if "*" in option:
+        files = [base / path for path in matching([path for path in walk(base) if is_nifti_name(path)], option)]
+    elif (base / option).is_dir():
+        base = base / option
+        files = volumes(base)
+    else:
+        raise InputError(f"data.options.region_of_interest names {option!r}, but {base} has no such folder")
+    if not files:
+        raise InputError(f"data.options.region_of_interest names {option!r}, where no file can be read as a region")
+    ids = [case.case_id for case in cases]
+    of_case: dict[str, Path] = {}
+    for path in files:
+        if (case_id := owner(path.relative_to(base).with_name(name_of(path)).as_posix(), ids)) is not None:
+            other = of_case.setdefault(case_id, path)
+            if other != path:
+                raise InputError(f"{other} and {path} may both be the region of interest of {case_id}")
+    if not of_case:
+        raise InputError(
+            f"data.options.region_of_interest names {option!r}, where {count_of(len(files), 'file')} have no case's id "
+            f"in their names, such as {files[0].name}; cases are {', '.join(ids[:3])}"
+        )
+    return of_case
