@@ -132,7 +132,9 @@ def test_brats_modalities_are_channels_in_the_order_asked_for(tmp_path):
     assert dataset.classes == ("background", "enhancing tumour")
     label, _ = read_label(dataset.cases[0], dataset.label_values)
     assert label.ravel()[:6].tolist() == [0, 0, 0, 1, 1, 0]
-    assert [path.name for path in load_dataset("brats20", tmp_path).cases[0].images] == ["BraTS20_Training_001_t1ce.nii.gz"]
+    assert [path.name for path in load_dataset("brats20", tmp_path).cases[0].images] == [
+        "BraTS20_Training_001_t1ce.nii.gz"
+    ]
 
 
 @pytest.mark.parametrize("modalities", [(), ("t1", "t1"), ("t1", "t1n"), ("adc",), "t1ce", 3, [["t1"]], None])
@@ -331,7 +333,10 @@ def test_own_folder_pairs_by_name(tmp_path):
     assert dataset.name == "lesions"
     assert ids(dataset) == ["b.c", "scan_0001", "scan_0002"]  # the number is part of the name, since the masks have it
     assert dataset.classes == ("background", "class 1")
-    assert load_dataset("folder", tmp_path / "lesions", classes={"lesion": 1}, exclude=["b.c"]).classes == ("background", "lesion")
+    assert load_dataset("folder", tmp_path / "lesions", classes={"lesion": 1}, exclude=["b.c"]).classes == (
+        "background",
+        "lesion",
+    )
     require_complete(dataset)
 
 
@@ -342,14 +347,14 @@ def test_own_folder_with_numbered_channels(tmp_path):
         write_nifti(tmp_path / "masks" / f"{name}.nii.gz", mask(1))
     assert read_image(load_dataset("folder", tmp_path).cases[0])[0][:, 0, 0, 0].tolist() == [0, 1]
     (tmp_path / "images" / "b_0001.nii").unlink()
-    with pytest.raises(InputError, match="case b .* lacks the image '0001', which most cases have"):
+    with pytest.raises(InputError, match=r"case b .* lacks the image '0001', which most cases have"):
         load_dataset("folder", tmp_path)
     write_nifti(tmp_path / "images" / "b_0002.nii", mask())
-    with pytest.raises(InputError, match="case b .* lacks the image '0001', .* and has the image '0002'"):
+    with pytest.raises(InputError, match=r"case b .* lacks the image '0001', .* and has the image '0002'"):
         load_dataset("folder", tmp_path)
     (tmp_path / "images" / "b_0002.nii").unlink()
     write_nifti(tmp_path / "images" / "b.nii", mask())
-    with pytest.raises(InputError, match="case b .* has the image without a number"):
+    with pytest.raises(InputError, match=r"case b .* has the image without a number"):
         load_dataset("folder", tmp_path)
 
 

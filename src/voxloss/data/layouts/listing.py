@@ -68,7 +68,8 @@ def complete(
         names = sorted(one.channels, key=lambda name: (places.get(name, len(places)), name))
         if not names:
             where = f" in {images}" if images is not None else ""
-            faults.append((one.case_id, f"{one.label} has no image of the same name{where}"))
+            way = f"add it, or leave the case {one.case_id!r} out (data.exclude)"
+            faults.append((one.case_id, f"{one.label} has no image of the same name{where}; {way}"))
         elif set(names) != usual:
             faults.append((one.case_id, _difference(one, usual)))
         else:

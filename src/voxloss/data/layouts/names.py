@@ -22,7 +22,7 @@ MASK_WORDS = {
 }  # fmt: skip
 
 MOST_FILES = 5000  # that are looked at to say what a folder holds
-DEEPEST = 4
+DEEPEST = 7
 
 
 def volumes(folder: Path) -> list[Path]:
@@ -79,12 +79,18 @@ def masks_among(names: Iterable[str]) -> dict[str, str]:
     """
     split = {name: words(name) for name in names}
     telling = {word for word in MASK_WORDS if not all(word in own for own in split.values())}
-    masks = {}
-    for name, own in split.items():
-        if not telling.isdisjoint(own):
-            parts = re.split(r"[\s_\-.]+", name)
-            masks[name] = "_".join(part for part in parts if part.casefold() not in telling) or name
-    return masks
+    return {name: _without(name, telling) for name, own in split.items() if not telling.isdisjoint(own)}
+
+
+def _without(name: str, unwanted: set[str]) -> str:
+    """Return a name without some of its words and the separators before them."""
+    parts = re.split(r"([\s_\-.]+)", name)
+    kept = "".join(
+        separator + word
+        for separator, word in zip(["", *parts[1::2]], parts[::2], strict=True)
+        if word.casefold() not in unwanted
+    )
+    return kept.strip("_-. ") or name
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
@@ -157,11 +163,9 @@ def _beginning(name: str, masks: Mapping[tuple[str, ...], str]) -> tuple[str, st
 
 def without_common_words(names: Sequence[str]) -> dict[str, str]:
     """Return name -> name without the words that all names begin or end with; of a single name without mask words."""
-    split = {name: re.split(r"([\s_\-.]+)", name) for name in names}  # words at even places, separators between
     if len(names) == 1:
-        (name, parts), = split.items()  # fmt: skip
-        kept = [part for part in parts[::2] if part.casefold() not in MASK_WORDS]
-        return {name: "_".join(kept) or name}
+        return {name: _without(name, MASK_WORDS) for name in names}
+    split = {name: re.split(r"([\s_\-.]+)", name) for name in names}  # words at even places, separators between
     lists = [[part.casefold() for part in parts[::2]] for parts in split.values()]
     shortest = min(map(len, lists))
     first = next((n for n in range(shortest) if len({parts[n] for parts in lists}) > 1), shortest)

@@ -22,7 +22,7 @@ def matches(root: Path) -> bool:
         return True
 
 
-def load(root: Path, image: str | Sequence[str] | None = None, label: str | None = None) -> Listing:
+def load(root: Path, image: str | list[str] | None = None, label: str | None = None) -> Listing:
     """List the cases of a folder in which CASE_image lies beside CASE_label (or _mask, _seg, …).
 
     Args:
@@ -40,7 +40,7 @@ def load(root: Path, image: str | Sequence[str] | None = None, label: str | None
         missing, given = ("image", "label") if image is None else ("label", "image")
         raise InputError(f"data.options.{given} needs data.options.{missing} too: a pattern such as '*_{missing}'")
     else:
-        order = [image] if isinstance(image, str) else list(image)
+        order = list(image) if isinstance(image, list | tuple) else [image]
         found, unlabelled = _by_patterns(root, order, label)
     cases, faults = complete(found, order)
     faults += [(name, f"{path} has no mask of the same name") for name, path in unlabelled]

@@ -32,33 +32,25 @@ def not_recognised(root: Path, inner: Mapping[Path, str]) -> str:
             "list of MONAI; else name a folder"
         )
     ways = [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
-    found = [path for path in walk(root) if is_nifti_name(path)]
-    ways += _ways(found)
-    if not found:
-        ways.append("name the folder that holds the images, in formats that voxloss reads")
-    chosen = [*ways[:2], CSV_WAY] if len(ways) >= 2 else [*ways, CSV_WAY, "see docs/how-to/data.md for all layouts"]
-    numbered = "; ".join(f"({number}) {way}" for number, way in enumerate(chosen[:3], start=1))
+    ways += _ways([path for path in walk(root) if is_nifti_name(path)])
+    numbered = "; ".join(f"({number}) {way}" for number, way in enumerate([*ways[:2], CSV_WAY], start=1))
     return f"{root} has no known layout. It holds {_content(root)}. The nearest ways: {numbered}"
 
 
 def _ways(found: Sequence[Path]) -> list[str]:
-    """Return ways that the names of images suggest."""
-    folders = Counter(path.parent.as_posix() for path in found)
+    """Return two ways or more, first those that the names of images suggest."""
     ways = []
+    folders = sorted({path.parent.as_posix() for path in found})
     if len(folders) == 2 and "." not in folders:
-        one, other = sorted(folders)
-        ways.append(
-            f"if one folder has the images and one the masks: --data.options '{{images: {one}, masks: {other}}}'"
-        )
-    endings = Counter(_ending(path) for path in found)
-    usual = [ending for ending, _ in endings.most_common(2)]
-    if len(usual) == 2:
-        one, other = sorted(usual)
-        prefix = "*/" if all("/" in path.as_posix() for path in found) else ""
-        ways.append(f'name them by patterns: --data.options \'{{image: "{prefix}*{one}", label: "{prefix}*{other}"}}\'')
-    elif found:
-        ways.append("put images into images/ and masks of the same names into masks/")
-    return ways
+        ways.append(f"say what the folders hold: --data.options '{{images: {folders[0]}, masks: {folders[1]}}}'")
+    endings = sorted(ending for ending, _ in Counter(map(_ending, found)).most_common(2))
+    if len(endings) == 2:
+        one, other = (("*/*" if all(len(path.parts) > 1 for path in found) else "*") + ending for ending in endings)
+        patterns = f'{{image: "{one}", label: "{other}"}}'
+        ways.append(f"name images and masks by patterns: --data.options '{patterns}', or the other way round")
+    if not found:
+        ways.append("name the folder that holds the images, in formats that voxloss reads")
+    return [*ways, "put images into images/ and masks of the same names into masks/"]
 
 
 def _ending(path: Path) -> str:
