@@ -203,8 +203,8 @@ def test_study_and_data_may_move_at_once(place, tmp_path):
     [
         (lambda data: change(data / "images/case3.nii.gz"), "images/case3.nii.gz differs"),
         (lambda data: [(data / kind / "case3.nii.gz").unlink() for kind in ("images", "masks")], "no case case3"),
-        (lambda data: shutil.rmtree(data / "masks"), "no folder masks"),
-        (lambda data: shutil.rmtree(data), "no folder images"),
+        (lambda data: shutil.rmtree(data / "masks"), "no folder labels or masks"),
+        (lambda data: shutil.rmtree(data), "does not exist"),
     ],
 )
 def test_another_place_with_other_data_is_refused(place, spoil, named):

@@ -182,8 +182,8 @@ def decathlon(content: object) -> Callable[[Path], None]:
 FOLDERS = {
     "nothing": ("folder", lambda data: (data / "own").mkdir(), ("no folder images",)),
     "a-file": ("folder", lambda data: (data / "own").write_text(""), ("own",)),
-    "no-masks": ("folder", lambda data: own_folder(data, {"images": ["a.nii.gz"]}), ("no folder masks",)),
-    "no-images-in-it": ("folder", lambda data: own_folder(data, {"images": [], "masks": []}), ("holds no .nii",)),
+    "no-masks": ("folder", lambda data: own_folder(data, {"images": ["a.nii.gz"]}), ("no folder labels or masks",)),
+    "no-images-in-it": ("folder", lambda data: own_folder(data, {"images": [], "masks": []}), ("holds no images",)),
     "image-without-mask": (
         "folder", lambda data: own_folder(data, {"images": ["a.nii.gz", "b.nii.gz"], "masks": ["a.nii.gz"]}),
         ("b.nii.gz has no mask",),
@@ -201,7 +201,7 @@ FOLDERS = {
         ("have the same name",),
     ),
     "kits-without-cases": ("kits19", lambda data: (data / "own").mkdir(), ("holds no case_NNNNN",)),
-    "brats-without-cases": ("brats20", lambda data: (data / "own").mkdir(), ("holds no BraTS20_Training_NNN",)),
+    "brats-without-cases": ("brats20", lambda data: (data / "own").mkdir(), ("such as BraTS20_Training_NNN",)),
     "decathlon-not-json": ("decathlon", decathlon("{"), ("dataset.json",)),
     "decathlon-a-list": ("decathlon", decathlon([1]), ("dataset.json",)),
     "decathlon-of-no-cases": ("decathlon", decathlon({"training": []}), ("no image with a mask",)),

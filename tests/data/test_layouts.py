@@ -350,11 +350,11 @@ def test_own_folder_with_numbered_channels(tmp_path):
     with pytest.raises(InputError, match=r"case b .* lacks the image '0001', which most cases have"):
         load_dataset("folder", tmp_path)
     write_nifti(tmp_path / "images" / "b_0002.nii", mask())
-    with pytest.raises(InputError, match=r"case b .* lacks the image '0001', .* and has the image '0002'"):
+    with pytest.raises(InputError, match=r"b_0000\.nii, b_0002\.nii for one case; channels count from 0000"):
         load_dataset("folder", tmp_path)
     (tmp_path / "images" / "b_0002.nii").unlink()
     write_nifti(tmp_path / "images" / "b.nii", mask())
-    with pytest.raises(InputError, match=r"case b .* has the image without a number"):
+    with pytest.raises(InputError, match=r"b\.nii, b_0000\.nii for one case"):
         load_dataset("folder", tmp_path)
 
 

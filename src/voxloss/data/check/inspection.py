@@ -14,6 +14,7 @@ from voxloss.data.grid import turn_of
 from voxloss.data.nifti import Geometry, geometry_of, grey_values, open_nifti
 from voxloss.geometry.components import count_components
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _inspect_label(path: Path, inspection: Inspection, dataset: Dataset, patch: 
         inspection.add("warning", "every voxel of the mask is ignored")
         return
     if not any(voxels[1:]):
-        where = f" in the region of interest; {lost:,} voxels of classes are outside" if lost else ""
+        where = f" in the region of interest; {count_of(lost, 'voxel')} of classes outside" if lost else ""
         inspection.add("warning", f"empty mask: nothing but background{where}")
         return
     for name, count in zip(dataset.classes[1:], voxels[1:], strict=True):

@@ -1,6 +1,7 @@
 """The result of reading a layout: cases, their classes, and what else the data say of themselves."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def complete(
         order: The order of the channels; those that it does not name follow by name.
         images: The folder of the images, for the sentence about a mask without an image.
     """
-    sets = Counter(frozenset(one.channels) for one in found if one.channels)
+    sets = Counter(frozenset(one.channels) for one in found if one.channels and not _has_gap(one))
     usual = max(sets, key=lambda names: (sets[names], len(names))) if sets else frozenset()
     places = {name: place for place, name in enumerate(order)}
     cases, faults = [], []
@@ -70,11 +71,22 @@ def complete(
             where = f" in {images}" if images is not None else ""
             way = f"add it, or leave the case {one.case_id!r} out (data.exclude)"
             faults.append((one.case_id, f"{one.label} has no image of the same name{where}; {way}"))
+        elif _has_gap(one):
+            listed = ", ".join(one.channels[name].name for name in names)
+            folder = one.channels[names[0]].parent
+            faults.append((one.case_id, f"{folder} has {listed} for one case; channels count from 0000 without gap"))
         elif set(names) != usual:
             faults.append((one.case_id, _difference(one, usual)))
         else:
             cases.append(Case(clean_id(one.case_id), tuple(one.channels[name] for name in names), one.label))
     return tuple(cases), faults
+
+
+def _has_gap(one: Found) -> bool:
+    """Return whether numbers of channels do not count from 0000, or stand beside an image without a number."""
+    names = sorted(one.channels)
+    numbered = any(re.fullmatch(r"\d{4}", name) for name in names)
+    return numbered and names != [f"{number:04}" for number in range(len(names))]
 
 
 def _difference(one: Found, usual: frozenset[str]) -> str:
@@ -85,7 +97,7 @@ def _difference(one: Found, usual: frozenset[str]) -> str:
 
 
 def _channels(names: Sequence[str]) -> str:
-    shown = [repr(name) if name else "without a number" for name in names]
+    shown = [repr(name) if name else "of the mask's own name" for name in names]
     return f"the {'image' if len(names) == 1 else 'images'} {' and '.join(shown)}"
 
 

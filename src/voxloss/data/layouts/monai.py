@@ -41,7 +41,10 @@ def load(root: Path, base: str | None = None) -> Listing:
     folder = path.parent / base if base is not None else path.parent
     cases, dropped, folds = [], [], {}
     for key in LISTS:
-        for number, entry in enumerate(content.get(key, [])):
+        listed = content.get(key, [])
+        if not isinstance(listed, list):
+            raise InputError(f"{path} should have a list as {key}, but has {listed!r}")
+        for number, entry in enumerate(listed):
             case, fold = _entry(path, folder, f"{key}, entry {number}", entry)
             if case.label is None:
                 dropped.append((case.case_id, "no label in the data list"))
