@@ -73,7 +73,8 @@ def check_data(
     extra = []
     if config is None:
         config, dataset = StudyConfig(), load_dataset(layout, root)
-        severity: Severity = "note"  # nobody asked for a study yet, whose folds may be fewer
+        # Nobody asked for a study yet, whose folds may be fewer; but the data's own folds will be those.
+        severity: Severity = "note" if dataset.own_folds is None else "error"
         patch = USUAL_PATCH
     else:
         config = replace(config, data=replace(config.data, root=str(root)))

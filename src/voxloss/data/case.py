@@ -34,11 +34,16 @@ IGNORED = 254  # the index of voxels that count in no loss and no score, such as
 
 @dataclass(frozen=True)
 class Case:
-    """One patient or scan: an id that is safe as a folder's name, one NIfTI file per channel, and its mask.
+    """One patient or scan. The files need not exist yet.
 
-    A single four-dimensional file holds several channels along its last axis. `region` is a mask of the region of
-    interest: voxels where it is 0 count in no loss and no score. The files need not exist yet.
-    Raises InputError for an id that is empty, ".", "..", or has a path separator or a control character.
+    Args:
+        case_id: Its id, which is safe as a folder's name.
+        images: One file per channel; a single four-dimensional file holds several channels along its last axis.
+        label: The mask.
+        region: A mask of the region of interest: voxels where it is 0 count in no loss and no score.
+
+    Raises:
+        InputError: An id that is empty, ".", "..", or has a path separator or a control character.
     """
 
     case_id: str

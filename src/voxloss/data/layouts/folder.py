@@ -48,7 +48,7 @@ def _subfolder(root: Path, name: str | None, names: Iterable[str], option: str, 
         several = " and ".join(path.name for path in fitting)
         raise InputError(
             f"{root} has {several}, any of which may hold the {option}; name one: --data.options '{{{option}: "
-            f"{fitting[0].name}}}'"
+            f"{fitting[0].name}}}' (another may be the data.options.region_of_interest)"
         )
     if not fitting:
         raise InputError(f"{root} has no folder {wanted}; your data folder needs `images/` and `labels/` or `masks/`")
