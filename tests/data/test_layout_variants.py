@@ -290,13 +290,49 @@ def test_the_message_counts_names_and_gives_three_ways(tmp_path):
     with pytest.raises(InputError) as told:
         detect_layout(tmp_path)
     text = str(told.value)
-    assert "4 × pN/a_flair.nii.gz, 4 × pN/a_drawn.nii.gz" in text or "4 × pN/a_drawn.nii.gz, 4" in text
+    assert "It holds 4 × pN/a_drawn.nii.gz, 4 × pN/a_flair.nii.gz. The nearest ways: " in text
     patterns = '{image: "*/*_drawn.nii.gz", label: "*/*_flair.nii.gz"}'
     assert (
         f"(1) name images and masks by patterns: --data.options '{patterns}', or the other way round; (2) put" in text
     )
     assert "(3) list them in a CSV table with the columns image and mask" in text
     assert "(4)" not in text
+
+
+def test_the_message_does_not_follow_links_round(tmp_path):
+    for number in range(4):
+        volume(tmp_path / "scanned" / f"{number}.nii", number)
+        mask(tmp_path / "drawn" / f"{number}.nii", number)
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(InputError) as told:
+        detect_layout(tmp_path)
+    assert "It holds 4 × drawn/N.nii, 4 × scanned/N.nii. The nearest" in str(told.value)
+    assert "(1) say what the folders hold: --data.options '{images: drawn, masks: scanned}'; (2) put" in str(told.value)
+
+
+def test_masks_without_images_suggest_no_patterns_of_single_names(tmp_path):
+    for name in "abc":
+        volume(tmp_path / "images" / f"{name}.nii", 1)
+    with pytest.raises(InputError, match=r"\(1\) put images into images/ .*; \(2\) put masks beside .*; \(3\) list"):
+        detect_layout(tmp_path)
+
+
+def test_images_in_folders_of_folders_are_named_by_patterns(tmp_path):
+    for number, name in enumerate(("train/a", "train/b", "val/a"), start=1):
+        volume(tmp_path / "images" / f"{name}.nii", number)
+        mask(tmp_path / "labels" / f"{name}.nii", number)
+    with pytest.raises(InputError, match=r"images holds no images .* but in its folders \(train, val\); name them by"):
+        load_dataset("auto", tmp_path)
+    dataset = load_dataset("auto", tmp_path, image="images/*/*", label="labels/*/*")
+    assert ids(dataset) == ["train_a", "train_b", "val_a"]
+    assert_pairs(dataset)
+
+
+def test_folders_that_are_not_read_are_told(tmp_path):
+    write_form(tmp_path, "images, masks")
+    mask(tmp_path / "predicted" / "b.nii", 1)
+    notes = load_dataset("auto", tmp_path).notes
+    assert notes == ("images are those in images and masks those in masks, none in predicted",)
 
 
 def test_the_message_points_at_a_folder_inside(tmp_path):

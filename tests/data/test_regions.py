@@ -79,7 +79,7 @@ def test_a_region_is_found_by_the_id_in_its_name(root, form, option, value, dtyp
     assert dataset.has_regions
     assert dataset.ignore_index == IGNORED
     assert voxels(dataset) == COUNTED
-    assert dataset.notes == ("voxels outside each case's region of interest count in no loss and no score",)
+    assert "voxels outside each case's region of interest count in no loss and no score" in dataset.notes
     assert dataset_from_json(json.loads(json.dumps(dataset_to_json(dataset)))) == replace(dataset, notes=())
     assert [path.name for path in dataset.cases[0].files[:2]] == ["c0.nii.gz", "c0.nii.gz"]
     assert len(dataset.cases[0].files) == 3
@@ -115,6 +115,15 @@ def test_a_region_that_is_not_there_or_twice_is_named(root, spoil, told):
     spoil(root)
     with pytest.raises(InputError, match=told):
         load_dataset("folder", root, region_of_interest="fov")
+
+
+def test_a_region_beside_its_image_is_no_channel(tmp_path):
+    for number in range(2):
+        for part, array in (("image", region() * 3), ("label", region() * 1), ("fov", region())):
+            write_nifti(tmp_path / f"c{number}_{part}.nii", array)
+    assert len(load_dataset("auto", tmp_path).cases[0].images) == 2  # what it is cannot be known
+    dataset = load_dataset("auto", tmp_path, region_of_interest="*_fov")
+    assert [path.name for path in dataset.cases[0].files] == ["c0_image.nii", "c0_label.nii", "c0_fov.nii"]
 
 
 def test_a_region_of_another_type_of_option_is_refused(root):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from voxloss.data.layouts.listing import Found, Listing, complete
-from voxloss.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, assign, by_name, named, volumes
+from voxloss.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, assign, by_name, named, subfolders, volumes
 from voxloss.data.nifti import is_nifti_name
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
@@ -32,7 +32,14 @@ def load(root: Path, images: str | None = None, masks: str | None = None) -> Lis
     mask_folder = _subfolder(root, masks, MASK_FOLDERS, "masks", "labels or masks")
     found, unlabelled, notes = pair_folders(image_folder, mask_folder)
     if not found and not unlabelled:
-        raise InputError(f"{image_folder} holds no images in a format that voxloss reads")
+        inner = ", ".join(path.name for path in subfolders(image_folder) if volumes(path))
+        patterns = f'{{image: "{image_folder.name}/*/*", label: "{mask_folder.name}/*/*"}}'
+        deeper = f" but in its folders ({inner}); name them by patterns: --data.options '{patterns}'"
+        raise InputError(f"{image_folder} holds no images in a format that voxloss reads{deeper if inner else ''}")
+    others = [path for path in subfolders(root) if path not in (image_folder, mask_folder) and volumes(path)]
+    if others:
+        names = ", ".join(path.name for path in others)
+        notes.append(f"images are those in {image_folder.name} and masks those in {mask_folder.name}, none in {names}")
     cases, faults = complete(found, images=image_folder)
     faults = [(name, f"{path} has no mask of the same name in {mask_folder}") for name, path in unlabelled] + faults
     return Listing(root.resolve().name, cases, faults=faults, notes=notes)

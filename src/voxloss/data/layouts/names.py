@@ -44,7 +44,12 @@ def named(folder: Path, names: Iterable[str]) -> list[Path]:
 def walk(root: Path) -> Iterator[Path]:
     """Yield the visible files of a folder and its subfolders, at most `MOST_FILES`, as paths relative to it."""
     count = 0
+    seen = set[str]()  # folders that links lead to again
     for folder, inner, files in os.walk(root, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(place)
         relative = Path(folder).relative_to(root)
         visible = sorted(name for name in inner if not name.startswith("."))
         inner[:] = visible if len(relative.parts) < DEEPEST else []

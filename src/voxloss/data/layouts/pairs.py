@@ -106,7 +106,8 @@ def matching(files: Sequence[Path], pattern: str) -> dict[Path, str]:
     found = {}
     for path in files:
         whole = path if "/" in pattern else Path(path.name)
-        for name in (unicodedata.normalize("NFC", whole.as_posix()), (whole.parent / name_of(whole)).as_posix()):
+        for one in (whole.parent / name_of(whole), whole):  # a pattern may leave the ending out
+            name = unicodedata.normalize("NFC", one.as_posix())
             if (match := expression.fullmatch(name)) is not None:
                 found[path] = "_".join(dict.fromkeys(part.strip("_-. ") for part in match.groups() if part))
                 break

@@ -9,8 +9,8 @@ from voxloss.utilities.errors import InputError
 
 
 def matches(root: Path) -> bool:
-    """Return whether a folder has subfolders (or these have) that hold one mask and images."""
-    return root.is_dir() and any(len(_masks(by_name(volumes(folder)))) == 1 for folder in _scans(root))
+    """Return whether a folder has subfolders (or these have) that hold masks and images."""
+    return root.is_dir() and any(_masks(by_name(volumes(folder))) for folder in _scans(root))
 
 
 def load(root: Path) -> Listing:

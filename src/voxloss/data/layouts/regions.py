@@ -34,7 +34,7 @@ def with_regions(
                 f"data.options.region_of_interest is set, but the data name a region already, such as {known.region}"
             )
         files = _regions(root, region_of_interest, cases)
-        cases = tuple(replace(case, region=files.get(case.case_id)) for case in cases)
+        cases = tuple(_with_region(case, files.get(case.case_id)) for case in cases)
     without = [case.case_id for case in cases if case.region is None]
     if len(without) == len(cases):
         return tuple(cases), ()
@@ -43,6 +43,11 @@ def with_regions(
         raise InputError(f"case {without[0]}{more} has no region of interest, but others have; leave it out "
                          "(data.exclude) or add its file")  # fmt: skip
     return tuple(cases), ("voxels outside each case's region of interest count in no loss and no score",)
+
+
+def _with_region(case: Case, region: Path | None) -> Case:
+    """Return the case with its region, which is no image, although a layout may have taken it for one."""
+    return replace(case, region=region, images=tuple(path for path in case.images if path != region))
 
 
 def _regions(root: Path, option: str, cases: Sequence[Case]) -> dict[str, Path]:

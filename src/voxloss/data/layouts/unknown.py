@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voxloss.data.layouts.names import name_of, pattern_of, walk
+from voxloss.data.layouts.names import pattern_of, walk
 from voxloss.data.nifti import is_nifti_name, stem
 from voxloss.utilities.text import count_of
 
@@ -43,22 +43,24 @@ def _ways(found: Sequence[Path]) -> list[str]:
     folders = sorted({path.parent.as_posix() for path in found})
     if len(folders) == 2 and "." not in folders:
         ways.append(f"say what the folders hold: --data.options '{{images: {folders[0]}, masks: {folders[1]}}}'")
-    endings = sorted(ending for ending, _ in Counter(map(_ending, found)).most_common(2))
-    if len(endings) == 2:
-        one, other = (("*/*" if all(len(path.parts) > 1 for path in found) else "*") + ending for ending in endings)
+    # Forms that a quarter of the files have, and two at least.
+    forms = [form for form, count in Counter(map(_form, found)).most_common(2) if 4 * count >= max(len(found), 8)]
+    if len(forms) == 2 and not ways:
+        one, other = sorted(forms)
         patterns = f'{{image: "{one}", label: "{other}"}}'
         ways.append(f"name images and masks by patterns: --data.options '{patterns}', or the other way round")
     if not found:
         ways.append("name the folder that holds the images, in formats that voxloss reads")
-    return [*ways, "put images into images/ and masks of the same names into masks/"]
+    ways.append("put images into images/ and masks of the same names into masks/")
+    return [*ways, "put masks beside their images, with _mask at the end of their names"]
 
 
-def _ending(path: Path) -> str:
-    """Return the last word of a name with its ending, such as _t1.nii.gz."""
-    name = name_of(path)
-    suffix = path.name[len(stem(path)) :]
+def _form(path: Path) -> str:
+    """Return a pattern of the names like that of a file: its last word or, in a folder of its own, its whole name."""
+    name = stem(path)
     place = max(name.rfind("_"), name.rfind("-"))
-    return name[max(place, 0) :] + suffix
+    last = "*" + path.name[place:] if place > 0 else path.name
+    return "*/" * len(path.parent.parts) + last
 
 
 def _content(root: Path) -> str:
