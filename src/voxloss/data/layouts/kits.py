@@ -4,6 +4,7 @@ Source: github.com/neheller/kits19, kits21 and kits23. Arrays are stored (slice,
 """
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from voxloss.data.case import Case
@@ -109,6 +110,11 @@ def _has_mask(case: Case) -> bool:
 
 def _has_cyst(mask: Path) -> bool:
     try:
-        return CYST["cyst"] in count_label_values(mask)
-    except InputError:
+        return _values_include(mask, CYST["cyst"], mask.stat().st_mtime_ns)
+    except (InputError, OSError):
         return False
+
+
+@lru_cache(maxsize=100)  # each of the three releases asks, and a mask takes a second
+def _values_include(mask: Path, value: int, _changed: int) -> bool:
+    return value in count_label_values(mask)

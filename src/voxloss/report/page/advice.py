@@ -102,6 +102,8 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
         after = detectable(2 * folds, verdict.n_seeds, cases)
         other = shlex.quote(f"{record.study.folder}-{2 * folds}-folds")
         command = f"voxloss run {folder} --study {other} --splits.folds {2 * folds}"
+        if record.study.dataset.own_folds is not None:
+            command += " --splits.from_data false"
         runs = cost((losses if race is None else len(race.losses)) * 2 * folds * verdict.n_seeds)
         runs = runs if race is None else f"at most {runs}"
         steps.append((after, f"{2 * folds} folds {gain(after)} (a study of its own, {runs}).", command))
