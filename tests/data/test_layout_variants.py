@@ -214,6 +214,22 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         load_dataset("auto", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("form", "further"),
+    [
+        ("channels by word", "images/b-t1"),
+        ("beside, two channels", "b-pet"),
+        ("patients, two channels", "b/T1_b"),
+        ("BIDS, all derived", "derivatives/y/sub-1/anat/sub-1_space-MNI_T1w"),
+    ],
+)
+def test_two_images_for_one_channel_are_refused(tmp_path, form, further):
+    write_form(tmp_path, form)
+    volume(tmp_path / f"{further}.nii.gz", 1, 1)
+    with pytest.raises(InputError, match=r"may both be the image '.*' of one case; name the files by patterns"):
+        load_dataset("auto", tmp_path)
+
+
 def test_folders_that_both_may_hold_the_masks_are_chosen_by_option(tmp_path):
     write_form(tmp_path, "images, masks")
     for number, name in enumerate(NAMES, start=1):
@@ -226,6 +242,11 @@ def test_folders_that_both_may_hold_the_masks_are_chosen_by_option(tmp_path):
     (tmp_path / "masks").rename(tmp_path / "drawn")
     (tmp_path / "images").rename(tmp_path / "scanned")
     assert_pairs(load_dataset("auto", tmp_path, images="scanned", masks="drawn"))
+
+
+def test_names_of_structures_in_two_folders_make_no_patients_of_them(tmp_path):
+    write_form(tmp_path, "images, masks", ("lesion_1", "control_1", "lesion_2"))
+    assert_pairs(load_dataset("auto", tmp_path))
 
 
 def test_files_of_other_formats_are_told(tmp_path):

@@ -189,6 +189,14 @@ def test_a_data_list_is_read_with_its_folds(root, tmp_path):
     assert len(load_dataset("auto", other, base=str(root)).cases) == 4
 
 
+def test_a_data_list_names_its_classes(root):
+    data_list(root, {"training": entries(), "labels": {"0": "background", "1": "spleen"}})
+    assert load_dataset("auto", root).classes == ("background", "spleen")
+    data_list(root, {"training": entries(), "labels": 3})
+    with pytest.raises(InputError, match=r"list\.json should have an object as labels"):
+        load_dataset("auto", root)
+
+
 def test_a_validation_list_is_told(root):
     data_list(root, {"training": entries()[:3], "validation": entries()[3:]})
     dataset = load_dataset("auto", root)

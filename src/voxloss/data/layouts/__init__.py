@@ -190,4 +190,7 @@ def detect_layout(root: Path, options: Mapping[str, Any] | None = None) -> str:
 
 
 def _fitting(root: Path) -> str | None:
-    return next((name for name, layout in LAYOUTS.items() if layout.matches(root)), None)
+    try:
+        return next((name for name, layout in LAYOUTS.items() if layout.matches(root)), None)
+    except InputError:  # such as two files of one name, about which nobody asked
+        return None

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from voxloss.data.layouts.listing import Found, Listing, complete
+from voxloss.data.layouts.listing import Found, Listing, add_channel, complete
 from voxloss.data.layouts.names import MASK_WORDS, name_of, subfolders, volumes
 from voxloss.utilities.errors import InputError
 
@@ -47,9 +47,10 @@ def load(root: Path, suffixes: Sequence[str] = ()) -> Listing:
             )
             faults.append((case_id, sentence))
             continue
-        channels = {_channel(path): path for path in images.get(case_id, [])}
-        if wanted:
-            channels = {name: path for name, path in channels.items() if name.split("_")[-1] in wanted}
+        channels: dict[str, Path] = {}
+        for path in images.get(case_id, []):
+            if not wanted or name_of(path).split("_")[-1] in wanted:
+                add_channel(channels, _channel(path), path)
         found.append(Found(case_id, channels, files[0]))
         patients[case_id] = case_id.split("_")[0]
     for suffix in wanted:

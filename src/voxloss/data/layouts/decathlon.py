@@ -73,7 +73,7 @@ def load(root: Path, splits: str | None = None) -> Listing:
             raise InputError(f"{root} holds no image with a mask in imagesTr and labelsTr")
     classes = None
     if "labels" in description:
-        classes, of_labels = _classes(root / "dataset.json", description["labels"])
+        classes, of_labels = label_classes(root / "dataset.json", description["labels"])
         notes += of_labels
     own_folds, of_splits = _own_folds(root, splits)
     return Listing(
@@ -159,8 +159,8 @@ def _has_ending(path: Path, ending: str) -> bool:
     return path.name.lower().endswith(ending.lower())
 
 
-def _classes(path: Path, labels: Any) -> tuple[dict[str, list[int]], list[str]]:
-    """Return name -> values of dataset.json's labels, which the Decathlon and nnU-Net 2 write in opposite directions.
+def label_classes(path: Path, labels: Any) -> tuple[dict[str, list[int]], list[str]]:
+    """Return name -> values of a list's "labels", which the Decathlon and nnU-Net 2 write in opposite directions.
 
     Values with one name are one class; notes say so.
     """
@@ -177,7 +177,7 @@ def _classes(path: Path, labels: Any) -> tuple[dict[str, list[int]], list[str]]:
         names.setdefault("background" if values == [0] else name, []).extend(values)
     merged = {name: values for name, values in names.items() if by_value and len(values) > 1}
     return names, [
-        f"dataset.json calls the values {' and '.join(map(str, values))} {name}, so they are one class"
+        f"{path.name} calls the values {' and '.join(map(str, values))} {name}, so they are one class"
         for name, values in merged.items()
     ]
 

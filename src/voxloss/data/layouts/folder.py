@@ -4,9 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from voxloss.data.layouts.listing import Found, Listing, complete
-from voxloss.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, assign, by_name, named, subfolders, volumes
-from voxloss.data.nifti import is_nifti_name
+from voxloss.data.layouts.listing import Found, Listing, add_channel, complete
+from voxloss.data.layouts.names import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    assign,
+    by_name,
+    is_volume,
+    named,
+    subfolders,
+    volumes,
+)
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
 
@@ -73,7 +81,7 @@ def pair_folders(images: Path, masks: Path) -> tuple[list[Found], list[tuple[str
     assigned, ids = assign(image_files, mask_files)
     channels: dict[str, dict[str, Path]] = {name: {} for name in mask_files}
     for name, (mask, channel) in assigned.items():
-        channels[mask][channel] = image_files[name]
+        add_channel(channels[mask], channel, image_files[name])
     unlabelled = [(name, path) for name, path in image_files.items() if name not in assigned]
     found = [Found(ids[name], channels[name], mask_files[name]) for name in mask_files]
     return found, unlabelled, [note for folder in (images, masks) for note in _unread(folder)]
@@ -84,7 +92,7 @@ def _unread(folder: Path) -> list[str]:
     endings = Counter(
         path.suffix.lower()
         for path in folder.iterdir()
-        if not path.name.startswith(".") and not is_nifti_name(path) and path.is_file()
+        if not path.name.startswith(".") and not is_volume(path) and path.is_file()
     )
     others = {ending: count for ending, count in endings.items() if ending not in NOT_IMAGES}
     if not others:

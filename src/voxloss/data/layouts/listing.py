@@ -51,6 +51,17 @@ class Found:
     label: Path
 
 
+def add_channel(channels: dict[str, Path], name: str, path: Path) -> None:
+    """Add an image to the channels of a case. Raises InputError if there is one of this name."""
+    other = channels.setdefault(name, path)
+    if other != path:
+        which = f"the image {name!r}" if name else "the image"
+        raise InputError(
+            f"{other} and {path} may both be {which} of one case; name the files by patterns (data.options image and "
+            "label), or remove one"
+        )
+
+
 def complete(
     found: Sequence[Found], order: Sequence[str] = (), images: Path | None = None
 ) -> tuple[tuple[Case, ...], list[tuple[str, str]]]:

@@ -25,8 +25,9 @@ def load(root: Path, base: str | None = None) -> Listing:
     """List the cases of a data list, ROOT itself or the only one in ROOT.
 
     An image is a path or a list of paths, one for each channel. With "fold" in every entry these are the study's folds.
-    Cases of the list "validation" are further cases. An entry without a label is dropped. base: the folder that paths
-    are relative to, if it is not the list's own. Raises InputError for a list at fault, and if ROOT has several.
+    "labels" names the classes, as the Decathlon's dataset.json does. Cases of the list "validation" are further cases.
+    An entry without a label is dropped. base: the folder that paths are relative to, if it is not the list's own.
+    Raises InputError for a list at fault, and if ROOT has several.
     """
     lists = _lists(root)
     if len(lists) != 1:
@@ -52,7 +53,9 @@ def load(root: Path, base: str | None = None) -> Listing:
             cases.append(case)
             if fold is not None:
                 folds[case.case_id] = fold
-    notes = []
+    classes, notes = None, list[str]()
+    if "labels" in content:
+        classes, notes = decathlon.label_classes(path, content["labels"])
     if folds and len(folds) < len(cases):
         missing = next(case.case_id for case in cases if case.case_id not in folds)
         raise InputError(f"{path}: the case {missing} has no fold, but others have; give every entry a fold, or none")
@@ -63,7 +66,7 @@ def load(root: Path, base: str | None = None) -> Listing:
         )
     own, of_folds = folds_by_number(path.name, folds)
     name = path.stem if path == root else root.resolve().name
-    return Listing(name, cases, None, dropped, own_folds=own, notes=[*notes, *of_folds])
+    return Listing(name, cases, classes, dropped, own_folds=own, notes=[*notes, *of_folds])
 
 
 def _lists(root: Path) -> list[Path]:

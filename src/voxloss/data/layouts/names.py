@@ -25,9 +25,14 @@ MOST_FILES = 5000  # that are looked at to say what a folder holds
 DEEPEST = 7
 
 
+def is_volume(path: Path) -> bool:
+    """Return whether a visible file is a volume that voxloss reads, by its name."""
+    return is_nifti_name(path)
+
+
 def volumes(folder: Path) -> list[Path]:
     """Return the visible volumes of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if is_nifti_name(path) and not path.is_dir())
+    return sorted(path for path in folder.iterdir() if is_volume(path) and not path.is_dir())
 
 
 def subfolders(folder: Path) -> list[Path]:

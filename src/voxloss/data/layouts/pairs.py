@@ -5,9 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxloss.data.layouts.listing import Found, Listing, complete
-from voxloss.data.layouts.names import assign, by_name, clean_id, masks_among, name_of, volumes, walk
-from voxloss.data.nifti import is_nifti_name
+from voxloss.data.layouts.listing import Found, Listing, add_channel, complete
+from voxloss.data.layouts.names import assign, by_name, clean_id, is_volume, masks_among, name_of, volumes, walk
 from voxloss.utilities.errors import InputError
 
 
@@ -63,7 +62,7 @@ def _found(files: Sequence[Path]) -> tuple[list[Found], list[tuple[str, Path]]]:
     assigned, _ = assign(images, masks)
     channels: dict[str, dict[str, Path]] = {name: {} for name in masks}
     for name, (mask, channel) in assigned.items():
-        channels[mask][channel] = images[name]
+        add_channel(channels[mask], channel, images[name])
     unlabelled = [(name, path) for name, path in images.items() if name not in assigned]
     return [Found(name, channels[name], masks[name]) for name in masks], unlabelled
 
@@ -72,7 +71,7 @@ def _by_patterns(root: Path, images: Sequence[str], label: str) -> tuple[list[Fo
     for pattern in (*images, label):
         if not isinstance(pattern, str) or not pattern.strip():
             raise InputError(f"a pattern of data.options should be text such as '*_t1.nii.gz', but is {pattern!r}")
-    files = [path for path in walk(root) if is_nifti_name(path)]
+    files = [path for path in walk(root) if is_volume(path)]
     masks = matching(files, label)
     if not masks:
         raise InputError(f"no image file in {root} has a name like data.options.label {label!r}{_examples(files)}")
@@ -89,12 +88,8 @@ def _by_patterns(root: Path, images: Sequence[str], label: str) -> tuple[list[Fo
             key = _key(path, star, deep)
             if key not in channels:
                 unlabelled.append((clean_id(key), root / path))
-            elif pattern in channels[key]:
-                raise InputError(
-                    f"{root / path} and {channels[key][pattern]} are both the image {pattern!r} of the case {key}"
-                )
             else:
-                channels[key][pattern] = root / path
+                add_channel(channels[key], pattern, root / path)
     name = root.resolve().name  # of the only case of a folder
     return [Found(clean_id(keys[path]) or name, channels[keys[path]], root / path) for path in masks], unlabelled
 

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from voxloss.data.layouts.listing import Found, Listing, complete
+from voxloss.data.layouts import folder
+from voxloss.data.layouts.listing import Found, Listing, add_channel, complete
 from voxloss.data.layouts.names import by_name, clean_id, masks_among, subfolders, volumes, words
 from voxloss.utilities.errors import InputError
 
 
 def matches(root: Path) -> bool:
     """Return whether a folder has subfolders (or these have) that hold masks and images."""
-    return root.is_dir() and any(_masks(by_name(volumes(folder))) for folder in _scans(root))
+    if not root.is_dir() or folder.matches(root):  # whose two folders are not patients
+        return False
+    return any(_masks(by_name(volumes(scan))) for scan in _scans(root))
 
 
 def load(root: Path) -> Listing:
@@ -22,17 +25,20 @@ def load(root: Path) -> Listing:
     folder holds an image and a mask.
     """
     found, faults, patients = [], [], {}
-    for folder in _scans(root):
-        parts = folder.relative_to(root).parts
+    for scan in _scans(root):
+        parts = scan.relative_to(root).parts
         case_id = clean_id("/".join(parts))
-        files = by_name(volumes(folder))
+        files = by_name(volumes(scan))
         masks = _masks(files)
         if len(masks) != 1:
             fault = f"has several masks ({', '.join(masks)})" if masks else "has no file named like a mask"
-            faults.append((case_id, f"{folder} {fault}; {WAYS}"))
+            faults.append((case_id, f"{scan} {fault}; {WAYS}"))
             continue
         (mask,) = masks
-        images = {_channel(name, parts): path for name, path in files.items() if name != mask}
+        images: dict[str, Path] = {}
+        for name, path in files.items():
+            if name != mask:
+                add_channel(images, _channel(name, parts), path)
         found.append(Found(case_id, images, files[mask]))
         if len(parts) > 1:
             patients[case_id] = parts[0]
@@ -50,11 +56,11 @@ WAYS = (
 
 
 def _scans(root: Path) -> Iterator[Path]:
-    for folder in subfolders(root):
-        if volumes(folder):
-            yield folder
+    for patient in subfolders(root):
+        if volumes(patient):
+            yield patient
         else:
-            yield from (inner for inner in subfolders(folder) if volumes(inner))
+            yield from (scan for scan in subfolders(patient) if volumes(scan))
 
 
 def _masks(files: dict[str, Path]) -> list[str]:

@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxloss.data.case import Case
-from voxloss.data.layouts.names import name_of, owner, volumes, walk
+from voxloss.data.layouts.names import is_volume, name_of, owner, volumes, walk
 from voxloss.data.layouts.pairs import matching
-from voxloss.data.nifti import is_nifti_name
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
 
@@ -55,7 +54,7 @@ def _regions(root: Path, option: str, cases: Sequence[Case]) -> dict[str, Path]:
         raise InputError(f"data.options.region_of_interest takes a folder or a pattern, but is {option!r}")
     base = root if root.is_dir() else root.parent
     if "*" in option:
-        files = [base / path for path in matching([path for path in walk(base) if is_nifti_name(path)], option)]
+        files = [base / path for path in matching([path for path in walk(base) if is_volume(path)], option)]
     elif (base / option).is_dir():
         base = base / option
         files = volumes(base)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voxloss.data.layouts.names import pattern_of, walk
-from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.data.layouts.names import is_volume, pattern_of, walk
+from voxloss.data.nifti import stem
 from voxloss.utilities.text import count_of
 
 SHOWN = 4  # patterns
@@ -32,7 +32,7 @@ def not_recognised(root: Path, inner: Mapping[Path, str]) -> str:
             "list of MONAI; else name a folder"
         )
     ways = [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
-    ways += _ways([path for path in walk(root) if is_nifti_name(path)])
+    ways += _ways([path for path in walk(root) if is_volume(path)])
     numbered = "; ".join(f"({number}) {way}" for number, way in enumerate([*ways[:2], CSV_WAY], start=1))
     return f"{root} has no known layout. It holds {_content(root)}. The nearest ways: {numbered}"
 
