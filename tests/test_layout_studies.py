@@ -130,6 +130,9 @@ def test_a_fold_that_the_data_do_not_have_is_refused_before_anything_is_prepared
     assert result.returncode == 2
     assert "there is no fold 3; the study has folds 0 to 2" in result.stderr
     assert not (tmp_path / "s").exists()
+    result = call("run", study, "--folds", "3", "--no-report")
+    assert result.returncode == 2
+    assert "there is no fold 3; the study has folds 0 to 2" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def open_study(
         notice: Called with each warning of `voxloss check` about the data of a new study, as far as headers tell, with
             each note on how its files were understood, and with a sentence on cases that were added or removed since a
             study was created.
-        folds: The folds that are to be trained, which a new study must have.
+        folds: The folds that are to be trained, which the study must have.
 
     Raises:
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), images or masks of
@@ -92,7 +92,7 @@ def open_study(
                 for partial in folder.rglob(".partial-*") if alone else ():
                     shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
             if exists:
-                study = _resume(config, folder, progress, notice)
+                study = _resume(config, folder, progress, notice, folds)
             else:
                 study = _create_study(config, files, progress, notice, folds)
         except BaseException:
@@ -106,9 +106,12 @@ def _has_prepared(files: StudyFolder) -> bool:
     return files.prepared.is_dir() and any(not path.name.startswith(".") for path in files.prepared.iterdir())
 
 
-def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Callable[[str], None]) -> Study:
+def _resume(
+    config: StudyConfig, folder: Path, progress: Progress, notice: Callable[[str], None], asked: Iterable[int]
+) -> Study:
     """Open a study, extend it, compare its images and masks with those it was created from, and repair its files."""
     opened = Study.open(folder)
+    _require_folds(asked, len(opened.folds))
     study = extended(opened, config)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
@@ -126,6 +129,12 @@ def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Calla
     study = rewrite_config(opened, study)
     _repair_prepared(study, sources, progress)
     return study
+
+
+def _require_folds(asked: Iterable[int], number: int) -> None:
+    for fold in asked:
+        if fold not in range(number):
+            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {number - 1}.")
 
 
 def _repair_runs(study: Study) -> None:
@@ -248,9 +257,7 @@ def _create_study(
     classes = len(dataset.classes)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation, splits=settled_splits(config, dataset))
-    for fold in asked:
-        if fold not in range(config.splits.folds):
-            raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {config.splits.folds - 1}.")
+    _require_folds(asked, config.splits.folds)
     check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
