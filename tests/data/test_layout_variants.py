@@ -471,6 +471,18 @@ def test_a_description_with_a_byte_order_mark_is_read(tmp_path):
     assert load_dataset("auto", tmp_path).classes == ("background", "x")
 
 
+def test_an_ending_that_is_not_read_is_named(tmp_path):
+    nnunet(tmp_path, labels={"background": 0, "x": 1}, file_ending=".xyz")
+    with pytest.raises(InputError, match=r"has the file_ending '\.xyz', which voxloss does not read"):
+        load_dataset("auto", tmp_path)
+    nnunet(tmp_path, labels={"background": 0, "x": 1}, file_ending=".nii.gz")
+    volume(tmp_path / "imagesTr" / "a_0000.nii", 9)  # nnU-Net passes over it
+    assert_pairs(load_dataset("auto", tmp_path), 2)
+    nnunet(tmp_path, labels={"background": 0, "x": 1}, file_ending=".nii")
+    with pytest.raises(InputError, match=r"holds no \.nii file with a mask"):
+        load_dataset("auto", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [

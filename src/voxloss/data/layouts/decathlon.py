@@ -12,7 +12,7 @@ from voxloss.data.case import Case
 from voxloss.data.folds import OwnFolds
 from voxloss.data.layouts.folder import pair_folders
 from voxloss.data.layouts.listing import Listing, complete, listed_path, read_json, read_object
-from voxloss.data.layouts.names import name_of, named, volumes
+from voxloss.data.layouts.names import is_volume, name_of, named, volumes
 from voxloss.utilities.errors import InputError
 
 SPLITS = "splits_final"
@@ -59,10 +59,10 @@ def load(root: Path, splits: str | None = None) -> Listing:
             cases, dropped = _listed(root, images, labels, description["training"])
             faults = []
         else:
-            ending = description.get("file_ending")
-            found, unlabelled, notes = pair_folders(images, labels)
-            if isinstance(ending, str) and (of_ending := [one for one in found if _has_ending(one.label, ending)]):
-                found = of_ending
+            ending = description.get("file_ending", "")
+            if not isinstance(ending, str) or (ending and not is_volume(Path(f"x{ending}"))):
+                raise InputError(f"{root / 'dataset.json'} has the file_ending {ending!r}, which voxloss does not read")
+            found, unlabelled, notes = pair_folders(images, labels, ending)
             lone = [
                 Case(one.case_id, (images / f"{one.case_id}.nii.gz",), one.label) for one in found if not one.channels
             ]
@@ -70,7 +70,8 @@ def load(root: Path, splits: str | None = None) -> Listing:
             cases = [*whole, *lone]  # the missing image is named by whoever reads the case
             dropped = [(name, "no mask") for name, _ in unlabelled]
         if not cases and not faults:
-            raise InputError(f"{root} holds no image with a mask in imagesTr and labelsTr")
+            files = f"{ending} file" if (ending := description.get("file_ending")) else "image"
+            raise InputError(f"{root} holds no {files} with a mask in imagesTr and labelsTr")
     classes = None
     if "labels" in description:
         classes, of_labels = label_classes(root / "dataset.json", description["labels"])
@@ -153,10 +154,6 @@ def _channels(folder: Path) -> dict[str, tuple[Path, ...]]:
         for name, files in numbered.items()
         if sorted(files) == list(range(len(files)))
     }
-
-
-def _has_ending(path: Path, ending: str) -> bool:
-    return path.name.lower().endswith(ending.lower())
 
 
 def label_classes(path: Path, labels: Any) -> tuple[dict[str, list[int]], list[str]]:

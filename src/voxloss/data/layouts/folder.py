@@ -70,14 +70,17 @@ def _subfolder(root: Path, name: str | None, names: Iterable[str], option: str, 
     return fitting[0]
 
 
-def pair_folders(images: Path, masks: Path) -> tuple[list[Found], list[tuple[str, Path]], list[str]]:
-    """Pair the images of one folder with the masks of another by name.
+def pair_folders(images: Path, masks: Path, ending: str = "") -> tuple[list[Found], list[tuple[str, Path]], list[str]]:
+    """Pair the images of one folder with the masks of another by name, of files with this ending alone.
 
     Returns:
         The cases, with the sets of their channels as they are; (name, file) of images without a mask; notes on files
         that are not read.
     """
-    image_files, mask_files = by_name(volumes(images)), by_name(volumes(masks))
+    image_files, mask_files = (
+        by_name(path for path in volumes(folder) if path.name.lower().endswith(ending.lower()))
+        for folder in (images, masks)
+    )
     assigned, ids = assign(image_files, mask_files)
     channels: dict[str, dict[str, Path]] = {name: {} for name in mask_files}
     for name, (mask, channel) in assigned.items():
