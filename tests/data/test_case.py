@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from nifti_files import KITS_AFFINE, SCALING_AT, SROW_X_AT, box, oblique_affine, patch_header, write_nifti
 
-from voxloss.data import nifti
-from voxloss.data.case import Case, read_geometry, read_image, read_label, write_label
+from voxloss.data.case import Case, read_image, read_label, write_label
 from voxloss.data.dataset import Dataset, require_complete, without_excluded
-from voxloss.data.nifti import count_label_values
+from voxloss.data.formats import count_label_values, nifti, read_geometry
 from voxloss.utilities.errors import InputError
 
 KITS_VALUES = {0: 0, 1: 1, 2: 2}

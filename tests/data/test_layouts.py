@@ -9,8 +9,8 @@ from nifti_files import write_nifti
 
 from voxloss.data.case import read_image, read_label
 from voxloss.data.dataset import require_complete
+from voxloss.data.formats import read_geometry
 from voxloss.data.layouts import LAYOUTS, brats20, decathlon, detect_layout, folder, kits19, load_dataset
-from voxloss.data.nifti import read_geometry
 from voxloss.utilities.errors import InputError
 
 SHAPE = (4, 5, 6)

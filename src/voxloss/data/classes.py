@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxloss.data.case import IGNORED, MAX_LABEL_VALUE, Case
-from voxloss.data.nifti import count_label_values
+from voxloss.data.formats import count_label_values
 from voxloss.utilities.errors import InputError
 
 MOST_CLASSES = IGNORED - 1  # besides the background: the indices below that of ignored voxels

@@ -14,7 +14,7 @@ from voxloss.data.case import Case
 from voxloss.data.check.findings import Finding
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.dataset import Dataset
-from voxloss.data.nifti import grey_values, open_nifti
+from voxloss.data.formats import open_image
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
 
@@ -148,9 +148,9 @@ def _checksums(case: Case, whole: bool) -> tuple[object, ...] | None:
     varies = False
     try:
         for path in case.images:
-            file = open_nifti(path)
+            file = open_image(path)
             checksum, first = 0, None
-            for piece in grey_values(path, file):
+            for piece in file.grey_values():
                 checksum = zlib.crc32(piece.view(np.uint8).data, checksum)
                 first = piece[0] if first is None else first
                 if bool((piece != first).any()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from voxloss.data.case import Case, undeclared_value
 from voxloss.data.classes import ClassValues, declared_classes, without_ignored
 from voxloss.data.dataset import Dataset, without_excluded
-from voxloss.data.nifti import count_label_values, is_nifti_name
+from voxloss.data.formats import count_label_values, is_image_name
 from voxloss.utilities.errors import InputError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -78,7 +78,7 @@ def _segmentation(folder: Path) -> Path:
     if expected.is_file():
         return expected
     known = {_file(folder, modality).name for modality in MODALITIES}
-    extra = [path for path in sorted(folder.iterdir()) if is_nifti_name(path) and path.name not in known]
+    extra = [path for path in sorted(folder.iterdir()) if is_image_name(path) and path.name not in known]
     return extra[0] if len(extra) == 1 else expected
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from voxloss.data.case import Case
 from voxloss.data.classes import ClassValues, declared_classes, found_classes, without_ignored
 from voxloss.data.dataset import Dataset, without_excluded
+from voxloss.data.formats import is_image, stem
 from voxloss.data.layouts.folder import pair_by_name
-from voxloss.data.nifti import is_nifti_name, stem
 from voxloss.utilities.errors import InputError
 
 
@@ -82,7 +82,7 @@ def _listed(root: Path, training: Any) -> tuple[tuple[Case, ...], list[tuple[str
         if not (isinstance(entry, dict) and isinstance(entry.get("image"), str)):
             raise InputError(f"{root / 'dataset.json'} lists {entry!r} where an entry names an image and a label")
         image = root / entry["image"]
-        if not is_nifti_name(image):
+        if not is_image(image):
             continue
         files = (image,) if image.is_file() else channels.get(stem(image), (image,))
         listed.update(stem(file) for file in files)
@@ -91,7 +91,7 @@ def _listed(root: Path, training: Any) -> tuple[tuple[Case, ...], list[tuple[str
         else:
             unlabelled.append((stem(image), "no mask"))
     for path in sorted((root / "imagesTr").iterdir()):
-        if is_nifti_name(path) and stem(path) not in listed:
+        if is_image(path) and stem(path) not in listed:
             unlabelled.append((stem(path), "not in the training list of dataset.json"))
     return tuple(sorted(cases, key=lambda case: case.case_id)), unlabelled
 
@@ -100,7 +100,7 @@ def _channels(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Return NAME -> its files NAME_0000, NAME_0001, ... in a folder; a case whose numbers have a gap is left out."""
     numbered: defaultdict[str, dict[int, Path]] = defaultdict(dict)
     for path in folder.iterdir():
-        if is_nifti_name(path) and (match := re.fullmatch(r"(.+)_(\d{4})", stem(path))):
+        if is_image(path) and (match := re.fullmatch(r"(.+)_(\d{4})", stem(path))):
             numbered[match[1]][int(match[2])] = path
     return {
         name: tuple(files[number] for number in sorted(files))

@@ -7,7 +7,7 @@ from pathlib import Path
 from voxloss.data.case import Case
 from voxloss.data.classes import ClassValues, declared_classes, found_classes
 from voxloss.data.dataset import Dataset, without_excluded
-from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.data.formats import is_image, stem
 from voxloss.utilities.errors import InputError
 
 
@@ -83,7 +83,7 @@ def _in_order(channels: dict[int, Path]) -> tuple[Path, ...]:
 def _by_stem(folder: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if is_nifti_name(path):
+        if is_image(path):
             if stem(path) in paths:
                 raise InputError(
                     f"{path} and {paths[stem(path)].name} have the same name; rename or remove one of them"
