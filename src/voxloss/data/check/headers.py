@@ -31,6 +31,7 @@ class HeaderInspection:
         channels: Of its images.
         readable: Images whose header is a volume's.
         label: The mask, if its header is that of a volume of one channel.
+        names: The names that the mask gives to its values.
     """
 
     case_id: str
@@ -40,6 +41,7 @@ class HeaderInspection:
     channels: int = 0
     readable: list[Path] = field(default_factory=list)
     label: Path | None = None
+    names: dict[int, str] = field(default_factory=dict)
 
     def add(self, severity: Severity, message: str) -> None:
         """Add a finding about this case."""
@@ -70,7 +72,7 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
         file = open_mask(case.label, like=case.images[0] if inspection.readable else None)
         require_one_channel(file)
         _inspect_grid(file, inspection, dataset)
-        inspection.label = case.label
+        inspection.label, inspection.names = case.label, file.names
     except InputError as error:
         inspection.add("error", str(error))
     return inspection

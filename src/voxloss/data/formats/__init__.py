@@ -107,9 +107,11 @@ def count_label_values(path: Path) -> dict[int, int]:
 
 
 def value_names(path: Path) -> dict[int, str]:
-    """Return the names that a mask itself gives to its values, as DICOM segmentations do; else none."""
-    mask = open_mask(path)
-    return mask.names if isinstance(mask, DicomSegmentation) else {}
+    """Return the names that a mask itself gives to its values; none if it has none or cannot be read."""
+    try:
+        return open_mask(path).names
+    except InputError:
+        return {}
 
 
 def mask_ending(image: Path) -> str:

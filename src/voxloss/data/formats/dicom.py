@@ -140,17 +140,11 @@ class DicomSegmentation(Volume):
             self._type = str(self._header.SegmentationType)
             self._frames = list(self._header.PerFrameFunctionalGroupsSequence)
             self._positions = [
-                np.array(
-                    [
-                        float(value)
-                        for value in _group(frame, self._header, "PlanePositionSequence").ImagePositionPatient
-                    ]
-                )
-                for frame in self._frames
+                _position(_group(frame, self._header, "PlanePositionSequence")) for frame in self._frames
             ]
-            self._numbers = [] if self._type == "LABELMAP" else [
-                int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber) for frame in self._frames
-            ]  # fmt: skip
+            if self._type != "LABELMAP":
+                segments = [_group(frame, self._header, "SegmentIdentificationSequence") for frame in self._frames]
+                self._numbers = [int(segment.ReferencedSegmentNumber) for segment in segments]
             own = self._own_geometry()
         if self._type not in ("BINARY", "LABELMAP"):
             raise InputError(f"{path} is a {self._type} segmentation; save it as BINARY or LABELMAP")
@@ -272,7 +266,6 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
     highdicom, pydicom = library("highdicom", like, "dicom"), library("pydicom", like, "dicom")
     codes = library("pydicom.sr.codedict", like, "dicom").codes
     series = DicomSeries(like)
-    spacing = series.geometry.spacing_mm
     numbers = sorted({*map(int, np.unique(label)), *(names or {})} - {0}) or [1]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="voxloss", version="1", family=codes.DCM.ArtificialIntelligence
@@ -291,16 +284,13 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
     binary = numbers == list(range(1, len(numbers) + 1)) and len(numbers) <= MOST_BINARY
     with decoding(like):
         sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series.files]
+        for source in sources:
+            source.pop("SpacingBetweenSlices", None)  # which some writers set to 1; highdicom computes it then
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=np.ascontiguousarray(label.T),
             segmentation_type="BINARY" if binary else "LABELMAP",
             segment_descriptions=descriptions,
-            pixel_measures=highdicom.PixelMeasuresSequence(
-                pixel_spacing=[spacing[1], spacing[0]],
-                slice_thickness=spacing[2],
-                spacing_between_slices=spacing[2],  # which some writers set to 1 in single slices
-            ),
             series_instance_uid=highdicom.UID(),
             series_number=1000,
             sop_instance_uid=highdicom.UID(),

@@ -1,6 +1,5 @@
 """Read and write MetaImage (MHA, MHD) and NRRD (NRRD, NHDR) by SimpleITK."""
 
-import gzip
 import math
 import zlib
 from collections.abc import Iterator
@@ -71,6 +70,16 @@ class ItkVolume(Volume):
         """The number of channels."""
         return self._components * (self.shape[3] if self._reader.GetDimension() == 4 else 1)
 
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of the segments in a file of 3D Slicer (.seg.nrrd)."""
+        fields = {key: self._reader.GetMetaData(key) for key in self._reader.GetMetaDataKeys()}
+        numbers = {
+            key.removesuffix("_LabelValue"): value for key, value in fields.items() if key.endswith("_LabelValue")
+        }
+        named = {value: fields.get(f"{segment}_Name", "") for segment, value in numbers.items()}
+        return {int(value): name for value, name in named.items() if name and value.isdecimal()}
+
     def stored_values(self) -> Iterator[AnyArray]:
         """Yield the values; SimpleITK reads the volume at once."""
         self._require_whole()
@@ -94,13 +103,13 @@ class ItkVolume(Volume):
     def _require_whole(self) -> None:
         """Find values that are missing or too many, for ITK prints the former to the terminal and ignores the latter.
 
-        Of compressed values their checksum is verified, which ITK does not do for NRRD.
+        Of compressed values the checksum is verified, which ITK does not do.
         """
         raw = math.prod(self.shape) * self.dtype.itemsize
         if _is_nrrd(self.path):
             encoding = self._header.get("encoding", "raw").casefold()
             if encoding in ("gzip", "gz"):
-                self._require_checksum(raw)
+                self._require_checksum(raw, 16 + zlib.MAX_WBITS)
             if (
                 encoding != "raw"
                 or self._header.get("byte skip", "0") != "0"
@@ -115,11 +124,9 @@ class ItkVolume(Volume):
             if skip:  # -1: the values are at the end of the file
                 return
             if self._header.get("compresseddata", "false").casefold() in ("true", "1"):
-                if "compresseddatasize" not in self._header:
-                    return
-                expected = int(self._header["compresseddatasize"])
-            else:
-                expected = raw
+                self._require_checksum(raw, 32 + zlib.MAX_WBITS)  # zlib or gzip
+                return
+            expected = raw
         there = self._data.stat().st_size - self._values_start()
         if there < expected:
             raise InputError(f"{self._data} is cut short: {expected - there:,} bytes of its values are missing")
@@ -132,16 +139,17 @@ class ItkVolume(Volume):
     def _values_start(self) -> int:
         return int(self._header[VALUES_START]) if self._data == self.path else 0
 
-    def _require_checksum(self, expected: int) -> None:
-        there = 0
+    def _require_checksum(self, expected: int, form: int) -> None:
+        there, stream = 0, zlib.decompressobj(form)
         try:
             with self._data.open("rb") as file:
                 file.seek(self._values_start())
-                with gzip.open(file) as stream:
-                    while piece := stream.read(2**20):
-                        there += len(piece)
-        except (EOFError, OSError, zlib.error) as error:
+                while not stream.eof and (piece := file.read(2**20)):
+                    there += len(stream.decompress(piece))
+        except zlib.error as error:
             raise InputError(f"{self._data} is damaged ({one_line(error)})") from error
+        if not stream.eof:
+            raise InputError(f"{self._data} is damaged or cut short: its compressed values do not end")
         if there != expected:
             raise InputError(f"{self._data} holds {there:,} bytes of values where its header describes {expected:,}")
 

@@ -94,10 +94,13 @@ class Picture(Samples):
             palette is not None and not self._by_index and not is_grey(palette)
         )
         deep = _deep_colours(path) if kind == "PNG" else None
-        if deep is not None:
-            library("SimpleITK", path, "formats")  # Pillow reads eight of the sixteen bits
         self.colours = deep or (3 if coloured else 1)
         self._deep = deep is not None
+        # Of PNG with 16 bits per colour Pillow reads eight, and black and white BMP with 4 or 8 bits it reads as bits.
+        self._by_itk = self._deep or (kind == "BMP" and self._mode == "1" and _bits_of_bmp(path) > 1)
+        if self._by_itk:
+            library("SimpleITK", path, "formats")
+        self._kind = kind
         self.dtype = np.dtype(np.uint16 if self._deep or self._mode.startswith("I") else np.uint8)
         width, height = self._size
         self._turned = self._orientation in (5, 6, 7, 8)
@@ -112,7 +115,7 @@ class Picture(Samples):
 
     def stored_values(self) -> Iterator[AnyArray]:
         """Yield the values of the first channel, row by row, then those of the next."""
-        yield from self._pieces(self._deep_samples() if self._deep else self._samples())
+        yield from self._pieces(self._itk_samples() if self._by_itk else self._samples())
 
     def remarks(self) -> Iterator[Remark]:
         """Say what is left out, or done before the picture is used."""
@@ -142,10 +145,10 @@ class Picture(Samples):
         samples = samples[..., None] if samples.ndim == 2 else samples
         return samples.astype(self.dtype, copy=False)
 
-    def _deep_samples(self) -> AnyArray:
+    def _itk_samples(self) -> AnyArray:
         sitk = library("SimpleITK", self.path, "formats")
         with decoding(self.path):
-            samples: AnyArray = sitk.GetArrayFromImage(sitk.ReadImage(str(self.path), imageIO="PNGImageIO"))
+            samples: AnyArray = sitk.GetArrayFromImage(sitk.ReadImage(str(self.path), imageIO=f"{self._kind}ImageIO"))
         return samples if samples.ndim == 3 else samples[..., None]
 
 
@@ -166,6 +169,12 @@ def write_mask(path: Path, label: Labels, like: Path) -> None:
     """Write a label map (X, Y, 1) of uint8 or uint16 as a grey PNG."""
     pillow = library("PIL.Image", like, "formats")
     pillow.fromarray(np.ascontiguousarray(label[:, :, 0].T)).save(path, format="PNG")
+
+
+def _bits_of_bmp(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.read(30)
+    return int.from_bytes(header[28:30], "little")
 
 
 def _deep_colours(path: Path) -> int | None:

@@ -53,6 +53,11 @@ class Volume(ABC):
         A piece is valid until the next is asked for.
         """
 
+    @property
+    def names(self) -> dict[int, str]:
+        """The names that a mask gives to its values, as DICOM segmentations do; else none."""
+        return {}
+
     def remarks(self) -> Iterator[Remark]:
         """Yield what is odd about the header, for `voxloss check`."""
         yield from ()
