@@ -580,7 +580,7 @@ def test_values_beside_a_header(tmp_path, ending):
     with pytest.raises(InputError, match=r"a\.raw is cut short: 6 bytes"):
         all_values(open_image(path))
     raw.unlink()
-    with pytest.raises(InputError, match=r"a\.raw, which holds the values of a\..*, does not exist"):
+    with pytest.raises(InputError, match=r"has its values in 'a\.raw', which does not exist"):
         open_image(path)
 
 

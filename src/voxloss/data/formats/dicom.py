@@ -355,6 +355,7 @@ def _sorted_slices(path: Path, headers: list[tuple[Path, Any]]) -> list[tuple[Pa
     heights = [(float(_position(header) @ normal), file, header) for file, header in headers]
     heights.sort(key=lambda entry: entry[0])
     _require_even(path, heights)
+    _require_in_line(path, [(file, _position(header)) for _, file, header in heights])
     return [(file, header) for _, file, header in heights]
 
 
@@ -368,7 +369,7 @@ def _require_alike(path: Path, headers: list[tuple[Path, Any]]) -> None:
                 raise InputError(f"{file} has {name} {header.get(name)}, but {first_file.name} has {first.get(name)}")
         for name in ("ImageOrientationPatient", "PixelSpacing"):
             one, other = (np.array([float(x) for x in h.get(name) or ()]) for h in (header, first))
-            if one.shape != other.shape or np.abs(one - other).max(initial=0) > DIRECTION_TOLERANCE:
+            if one.shape != other.shape or not np.allclose(one, other, rtol=0, atol=DIRECTION_TOLERANCE):
                 raise InputError(
                     f"{file} has another {name} than {first_file.name}; slices should be parallel and alike"
                 )
@@ -389,6 +390,19 @@ def _require_even(path: Path, heights: list[tuple[float, Path, Any]]) -> None:
             missing = round(gap / usual) - 1
             raise InputError(f"{path} lacks {missing} slice{'s' if missing > 1 else ''} {where}")
         raise InputError(f"{path} has slices at unequal distances: {gap:.4g} mm {where}, elsewhere {usual:.4g} mm")
+
+
+def _require_in_line(path: Path, places: list[tuple[Path, AnyArray]]) -> None:
+    """Raise InputError if a slice is shifted sideways; all may be, by the same amount from one to the next."""
+    positions = np.array([position for _, position in places])
+    expected = np.linspace(positions[0], positions[-1], len(positions))
+    shifts = np.linalg.norm(positions - expected, axis=1)
+    gap = float(np.linalg.norm(positions[-1] - positions[0])) / (len(positions) - 1)
+    worst = int(np.argmax(shifts))
+    if not shifts[worst] <= max(GAP_TOLERANCE * gap, LEAST_GAP_MM) * len(positions):
+        raise InputError(
+            f"{places[worst][0]} lies {shifts[worst]:.3g} mm beside the line of the other slices of {path}"
+        )
 
 
 def _directions(header: Any) -> tuple[AnyArray, AnyArray, AnyArray]:

@@ -33,7 +33,10 @@ class ItkVolume(Volume):
         self._data = data_files(path)[-1]
         self._reader = sitk.ImageFileReader()
         self._reader.SetFileName(str(path))
-        self._reader.SetImageIO("NrrdImageIO" if _is_nrrd(path) else "MetaImageIO")
+        form = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"
+        if sitk.ImageFileReader.GetImageIOFromFileName(str(path)) != form:
+            raise InputError(f"{path} is not a {_kind(path)} file")
+        self._reader.SetImageIO(form)
         try:
             self._reader.ReadImageInformation()
         except RuntimeError as error:
@@ -118,12 +121,14 @@ class ItkVolume(Volume):
                 return
             expected = raw
         else:
-            if self._header.get("binarydata", "true").casefold() in ("false", "0"):
+            if self._header.get("BinaryData", "true").casefold() in ("false", "0"):
                 return
-            skip = int(self._header.get("headersize", "0"))
+            skip = int(self._header.get("HeaderSize", "0"))
             if skip:  # -1: the values are at the end of the file
                 return
-            if self._header.get("compresseddata", "false").casefold() in ("true", "1"):
+            if self._header.get("CompressedData", "false").casefold() in ("true", "1"):
+                if self._header.get("CompressedDataSize") != str(self._data.stat().st_size - self._values_start()):
+                    raise InputError(f"{self.path} is damaged: CompressedDataSize is not the size of its values")
                 self._require_checksum(raw, 32 + zlib.MAX_WBITS)  # zlib or gzip
                 return
             expected = raw
@@ -178,14 +183,14 @@ def data_files(path: Path) -> list[Path]:
     Raises InputError if the header is none, or if the values are spread over several files.
     """
     header = _header(path)
-    name = header.get("data file", header.get("datafile")) if _is_nrrd(path) else header.get("elementdatafile")
+    name = header.get("data file", header.get("datafile")) if _is_nrrd(path) else header.get("ElementDataFile")
     if name is None or (name.casefold() == "local" and not _is_nrrd(path)):
         return [path]
     if name.split()[0].casefold() == "list" or "%" in name:
         raise InputError(f"{path} has its values in several files; write it as one file, such as .mha or .nrrd")
     data = path.parent / name
     if not data.is_file():
-        raise InputError(f"{data}, which holds the values of {path.name}, does not exist")
+        raise InputError(f"{path} has its values in {name!r}, which does not exist beside it")
     return [path, data]
 
 
@@ -193,7 +198,7 @@ VALUES_START = "(start of the values)"  # among the fields of a header
 
 
 def _header(path: Path) -> dict[str, str]:
-    """Return the fields of a text header, with names in lower case, and at which byte the values begin."""
+    """Return the fields of a text header, of NRRD with names in lower case, and at which byte the values begin."""
     require_file(path, f"a {_kind(path)} file")
     with path.open("rb") as file:
         beginning = file.read(HEADER_BYTES)
@@ -210,11 +215,13 @@ def _header(path: Path) -> dict[str, str]:
             break
         name, sign, value = line.partition(":" if nrrd else "=")
         if sign and not line.startswith("#") and not value.startswith("="):
-            fields.setdefault(name.strip().casefold(), value.strip())
-        if not nrrd and name.strip().casefold() == "elementdatafile":
+            fields.setdefault(name.strip().casefold() if nrrd else name.strip(), value.strip())
+        if not nrrd and name.strip() == "ElementDataFile":
             break
-    if not nrrd and "elementdatafile" not in fields:
-        raise InputError(f"{path} is not a MetaImage file (it names no ElementDataFile)")
+    # Where ITK misses these it prints several lines to the terminal.
+    needed = () if nrrd else ("NDims", "DimSize", "ElementType", "ElementDataFile")
+    if missing := [name for name in needed if name not in fields]:
+        raise InputError(f"{path} is not a MetaImage file, or is damaged (it has no {missing[0]})")
     return fields | {VALUES_START: str(start)}
 
 

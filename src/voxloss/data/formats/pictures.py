@@ -1,5 +1,6 @@
 """Read and write pictures (PNG, JPEG, BMP, GIF) by Pillow."""
 
+import zlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ Role = Literal["image", "mask"]
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF"}
 EXIF_ORIENTATION = 0x0112
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type of PNG -> samples per pixel
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 COLOUR_PNG = {2: 3, 4: 1, 6: 3}  # colour type of PNG with several samples per pixel -> samples without alpha
 
 
@@ -129,6 +132,8 @@ class Picture(Samples):
 
     def _samples(self) -> AnyArray:
         pillow, operations = (library(name, self.path, "formats") for name in ("PIL.Image", "PIL.ImageOps"))
+        if self._kind == "PNG":
+            _require_whole_png(self.path)
         with decoding(self.path), pillow.open(self.path, formats=sorted(set(KINDS.values()))) as image:
             image.verify()  # of PNG the checksums, which reading pixels leaves out in part
         with decoding(self.path), pillow.open(self.path, formats=sorted(set(KINDS.values()))) as image:
@@ -175,6 +180,27 @@ def _bits_of_bmp(path: Path) -> int:
     with path.open("rb") as file:
         header = file.read(30)
     return int.from_bytes(header[28:30], "little")
+
+
+def _require_whole_png(path: Path) -> None:
+    """Raise InputError if a PNG's pixels end early: Pillow takes the others as 0."""
+    content = path.read_bytes()
+    width, height = (int.from_bytes(content[place : place + 4], "big") for place in (16, 20))
+    depth, colour, interlaced = content[24], content[25], content[28]
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    expected = 0
+    for left, top, right, down in passes:
+        columns, rows = max(0, -(-(width - left) // right)), max(0, -(-(height - top) // down))
+        expected += rows * (1 + (columns * depth * SAMPLES.get(colour, 1) + 7) // 8) if columns else 0
+    there, place, stream = 0, 8, zlib.decompressobj()
+    with decoding(path):
+        while place + 12 <= len(content):
+            length = int.from_bytes(content[place : place + 4], "big")
+            if content[place + 4 : place + 8] == b"IDAT":
+                there += len(stream.decompress(content[place + 8 : place + 8 + length]))
+            place += 12 + length
+    if there < expected:
+        raise InputError(f"{path} is damaged: {expected - there:,} bytes of its pixels are missing")
 
 
 def _deep_colours(path: Path) -> int | None:

@@ -1,6 +1,5 @@
 """Read and write TIFF (pictures and stacks, BigTIFF, those of ImageJ and OME) by tifffile."""
 
-import logging
 import math
 import struct
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 
 from voxloss.data.formats.geometry import Geometry, picture_geometry
 from voxloss.data.formats.pictures import Role, Samples, is_grey
-from voxloss.data.formats.volume import decoding, library, one_line, require_file
+from voxloss.data.formats.volume import Remark, decoding, library, one_line, require_file
 from voxloss.utilities.arrays import AnyArray, Labels
 from voxloss.utilities.errors import InputError
 
@@ -36,7 +35,6 @@ class TiffVolume(Samples):
 
     def __init__(self, path: Path, role: Role) -> None:
         tifffile = library("tifffile", path, "formats")
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks would stand between our lines
         self.path, self.role = path, role
         require_file(path, "a TIFF file")
         try:
@@ -49,7 +47,7 @@ class TiffVolume(Samples):
 
     def _read_header(self, file: Any) -> None:
         path = self.path
-        _require_pages(path, file.tiff)
+        pages = _require_pages(path, file.tiff)
         if len(file.series) != 1:
             raise InputError(f"{path} has {len(file.series)} images of different sizes or types; save each in a file")
         series = file.series[0]
@@ -95,7 +93,15 @@ class TiffVolume(Samples):
             raise InputError(f"{path} has shape {tuple(shape)}, which holds no pixels")
         self.shape = volume if self.colours == 1 else (*volume, self.colours)
         self._spacing = _spacing(file, page, depth)
+        if pages not in (1, len(series.pages)):  # by a description, which tifffile believes
+            raise InputError(f"{path} has {pages} pages, but describes itself as {len(series.pages)}")
         self._require_whole(series)
+
+    def remarks(self) -> Iterator[Remark]:
+        """Say what is left out or done."""
+        yield from super().remarks()
+        if self._inverted:
+            yield "note", f"low values of {self.path.name} are white, so its values are inverted"
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -145,10 +151,14 @@ class TiffVolume(Samples):
                 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
             ):
                 raise InputError(f"{self.path} is cut short: values of a page are missing")
+            kind = page.keyframe
+            plain = int(kind.compression) == 1 and not kind.is_tiled and kind.bitspersample >= 8
+            if plain and sum(page.databytecounts) not in (kind.nbytes, series.nbytes):
+                raise InputError(f"{self.path} is damaged: the size of a page is not that of its values")
 
 
-def _require_pages(path: Path, form: Any) -> None:
-    """Raise InputError if a page's header is missing, for tifffile leaves out that page and all that follow.
+def _require_pages(path: Path, form: Any) -> int:
+    """Count the pages. Raises InputError if a header is missing: tifffile leaves out that page and all that follow.
 
     Args:
         path: The file.
@@ -168,6 +178,7 @@ def _require_pages(path: Path, form: Any) -> None:
                 raise InputError(f"{path} is cut short: the header of page {len(seen)} is missing")
             opened.seek(end)
             place = struct.unpack(form.offsetformat, opened.read(form.offsetsize))[0]
+    return len(seen)
 
 
 def write_mask(path: Path, label: Labels, like: Path) -> None:

@@ -1,6 +1,8 @@
 """What all formats have in common: an open image or mask gives its grid, and its values in pieces."""
 
 import importlib
+import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -112,8 +114,9 @@ def count_values(piece: Labels, counts: Counter[int]) -> None:
 def pieces_of(values: AnyArray) -> Iterator[AnyArray]:
     """Yield the values of an array in pieces, flat, last axis fastest, without a copy of it all."""
     if values.size > CHUNK_VALUES and values.ndim > 1 and not values.flags.c_contiguous:
-        for part in values:
-            yield from pieces_of(part)
+        rows = max(1, CHUNK_VALUES * len(values) // values.size)
+        for start in range(0, len(values), rows):
+            yield from pieces_of(values[start] if rows == 1 else values[start : start + rows])
         return
     flat = values.reshape(-1)
     for start in range(0, flat.size, CHUNK_VALUES):
@@ -136,10 +139,14 @@ def require_file(path: Path, what: str) -> None:
 
 def library(name: str, path: Path, extra: str) -> Any:
     """Import what reads a file. Raises InputError with the install command if it is not there."""
+    package = name.split(".")[0]
+    # What it remarks on odd files would stand between our lines.
+    warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
+    logging.getLogger(package).setLevel(logging.CRITICAL)
     try:
         return importlib.import_module(name)
     except ImportError:
-        package = {"PIL": "Pillow"}.get(name.split(".")[0], name.split(".")[0])
+        package = "Pillow" if package == "PIL" else package
         raise InputError(
             f"{path} needs the package {package}; install it with: pip install 'voxloss[{extra}]' "
             f"(in a checkout: pip install '.[{extra}]')"
