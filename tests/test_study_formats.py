@@ -168,6 +168,37 @@ def test_a_prediction_lies_on_its_image(tmp_path):
         assert np.count_nonzero(written != expected) <= (4 if name == "jpg" else 0), name
 
 
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("mhd", "images/c1.raw", "cut short"),
+        ("tif", "masks/c1.tif", "cut short"),
+        ("png", "images/c1.png", "is damaged"),
+        ("dicom", "images/c1/004.dcm", "cut short"),
+    ],
+)
+def test_a_damaged_file_stops_a_study_before_it_is_there(tmp_path, name, damaged, message):
+    root, study = tmp_path / "data", tmp_path / "study"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(2):
+            FORMATS[name][0](root, number)
+    path = root / damaged
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    options = ["--patches.size", "[16,16,1]" if name == "png" else "[16,16,8]", *OPTIONS]
+    checked = call(
+        "check", root, "--data.options", "{classes: {x: 1}}" if name in ("mhd", "dicom") else "{classes: {x: 255}}"
+    )
+    assert checked.returncode == 1
+    assert message in checked.stdout
+    ran = call("run", "folder", "--data", root, "--study", study, *options)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert ran.stderr.count("\n") <= 2
+    assert not (study / "study.yaml").exists()
+    assert not list(study.rglob(".partial-*"))
+
+
 def test_a_changed_slice_or_raw_file_is_noticed(tmp_path):
     """What lies beside a header, and every slice, counts as the image's content."""
     from voxloss.data.case import Case

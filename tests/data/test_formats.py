@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,6 +210,13 @@ def test_a_turned_photograph_is_used_upright(tmp_path, orientation):
     assert kind == "warning"
     assert "EXIF" in message
     np.testing.assert_array_equal(all_values(image)[0, :, :, 0].T, np.array(ImageOps.exif_transpose(Image.open(path))))
+
+
+def test_the_first_frame_of_a_photograph_with_previews(tmp_path):
+    path = tmp_path / "a.jpg"
+    photograph = Image.fromarray(grey((16, 32, 3), np.uint8))
+    photograph.save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    np.testing.assert_array_equal(all_values(open_image(path))[..., 0].T, np.array(Image.open(path)))
 
 
 def test_a_jpeg_is_no_mask_whatever_its_name(tmp_path):
@@ -500,6 +509,63 @@ def test_masks_come_back_in_the_images_format_and_place(tmp_path, ending, expect
             np.testing.assert_allclose(getattr(image, place)(), getattr(original, place)(), atol=1e-6)
 
 
+def changed_series(folder: Path, change: Callable[[pydicom.Dataset], None], slices: int = 5) -> Path:
+    write_series(folder, grey((slices, 6, 7)))
+    for path in folder.iterdir():
+        file = pydicom.dcmread(path)
+        change(file)
+        file.save_as(path)
+    return folder
+
+
+def without(*names: str) -> Callable[[pydicom.Dataset], None]:
+    return lambda file: [delattr(file, name) for name in names if name in file]
+
+
+def sideways(millimetres: float, only: int | None = None) -> Callable[[pydicom.Dataset], None]:
+    """Shift a slice along its rows: each by so much from the one before, as a tilted gantry does, or one alone."""
+
+    def shift(file: pydicom.Dataset) -> None:
+        number = int(file.InstanceNumber)
+        steps = number if only is None else number == only
+        along = np.array(file.ImageOrientationPatient[:3], dtype=float)
+        position = np.array(file.ImagePositionPatient, dtype=float) + millimetres * steps * along
+        file.ImagePositionPatient = [f"{value:.8g}" for value in position]
+
+    return shift
+
+
+PATIENT = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyDate",
+    "StudyID",
+    "AccessionNumber",
+    "StudyInstanceUID",
+)
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "PixelSpacing", "SliceThickness")
+
+
+@pytest.mark.parametrize(
+    ("change", "slices"),
+    [(without(*PATIENT), 5), (without("FrameOfReferenceUID"), 5), (without(*PLACE), 1), (sideways(0.4), 5)],
+    ids=["anonymous", "no-frame", "no-place", "tilted"],
+)
+def test_segmentations_of_series_that_lack_something(tmp_path, change, slices):
+    like = changed_series(tmp_path / "s", change, slices)
+    label = np.zeros((7, 6, slices), np.uint8)
+    label[2:5, 1:3] = 1
+    write_label(tmp_path / "m.dcm", label, like, names={1: "tumour"})
+    np.testing.assert_array_equal(mask_values(open_mask(tmp_path / "m.dcm", like=like)), label)
+    assert read_geometry(like).unit == ("pixel" if slices == 1 else "mm")
+
+
+def test_a_slice_beside_the_others_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"002\.dcm lies 3 mm beside the line of the other slices"):
+        open_image(changed_series(tmp_path / "s", sideways(3, only=2)))
+
+
 def test_a_tiff_with_sizes_gives_them_to_its_mask(tmp_path):
     like = tmp_path / "a.tif"
     tifffile.imwrite(
@@ -554,6 +620,25 @@ def test_a_file_that_is_none_is_named(tmp_path, ending, fault, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_compressed_metaimage_says_how_long_its_values_are(tmp_path):
+    path = write_itk(tmp_path / "a.mha", grey(), compressed=True)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(b"CompressedDataSize")))
+    with pytest.raises(InputError, match="CompressedDataSize is not the size of its values"):  # ITK reads anything
+        all_values(open_image(path))
+
+
+def test_a_png_with_too_few_pixels(tmp_path):
+    """Pillow takes the missing ones as 0."""
+    path = write_picture(tmp_path / PNG, BLACK_WHITE)
+    content = bytearray(path.read_bytes())
+    content[20:24] = (60).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="486 bytes of its pixels are missing"):
+        all_values(open_image(path))
+
+
 @pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr"])
 def test_compressed_values_that_are_damaged(tmp_path, ending, capfd):
     path = write_itk(tmp_path / f"a{ending}", grey((20, 20, 20)), compressed=True)
@@ -582,6 +667,22 @@ def test_values_beside_a_header(tmp_path, ending):
     raw.unlink()
     with pytest.raises(InputError, match=r"has its values in 'a\.raw', which does not exist"):
         open_image(path)
+
+
+def test_a_header_without_a_name_of_values(tmp_path):
+    path = write_itk(tmp_path / "a.mhd", grey())
+    path.write_text(path.read_text().replace("a.raw", ""))
+    with pytest.raises(InputError, match=r"a\.mhd"):
+        all_values(open_image(path))
+
+
+def test_a_spacing_that_is_no_number(tmp_path):
+    path = write_series(tmp_path / "s", grey((1, 6, 7))) / "000.dcm"
+    content = path.read_bytes()
+    assert content.count(b"2.0 ") == 1  # SliceThickness
+    path.write_bytes(content.replace(b"2.0 ", b"2x0 "))
+    with pytest.raises(InputError, match=r"000\.dcm cannot be read"):
+        read_geometry(path)
 
 
 def test_values_in_several_files_are_refused(tmp_path):
@@ -632,6 +733,16 @@ def test_pictures_that_are_refused(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(InputError, match=rf"{name}.*{message}"):
         all_values(open_image(tmp_path / name))
+
+
+def test_pages_in_other_files_are_refused(tmp_path):
+    """An OME-TIFF may describe a stack of which each file holds a part."""
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack((1, 6, 7)), metadata={"axes": "ZYX"})
+    content = (tmp_path / "a.ome.tif").read_bytes()
+    assert b'SizeZ="1"' in content
+    (tmp_path / "a.ome.tif").write_bytes(content.replace(b'SizeZ="1"', b'SizeZ="3"'))
+    with pytest.raises(InputError, match=r"describes itself as 3|lacks a page"):
+        open_image(tmp_path / "a.ome.tif")
 
 
 def test_pages_that_differ_or_are_missing(tmp_path):

@@ -69,7 +69,7 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
         inspection.add("error", "no mask")
         return inspection
     try:
-        file = open_mask(case.label, like=case.images[0] if inspection.readable else None)
+        file = open_mask(case.label, like=inspection.readable[0] if inspection.readable else None)
         require_one_channel(file)
         _inspect_grid(file, inspection, dataset)
         inspection.label, inspection.names = case.label, file.names

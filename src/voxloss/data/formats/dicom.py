@@ -54,6 +54,10 @@ class DicomSeries(Volume):
     @cached_property
     def geometry(self) -> Geometry:
         """The grid, converted from DICOM's LPS convention."""
+        with decoding(self.path):
+            return self._geometry()
+
+    def _geometry(self) -> Geometry:
         headers = [header for _, header in self._slices]
         first = headers[0]
         shape = (self.shape[0], self.shape[1], self.shape[2])
@@ -285,7 +289,7 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
     with decoding(like):
         sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series.files]
         for source in sources:
-            source.pop("SpacingBetweenSlices", None)  # which some writers set to 1; highdicom computes it then
+            _complete(source, series.geometry, pydicom.uid.generate_uid(entropy_srcs=[str(like.resolve())]))
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=np.ascontiguousarray(label.T),
@@ -303,6 +307,24 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
         )
         segmentation.save_as(path)
 
+
+def _complete(source: Any, geometry: Geometry, uid: str) -> None:
+    """Add to a slice's header what a segmentation has from it and anonymisation removes, or pictures lack."""
+    source.pop("SpacingBetweenSlices", None)  # which some writers set to 1; highdicom computes it then
+    x, y, z = geometry.spacing_mm
+    values: dict[str, Any] = dict.fromkeys(TEXTS, "")
+    values |= dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"), uid)
+    values |= {"SOPInstanceUID": f"{uid[:60]}.1", "Modality": "OT", "SliceThickness": z, "PixelSpacing": [y, x]}
+    values |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    for name, value in values.items():
+        if source.get(name) is None:
+            setattr(source, name, value)
+
+
+TEXTS = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
 
 HEADER_TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "Rows", "Columns", "BitsAllocated",

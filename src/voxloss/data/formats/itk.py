@@ -14,7 +14,7 @@ from voxloss.data.formats.volume import Remark, Volume, decoding, library, one_l
 from voxloss.utilities.arrays import AnyArray, Labels
 from voxloss.utilities.errors import InputError
 
-HEADER_BYTES = 2**16  # no header is longer; what looks so is no image
+HEADER_BYTES = 2**22  # no header is longer; what looks so is no image
 
 # SimpleITK's names of pixel types; "vector of " stands before that of images with channels.
 DTYPES = {f"{8 * size}-bit {name}": f"{kind}{size}" for name, kind, sizes in (
@@ -184,9 +184,9 @@ def data_files(path: Path) -> list[Path]:
     """
     header = _header(path)
     name = header.get("data file", header.get("datafile")) if _is_nrrd(path) else header.get("ElementDataFile")
-    if name is None or (name.casefold() == "local" and not _is_nrrd(path)):
+    if not name or (name.casefold() == "local" and not _is_nrrd(path)):
         return [path]
-    if name.split()[0].casefold() == "list" or "%" in name:
+    if name.casefold().startswith("list") or "%" in name:
         raise InputError(f"{path} has its values in several files; write it as one file, such as .mha or .nrrd")
     data = path.parent / name
     if not data.is_file():

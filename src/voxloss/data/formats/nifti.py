@@ -156,7 +156,7 @@ def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[AnyArray
     count = math.prod(image.shape)
     proxy = _proxy(image)
     buffer = np.empty(min(CHUNK_VALUES, count), dtype=proxy.dtype)
-    compressed = path.name.endswith(".gz")
+    compressed = path.name.casefold().endswith(".gz")
     try:
         with gzip.open(path) if compressed else path.open("rb") as file:
             file.seek(proxy.offset)

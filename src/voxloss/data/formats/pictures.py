@@ -79,9 +79,11 @@ class Picture(Samples):
                 kind = image.format or kind
                 frames = int(getattr(image, "n_frames", 1))
                 self._mode, self._size = image.mode, image.size
-                self._orientation = int(image.getexif().get(EXIF_ORIENTATION, 1)) if kind == "JPEG" else 1
                 palette = palette_of(image)
                 self.alpha = image.has_transparency_data
+                if kind == "MPO":  # a photograph, followed by previews or depths
+                    kind, frames = "JPEG", 1
+                self._orientation = int(image.getexif().get(EXIF_ORIENTATION, 1)) if kind == "JPEG" else 1
         except pillow.UnidentifiedImageError as error:
             raise InputError(f"{path} is not a {kind} picture") from error
         except Exception as error:
@@ -105,10 +107,7 @@ class Picture(Samples):
             library("SimpleITK", path, "formats")
         self._kind = kind
         self.dtype = np.dtype(np.uint16 if self._deep or self._mode.startswith("I") else np.uint8)
-        width, height = self._size
-        self._turned = self._orientation in (5, 6, 7, 8)
-        if self._turned:
-            width, height = height, width
+        width, height = self._size if self._orientation < 5 else self._size[::-1]
         self.shape = (width, height) if self.colours == 1 else (width, height, self.colours)
 
     @cached_property
@@ -118,6 +117,11 @@ class Picture(Samples):
 
     def stored_values(self) -> Iterator[AnyArray]:
         """Yield the values of the first channel, row by row, then those of the next."""
+        if self._kind == "PNG":
+            _require_whole_png(self.path)
+        pillow = library("PIL.Image", self.path, "formats")
+        with decoding(self.path), pillow.open(self.path, formats=sorted(set(KINDS.values()))) as image:
+            image.verify()  # of PNG the checksums, which reading pixels leaves out in part
         yield from self._pieces(self._itk_samples() if self._by_itk else self._samples())
 
     def remarks(self) -> Iterator[Remark]:
@@ -132,10 +136,6 @@ class Picture(Samples):
 
     def _samples(self) -> AnyArray:
         pillow, operations = (library(name, self.path, "formats") for name in ("PIL.Image", "PIL.ImageOps"))
-        if self._kind == "PNG":
-            _require_whole_png(self.path)
-        with decoding(self.path), pillow.open(self.path, formats=sorted(set(KINDS.values()))) as image:
-            image.verify()  # of PNG the checksums, which reading pixels leaves out in part
         with decoding(self.path), pillow.open(self.path, formats=sorted(set(KINDS.values()))) as image:
             image.load()
             if self._orientation != 1:

@@ -93,7 +93,8 @@ class TiffVolume(Samples):
             raise InputError(f"{path} has shape {tuple(shape)}, which holds no pixels")
         self.shape = volume if self.colours == 1 else (*volume, self.colours)
         self._spacing = _spacing(file, page, depth)
-        if pages not in (1, len(series.pages)):  # by a description, which tifffile believes
+        # tifffile believes descriptions, which may name pages that are not there, or in other files.
+        if pages != len(series.pages) and not (pages == 1 and series.dataoffset is not None):
             raise InputError(f"{path} has {pages} pages, but describes itself as {len(series.pages)}")
         self._require_whole(series)
 
