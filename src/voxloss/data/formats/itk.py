@@ -218,11 +218,19 @@ def _header(path: Path) -> dict[str, str]:
             fields.setdefault(name.strip().casefold() if nrrd else name.strip(), value.strip())
         if not nrrd and name.strip() == "ElementDataFile":
             break
-    # Where ITK misses these it prints several lines to the terminal.
-    needed = () if nrrd else ("NDims", "DimSize", "ElementType", "ElementDataFile")
-    if missing := [name for name in needed if name not in fields]:
-        raise InputError(f"{path} is not a MetaImage file, or is damaged (it has no {missing[0]})")
+    if not nrrd:
+        _require_fields(path, fields)
     return fields | {VALUES_START: str(start)}
+
+
+def _require_fields(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError if a MetaImage's header lacks what ITK prints several lines to the terminal about."""
+    for name in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
+        if not fields.get(name):
+            raise InputError(f"{path} is not a MetaImage file, or is damaged (it has no {name})")
+    sizes = fields["DimSize"].split()
+    if not all(size.isdecimal() for size in sizes) or fields["NDims"] != str(len(sizes)):
+        raise InputError(f"{path} is damaged: DimSize is {fields['DimSize']!r} and NDims {fields['NDims']!r}")
 
 
 def _is_nrrd(path: Path) -> bool:
