@@ -11,7 +11,7 @@ import numpy as np
 from voxloss.data.formats import exists, open_image, open_mask, write_mask
 from voxloss.data.formats.geometry import Geometry, check_same_geometry
 from voxloss.data.formats.volume import Volume, count_values
-from voxloss.utilities.arrays import ClassIndices, Float32s, Labels
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Labels
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
 
@@ -58,7 +58,7 @@ def read_image(case: Case) -> tuple[Float32s, Geometry]:
         check_same_geometry(file.path, file.geometry, case.images[0], geometry)
         channels += file.channels
     voxels = math.prod(geometry.shape)
-    values = np.empty(channels * voxels, dtype=np.float32)
+    values = _room(case.images[0], channels * voxels, np.float32)
     start = 0
     for file in opened:
         not_finite = 0
@@ -106,7 +106,7 @@ def map_label(file: Volume, label_values: dict[int, int]) -> tuple[ClassIndices,
     """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values; and voxels of each value."""
     shape = file.geometry.shape
     table = _class_table(label_values)
-    mapped = np.empty(math.prod(shape), dtype=np.uint8)
+    mapped = _room(file.path, math.prod(shape), np.uint8)
     counts: Counter[int] = Counter()
     start = 0
     for values in file.whole_values():
@@ -114,6 +114,14 @@ def map_label(file: Volume, label_values: dict[int, int]) -> tuple[ClassIndices,
         count_values(values, counts)
         start += values.size
     return mapped.reshape(shape, order="F"), {value: count for value, count in sorted(counts.items()) if count}
+
+
+def _room(path: Path, count: int, kind: type[np.generic]) -> AnyArray:
+    try:
+        return np.empty(count, dtype=kind)
+    except (MemoryError, ValueError):  # ValueError: more than any machine has
+        size = count * np.dtype(kind).itemsize / 1e9
+        raise InputError(f"{path} takes {size:,.0f} GB of memory by its header, which this machine has not") from None
 
 
 def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints: dict[int, str] | None) -> str:

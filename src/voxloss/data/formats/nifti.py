@@ -47,6 +47,11 @@ class NiftiVolume(Volume):
         return geometry_of(self.path, self._image)
 
     @property
+    def at_once(self) -> int:
+        """Nothing: values are read in pieces."""
+        return 0
+
+    @property
     def channels(self) -> int:
         """The number of channels: the fourth axis, or as ITK writes them the fifth."""
         return volume_shape(self.path, self._image)[1]
@@ -169,7 +174,7 @@ def stored_values(path: Path, image: "nibabel.Nifti1Image") -> Iterator[AnyArray
                 yield piece
             while compressed and file.read(2**20):
                 pass
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, OverflowError, ValueError, zlib.error) as error:  # also an offset that no file has
         raise InputError(f"{path} is damaged ({one_line(error)})") from error
 
 

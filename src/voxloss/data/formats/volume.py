@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -37,6 +38,11 @@ class Volume(ABC):
     dtype: "np.dtype[Any]"
     slope: float = 1.0
     intercept: float = 0.0
+
+    @property
+    def at_once(self) -> int:
+        """Bytes that are held while values are read, as the library reads all at once."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     @abstractmethod

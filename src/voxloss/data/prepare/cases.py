@@ -74,11 +74,12 @@ def memory_needed(case: Case, preparation: Preparation, axes: str | None = None)
         geometry = opened[0].geometry
         geometry = Turn.between(geometry.axes, axes).geometry(geometry)
         channels = sum(file.channels for file in opened)
+        reading = max(file.at_once for file in opened)
     except (ValueError, OSError, IndexError):
         return 0
     prepared = math.prod(resampled_shape(geometry.shape, geometry.spacing_mm, preparation.spacing_mm))
     original = math.prod(geometry.shape)
-    return (4 * channels + BYTES_BESIDE_IMAGE) * original + (4 * channels + 1) * prepared + FIXED_BYTES
+    return (4 * channels + BYTES_BESIDE_IMAGE) * original + (4 * channels + 1) * prepared + reading + FIXED_BYTES
 
 
 class _Budget:
