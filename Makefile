@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test quick test-faults test-peers test-torch docs notebook lint clean
+.PHONY: install demo test quick test-faults fuzz test-peers test-torch docs notebook lint clean
 
 install: $(VENV)/.installed
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev,docs]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev,docs,formats,dicom]"
 	touch $@
 
 demo: install
@@ -44,6 +44,10 @@ notebook: install
 # A study killed 20 times at random moments (`make test` kills one once).
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
+
+# Damaged image files in all formats, for SECONDS (`make test` does it for a few).
+fuzz: install
+	VOXLOSS_FUZZ_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/data/test_fuzz_formats.py
 
 # Other libraries' losses, and nnU-Net, MONAI and Lightning as trainers, in an environment of their own: what they require
 # does not go beside the study's packages.

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from nifti_files import KITS_AFFINE, SCALING_AT, SROW_X_AT, box, oblique_affine, patch_header, write_nifti
 
-from voxloss.data import nifti
-from voxloss.data.case import Case, read_geometry, read_image, read_label, write_label
+from voxloss.data.case import Case, read_image, read_label, write_label
 from voxloss.data.dataset import Dataset, require_complete, without_excluded
-from voxloss.data.nifti import count_label_values
+from voxloss.data.formats import count_label_values, nifti, read_geometry
 from voxloss.utilities.errors import InputError
 
 KITS_VALUES = {0: 0, 1: 1, 2: 2}
@@ -23,6 +22,25 @@ def grey(shape=(3, 4, 5), dtype=np.int16) -> np.ndarray:
 
 def case_of(image: Path, label: Path | None = None) -> Case:
     return Case("one", (image,), label)
+
+
+def test_an_offset_that_no_file_has(tmp_path):
+    for name in ("a.nii", "b.nii.gz"):
+        path = write_nifti(tmp_path / "c.nii", grey())
+        patch_header(path, 108, (2.5e19,))
+        content = path.read_bytes()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        with pytest.raises(InputError, match=rf"{name} (is damaged|is cut short|cannot be read)"):
+            read_image(case_of(tmp_path / name))
+
+
+def test_a_shape_that_no_machine_holds(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", grey())
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array([32767, 32767, 32767], "<i2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii (takes 140,727 GB|is cut short)"):
+        read_image(case_of(path))
 
 
 # Cases and data sets

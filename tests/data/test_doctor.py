@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from nifti_files import KITS_AFFINE, PIXDIM_AT, SROW_X_AT, box, patch_header, write_nifti
 
-from voxloss.data import nifti
 from voxloss.data.case import Case
 from voxloss.data.check.check import ClassFingerprint, Finding, Patch, Report, Spread, check, format_report
 from voxloss.data.check.rules import same_images
 from voxloss.data.dataset import Dataset
+from voxloss.data.formats import nifti
 from voxloss.data.grid import with_common_grid
 from voxloss.data.layouts import load_dataset
 

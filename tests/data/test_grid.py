@@ -10,9 +10,9 @@ from nifti_files import oblique_affine, write_nifti
 
 from voxloss.data.case import Case, read_image, read_label, write_label
 from voxloss.data.dataset import Dataset, dataset_from_json, dataset_to_json
+from voxloss.data.formats import read_geometry
 from voxloss.data.grid import Turn, common_spacing, only_axes, same_spacing, with_common_grid
 from voxloss.data.layouts import load_dataset
-from voxloss.data.nifti import read_geometry
 from voxloss.data.prepare.case import Preparation, prepare_case, prepare_image
 from voxloss.utilities.errors import InputError
 

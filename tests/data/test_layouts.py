@@ -9,10 +9,10 @@ from nifti_files import write_nifti
 
 from voxloss.data.case import read_image, read_label
 from voxloss.data.dataset import require_complete
+from voxloss.data.formats import read_geometry
 from voxloss.data.layouts import LAYOUTS, detect_layout, load_dataset
 from voxloss.data.layouts.brats import MODALITIES
 from voxloss.data.layouts.kits import PAPER_EXCLUDED
-from voxloss.data.nifti import read_geometry
 from voxloss.utilities.errors import InputError
 
 SHAPE = (4, 5, 6)

@@ -11,7 +11,10 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "predict", predict, "segment images with the network of a finished run")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="NIfTI file; the files of several channels separated by commas"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file or a DICOM folder; several channels separated by commas",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
     parser.add_argument("--device", help="cpu, cuda or another device of PyTorch (default: the study's)")

@@ -2,30 +2,18 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxloss.data.nifti import (
-    Geometry,
-    check_same_geometry,
-    count_values,
-    geometry_of,
-    grey_values,
-    open_nifti,
-    read_geometry,
-    volume_shape,
-    whole_values,
-)
-from voxloss.utilities.arrays import ClassIndices, Float32s, Labels, Mask
+from voxloss.data.formats import exists, open_image, open_mask, write_mask
+from voxloss.data.formats.geometry import Geometry, check_same_geometry
+from voxloss.data.formats.volume import Volume, count_values
+from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Labels, Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
-
-if TYPE_CHECKING:
-    import nibabel
-
 
 MAX_LABEL_VALUE = 65535
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
@@ -38,7 +26,7 @@ class Case:
 
     Args:
         case_id: Its id, which is safe as a folder's name.
-        images: One file per channel; a single four-dimensional file holds several channels along its last axis.
+        images: One file (or DICOM series) per channel; a single file may hold several channels.
         label: The mask.
         region: A mask of the region of interest: voxels where it is 0 count in no loss and no score.
 
@@ -70,23 +58,23 @@ def read_image(case: Case) -> tuple[Float32s, Geometry]:
     """
     if not case.images:
         raise InputError(f"case {case.case_id} has no image")
-    opened = [(path, open_nifti(path)) for path in case.images]
-    geometry = geometry_of(*opened[0])
+    opened = [open_image(path) for path in case.images]
+    geometry = opened[0].geometry
     channels = 0
-    for path, file in opened:
-        check_same_geometry(path, geometry_of(path, file), case.images[0], geometry)
-        channels += volume_shape(path, file)[1]
+    for file in opened:
+        check_same_geometry(file.path, file.geometry, case.images[0], geometry)
+        channels += file.channels
     voxels = math.prod(geometry.shape)
-    values = np.empty(channels * voxels, dtype=np.float32)
+    values = _room(case.images[0], channels * voxels, np.float32)
     start = 0
-    for path, file in opened:
+    for file in opened:
         not_finite = 0
-        for piece in grey_values(path, file):
+        for piece in file.grey_values():
             values[start : start + piece.size] = piece
             start += piece.size
             not_finite += piece.size - int(np.count_nonzero(np.isfinite(piece)))
         if not_finite:
-            raise InputError(f"{path} has {not_finite:,} values that are not finite")
+            raise InputError(f"{file.path} has {not_finite:,} values that are not finite")
     return values.reshape(channels, *geometry.shape[::-1]).transpose(0, 3, 2, 1), geometry
 
 
@@ -103,13 +91,13 @@ def read_label(
     if case.label is None:
         raise InputError(f"case {case.case_id} has no mask")
     path = case.label
-    file = open_nifti(path)
-    geometry = geometry_of(path, file)
-    if volume_shape(path, file)[1] != 1:
-        raise InputError(f"{path} has shape {tuple(file.shape)} where a mask has three axes")
-    if case.images and case.images[0].is_file():
-        check_same_geometry(path, geometry, case.images[0], read_geometry(case.images[0]))
-    mapped, counts = map_label(path, file, label_values)
+    image = case.images[0] if case.images and exists(case.images[0]) else None
+    file = open_mask(path, like=image)
+    geometry = file.geometry
+    require_one_channel(file)
+    if image is not None:
+        check_same_geometry(path, geometry, image, open_image(image).geometry)
+    mapped, counts = map_label(file, label_values)
     for value in counts:
         if value not in label_values:
             raise InputError(undeclared_value(path, value, label_values, value_hints))
@@ -124,34 +112,46 @@ def read_region(path: Path, label: Path, geometry: Geometry) -> Mask:
     Raises InputError naming the file: absent, damaged, values that are not whole, another grid than that of the mask
     `label`, or no voxel in it.
     """
-    file = open_nifti(path)
-    if volume_shape(path, file)[1] != 1:
-        raise InputError(f"{path} has shape {tuple(file.shape)} where a region of interest has three axes")
-    check_same_geometry(path, geometry_of(path, file), label, geometry)
-    inside = np.empty(math.prod(geometry.shape), dtype=bool)
+    file = open_mask(path)
+    require_one_channel(file, "region of interest")
+    check_same_geometry(path, file.geometry, label, geometry)
+    inside = _room(path, math.prod(geometry.shape), np.bool_)
     start = 0
-    for values in whole_values(path, file):
+    for values in file.whole_values():
         np.not_equal(values, 0, out=inside[start : start + values.size])
         start += values.size
     if not inside.any():
         raise InputError(f"{path} is an empty region of interest: it has no voxel other than 0")
-    return inside.reshape(geometry.shape, order="F")
+    region: Mask = inside.reshape(geometry.shape, order="F")
+    return region
 
 
-def map_label(
-    path: Path, file: "nibabel.Nifti1Image", label_values: dict[int, int]
-) -> tuple[ClassIndices, dict[int, int]]:
+def require_one_channel(mask: Volume, what: str = "mask") -> None:
+    """Raise InputError if an open mask has several channels."""
+    if mask.channels != 1:
+        raise InputError(f"{mask.path} has shape {mask.shape} where a {what} has three axes")
+
+
+def map_label(file: Volume, label_values: dict[int, int]) -> tuple[ClassIndices, dict[int, int]]:
     """Read an open mask once: class indices uint8 (*shape), `UNDECLARED` for other values; and voxels of each value."""
-    shape, _ = volume_shape(path, file)
+    shape = file.geometry.shape
     table = _class_table(label_values)
-    mapped = np.empty(math.prod(shape), dtype=np.uint8)
+    mapped = _room(file.path, math.prod(shape), np.uint8)
     counts: Counter[int] = Counter()
     start = 0
-    for values in whole_values(path, file):
+    for values in file.whole_values():
         _map_values(values, table, mapped[start : start + values.size])
         count_values(values, counts)
         start += values.size
     return mapped.reshape(shape, order="F"), {value: count for value, count in sorted(counts.items()) if count}
+
+
+def _room(path: Path, count: int, kind: type[np.generic]) -> AnyArray:
+    try:
+        return np.empty(count, dtype=kind)
+    except (MemoryError, ValueError):  # ValueError: more than any machine has
+        size = count * np.dtype(kind).itemsize / 1e9
+        raise InputError(f"{path} takes {size:,.0f} GB of memory by its header, which this machine has not") from None
 
 
 def undeclared_value(path: Path, value: int, label_values: dict[int, int], hints: dict[int, str] | None) -> str:
@@ -181,16 +181,13 @@ def _map_values(values: Labels, table: ClassIndices, out: ClassIndices) -> None:
     out[~inside] = UNDECLARED
 
 
-def write_label(path: Path, label: Labels, like: Path) -> None:
-    """Write a label map (*shape) as NIfTI on the grid of the NIfTI file `like`, whole or not at all.
+def write_label(path: Path, label: Labels, like: Path, names: Mapping[int, str] | None = None) -> None:
+    """Write a label map (*shape) on the grid and in the format (`mask_ending`) of an image, whole or not at all.
 
-    The type is uint8, or uint16 if a value is above 255. Voxel sizes, both matrices (qform and sform), both codes and
-    the units are copied as stored, so that a viewer places the label exactly on the image; nothing else is (scaling,
-    window, names). The label of a plane (X, Y) is a plane. Raises InputError when the shape is not that of `like` or a
-    value does not fit.
+    The type is uint8, or uint16 if a value is above 255. `names` are those of the values, which a DICOM segmentation
+    keeps. Raises InputError when the shape is not that of `like` or a value does not fit.
     """
-    source = open_nifti(like)
-    shape, _ = volume_shape(like, source)
+    shape = open_image(like).geometry.shape
     if label.shape != shape:
         raise InputError(f"a label of shape {label.shape} does not fit {like}, which has shape {shape}")
     low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
@@ -198,18 +195,5 @@ def write_label(path: Path, label: Labels, like: Path) -> None:
         raise InputError(
             f"a label of {label.dtype} values cannot be written to {path}: values are 0 to {MAX_LABEL_VALUE}"
         )
-    dtype = np.uint8 if high <= 255 else np.uint16
-    stored = label.astype(dtype, copy=False).reshape(source.shape[:2] if len(source.shape) == 2 else shape)
-    header = type(source.header)()
-    header.set_data_dtype(dtype)
-    header.set_data_shape(stored.shape)
-    header["pixdim"][:4] = source.header["pixdim"][:4]
-    for name in ("qform_code", "sform_code", "xyzt_units"):
-        header[name] = source.header[name]
-    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
-        header[name] = source.header[name]
-    for name in ("srow_x", "srow_y", "srow_z"):
-        header[name] = source.header[name]
-    image = type(source)(stored, None, header)
     with atomic_path(Path(path)) as partial:
-        image.to_filename(partial)
+        write_mask(partial, label.astype(np.uint8 if high <= 255 else np.uint16, copy=False), like, names)

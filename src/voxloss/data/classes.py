@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxloss.data.case import IGNORED, MAX_LABEL_VALUE, Case
-from voxloss.data.nifti import count_label_values
+from voxloss.data.formats import count_label_values, value_names
 from voxloss.utilities.errors import InputError
 
 MOST_CLASSES = IGNORED - 1  # besides the background: the indices below that of ignored voxels
@@ -69,8 +69,9 @@ def without_ignored(classes: ClassValues, ignore: int | Iterable[int] | None) ->
 def found_classes(
     cases: Iterable[Case], ignore: int | Iterable[int] | None = None
 ) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return names ("class 1" for the value 1), and value -> index, of all values in the cases' masks.
+    """Return names, and value -> index, of all values in the cases' masks.
 
+    The value 1 is called "class 1", unless the masks themselves name it, as DICOM segmentations do.
     Masks that cannot be read are passed over here, since whoever reads the case names the fault; if none can be read,
     the first fault is raised. Raises InputError naming the file for values that are no classes.
     """
@@ -99,7 +100,7 @@ def found_classes(
     if outside:
         label = next(label for label, own in by_mask.items() if outside[0] in own)
         raise InputError(f"{label} holds the value {outside[0]}; the values of a mask lie in 0 to {MAX_LABEL_VALUE}")
-    return declared_classes({f"class {value}": value for value in values}, ignore)
+    return declared_classes(_named(values, by_mask), ignore)
 
 
 def _values_of(name: str, values: Any) -> list[int]:
@@ -118,6 +119,15 @@ def _values_in(label: Path) -> set[int] | InputError:
         return set(count_label_values(label))
     except InputError as fault:
         return fault
+
+
+def _named(values: Sequence[int], masks: Iterable[Path]) -> dict[str, int]:
+    found: dict[int, str] = {}
+    for mask in masks:
+        found = value_names(mask) | found
+    names = [found.get(value, f"class {value}") for value in values]
+    usable = len(set(names)) == len(names) and "background" not in names
+    return dict(zip(names if usable else (f"class {value}" for value in values), values, strict=True))
 
 
 def _swapped_hint(cases: Sequence[Case]) -> str:

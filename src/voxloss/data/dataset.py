@@ -10,7 +10,8 @@ import numpy as np
 
 from voxloss.data.case import IGNORED, Case
 from voxloss.data.folds import OwnFolds
-from voxloss.data.nifti import are_axes, open_nifti, volume_shape
+from voxloss.data.formats import exists, open_image
+from voxloss.data.formats.geometry import are_axes
 from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
 
@@ -94,7 +95,7 @@ def require_complete(dataset: Dataset) -> None:
     if unlabelled:
         raise InputError(f"case {unlabelled[0]} of {dataset.name} has no mask ({len(unlabelled)} such cases)")
     files = [path for case in dataset.cases for path in case.files]
-    missing = [path for path in files if not path.is_file()]
+    missing = [path for path in files if not exists(path)]
     if missing:
         others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
@@ -111,25 +112,14 @@ def require_same_channels(dataset: Dataset) -> None:
 
 def channels_of(case: Case) -> int:
     """Return the number of a case's channels. Raises InputError if a header cannot be read."""
-    return sum(volume_shape(path, open_nifti(path))[1] for path in case.images)
-
-
-def file_digest(path: Path) -> str:
-    """Return the digest of a file's bytes that `b2sum` prints. Raises InputError if the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    return sum(open_image(path).channels for path in case.images)
 
 
 def data_digest(files: Mapping[str, Sequence[str]]) -> str:
     """Return one digest of a data set, independent of its folder.
 
     Args:
-        files: For every case's id the digests of its files (`file_digest`).
+        files: For every case's id the digests of its files (`content_digest`).
     """
     digest = hashlib.blake2b(digest_size=16)
     for case_id in sorted(files):

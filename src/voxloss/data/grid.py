@@ -13,7 +13,8 @@ import numpy as np
 
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
-from voxloss.data.nifti import OPPOSITE, Geometry, are_axes, read_geometry
+from voxloss.data.formats import read_geometry
+from voxloss.data.formats.geometry import OPPOSITE, Geometry, are_axes
 from voxloss.utilities.arrays import AnyArray
 from voxloss.utilities.errors import InputError
 
@@ -66,7 +67,7 @@ class Turn:
         rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
         letters = zip((geometry.axes[axis] for axis in self.order), self.reverse, strict=True)
         axes = "".join(OPPOSITE[letter] if reverse else letter for letter, reverse in letters)
-        return Geometry((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), rows, axes)
+        return Geometry((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), rows, axes, geometry.unit)
 
     def _steps(self) -> tuple[slice, slice, slice]:
         first, second, third = (slice(None, None, -1 if reverse else None) for reverse in self.reverse)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 
 from voxloss.config.losses import LossChoice
-from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json, file_digest
+from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
+from voxloss.data.formats import MASK_ENDINGS, content_digest, mask_ending
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -129,9 +130,11 @@ class RunFolder:
         """The traceback of an unexpected failure."""
         return self.path / "error.txt"
 
-    def prediction(self, case_id: str) -> Path:
-        """The mask predicted for a case."""
-        return self.path / "predictions" / f"{case_id}.nii.gz"
+    def prediction(self, case_id: str, like: Path | None = None) -> Path:
+        """The mask predicted for a case: the file that is there, or with `like`, the one to be written on its grid."""
+        endings = MASK_ENDINGS if like is None else (mask_ending(like),)
+        files = [self.path / "predictions" / f"{case_id}{ending}" for ending in endings]
+        return next((file for file in files if file.is_file()), files[0])
 
     def history(self) -> list[Epoch]:
         """The epochs that the run has finished. Raises InputError when the file is damaged."""
@@ -270,7 +273,7 @@ class StudyFolder:
         """
         content = dataset_to_json(dataset)
         if digest:
-            known = digests or {case.case_id: tuple(map(file_digest, case.files)) for case in dataset.cases}
+            known = digests or {case.case_id: tuple(map(content_digest, case.files)) for case in dataset.cases}
             files = {case_id: list(of_case) for case_id, of_case in known.items()}
             content |= {"digest": data_digest(files), "files": files}
         write_json(self.dataset_file, content)

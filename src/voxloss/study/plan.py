@@ -14,7 +14,7 @@ import voxloss
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
-from voxloss.data.nifti import read_geometry
+from voxloss.data.formats import read_geometry
 from voxloss.study.settle import Survey, survey
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import augments_on, workers_of

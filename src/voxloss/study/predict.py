@@ -9,9 +9,9 @@ import torch
 
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case, read_image, write_label
-from voxloss.data.dataset import Dataset, channels_of, to_file_values
+from voxloss.data.dataset import Dataset, channels_of, file_values, to_file_values
+from voxloss.data.formats import mask_ending, read_geometry, stem
 from voxloss.data.grid import only_axes, same_spacing, turn_of
-from voxloss.data.nifti import read_geometry, stem
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image
 from voxloss.study.folder import StudyFolder
 from voxloss.study.settle import preparation_of, spacing_of_all
@@ -40,7 +40,7 @@ def predict_mask(
         prepared: Float32 (channels, *prepared_shape), along the data set's axes.
         config: The study's configuration.
         dataset: Tells the mask values and the axes.
-        like: NIfTI file whose grid the mask gets.
+        like: The image whose grid and format the mask gets.
         output: The mask's path.
         before_windows: Called before every few windows; what it raises ends the prediction.
 
@@ -52,7 +52,8 @@ def predict_mask(
     shape = turn.geometry(geometry).shape
     turned = predict_label(network, prepared, config, shape, len(dataset.classes), before_windows)
     label = np.ascontiguousarray(turn.stored(turned))
-    write_label(output, to_file_values(label, dataset), like=like)
+    names = dict(zip(file_values(dataset)[1:], dataset.classes[1:], strict=True))
+    write_label(output, to_file_values(label, dataset), like=like, names=names)
     return label
 
 
@@ -66,8 +67,8 @@ def segment_files(
 
     Args:
         run_folder: Folder of a finished run: STUDY/runs/LOSS/fold-K/seed-S.
-        cases: For each case the NIfTI files of its channels, in the study's order.
-        output: Folder for the masks, each named like its case's first file.
+        cases: For each case the files of its channels, in the study's order.
+        output: Folder for the masks, each named like its case's first file, in its format (`mask_ending`).
         device: Where the network works; None: as the study's `execution.device` says.
 
     Returns:
@@ -124,7 +125,7 @@ def _prepared(study: Study) -> list[PreparedCase]:
 
 def _check_files(cases: Sequence[Sequence[Path]], output: Path, channels: int) -> list[Path]:
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
-    targets = [output / f"{stem(files[0])}.nii.gz" for files in cases]
+    targets = [output / f"{stem(files[0])}{mask_ending(files[0])}" for files in cases]
     for files, target in zip(cases, targets, strict=True):
         if target.exists():
             what = "its image" if target.resolve() in [file.resolve() for file in files] else "a file"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from voxloss.data.case import read_label
+from voxloss.data.formats import exists
 from voxloss.data.prepare.case import open_prepared
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
@@ -91,7 +92,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         ignore_index=study.dataset.ignore_index,
     )
     cases = [study.case(case_id) for case_id in split.validation]
-    require_files([path for case in cases for path in case.files if not path.is_file()], study.folder)
+    require_files([path for case in cases for path in case.files if not exists(path)], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
@@ -109,7 +110,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             config,
             study.dataset,
             like=case.images[0],
-            output=files.prediction(case_id),
+            output=files.prediction(case_id, like=case.images[0]),
             before_windows=check,
         )
         reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)

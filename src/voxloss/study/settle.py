@@ -31,9 +31,9 @@ from voxloss.data.check.findings import grouped_lines
 from voxloss.data.check.rules import absent_class, header_findings
 from voxloss.data.dataset import Dataset, channels_of, require_complete, require_same_channels
 from voxloss.data.folds import assign_folds, own_assignment, split_of
+from voxloss.data.formats import read_geometry
 from voxloss.data.grid import common_spacing, same_spacing, turned_geometry
 from voxloss.data.layouts import COMMON_OPTIONS, detect_layout, load_dataset
-from voxloss.data.nifti import read_geometry
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from voxloss.data.case import Case, read_image, read_label
-from voxloss.data.dataset import Dataset, data_digest, file_digest, file_values
+from voxloss.data.dataset import Dataset, data_digest, file_values
+from voxloss.data.formats import content_digest, exists
 from voxloss.data.grid import turn_of
 from voxloss.data.layouts import load_dataset
 from voxloss.data.prepare.case import open_prepared, prepare_image
@@ -57,7 +58,7 @@ def find_sources(study: Study, root: Path, progress: Callable[[int, int, str], N
     dataset = study.dataset
     if root != Path(study.config.data.root):
         dataset = replace(dataset, cases=tuple(_moved(case, listed or {}, root) for case in dataset.cases))
-    missing = tuple(path for case in dataset.cases for path in case.files if not path.is_file())
+    missing = tuple(path for case in dataset.cases for path in case.files if not exists(path))
     digests = _digests(dataset, missing, progress)
     _require_unchanged(study, dataset, digests, complete=not missing)
     if listed is not None:
@@ -80,9 +81,9 @@ def require_files(missing: Sequence[Path], study: Path) -> None:
 def require_case(study: Study, case_id: str) -> None:
     """Raise SourceError if a file of a case is missing or has another content than when the study was created."""
     case, recorded = study.case(case_id), study.digests.get(case_id)
-    require_files([path for path in case.files if not path.is_file()], study.folder)
+    require_files([path for path in case.files if not exists(path)], study.folder)
     for path, digest in zip(case.files, recorded or (), strict=False):
-        if file_digest(path) != digest:
+        if content_digest(path) != digest:
             raise _changed([path], study)
 
 
@@ -118,7 +119,7 @@ def _digests(
     absent = set(missing)
 
     def digests(case: Case) -> tuple[str, ...]:
-        return tuple("" if path in absent else file_digest(path) for path in case.files)
+        return tuple("" if path in absent else content_digest(path) for path in case.files)
 
     found = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing runs outside the interpreter's lock

@@ -10,6 +10,7 @@ from voxloss.data.check.findings import SEVERITIES, CaseRecord, ClassFingerprint
 from voxloss.data.check.inspection import USUAL_PATCH, Inspection, Patch, inspect
 from voxloss.data.check.rules import absent_class, compared, split_findings
 from voxloss.data.dataset import Dataset
+from voxloss.data.formats import exists
 from voxloss.data.layouts import kits
 
 __all__ = ["ClassFingerprint", "Finding", "Patch", "Report", "Spread", "check", "format_report"]
@@ -107,7 +108,7 @@ def _known_traps(dataset: Dataset) -> Iterator[Finding]:
         if dataset.name == "kits19" and case.case_id in kits.PAPER_EXCLUDED:
             yield Finding("note", case.case_id, "excluded by the paper: concern over ground truth quality")
         mask = case.label
-        if dataset.name == "brats20" and mask is not None and mask.is_file() and "_seg." not in mask.name:
+        if dataset.name == "brats20" and mask is not None and exists(mask) and "_seg." not in mask.name:
             yield Finding("note", case.case_id, f"{mask.name}, the only other file, is read as the mask")
 
 

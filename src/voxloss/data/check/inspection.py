@@ -10,8 +10,10 @@ from voxloss.data.case import IGNORED, UNDECLARED, Case, map_label, read_region
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.check.patches import share_of_patches_without
 from voxloss.data.dataset import Dataset
+from voxloss.data.formats import open_image, open_mask
+from voxloss.data.formats.geometry import Geometry
+from voxloss.data.formats.volume import Volume
 from voxloss.data.grid import turn_of
-from voxloss.data.nifti import Geometry, geometry_of, grey_values, open_nifti
 from voxloss.geometry.components import count_components
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
@@ -56,7 +58,8 @@ def inspect(case: Case, dataset: Dataset, patch: Patch) -> Inspection:
         inspection.add("error", str(error))
     try:
         if inspection.label is not None:
-            _inspect_label(inspection.label, inspection, dataset, patch)
+            like = inspection.readable[0] if inspection.readable else None
+            _inspect_label(open_mask(inspection.label, like=like), inspection, dataset, patch)
     except InputError as error:
         inspection.add("error", str(error))
     return inspection
@@ -64,7 +67,7 @@ def inspect(case: Case, dataset: Dataset, patch: Patch) -> Inspection:
 
 def _inspect_image(path: Path, inspection: Inspection) -> None:
     not_finite, low, high = 0, math.inf, -math.inf
-    for piece in grey_values(path, open_nifti(path)):
+    for piece in open_image(path).grey_values():
         finite = piece[np.isfinite(piece)]
         not_finite += piece.size - finite.size
         if finite.size:
@@ -75,13 +78,12 @@ def _inspect_image(path: Path, inspection: Inspection) -> None:
         inspection.add("warning", f"{path} has the same value {low:g} everywhere")
 
 
-def _inspect_label(path: Path, inspection: Inspection, dataset: Dataset, patch: Patch) -> None:
-    file = open_nifti(path)
-    if file.get_data_dtype() != np.uint8:
-        inspection.add("note", f"mask stored as {file.get_data_dtype().newbyteorder('=')}, read as whole values")
+def _inspect_label(file: Volume, inspection: Inspection, dataset: Dataset, patch: Patch) -> None:
+    if file.dtype != np.uint8:
+        inspection.add("note", f"mask stored as {file.dtype.newbyteorder('=')}, read as whole values")
     voxels = [0] * len(dataset.classes)
     declared = ", ".join(map(str, sorted(dataset.label_values)))
-    label, counts = map_label(path, file, dataset.label_values)
+    label, counts = map_label(file, dataset.label_values)
     for value in counts:
         if value not in dataset.label_values:
             hint = dataset.value_hints.get(value)
@@ -90,11 +92,11 @@ def _inspect_label(path: Path, inspection: Inspection, dataset: Dataset, patch: 
                 f"undeclared value {value} in the mask (declared are {declared})" + (f": {hint}" if hint else ""),
             )
     label[label == UNDECLARED] = 0
-    grid = geometry_of(path, file)
+    grid = file.geometry
     lost = 0
     region = inspection.region
     if region is not None and not any(str(region) in finding.message for finding in inspection.findings):
-        outside = ~read_region(region, path, grid)
+        outside = ~read_region(region, file.path, grid)
         lost = int(np.count_nonzero(label[outside]))
         label[outside] = IGNORED
     inspection.ignored_voxels = int(np.count_nonzero(label == IGNORED))

@@ -14,7 +14,7 @@ from voxloss.data.case import Case
 from voxloss.data.check.findings import Finding
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.dataset import Dataset
-from voxloss.data.nifti import grey_values, open_nifti
+from voxloss.data.formats import open_image
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
 
@@ -48,6 +48,8 @@ def compared(inspections: Sequence[HeaderInspection], dataset: Dataset) -> list[
                 Finding("note", case_id, f"{size} voxels along axis {axis}, where nearly all others have {usual}")
             )
     findings += _axes(known, dataset)
+    findings += _names(inspections)
+    findings += _units(known)
     channels = {inspection.case_id: inspection.channels for inspection in known if inspection.channels}
     usual_channels = statistics.mode(channels.values()) if channels else 0
     for case_id, number in channels.items():
@@ -74,6 +76,30 @@ def _axes(inspections: Iterable[HeaderInspection], dataset: Dataset) -> Iterator
             yield Finding("warning", case_id, f"axes stored as {own}, where {others}; each stays as it is stored")
         else:
             yield Finding("warning", case_id, f"axes stored as {own}, which are turned to the study's {usual}")
+
+
+def _names(inspections: Iterable[HeaderInspection]) -> Iterator[Finding]:
+    """Find masks that give a value another name than a mask before."""
+    first: dict[int, tuple[str, str]] = {}
+    for one in inspections:
+        for value, name in one.names.items():
+            other, its_name = first.setdefault(value, (one.case_id, name))
+            if name != its_name:
+                message = f"the value {value} is called {name}, but {its_name} in {other}; number the segments alike"
+                yield Finding("error", one.case_id, message)
+
+
+def _units(inspections: Iterable[HeaderInspection]) -> Iterator[Finding]:
+    """Say if the size of a pixel is not known, so that nobody takes the numbers for mm."""
+    units = {one.case_id: one.stored.unit for one in inspections if one.stored is not None}
+    unknown = [case_id for case_id, unit in units.items() if unit == "pixel"]
+    if unknown and len(unknown) == len(units):
+        yield Finding(
+            "note", "", "the files do not say how large a pixel is: 1 mm stands for one pixel, 1 ml for 1,000"
+        )
+        return
+    for case_id in unknown:
+        yield Finding("warning", case_id, "the size of a pixel is not known, that of other cases is; 1 mm is taken")
 
 
 def _unusual(values: dict[str, int]) -> list[tuple[str, int, int]]:
@@ -148,9 +174,9 @@ def _checksums(case: Case, whole: bool) -> tuple[object, ...] | None:
     varies = False
     try:
         for path in case.images:
-            file = open_nifti(path)
+            file = open_image(path)
             checksum, first = 0, None
-            for piece in grey_values(path, file):
+            for piece in file.grey_values():
                 checksum = zlib.crc32(piece.view(np.uint8).data, checksum)
                 first = piece[0] if first is None else first
                 if bool((piece != first).any()):

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from voxloss.data.case import Case
+from voxloss.data.formats import count_label_values
 from voxloss.data.layouts.listing import Listing
 from voxloss.data.layouts.names import name_of, named, subfolders, volumes
-from voxloss.data.nifti import count_label_values
 from voxloss.utilities.errors import InputError
 
 MODALITIES = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}  # until 2021 -> since 2023

@@ -10,6 +10,7 @@ from typing import Any
 
 from voxloss.data.case import Case
 from voxloss.data.folds import OwnFolds
+from voxloss.data.formats import exists
 from voxloss.data.layouts.folder import pair_folders
 from voxloss.data.layouts.listing import Listing, complete, listed_path, read_json, read_object
 from voxloss.data.layouts.names import is_volume, name_of, named, volumes
@@ -132,11 +133,11 @@ def _listed(root: Path, images: Path, labels: Path, training: Any) -> tuple[list
         if name.startswith("."):  # of macOS
             continue
         known = (by_name[name],) if name in by_name else channels.get(name, (image,))
-        files = (image,) if image.is_file() else known
+        files = (image,) if exists(image) else known
         listed.update(name_of(file) for file in files)
         if isinstance(entry.get("label"), str):
             label = listed_path(root, entry["label"])
-            cases.append(Case(name, files, label if label.is_file() else masks.get(name_of(label), label)))
+            cases.append(Case(name, files, label if exists(label) else masks.get(name_of(label), label)))
         else:
             unlabelled.append((name, "no mask"))
     unlabelled += [(name, "not in the training list of dataset.json") for name in by_name if name not in listed]

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from voxloss.data.case import Case
+from voxloss.data.formats import count_label_values
 from voxloss.data.layouts.listing import Listing
 from voxloss.data.layouts.names import name_of, subfolders, volumes
-from voxloss.data.nifti import count_label_values
 from voxloss.utilities.errors import InputError
 
 CLASSES = {"background": 0, "kidney": 1, "tumour": 2}

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from voxloss.data.nifti import is_nifti_name, stem
+from voxloss.data.formats import is_image, stem
 from voxloss.utilities.errors import InputError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans", "volumes")
@@ -26,13 +26,13 @@ DEEPEST = 7
 
 
 def is_volume(path: Path) -> bool:
-    """Return whether a visible file is a volume that voxloss reads, by its name."""
-    return is_nifti_name(path)
+    """Return whether a visible path is a volume that voxloss reads: a file by its name, or the folder of a series."""
+    return is_image(path)
 
 
 def volumes(folder: Path) -> list[Path]:
     """Return the visible volumes of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if is_volume(path) and not path.is_dir())
+    return sorted(path for path in folder.iterdir() if is_volume(path))
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -47,7 +47,10 @@ def named(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yield the visible files of a folder and its subfolders, at most `MOST_FILES`, as paths relative to it."""
+    """Yield the visible files of a folder and its subfolders, at most `MOST_FILES`, as paths relative to it.
+
+    The folder of a DICOM series counts as a file.
+    """
     count = 0
     seen = set[str]()  # folders that links lead to again
     for folder, inner, files in os.walk(root, followlinks=True):
@@ -57,6 +60,9 @@ def walk(root: Path) -> Iterator[Path]:
         seen.add(place)
         relative = Path(folder).relative_to(root)
         visible = sorted(name for name in inner if not name.startswith("."))
+        series = [name for name in visible if is_image(Path(folder) / name)]
+        visible = [name for name in visible if name not in series]
+        files += series
         inner[:] = visible if len(relative.parts) < DEEPEST else []
         for name in sorted(files):
             if not name.startswith("."):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from voxloss.data.case import Case
+from voxloss.data.formats import exists
 from voxloss.data.layouts.listing import Listing, folds_by_number, listed_path
 from voxloss.data.layouts.names import clean_id, name_of
 from voxloss.utilities.errors import InputError
@@ -58,7 +59,7 @@ def load(root: Path, base: str | None = None) -> Listing:
         if values and (missing := [case_id for case_id in cases if case_id not in values]):
             raise InputError(f"{path}, row {rows[missing[0]]}: the {name} is empty, but other rows have one")
     files = [file for case in cases.values() for file in case.files]
-    if files and not any(file.is_file() for file in files):
+    if files and not any(exists(file) for file in files):
         raise InputError(
             f"no file of {path} exists, the first is {files[0]}; paths are relative to {folder}, or to the folder that "
             "data.options.base names"

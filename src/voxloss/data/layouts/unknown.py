@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from voxloss.data.formats import stem
 from voxloss.data.layouts.names import is_volume, pattern_of, walk
-from voxloss.data.nifti import stem
 from voxloss.utilities.text import count_of
 
 SHOWN = 4  # patterns

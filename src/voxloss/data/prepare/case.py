@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from voxloss.data.case import IGNORED, Case, read_image, read_label
-from voxloss.data.dataset import Dataset, file_digest
+from voxloss.data.dataset import Dataset
+from voxloss.data.formats import content_digest, read_geometry
+from voxloss.data.formats.geometry import Geometry
 from voxloss.data.grid import Turn, turn_of
-from voxloss.data.nifti import Geometry, read_geometry
 from voxloss.data.prepare.resample import resample_classes, resample_image, resampled_shape
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers, Mask
 from voxloss.utilities.errors import InputError
@@ -178,7 +179,7 @@ def _opened(folder: Path) -> PreparedCase | None:
 def _digests(case: Case) -> tuple[str, ...]:
     if case.label is None:
         raise InputError(f"case {case.case_id} has no mask")
-    return tuple(map(file_digest, case.files))
+    return tuple(map(content_digest, case.files))
 
 
 def _key(digests: tuple[str, ...], case: Case, dataset: Dataset, preparation: Preparation) -> str:
@@ -273,4 +274,6 @@ def _three(values: list[Any]) -> tuple[Any, Any, Any]:
 
 def _geometry(values: dict[str, Any]) -> Geometry:
     affine = tuple((row[0], row[1], row[2], row[3]) for row in values["affine"])
-    return Geometry(_three(values["shape"]), _three(values["spacing_mm"]), affine, values.get("axes", ""))
+    return Geometry(
+        _three(values["shape"]), _three(values["spacing_mm"]), affine, values.get("axes", ""), values.get("unit", "mm")
+    )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.data.formats import open_image
 from voxloss.data.grid import Turn
-from voxloss.data.nifti import geometry_of, open_nifti, volume_shape
 from voxloss.data.prepare.case import Preparation, PreparedCase, prepare_case
 from voxloss.data.prepare.resample import resampled_shape
 
@@ -70,15 +70,16 @@ def prepare_cases(
 def memory_needed(case: Case, preparation: Preparation, axes: str | None = None) -> int:
     """Bytes that preparing a case takes at most, about; 0 for one whose header cannot be read, which fails soon."""
     try:
-        opened = [(path, open_nifti(path)) for path in case.images]
-        geometry = geometry_of(*opened[0])
+        opened = [open_image(path) for path in case.images]
+        geometry = opened[0].geometry
         geometry = Turn.between(geometry.axes, axes).geometry(geometry)
-        channels = sum(volume_shape(path, file)[1] for path, file in opened)
+        channels = sum(file.channels for file in opened)
+        reading = max(file.at_once for file in opened)
     except (ValueError, OSError, IndexError):
         return 0
     prepared = math.prod(resampled_shape(geometry.shape, geometry.spacing_mm, preparation.spacing_mm))
     original = math.prod(geometry.shape)
-    return (4 * channels + BYTES_BESIDE_IMAGE) * original + (4 * channels + 1) * prepared + FIXED_BYTES
+    return (4 * channels + BYTES_BESIDE_IMAGE) * original + (4 * channels + 1) * prepared + reading + FIXED_BYTES
 
 
 class _Budget:

@@ -8,6 +8,7 @@ from typing import Any
 
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.data.formats import MASK_ENDINGS, ending_of
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import TOLERANCE_MM
 from voxloss.evaluation.scores import score_table
@@ -83,7 +84,8 @@ def import_nnunet(
         rows += training_rows(training, seed, read, tolerance_mm, rules, tell)
         for fold, cases in training.folds.items():
             for case, validated in cases.items():
-                if validated.prediction.name.endswith((".nii.gz", ".nii")) and validated.prediction.is_file():
+                kept = ending_of(validated.prediction) in (*MASK_ENDINGS, ".nii")
+                if kept and validated.prediction.is_file():
                     predictions[training.loss, fold, seed, case] = validated.prediction
     settings = {training.loss: training.setting for training in trainings}
     first = trainings[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxloss.data.case import IGNORED, Case, read_label
-from voxloss.data.nifti import is_nifti_name
+from voxloss.data.formats import is_image_name
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.evaluation.metrics import Score, case_scores
@@ -45,7 +45,7 @@ class Places:
         folders = [self.images] if self.images is not None else _of_variable("nnUNet_raw", training.dataset, "imagesTr")
         pattern = f"_[0-9][0-9][0-9][0-9]{training.file_ending}"
         matches = [sorted(folder.glob(f"{_literal(case)}{pattern}")) for folder in folders]
-        return matches[0] if matches and is_nifti_name(Path(f"x{training.file_ending}")) else []
+        return matches[0] if matches and is_image_name(Path(f"x{training.file_ending}")) else []
 
 
 def _literal(name: str) -> str:
@@ -59,7 +59,7 @@ def _of_variable(variable: str, *parts: str) -> list[Path]:
 def unreadable(trainings: Sequence[Training], places: Places) -> str | None:
     """The sentence about the first mask that is not there as NIfTI; None where all are."""
     for training in trainings:
-        if not is_nifti_name(Path(f"x{training.file_ending}")):
+        if not is_image_name(Path(f"x{training.file_ending}")):
             return f"masks are {training.file_ending} files"
         for cases in training.folds.values():
             for case, validated in cases.items():

@@ -111,12 +111,12 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
                 for seed in seeds:
                     files.write_status(RunStatus(Run(choice, fold, seed), "done"))
         for (loss, fold, seed, case), source in imported.predictions.items():
-            target = files.run(Run(choices[loss], fold, seed)).prediction(case)
+            target = files.run(Run(choices[loss], fold, seed)).prediction(case, like=source)
             target.parent.mkdir(exist_ok=True)
-            if source.name.endswith(".gz"):
-                shutil.copyfile(source, target)
-            else:
+            if source.name.endswith(".nii"):
                 target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
+            else:
+                shutil.copyfile(source, target)
         files.write_description(
             Description(
                 config=config,
