@@ -225,6 +225,10 @@ def test_a_jpeg_is_no_mask_whatever_its_name(tmp_path):
     with pytest.raises(InputError, match=r"a\.png is a JPEG, which changes the values of a mask; save masks as PNG"):
         open_mask(renamed)
     assert open_image(renamed).channels == 1
+    tifffile.imwrite(tmp_path / "a.tif", grey((32, 32), np.uint8), compression="jpeg")
+    with pytest.raises(InputError, match=r"a\.tif is compressed as JPEG"):
+        open_mask(tmp_path / "a.tif")
+    assert open_image(tmp_path / "a.tif").geometry.shape == (32, 32, 1)
 
 
 def test_printing_resolution_is_not_the_size_of_a_pixel(tmp_path):
@@ -575,6 +579,39 @@ def test_a_tiff_with_sizes_gives_them_to_its_mask(tmp_path):
     write_label(tmp_path / "m.tif", label, like)
     assert read_geometry(tmp_path / "m.tif").spacing_mm == pytest.approx(read_geometry(like).spacing_mm)
     np.testing.assert_array_equal(mask_of(tmp_path / "m.tif"), label)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "order", "axes"),
+    [
+        (
+            "a.nrrd",
+            "NRRD0004\ntype: short\ndimension: 3\nspace: right-anterior-superior\nsizes: 7 6 5\nspace directions: "
+            "(0.5,0,0) (0,0.7,0) (0,0,2)\nspace origin: (1,2,3)\nendian: big\nencoding: raw\n\n",
+            ">i2",
+            "RAS",
+        ),
+        (
+            "a.mha",
+            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = True\nTransformMatrix = "
+            "-1 0 0 0 1 0 0 0 1\nOffset = 5 6 7\nDimSize = 7 6 5\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+            ">i2",
+            "RPS",
+        ),
+        (
+            "a.mha",
+            "ObjectType = Image\nNDims = 3\nDimSize = 7 6 5\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+            "<i2",
+            "LPS",
+        ),
+    ],
+)
+def test_headers_by_hand(tmp_path, name, header, order, axes):
+    (tmp_path / name).write_bytes(header.encode() + grey().astype(order).tobytes())
+    image, reference = open_image(tmp_path / name), sitk.ReadImage(str(tmp_path / name))
+    np.testing.assert_array_equal(all_values(image)[0].T, grey())
+    np.testing.assert_allclose(image.geometry.affine, itk_affine(reference), atol=1e-9)
+    assert image.geometry.axes == axes
 
 
 def test_nothing_is_left_of_a_mask_that_cannot_be_written(tmp_path):

@@ -61,8 +61,8 @@ def stem(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether an image or mask is there: a file, or the folder of a series."""
-    return path.is_file() or path.is_dir()
+    """Return whether an image or mask is there: a file, or a folder with a series."""
+    return path.is_file() or (path.is_dir() and bool(dicom_files(path)))
 
 
 def files_of(path: Path) -> list[Path]:

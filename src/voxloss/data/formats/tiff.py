@@ -17,6 +17,7 @@ from voxloss.utilities.arrays import AnyArray, Labels
 from voxloss.utilities.errors import InputError
 
 ALPHA = (1, 2)  # kinds of extra samples that are transparency
+JPEG = (6, 7, 34892)  # kinds of compression
 STACK_AXES = "ZQI"  # tifffile's letters of slices, and of pages of which the file does not say what they are
 MM_OF_UNIT = {
     "nm": 1e-6, "µm": 1e-3, "μm": 1e-3, "um": 1e-3, "\\u00b5m": 1e-3, "micron": 1e-3, "microns": 1e-3,
@@ -70,6 +71,8 @@ class TiffVolume(Samples):
         elif photometric not in (0, 1, 2) and not (photometric == 6 and "S" in letters):
             name = getattr(page.photometric, "name", photometric)
             raise InputError(f"{path} stores {name} colours; save it in grey values or as RGB")
+        if self.role == "mask" and int(page.compression) in JPEG:
+            raise InputError(f"{path} is compressed as JPEG, which changes the values of a mask; save it without loss")
         orientation = page.tags.get(274)
         if orientation is not None and int(orientation.value) != 1:
             raise InputError(
