@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from voxloss.data.case import IGNORED, Case
 from voxloss.data.nifti import are_axes, open_nifti, volume_shape
+from voxloss.geometry.units import AREAS, PIXELS, VOLUMES, Units
 from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
 
@@ -28,6 +29,8 @@ class Dataset:
         value_hints: Undeclared value -> what probably went wrong, for the error message.
         axes: The order and direction, such as "LPS", that the cases' arrays are turned to; None: each stays as stored.
         spacing_mm: The spacing along these axes that all cases have; None: they differ, or it is not known.
+        flat_axis: The axis along which every case has one voxel, if the cases are images; None: they are volumes.
+        unit: "pixel" if the size of the images' pixels is not known and counts as 1.
 
     Raises:
         InputError: The values contradict each other.
@@ -41,6 +44,15 @@ class Dataset:
     value_hints: dict[int, str] = field(default_factory=dict)
     axes: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    flat_axis: int | None = None
+    unit: Literal["mm", "pixel"] = "mm"
+
+    @property
+    def units(self) -> Units:
+        """The units in which its structures are measured."""
+        if self.flat_axis is None:
+            return VOLUMES
+        return PIXELS if self.unit == "pixel" else AREAS
 
     @property
     def ignore_index(self) -> int | None:
@@ -164,6 +176,8 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
         ],
         "axes": dataset.axes,
         "spacing_mm": None if dataset.spacing_mm is None else list(dataset.spacing_mm),
+        "flat_axis": dataset.flat_axis,
+        "unit": dataset.unit,
     }
 
 
@@ -182,6 +196,8 @@ def dataset_from_json(content: dict[str, Any]) -> Dataset:
         value_hints={int(value): hint for value, hint in content.get("value_hints", {}).items()},
         axes=content.get("axes"),
         spacing_mm=_spacing(content.get("spacing_mm")),
+        flat_axis=_axis(content.get("flat_axis")),
+        unit="pixel" if content.get("unit") == "pixel" else "mm",
     )
 
 
@@ -191,3 +207,9 @@ def _spacing(values: list[float] | None) -> tuple[float, float, float] | None:
     if not isinstance(values, list) or len(values) != 3:
         raise TypeError(f"spacing_mm should be three numbers, but is {values!r}")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _axis(value: Any) -> int | None:
+    if value not in (None, 0, 1, 2):
+        raise TypeError(f"flat_axis should be 0, 1, 2 or null, but is {value!r}")
+    return value  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -43,13 +43,14 @@ class Geometry:
 
     shape and spacing_mm are per stored array axis; affine is the 4×4 voxel-to-world matrix in mm. axes has a letter per
     array axis, the end of the patient towards which it counts: "LPS" is left, posterior, superior. It is empty if the
-    file does not say where left and right are.
+    file does not say where left and right are. unit is "pixel" for an image whose pixel size is not known, which is 1.
     """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: tuple[tuple[float, float, float, float], ...]
     axes: str = ""
+    unit: Literal["mm", "pixel"] = "mm"
 
 
 def is_nifti_name(path: Path) -> bool:

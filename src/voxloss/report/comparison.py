@@ -11,6 +11,7 @@ from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
 from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.record import StudyRecord
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
@@ -43,6 +44,7 @@ class Comparison:
         race: The state of the race; None for a grid.
         interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
         standings: How far each loss of the study is.
+        units: The units of distances and sizes.
     """
 
     scores: pd.DataFrame
@@ -64,6 +66,7 @@ class Comparison:
     race: Race | None = None
     interim: Interim | None = None
     standings: tuple[LossStanding, ...] = ()
+    units: Units = VOLUMES
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -116,6 +119,7 @@ def compare(record: StudyRecord) -> Comparison:
         race=race,
         interim=interim,
         standings=tuple(progress),
+        units=record.study.dataset.units,
     )
 
 

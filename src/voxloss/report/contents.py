@@ -94,7 +94,7 @@ def _draw_figures(
     slug = slugs(comparison.classes)
     for name in primary_first(comparison):
         drawn.append(charts.precision_recall_figure(comparison, name, f"precision_recall_{slug[name]}", folder))
-        drawn.append(charts.volume_figure(comparison, name, f"volume_{slug[name]}", folder))
+        drawn.append(charts.volume_figure(comparison, name, f"{comparison.units.extent}_{slug[name]}", folder))
     drawn += ranks
     drawn.append(figures.curves_figure(record, comparison.losses, folder))
     drawn.append(charts.cost_figure(record, comparison.losses, folder))
@@ -109,7 +109,7 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
         surfaces = further_table(comparison, class_name)
         if surfaces is not None:
             own.append(("further", chosen, surfaces))
-        for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules):
+        for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules, comparison.units):
             own.append((name, chosen[chosen["metric"].isin(metrics)], table))
         for name, data, table in own:
             written.append(NamedTable(f"{name}_{slug[class_name]}", table))
@@ -203,7 +203,8 @@ def _write_cases(
     record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int, missing: list[str]
 ) -> CasesTable:
     rows = cases.case_rows(comparison)
-    _write_csv(folder / "tables" / "cases.csv", cases.cases_frame(rows, comparison.losses))
+    frame = cases.cases_frame(rows, comparison.losses).rename(columns={"volume_ml": comparison.units.column})
+    _write_csv(folder / "tables" / "cases.csv", frame)
     chosen = [row.case_id for row in rows[:viewer_cases]]
     files: dict[str, str] = {}
     if _has_images(record):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
@@ -236,9 +237,12 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
     for warning in data.warnings:
         notice(warning)
     classes = len(dataset.classes)
+    config = with_three_axes(config, dataset.flat_axis)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation)
-    check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
+    check_network(
+        config.network, patch_size(config, dataset.flat_axis), None, classes
+    )  # what can be checked before hours of preparation
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,
@@ -256,7 +260,7 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
         primary_class=config.comparison.primary_class or rarest,
         demonstration=config.comparison.demonstration or dataset.name == "phantom",
     )
-    patches = settle_patch_size(config, [case.shape for case in prepared])
+    patches = settle_patch_size(config, [case.shape for case in prepared], dataset.flat_axis)
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
     settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)

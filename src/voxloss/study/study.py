@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxloss.config.axes import with_three_axes
 from voxloss.config.files import config_from, to_plain
 from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.schema import StudyConfig
@@ -31,6 +32,7 @@ OPEN_VALUES = (
     ("comparison.primary_class", None),
     ("comparison.demonstration", False),
     ("evaluation.lesions.size_limits_ml", None),
+    ("evaluation.lesions.size_limits_mm2", None),
 )
 
 # A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
@@ -246,6 +248,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
             Or it makes a race of a grid that has retired losses.
     """
+    config = with_three_axes(config, study.dataset.flat_axis)
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
         if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(

@@ -14,6 +14,7 @@ from voxloss.data.case import Case
 from voxloss.data.check.findings import Finding
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.dataset import Dataset
+from voxloss.data.grid import common_flat_axis
 from voxloss.data.nifti import grey_values, open_nifti
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
@@ -45,15 +46,47 @@ def compared(inspections: Sequence[HeaderInspection], dataset: Dataset) -> list[
         sizes = {inspection.case_id: inspection.geometry.shape[axis] for inspection in known if inspection.geometry}
         for case_id, size, usual in _unusual(sizes):
             findings.append(
-                Finding("note", case_id, f"{size} voxels along axis {axis}, where nearly all others have {usual}")
+                Finding(
+                    "note",
+                    case_id,
+                    f"{size} {dataset.units.element}s along axis {axis}, where nearly all others have {usual}",
+                )
             )
     findings += _axes(known, dataset)
+    findings += _dimensions(known, dataset)
     channels = {inspection.case_id: inspection.channels for inspection in known if inspection.channels}
     usual_channels = statistics.mode(channels.values()) if channels else 0
     for case_id, number in channels.items():
         if number != usual_channels:
             findings.append(Finding("error", case_id, f"{number} channels, where most cases have {usual_channels}"))
     return findings
+
+
+def _dimensions(inspections: Sequence[HeaderInspection], dataset: Dataset) -> Iterator[Finding]:
+    """Find images among volumes, volumes among images, and cases whose pixel size is known among others."""
+    grids = {one.case_id: one.geometry for one in inspections if one.geometry is not None}
+    if not grids:
+        return
+    flat = {case_id: common_flat_axis([grid.shape]) for case_id, grid in grids.items()}
+    if dataset.flat_axis is None and any(axis is not None for axis in flat.values()):
+        usual = Counter(flat.values()).most_common(1)[0][0]
+        others = "volumes" if usual is None else f"single slices across axis {usual}"
+        for case_id, axis in flat.items():
+            if axis != usual:
+                shape = " × ".join(map(str, grids[case_id].shape))
+                own = (
+                    "a volume" if axis is None else "a single slice" if usual is None else f"a slice across axis {axis}"
+                )
+                message = f"{own} of {shape} voxels, where most cases are {others}; a study takes one kind"
+                yield Finding("error", case_id, message)
+    units = Counter(grid.unit for grid in grids.values())
+    if len(units) > 1:
+        usual_unit = units.most_common(1)[0][0]
+        known = {"mm": "its pixel size is known", "pixel": "its pixel size is not known"}
+        for case_id, grid in grids.items():
+            if grid.unit != usual_unit:
+                message = f"{known[grid.unit]}, unlike that of most cases; a study needs all pixel sizes or none"
+                yield Finding("error", case_id, message)
 
 
 def absent_class(name: str) -> str:

@@ -125,9 +125,10 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
         return ()
     arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
     loss = f'voxloss.get_loss("{choice.name}"{arguments})'
+    plan = "3d_fullres" if record.study.dataset.flat_axis is None else "2d"
     nnunet = (
         'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
-        f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+        f"nnUNetv2_train DATASET {plan} FOLD -tr {trainer_name(choice.name)}"
     )
     if choice.parameters:
         nnunet += f"\n# The trainer has the default parameters; docs/nnunet.md says how to set {arguments[2:]}."

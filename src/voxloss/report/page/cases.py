@@ -37,7 +37,10 @@ LEAST_MARGIN = 12  # voxels
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case: its fold, the volume of the primary class in ml, the primary metric by loss, and their spread."""
+    """One case: its fold, the volume (ml) of the primary class, the primary metric by loss, and their spread.
+
+    Of an image volume_ml is the area, in mm² or pixels.
+    """
 
     case_id: str
     fold: int

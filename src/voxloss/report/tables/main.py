@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from voxloss.evaluation.metrics import LESION_METRICS, OVERLAP_METRICS, SIZE_METRICS
+from voxloss.geometry.units import VOLUMES
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
@@ -30,13 +31,15 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
     metrics = [metric for metric in comparison.metrics if metric not in elsewhere and metric in there]
     if not metrics:
         return None
+    units = comparison.units
+    surface = "surface" if units == VOLUMES else "contour"
     caption = (
-        f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the surface distances; "
-        "ASSD: average symmetric surface distance; NSD: share of both surfaces within the tolerance (normalised "
+        f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the {surface} distances; "
+        f"ASSD: average symmetric surface distance; NSD: share of both {surface}s within the tolerance (normalised "
         "surface Dice)."
     )
-    title = f"Surfaces and volumes of {class_name}"
-    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)
+    title = f"{surface.capitalize()}s and {units.extent}s of {class_name}"
+    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption, units)
 
 
 def scores_caption(comparison: Comparison) -> str:

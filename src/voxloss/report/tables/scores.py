@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from voxloss.evaluation.metrics import METRICS
+from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Shade, Table
 from voxloss.utilities.text import count_of
@@ -68,6 +69,7 @@ def scores_table(
     metrics: Sequence[str],
     title: str,
     caption: str,
+    units: Units = VOLUMES,
 ) -> Table:
     """Return a table with a row per loss and a column per class and metric; the best of each column is bold.
 
@@ -93,7 +95,7 @@ def scores_table(
         title=title,
         caption=caption,
         groups=tuple((class_name, widths[class_name]) for class_name in classes if widths[class_name]),
-        header=("Loss", *(metric_name(metric) for _, metric in columns)),
+        header=("Loss", *(metric_name(metric, units) for _, metric in columns)),
         rows=tuple(rows),
         notes=tuple(_left_out_notes(by_key, losses, columns)),
     )
