@@ -29,7 +29,9 @@ from voxloss.report.tables.race import looks_frame, race_table
 from voxloss.report.tables.verdict import datasets_table, rankings_table, sizes_table, stability_table, verdict_table
 from voxloss.utilities.errors import InputError
 
-VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
+VIEWER_FILES = ("page.js", "viewer.js")
+VOLUME_FILES = ("niivue.umd.js", "niivue-LICENSE.txt")
+IMAGE_FILES = ("pictures.js",)
 
 
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
@@ -214,7 +216,8 @@ def _write_cases(
         missing.append("The viewer is empty: these scores came without images and masks.")
     (folder / "viewer").mkdir(exist_ok=True)
     source = resources.files("voxloss.report.page") / "viewer"
-    for name in VIEWER_FILES:
+    planar = record.study.dataset.flat_axis is not None
+    for name in (*VIEWER_FILES, *(IMAGE_FILES if planar else VOLUME_FILES)):
         (folder / "viewer" / name).write_bytes((source / name).read_bytes())
     return CasesTable(tuple(rows), cases.viewer_index(record, comparison, files))
 

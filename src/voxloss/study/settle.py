@@ -306,8 +306,10 @@ def settle_patch_size(
     side = PATCH_SIDES[len(axes)][resolve_device(config.execution.device).startswith("cuda")]
     shape = np.median(shapes, axis=0)[axes]
     shape = shape * min(1.0, (side ** len(axes) / float(np.prod(shape))) ** (1 / len(axes)))
-    unit = 2 ** min(config.network.depth, 3)
     size = [1, 1, 1]
     for axis, extent in zip(axes, shape, strict=True):
+        # Images are large enough to be halved at every level, and small ones are cut to fit.
+        levels = 3 if flat_axis is None else max(2, int(math.log2(extent)) - 2)
+        unit = 2 ** min(config.network.depth, levels)
         size[axis] = max(unit, int(extent // unit * unit))
     return settled_patches(replace(patches, size=(size[0], size[1], size[2])))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import voxloss
 from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import expected_detectable, noise_of
 from voxloss.evaluation.verdict import Verdict
 from voxloss.nnunet.names import trainer_name
@@ -163,9 +164,9 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
     if not record.study.imported:
         settings = record.study.config.training
         training = (
-            f" Every loss trained the same network ({record.study.config.network.name}) from the same initial weights "
-            f"on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the weights "
-            f"{'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
+            f" Every loss trained the same network ({network_title(record.study.config)}) from the same initial "
+            f"weights on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the "
+            f"weights {'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
         )
     result = " ".join((verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric),
                        *verdict_details(verdict, comparison.primary_metric)))  # fmt: skip
