@@ -34,6 +34,10 @@ from voxloss.utilities.errors import InputError
 # Of Okabe and Ito's colours those that show on grey, from dark to light images.
 CONTOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 
+# The same for images in colour, which are red or brown more often than blue or yellow; and thinner lines.
+ON_COLOUR = ("#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#0072B2", "#E69F00", "#D55E00")
+LINE_WIDTH, LINE_WIDTH_ON_COLOUR = 1.0, 0.7
+
 COLUMNS = 4
 PANEL_INCHES = 2.35
 INSET_SHARE = 0.45  # of a panel's width and height
@@ -194,14 +198,16 @@ def draw_panels(
         for place, panel in enumerate(panels):
             row, column = divmod(place, n_columns)
             axes = grid[row * pictures, column]
-            _draw_plane(axes, grey, panel.mask, window, pixel_mm, 1.0)
+            _draw_plane(
+                axes, grey, panel.mask, window, pixel_mm, LINE_WIDTH if grey.ndim == 2 else LINE_WIDTH_ON_COLOUR
+            )
             axes.set_title(panel.title, fontsize=8.5, linespacing=1.25)
             if crop is not None:
                 corner = inset_corner(crop, (rows, columns))
                 inset = grid[row * 2 + 1, column] if below else axes.inset_axes((*corner, INSET_SHARE, INSET_SHARE))
                 _draw_inset(axes, inset, grey, panel.mask, window, pixel_mm, crop)
         handles = [
-            Line2D([], [], color=_contour_colour(place), linewidth=2, label=name)
+            Line2D([], [], color=_contour_colour(place, grey), linewidth=2, label=name)
             for place, name in enumerate(classes)
             if place
         ]
@@ -209,8 +215,9 @@ def draw_panels(
     return figure
 
 
-def _contour_colour(class_index: int) -> str:
-    return CONTOURS[(class_index - 1) % len(CONTOURS)]
+def _contour_colour(class_index: int, grey: Float32s) -> str:
+    colours = CONTOURS if grey.ndim == 2 else ON_COLOUR
+    return colours[(class_index - 1) % len(colours)]
 
 
 def _draw_plane(
@@ -231,7 +238,7 @@ def _draw_plane(
         return
     for place in range(1, int(mask.max(initial=0)) + 1):
         if (mask == place).any():
-            axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
+            axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place, grey)], linewidths=width)
 
 
 def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:

@@ -6,7 +6,6 @@ that the viewer loads when the case is opened.
 
 import base64
 import gzip
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -17,33 +16,21 @@ from typing import Any
 import nibabel
 import numpy as np
 import pandas as pd
-from matplotlib.image import imsave
 from numpy.typing import ArrayLike
 
 from voxloss.data.case import IGNORED, Case, read_image, read_label
-from voxloss.data.grid import in_plane, stored_flat_axis
 from voxloss.evaluation.significance import case_values
-from voxloss.geometry.components import bounding_box, enclosing_box, largest_component
-from voxloss.geometry.distances import innermost_voxel
-from voxloss.geometry.units import element_size
+from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
-from voxloss.report.figures.planes import (
-    canonical,
-    drawn_plane,
-    grey_window,
-    plane_spacing_mm,
-    radiological_plane,
-    shades,
-    slice_across,
-)
+from voxloss.report.figures.planes import grey_window
 from voxloss.report.names import loss_name
+from voxloss.report.page.images import error_component, image_case
 from voxloss.report.record import StudyRecord
 from voxloss.utilities.arrays import AnyArray, ClassIndices, Float64s, Mask
 from voxloss.utilities.errors import InputError
 
 # A case of more voxels is cut to what surrounds its structures, and if that is not enough thinned out.
 VIEWER_VOXELS = 6_000_000
-VIEWER_PIXELS = 4_000_000  # an image of more is thinned out
 MARGIN = 0.5  # of the structures' extent, on every side
 LEAST_MARGIN = 12  # voxels
 
@@ -100,8 +87,11 @@ def write_viewer_cases(
     missing = []
     for case_id in case_ids:
         try:
-            planar = record.study.dataset.flat_axis is not None
-            content = (_image_case if planar else _viewer_case)(record, comparison, cases[case_id])
+            if record.study.dataset.flat_axis is None:
+                content, thumbnail = _viewer_case(record, comparison, cases[case_id]), None
+            else:
+                predictions = _predictions(record, comparison, cases[case_id])
+                content, thumbnail = image_case(record, cases[case_id], predictions)
         except (InputError, KeyError) as error:
             missing.append(f"Case {case_id} is not in the viewer: {error}.")
             continue
@@ -109,6 +99,8 @@ def write_viewer_cases(
         name = f"{len(files) + 1:04}.js"
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+        if thumbnail is not None:
+            (folder / name).with_suffix(".png").write_bytes(thumbnail)
         (folder / name).write_text(f"voxlossCase({json.dumps(name)}, {text});\n", encoding="utf-8")
         files[case_id] = name
     return files, missing
@@ -141,57 +133,6 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
         "predictions": {loss: _nifti(mask[frame], affine) for loss, mask in predictions.items()},
         "errors": errors,
     }
-
-
-def _image_case(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, Any]:
-    """As `_viewer_case`, of an image: pictures (PNG) of the image and the masks, and errors by pixel."""
-    reference, geometry = read_label(case, record.study.dataset.label_values)
-    ignored = reference == IGNORED
-    reference[ignored] = 0
-    across = slice_across(canonical(reference, geometry.affine).shape)
-
-    def plane(mask: AnyArray) -> AnyArray:
-        return radiological_plane(mask, geometry.affine, 0, across)
-
-    predictions = {loss: plane(mask) for loss, mask in _predictions(record, comparison, case).items()}
-    truth, counted = plane(reference), ~plane(ignored)
-    element = element_size(in_plane(geometry.spacing_mm, stored_flat_axis(geometry, record.study.dataset)))
-    values, window = drawn_plane(record, case, 0, across)
-    step = math.ceil(math.sqrt(truth.size / VIEWER_PIXELS))
-    errors = {
-        loss: {
-            str(index): _error_in_image(truth == index, (mask == index) & counted, element, step)
-            for index in range(1, len(record.study.dataset.classes))
-        }
-        for loss, mask in predictions.items()
-    }
-    height, width = plane_spacing_mm(geometry.spacing_mm, geometry.affine, across)
-    thin = (slice(None, None, step), slice(None, None, step))
-    return {
-        "case": case.case_id,
-        "cut": step > 1,
-        "pixel": [width, height],
-        "image": _picture(shades(values[thin], window)),
-        "reference": _picture(truth[thin]),
-        "predictions": {loss: _picture(mask[thin]) for loss, mask in predictions.items()},
-        "errors": errors,
-    }
-
-
-def _error_in_image(reference: Mask, prediction: Mask, element: float, step: int) -> dict[str, Any] | None:
-    error = _largest_error(reference, prediction)
-    if error is None:
-        return None
-    (row, column), size, kind = error
-    return {"pixel": [column // step, row // step], "size": round(size * element, 3), "kind": kind}
-
-
-def _picture(values: AnyArray) -> str:
-    """Return values from 0 to 255, (rows, columns) or with three colours, as a PNG in base64."""
-    colours = values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
-    file = io.BytesIO()
-    imsave(file, np.ascontiguousarray(colours, dtype=np.uint8), format="png")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, ClassIndices]:
@@ -240,7 +181,7 @@ def _nifti(array: AnyArray, affine: Float64s) -> str:
 
 def largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
     """Return where the largest missed or false positive component is (world mm), and its size; None without any."""
-    error = _largest_error(reference, prediction)
+    error = error_component(reference, prediction)
     if error is None:
         return None
     place, size, kind = error
@@ -248,20 +189,6 @@ def largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[
     millimetres = matrix @ [*place, 1]
     volume_ml = size * abs(np.linalg.det(matrix[:3, :3])) / 1000
     return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(float(volume_ml), 3), "kind": kind}
-
-
-def _largest_error(reference: Mask, prediction: Mask) -> tuple[tuple[int, ...], int, str] | None:
-    """Return an inner element, the number of elements and the kind of the largest error; None without any."""
-    cut = bounding_box(reference != prediction)
-    if cut is None:
-        return None
-    missed, n_missed = largest_component(reference[cut] & ~prediction[cut])
-    extra, n_extra = largest_component(prediction[cut] & ~reference[cut])
-    kind, component, size = "missed part", missed, n_missed
-    if n_extra > n_missed:
-        kind, component, size = "false positive", extra, n_extra
-    places = zip(innermost_voxel(component), cut, strict=True)
-    return tuple(place + part.start for place, part in places), size, kind
 
 
 def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, str]) -> dict[str, Any]:
