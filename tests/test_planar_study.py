@@ -260,7 +260,8 @@ def test_the_report_shows_colours_upright_and_sizes_by_area(tmp_path):
     assert (report / "viewer" / "pictures.js").exists()
     assert "area_mm2" in (report / "tables" / "cases.csv").read_text()
     scripts = {}
-    for path in (report / "viewer" / "cases").iterdir():
+    for path in (report / "viewer" / "cases").glob("*.js"):
+        assert Image.open(path.with_suffix(".png")).size == (24, 20)
         content = json.loads(path.read_text().partition(", ")[2].removesuffix(");\n"))
         scripts[content["case"]] = content
     assert len(scripts) == 4
