@@ -37,7 +37,8 @@ class DataConfig(Section):
         exclude: Ids of cases to leave out.
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
             `ignore` (value, or list, of voxels that count in no loss and no score) and `axes` ("common" turns cases
-            that are stored in another order or direction than most, "stored" turns none, or letters such as "RAS").
+            that are stored in another order or direction than most, "stored" turns none, or letters such as "RAS") and
+            `second_reader` (a folder or pattern of a second reader's masks, whose scores are shown beside the losses).
             Of BraTS20 also `modalities`, `enhancing_label` and `require_enhancing`.
     """
 

@@ -38,6 +38,8 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
     scores = NamedTable("table1_scores", main_table(comparison, primary_first(comparison)))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
+    if comparison.reader is not None:
+        _write_csv(folder / "tables" / "second_reader.csv", comparison.reader)
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
     write_scores(folder / "tables" / "scores.csv", record.scores)
@@ -45,7 +47,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     race = _write_race(comparison, folder)
-    missing: list[str] = []
+    missing: list[str] = [] if comparison.reader_fault is None else [comparison.reader_fault]
     slug = slugs(record.study.dataset.classes)
     charts_of = {
         name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
@@ -111,7 +113,9 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
         surfaces = further_table(comparison, class_name)
         if surfaces is not None:
             own.append(("further", chosen, surfaces))
-        for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules, comparison.units):
+        for name, metrics, table in lesion_tables(
+            comparison, class_name, record.study.lesion_rules, comparison.units, comparison.reader
+        ):
             own.append((name, chosen[chosen["metric"].isin(metrics)], table))
         for name, data, table in own:
             written.append(NamedTable(f"{name}_{slug[class_name]}", table))

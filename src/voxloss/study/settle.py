@@ -29,6 +29,7 @@ from voxloss.data.nifti import count_label_values, read_geometry
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape
+from voxloss.data.readers import OPTION, second_masks
 from voxloss.evaluation.lesion_rules import AREA_KEYS, LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.geometry.components import class_boxes
@@ -164,7 +165,10 @@ def configured_dataset(config: StudyConfig) -> Dataset:
             raise InputError(f"data.options has no `{option}`: that is data.{option}.")
         if option == "must_exist" or not isinstance(option, str):
             raise InputError(f"data.options has no {option!r}; all layouts have classes, ignore and axes.")
-    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
+    options = {name: value for name, value in data.options.items() if name != OPTION}
+    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **options)
+    if OPTION in data.options:
+        second_masks(dataset.cases, Path(data.root), data.options[OPTION])
     for choice in loss_choices(config.comparison.losses):
         if dataset.ignore_index is not None and choice.parameters.get("ignore_index") is not None:
             raise InputError(

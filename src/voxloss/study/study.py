@@ -14,6 +14,7 @@ from voxloss.config.settled import SettledComparison, SettledConfig, settled_com
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
+from voxloss.data.readers import OPTION
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
@@ -249,7 +250,13 @@ def extended(study: Study, config: StudyConfig) -> Study:
             Or it makes a race of a grid that has retired losses.
     """
     config = with_three_axes(config, study.dataset.flat_axis)
-    for key, old, new in _differences(to_plain(study.config), to_plain(config)):
+    options = study.config.data.options
+    if OPTION in config.data.options:  # which no loss is judged by, so it may be named later
+        options = options | {OPTION: config.data.options[OPTION]}
+    now = replace(study.config, data=replace(study.config.data, options=options))
+    if OPTION in options:
+        config = replace(config, data=replace(config.data, options=config.data.options | {OPTION: options[OPTION]}))
+    for key, old, new in _differences(to_plain(now), to_plain(config)):
         if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(
                 f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "
@@ -272,7 +279,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
         interval=config.comparison.interval,
         design=config.comparison.design,
     )
-    return replace(study, parsed=replace(study.config, comparison=comparison, execution=config.execution))
+    return replace(study, parsed=replace(now, comparison=comparison, execution=config.execution))
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
+
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import LESION_METRICS, SIZE_METRICS
 from voxloss.geometry.units import VOLUMES, Units
@@ -18,7 +20,11 @@ BY_LESION = tuple(metric for metric in LESION_METRICS if metric not in BY_CASE)
 
 
 def lesion_tables(
-    comparison: Comparison, class_name: str, rules: LesionRules | None, units: Units = VOLUMES
+    comparison: Comparison,
+    class_name: str,
+    rules: LesionRules | None,
+    units: Units = VOLUMES,
+    reader: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, Sequence[str], Table]]:
     """Yield name, metrics and table of what the scores have of a class: lesions, detection by case, recall by size.
 
@@ -27,6 +33,7 @@ def lesion_tables(
         class_name: The class.
         rules: The rules by which lesions were found and matched; None: they are not known.
         units: The unit of their sizes.
+        reader: The intervals of a second reader, for a last row.
     """
     if rules is not None and units != VOLUMES:
         rules = rules.of_areas()
@@ -59,7 +66,9 @@ def lesion_tables(
         there = _with_values(comparison, class_name, metrics)
         if there:
             caption = f"{scores_caption(comparison)} {meaning}"
-            table = tables.scores_table(comparison.intervals, comparison.losses, [class_name], there, title, caption)
+            table = tables.scores_table(
+                comparison.intervals, comparison.losses, [class_name], there, title, caption, reader=reader
+            )
             yield name, there, table
 
 

@@ -9,6 +9,8 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
 from voxloss.utilities.text import count_of
 
+READER_SENTENCE = "Second reader: another person's masks against the reference; no loss is judged by them."
+
 
 def primary_first(comparison: Comparison) -> list[str]:
     """Return the classes, the primary one first."""
@@ -21,7 +23,11 @@ def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
     wanted = {*OVERLAP_METRICS, comparison.primary_metric}
     metrics = [metric for metric in comparison.metrics if metric in wanted]
     caption = scores_caption(comparison)
-    return tables.scores_table(comparison.intervals, comparison.losses, classes, metrics, title, caption)
+    if comparison.reader is not None:
+        caption += f" {READER_SENTENCE}"
+    return tables.scores_table(
+        comparison.intervals, comparison.losses, classes, metrics, title, caption, reader=comparison.reader
+    )
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
@@ -39,7 +45,9 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
         "surface Dice)."
     )
     title = f"{surface.capitalize()}s and {units.extent}s of {class_name}"
-    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption, units)
+    return tables.scores_table(
+        comparison.intervals, comparison.losses, [class_name], metrics, title, caption, units, comparison.reader
+    )
 
 
 def scores_caption(comparison: Comparison) -> str:

@@ -70,11 +70,13 @@ def scores_table(
     title: str,
     caption: str,
     units: Units = VOLUMES,
+    reader: pd.DataFrame | None = None,
 ) -> Table:
     """Return a table with a row per loss and a column per class and metric; the best of each column is bold.
 
     Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
-    the best. † marks means that leave scores out; the notes say how many.
+    the best. † marks means that leave scores out; the notes say how many. The last row is that of a second reader, if
+    `reader` has the intervals of one; it is never the best.
     """
     by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
     there = {key[1:] for key in by_key}
@@ -91,6 +93,8 @@ def scores_table(
             is_best = round(entry["ranking_mean"], digits) == best[column] if len(losses) > 1 else False
             cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
         rows.append(tuple(cells))
+    if reader is not None:
+        rows.append(_reader_row(reader, columns))
     return Table(
         title=title,
         caption=caption,
@@ -99,6 +103,19 @@ def scores_table(
         rows=tuple(rows),
         notes=tuple(_left_out_notes(by_key, losses, columns)),
     )
+
+
+def _reader_row(reader: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> tuple[Cell, ...]:
+    by_key = {(row["class"], row["metric"]): row for row in reader.to_dict("records")}
+    cells = [Cell(f"Second reader ({count_of(int(reader['n_cases'].max()), 'case')})")]
+    for column in columns:
+        row = by_key.get(column)
+        text = "n/a"
+        if row is not None:
+            values = (row["mean"], row["half_width"], row["low"], row["high"])
+            text = interval_text(*values, digits=metric_digits(column[1]))
+        cells.append(Cell(text))
+    return tuple(cells)
 
 
 def metric_digits(metric: str) -> int:
