@@ -47,8 +47,8 @@ class Comparison:
         interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
         standings: How far each loss of the study is.
         units: The units of distances and sizes.
-        reader: `intervals` of a second reader over his cases, as over those of the losses; None without one.
-        reader_fault: Why the second reader could not be scored; None if he was, or there is none.
+        reader: `intervals` of a second reader on the compared cases with a second mask; None without one.
+        reader_fault: Why the second reader could not be scored; None without a fault.
     """
 
     scores: pd.DataFrame
