@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 import voxloss
-from voxloss.training.unet3d import UNet3D
+from voxloss.training.unet import UNet
 
 LOSSES = ["mixed_focal", "dice_cross_entropy", "dice"]
 
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device, patch = torch.device(arguments.device), tuple(arguments.patch)
     torch.manual_seed(0)
-    network = UNet3D(1, 3, patch, 32, 4, "batch").to(device, memory_format=torch.channels_last_3d)
+    network = UNet(1, 3, patch, 32, 4, "batch").to(device, memory_format=torch.channels_last_3d)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
     images = torch.randn(arguments.batch, 1, *patch, device=device).to(memory_format=torch.channels_last_3d)
     labels = torch.randint(0, 3, (arguments.batch, *patch), device=device, dtype=torch.uint8)

@@ -94,7 +94,7 @@ def test_a_configuration_comes_back_from_its_plain_form():
         ("training: {epochs: three}", "training.epochs"),
         ("training: {schedule: cosine}", "training.schedule"),
         ("training: {epochs: 0}", "training.epochs must be at least 1; received 0"),
-        ("patches: {size: [8, 8]}", "patches.size"),
+        ("patches: {size: [8]}", "patches.size"),
         ("patches: {size: [8, 8, 0]}", "patches.size"),
         ("patches: {overlap: 1.0}", "patches.overlap"),
         ("preparation: {clip: [5, -5]}", "preparation.clip"),

@@ -80,7 +80,7 @@ def test_several_outputs_are_all_supervised(tmp_path):
     ("overrides", "channels", "words"),
     [
         (["--network.name", "monai.networks.nets.SegRezNet"], 1, "'monai.networks.nets.SegRezNet' cannot be imported"),
-        (["--network.name", "unet"], 1, "must be unet3d or an import path .* 'unet' cannot be imported"),
+        (["--network.name", "unet4d"], 1, "must be unet or an import path .* 'unet4d' cannot be imported"),
         (["--network.name", "no_such_package.Net"], None, "No module named 'no_such_package'"),
         (["--network.name", "torch.float32"], 1, "torch.float32 is a dtype, which cannot be called to build a network"),
         (["--network.name", "collections.OrderedDict"], 1, "returns a OrderedDict, not a torch.nn.Module"),
@@ -97,8 +97,12 @@ def test_what_is_refused(overrides, channels, words):
 
 
 def test_arguments_belong_to_other_networks():
-    with pytest.raises(InputError, match=r"network\.arguments must be empty for unet3d"):
+    with pytest.raises(InputError, match=r"network\.arguments must be empty for unet"):
         config("--network.arguments", "{filters: 4}")
+
+
+def test_the_u_nets_earlier_name_is_understood():
+    assert config("--network.name", "unet3d").network == config().network
 
 
 def test_trying_a_network_leaves_the_generator_alone():
@@ -109,7 +113,7 @@ def test_trying_a_network_leaves_the_generator_alone():
 
 SLICES = ["--patches.size", "[1,16,16]"]
 PLANAR = {
-    "unet3d": [],
+    "unet": [],
     "SegResNet": SEGRESNET,
     "DynUNet": [
         *DYNUNET[:3],
@@ -124,9 +128,7 @@ PLANAR = {
 def test_patches_of_one_slice_train_a_2d_network(tmp_path, chosen):
     check_network(*network_and_size(*chosen, *SLICES), 1, 3)
     network = train(run(tmp_path, *chosen, *SLICES, "--augmentation.probability", "0.5"), CPU)
-    weights = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
-    assert weights
-    assert all(weight.ndim == 4 or weight.shape[2] == 1 for weight in weights)
+    assert {parameter.ndim for parameter in network.parameters() if parameter.ndim > 1} == {4}
     losses = [row["train_loss"] for row in history(tmp_path)]
     assert losses[-1] < losses[0]
     volume = np.random.default_rng(0).normal(size=(1, 5, 20, 18)).astype(np.float32)

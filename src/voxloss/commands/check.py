@@ -11,6 +11,7 @@ from voxloss.utilities.errors import InputError
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
     from voxloss.data.check.findings import Report, Severity
+    from voxloss.data.check.inspection import Patch
     from voxloss.study.create import Progress
 
 
@@ -64,7 +65,7 @@ def check_data(
 
     from voxloss.config.schema import StudyConfig
     from voxloss.data.check.check import Finding, check
-    from voxloss.data.check.inspection import USUAL_PATCH, Patch
+    from voxloss.data.check.inspection import usual_patch
     from voxloss.data.layouts import load_dataset
     from voxloss.data.patients import read_patients
     from voxloss.study.settle import assigned_folds, configured_dataset, known_patients, mixed_orders
@@ -75,12 +76,11 @@ def check_data(
         config, dataset = StudyConfig(), load_dataset(layout, root)
         # Nobody asked for a study yet, whose folds may be fewer; but the data's own folds will be those.
         severity: Severity = "note" if dataset.own_folds is None else "error"
-        patch = USUAL_PATCH
+        patch = usual_patch(dataset.flat_axis)
     else:
         config = replace(config, data=replace(config.data, root=str(root)))
         dataset, severity = configured_dataset(config), "error"
-        spacing = config.preparation.spacing_mm
-        patch = Patch(config.patches.size or USUAL_PATCH.size, None if isinstance(spacing, str) else spacing)
+        patch = _configured_patch(config, dataset.flat_axis)
         if (mixed := mixed_orders(config, dataset)) is not None:
             extra.append(Finding("error", "", mixed))
     kept_together = known_patients(config, dataset)
@@ -99,3 +99,11 @@ def check_data(
         folds=folds,
         extra=extra,
     )
+
+
+def _configured_patch(config: "StudyConfig", flat_axis: int | None) -> "Patch":
+    """The patch that a study would draw, as far as its configuration tells."""
+    from voxloss.config.axes import patch_size, spacing_of
+    from voxloss.data.check.inspection import Patch, usual_patch
+
+    return Patch(patch_size(config, flat_axis) or usual_patch(flat_axis).size, spacing_of(config, flat_axis))

@@ -29,6 +29,8 @@ LayoutName = Literal[
 Spacing = tuple[float, float, float]
 Size = tuple[int, int, int]
 
+UNET = "unet"  # the name of our own network
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):
@@ -41,8 +43,9 @@ class DataConfig(Section):
         exclude: Ids of cases to leave out.
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
             `ignore` (value, or list, of voxels that count in no loss and no score), `region_of_interest` (folder or
-            pattern of masks, outside which no voxel counts) and `axes` ("common" turns cases that are stored in another
-            order or direction than most, "stored" turns none, or letters such as "RAS"). Of brats also `modalities`,
+            pattern of masks, outside which no voxel counts), `axes` ("common" turns cases that are stored in another
+            order or direction than most, "stored" turns none, or letters such as "RAS") and `second_reader` (folder or
+            pattern of a second reader's masks, whose scores are shown beside the losses). Of brats also `modalities`,
             `enhancing_label` and `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of
             the subfolders), of pairs `image` and `label` (patterns), of decathlon `splits` (file of folds), of csv and
             monai `base` (the folder that paths are relative to), of bids `suffixes`.
@@ -65,13 +68,14 @@ class PreparationConfig(Section):
         spacing_mm: Volumes are resampled to this voxel spacing, one number per array axis in the order that most cases
             are stored in. "median" takes the median spacing of the cases, "stored" (or null) keeps each volume's own
             grid; `voxloss predict` then resamples new cases to the spacing of the study's, if these have only one.
+            Of images two numbers suffice.
         normalisation: Applied per volume and channel, after clipping and resampling.
     """
 
     section: ClassVar[str] = "preparation"
 
     clip: tuple[float, float] | None = None
-    spacing_mm: Spacing | Literal["median", "stored"] | None = "median"
+    spacing_mm: Spacing | tuple[float, float] | Literal["median", "stored"] | None = "median"
     normalisation: Literal["zscore", "minmax", "none"] = "zscore"
 
     def __post_init__(self) -> None:
@@ -121,7 +125,8 @@ class PatchesConfig(Section):
 
     Args:
         size: Voxels per array axis, in the order of preparation.spacing_mm; null: chosen from the median shape of the
-            prepared cases. A size of 1 along one axis trains a 2D network on slices across that axis.
+            prepared cases. Of images two numbers suffice. For volumes, a size of 1 along one axis trains a 2D network
+            on slices across that axis.
         batch_size: Patches per step.
         foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
             first); 0 draws positions uniformly, as the paper does.
@@ -131,7 +136,7 @@ class PatchesConfig(Section):
 
     section: ClassVar[str] = "patches"
 
-    size: Size | None = None
+    size: Size | tuple[int, int] | None = None
     batch_size: int = 2
     foreground_share: float = 0.33
     overlap: float = 0.5
@@ -151,9 +156,10 @@ class AugmentationConfig(Section):
 
     Args:
         probability: Probability of each kind except mirroring, per patch.
-        rotation_degrees: Range of the angle about each axis.
+        rotation_degrees: Range of the angle about each axis; of images and slices, of the angle in their plane.
         scaling: Range of the factor per axis (1.25 shows a quarter more of the body).
-        elastic_alpha: Range of the strength of the elastic deformation, in the unit of batchgenerators and MIScnn.
+        elastic_alpha: Range of the strength of the elastic deformation, in the unit of batchgenerators and MIScnn for
+            volumes; images and slices are displaced as far as volumes are.
         elastic_sigma: Range of the smoothness of the elastic deformation, in voxels.
         mirror_axes: Array axes that are mirrored, each in half of the patches.
         brightness: Range of the factor.
@@ -188,35 +194,40 @@ class AugmentationConfig(Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(Section):
-    """The 3D U-Net, or another network.
+    """The U-Net, or another network.
 
     Args:
-        name: "unet3d" (a 2D U-Net where patches are slices), or the import path of a class such as
-            monai.networks.nets.SegResNet. Where the network returns several outputs in training, the loss supervises
-            all of them.
+        name: "unet" (3D, and 2D where the cases are images or the patches slices), or the import path of a class such
+            as monai.networks.nets.SegResNet. Where the network returns several outputs in training, the loss supervises
+            all of them. "unet3d" is the earlier name of "unet".
         arguments: Arguments of a network given by its import path; in_channels, out_channels, spatial_dims and the
             like are filled in automatically.
-        filters: Channels of unet3d at the top level; doubled at every level.
-        depth: Number of poolings of unet3d.
-        norm: Normalisation of unet3d. The paper uses batch normalisation; with a batch of two and few steps its
+        filters: Channels of the U-Net at the top level; doubled at every level.
+        depth: Number of poolings of the U-Net.
+        norm: Normalisation of the U-Net. The paper uses batch normalisation; with a batch of two and few steps its
             running averages are poor, so instance normalisation is the default elsewhere.
     """
 
     section: ClassVar[str] = "network"
 
-    name: str = "unet3d"
+    name: str = UNET
     arguments: dict[str, Any] = field(default_factory=dict)
     filters: int = 32
     depth: int = 4
     norm: Literal["batch", "instance"] = "instance"
 
+    def __post_init__(self) -> None:
+        if self.name == "unet3d":  # what it is called in older files
+            object.__setattr__(self, "name", UNET)
+        super().__post_init__()
+
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
         yield Check(
             "arguments",
-            not self.arguments or self.name != "unet3d",
+            not self.arguments or self.name != UNET,
             self.arguments,
-            "empty for unet3d, whose settings are network.filters, depth and norm",
+            "empty for unet, whose settings are network.filters, depth and norm",
         )
         yield Check("filters", self.filters >= 1, self.filters, "at least 1")
         yield Check("depth", self.depth >= 1, self.depth, "at least 1")
@@ -394,7 +405,7 @@ class StudyConfig(Section):
         """Settings that are allowed and will disappoint, a sentence each."""
         steps = self.training.epochs * self.training.iterations
         initial = 0.99**steps  # what is left in the running averages of their initial values
-        if self.network.name == "unet3d" and self.network.norm == "batch" and initial > 0.05:
+        if self.network.name == UNET and self.network.norm == "batch" and initial > 0.05:
             return [
                 f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their "
                 "initial values, so predictions will be poor; train longer or take --network.norm instance"

@@ -4,7 +4,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from voxloss.config.checks import Section
-from voxloss.config.schema import ComparisonConfig, PatchesConfig, PreparationConfig, Size, Spacing, StudyConfig
+from voxloss.config.schema import (
+    UNET,
+    ComparisonConfig,
+    PatchesConfig,
+    PreparationConfig,
+    Size,
+    Spacing,
+    StudyConfig,
+)
 from voxloss.utilities.errors import InputError
 
 
@@ -50,6 +58,13 @@ class SettledConfig(StudyConfig):
             "comparison": settled_comparison(config.comparison),
         }
         return cls(**values)
+
+
+def network_title(config: SettledConfig) -> str:
+    """Return the network's name for readers: "2D U-Net", "3D U-Net", or its import path."""
+    if config.network.name != UNET:
+        return config.network.name
+    return "2D U-Net" if config.patches.size.count(1) == 1 else "3D U-Net"
 
 
 def settled_preparation(preparation: PreparationConfig) -> SettledPreparation:

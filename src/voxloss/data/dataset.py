@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from voxloss.data.case import IGNORED, Case
 from voxloss.data.folds import OwnFolds
 from voxloss.data.formats import exists, open_image
 from voxloss.data.formats.geometry import are_axes
+from voxloss.geometry.units import AREAS, PIXELS, VOLUMES, Units
 from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
 
@@ -33,6 +34,8 @@ class Dataset:
         own_folds: The folds that the data come with; None: they come without.
         patients: The patient of each case whose patient the data tell.
         notes: Sentences on how the files were understood; they are not kept in a study.
+        flat_axis: The axis along which every case has one voxel, if the cases are images; None: they are volumes.
+        unit: "pixel" if the size of the images' pixels is not known and counts as 1.
 
     Raises:
         InputError: The values contradict each other.
@@ -49,6 +52,15 @@ class Dataset:
     own_folds: OwnFolds | None = None
     patients: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    flat_axis: int | None = None
+    unit: Literal["mm", "pixel"] = "mm"
+
+    @property
+    def units(self) -> Units:
+        """The units in which its structures are measured."""
+        if self.flat_axis is None:
+            return VOLUMES
+        return PIXELS if self.unit == "pixel" else AREAS
 
     @property
     def ignore_index(self) -> int | None:
@@ -168,6 +180,8 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
         ],
         "axes": dataset.axes,
         "spacing_mm": None if dataset.spacing_mm is None else list(dataset.spacing_mm),
+        "flat_axis": dataset.flat_axis,
+        "unit": dataset.unit,
     }
     if own is not None:
         training = None if own.training is None else [list(ids) for ids in own.training]
@@ -200,6 +214,8 @@ def dataset_from_json(content: dict[str, Any]) -> Dataset:
         spacing_mm=_spacing(content.get("spacing_mm")),
         own_folds=_own_folds(content.get("own_folds")),
         patients=dict(content.get("patients", {})),
+        flat_axis=_axis(content.get("flat_axis")),
+        unit="pixel" if content.get("unit") == "pixel" else "mm",
     )
 
 
@@ -220,3 +236,9 @@ def _spacing(values: list[float] | None) -> tuple[float, float, float] | None:
     if not isinstance(values, list) or len(values) != 3:
         raise TypeError(f"spacing_mm should be three numbers, but is {values!r}")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _axis(value: Any) -> int | None:
+    if value not in (None, 0, 1, 2):
+        raise TypeError(f"flat_axis should be 0, 1, 2 or null, but is {value!r}")
+    return value  # type: ignore[no-any-return]

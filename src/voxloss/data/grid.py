@@ -67,7 +67,13 @@ class Turn:
         rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
         letters = zip((geometry.axes[axis] for axis in self.order), self.reverse, strict=True)
         axes = "".join(OPPOSITE[letter] if reverse else letter for letter, reverse in letters)
-        return Geometry((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), rows, axes, geometry.unit)
+        return replace(
+            geometry,
+            shape=(shape[0], shape[1], shape[2]),
+            spacing_mm=(spacing[0], spacing[1], spacing[2]),
+            affine=rows,
+            axes=axes,
+        )
 
     def _steps(self) -> tuple[slice, slice, slice]:
         first, second, third = (slice(None, None, -1 if reverse else None) for reverse in self.reverse)
@@ -86,7 +92,7 @@ def turned_geometry(case: Case, dataset: Dataset) -> Geometry:
 
 
 def with_common_grid(dataset: Dataset, axes: str = "common") -> Dataset:
-    """Return the data set with the axes and the spacing of its cases, from their headers.
+    """Return the data set with the axes, the spacing and the flat axis of its cases, from their headers.
 
     Args:
         dataset: The data set. Images that cannot be read have no part in it; whoever reads the case names the fault.
@@ -104,8 +110,42 @@ def with_common_grid(dataset: Dataset, axes: str = "common") -> Dataset:
         common = max(known, key=lambda name: known[name]) if known else None
     else:
         common = None if axes == "stored" else axes
-    spacings = [Turn.between(geometry.axes, common).geometry(geometry).spacing_mm for geometry in geometries]
-    return replace(dataset, axes=common, spacing_mm=common_spacing(spacings))
+    turned = [Turn.between(geometry.axes, common).geometry(geometry) for geometry in geometries]
+    flat_axis = common_flat_axis([geometry.shape for geometry in turned])
+    # The thickness of a single slice has no part in what is common to all.
+    spacings = [
+        tuple(
+            turned[0].spacing_mm[axis] if axis == flat_axis else side for axis, side in enumerate(geometry.spacing_mm)
+        )
+        for geometry in turned
+    ]
+    return replace(
+        dataset,
+        axes=common,
+        spacing_mm=common_spacing(spacings),
+        flat_axis=flat_axis,
+        unit="pixel" if turned and all(geometry.unit == "pixel" for geometry in turned) else "mm",
+    )
+
+
+def common_flat_axis(shapes: Sequence[tuple[int, int, int]]) -> int | None:
+    """Return the axis along which all cases have one voxel, the last if several have; None without one."""
+    return next((axis for axis in (2, 1, 0) if shapes and all(shape[axis] == 1 for shape in shapes)), None)
+
+
+def stored_flat_axis(geometry: Geometry, dataset: Dataset) -> int | None:
+    """Return the axis of a case's stored arrays that is the flat axis of its data set; None for volumes."""
+    return None if dataset.flat_axis is None else turn_of(geometry, dataset).order[dataset.flat_axis]
+
+
+def flattened(array: AnyArray, flat_axis: int | None) -> AnyArray:
+    """Return a view of an image (n0, n1, n2) as the plane that it is; of a volume the volume."""
+    return array if flat_axis is None else array.squeeze(flat_axis)
+
+
+def in_plane(values: Sequence[float], flat_axis: int | None) -> tuple[float, ...]:
+    """Return the values of a plane's two axes; of a volume those of all three."""
+    return tuple(value for axis, value in enumerate(values) if axis != flat_axis)
 
 
 def only_axes(dataset: Dataset) -> str | None:
@@ -114,7 +154,7 @@ def only_axes(dataset: Dataset) -> str | None:
     return axes.pop() or None if len(axes) == 1 else None
 
 
-def common_spacing(spacings: Sequence[tuple[float, float, float]]) -> tuple[float, float, float] | None:
+def common_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
     """Return the spacing that all cases have, None if they differ."""
     if not spacings:
         return None

@@ -65,8 +65,8 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     Args:
         reference: Mask, of two or three dimensions; what is not 0 belongs to lesions.
         prediction: Mask of the same shape.
-        voxel_ml: The volume of a voxel, ml.
-        rules: The rules; None: their defaults.
+        voxel_ml: The volume of a voxel, ml; of images the area of a pixel, in which all sizes then are.
+        rules: The rules; None: their defaults. Those of images are `LesionRules.of_areas`.
 
     Returns:
         The lesions that are counted, and what matches. Without a lesion in one mask or both, its numbers are 0.

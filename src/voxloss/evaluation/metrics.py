@@ -12,6 +12,7 @@ from voxloss.evaluation.lesion_rules import LesionRules, SizeLimits
 from voxloss.evaluation.lesions import ROUNDING, LesionMatch, match_lesions
 from voxloss.evaluation.surface import surface_distances
 from voxloss.geometry.components import class_boxes
+from voxloss.geometry.units import element_size
 from voxloss.utilities.arrays import Integers, Labels, Mask
 from voxloss.utilities.errors import InputError
 
@@ -21,7 +22,8 @@ class Metric:
     """Properties of a metric's values.
 
     Args:
-        unit: "" for a share between 0 and 1; else "mm", "ml" or "lesions" (a number of them), without an upper limit.
+        unit: "" for a share between 0 and 1; else "mm", "ml" (of images mm²) or "lesions" (a number of them), without
+            an upper limit.
         worst: The worst possible value, assigned to failed runs: 0 if higher is better, infinite if lower is better.
             None for a measure of the case, which does not depend on the prediction.
         needs_prediction: Whether it is 0/0 for an empty prediction, which then counts as the worst.
@@ -155,7 +157,7 @@ def case_scores(
         precision = TP / (TP + FP)             (Eq. 26)
         recall    = TP / (TP + FN)             (Eq. 25)
 
-    and, if a spacing is given, from `surface_distances` (mm), `match_lesions` and the volumes:
+    and, if a spacing is given, from `surface_distances` (mm), `match_lesions` and the volumes (of images areas, mm²):
 
         hd95              the larger of the two directed 95 % points of the surface distances, by area
         assd              their average over both surfaces, by area (average symmetric surface distance)
@@ -196,6 +198,8 @@ def case_scores(
         | case_sensitivity                | formula | 0                  | undefined           | undefined |
         | case_specificity                | undefined | undefined        | 0                   | 1         |
 
+    A volume of one slice has no surface across it: its distances are those in its plane.
+
     Also undefined: segmentation_quality without a pair, and the recall of a size of which there is no lesion. A case
     whose lesions are all too small to be counted has no lesion, for these scores.
 
@@ -203,7 +207,8 @@ def case_scores(
         reference: Class indices on the original grid, any integer type.
         prediction: Class indices on the same grid.
         classes: The name of every class index; the first, the background, is not scored.
-        spacing_mm: Voxel sizes along the stored axes of three-dimensional arrays; None: only `OVERLAP_METRICS`.
+        spacing_mm: Voxel sizes along the stored axes: three of volumes, two of images, whose lesions are found by the
+            keys of areas in `lesions`. None: only `OVERLAP_METRICS`.
         tolerance_mm: Tolerance of the normalised surface Dice.
         lesions: What a lesion is and when two match; None: the defaults, and no recall by size.
         ignore_index: The value in `reference` of voxels that do not count; None: all count. These voxels are background
@@ -215,7 +220,7 @@ def case_scores(
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
 
     Raises:
-        InputError: As `confusion_counts`, or the spacing is not three positive numbers.
+        InputError: As `confusion_counts`, or the spacing is not one positive number for each of three axes or two.
 
     Source: Yeung et al. 2021 (arXiv 2102.04525v1), section III.E; Nikolov et al. 2021 (surface distances); for lesions
     see `match_lesions`.
@@ -227,10 +232,16 @@ def case_scores(
         reference, prediction = (np.where(ignored, mask.dtype.type(0), mask) for mask in (reference, prediction))
     counts = confusion_counts(reference, prediction, classes)
     if spacing_mm is not None:
-        if reference.ndim != 3 or len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
-            raise InputError(f"the spacing of a volume must be three positive numbers, got {tuple(spacing_mm)}")
+        needed = {2: "an image must be two", 3: "a volume must be three"}.get(reference.ndim)
+        if needed is None:
+            raise InputError(f"distances and lesions are those of images and volumes, got shape {reference.shape}")
+        if len(spacing_mm) != reference.ndim or not all(0 < value < math.inf for value in spacing_mm):
+            raise InputError(f"the spacing of {needed} positive numbers, got {tuple(spacing_mm)}")
         boxes = class_boxes([reference, prediction], len(classes))
+        across = next((axis for axis in (2, 1, 0) if reference.ndim == 3 and reference.shape[axis] == 1), None)
     rules = lesions or LesionRules()
+    if reference.ndim == 2:
+        rules = rules.of_areas()
     scores = []
     for index, name in enumerate(classes):
         if index == 0:
@@ -244,12 +255,12 @@ def case_scores(
             "recall": _ratio(true_positive, in_reference),
         }
         if spacing_mm is not None:
-            voxel_ml = math.prod(spacing_mm) / 1000
+            size = element_size(spacing_mm)
             masks = (reference[boxes[index]] == index, prediction[boxes[index]] == index)
-            values |= _of_surfaces(*masks, spacing_mm, tolerance_mm)
-            values |= _of_lesions(match_lesions(*masks, voxel_ml, rules), rules.limits_of(name))
-            values["volume_difference"] = abs(in_prediction - in_reference) * voxel_ml
-            values["reference_volume"] = in_reference * voxel_ml
+            values |= _of_surfaces(*masks, spacing_mm, tolerance_mm, across)
+            values |= _of_lesions(match_lesions(*masks, size, rules), rules.limits_of(name))
+            values["volume_difference"] = abs(in_prediction - in_reference) * size
+            values["reference_volume"] = in_reference * size
         if nothing_counts:
             values |= {metric: math.nan for metric in values if METRICS[metric].worst is not None}
         for metric in METRICS:
@@ -260,10 +271,14 @@ def case_scores(
 
 
 def _of_surfaces(
-    reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float
+    reference: Mask, prediction: Mask, spacing_mm: Sequence[float], tolerance_mm: float, across: int | None
 ) -> dict[str, float]:
+    """Return the scores of surfaces; of a volume of one slice, which lies across an axis, those in its plane."""
     in_reference, in_prediction = bool(reference.any()), bool(prediction.any())
     if in_reference and in_prediction:
+        if across is not None:
+            reference, prediction = reference.squeeze(across), prediction.squeeze(across)
+            spacing_mm = [side for axis, side in enumerate(spacing_mm) if axis != across]
         distances = surface_distances(reference, prediction, spacing_mm)
         return {
             "hd95": distances.hausdorff(0.95), "assd": distances.average(), "nsd": distances.within(tolerance_mm)

@@ -1,4 +1,4 @@
-"""Distances between the surfaces of two masks, in mm, weighted by the area of each piece of surface."""
+"""Distances between the surfaces of two masks, in mm, weighted by the area (in 2D the length) of each piece."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ ROUNDING = 1e-9
 @dataclass(frozen=True)
 class SurfaceDistances:
     """Distances from every surface element to the surface of the other mask, and the elements' areas.
+
+    The surface of two-dimensional masks is their contour, and the areas of its elements are lengths in mm.
 
     Args:
         reference_mm: Distances of the reference's elements to the prediction's surface, mm.
@@ -54,22 +56,28 @@ def surface_distances(reference: Mask, prediction: Mask, spacing_mm: Sequence[fl
 
     The surface runs through the corners between voxels: a corner whose eight voxels are not all alike is an element of
     surface, and its area is that of the marching cubes' polygons for this pattern of eight. Voxels outside the
-    arrays do not belong to the masks. Distances are Euclidean, from element to nearest element.
+    arrays do not belong to the masks. Distances are Euclidean, from element to nearest element. In two dimensions it is
+    the contour through the corners between four pixels, with the lengths of marching squares.
 
     Args:
-        reference: Mask of bool, (n0, n1, n2).
+        reference: Mask of bool, (n0, n1, n2) or (n0, n1).
         prediction: Mask of bool of the same shape.
-        spacing_mm: Voxel sizes along the three axes.
+        spacing_mm: Voxel sizes along the axes.
 
     Source: Nikolov et al. 2021 (J Med Internet Res 23(7) e26151), section "Performance Metrics"; their package
-    surface-distance gives the same values. The areas' table is MONAI's.
+    surface-distance gives the same values. The tables of areas and lengths are MONAI's.
     """
     # MONAI takes seconds to import, and only surface distances need it.
-    from monai.metrics.utils import create_table_neighbour_code_to_surface_area
+    from monai.metrics import utils
 
-    area_of_code = create_table_neighbour_code_to_surface_area(tuple(map(float, spacing_mm)))[0].double().numpy()
+    table = {
+        2: utils.create_table_neighbour_code_to_contour_length,
+        3: utils.create_table_neighbour_code_to_surface_area,
+    }
+    make = table[reference.ndim]
+    area_of_code = make(tuple(map(float, spacing_mm)))[0].double().numpy()  # type: ignore[no-untyped-call]
     ours, theirs = _corner_codes(reference), _corner_codes(prediction)
-    on_ours, on_theirs = ((codes != 0) & (codes != 255) for codes in (ours, theirs))
+    on_ours, on_theirs = ((codes != 0) & (codes != len(area_of_code) - 1) for codes in (ours, theirs))
     return SurfaceDistances(
         nearest_distances(on_ours, on_theirs, spacing_mm),
         area_of_code[ours[on_ours]],
@@ -79,12 +87,13 @@ def surface_distances(reference: Mask, prediction: Mask, spacing_mm: Sequence[fl
 
 
 def _corner_codes(mask: Mask) -> NDArray[np.uint8]:
-    """Return, for every corner between voxels, which of its eight voxels are in the mask, as one bit for each."""
+    """Return, for every corner between voxels, which of the eight (four) around it are in the mask, a bit for each."""
     padded = np.pad(mask, 1).view(np.uint8)
     codes = np.zeros([extent - 1 for extent in padded.shape], dtype=np.uint8)
-    for bit, corner in enumerate(np.ndindex(2, 2, 2)):
+    corners = list(np.ndindex((2,) * mask.ndim))
+    for bit, corner in enumerate(corners):
         window = tuple(slice(start, start + extent) for start, extent in zip(corner, codes.shape, strict=True))
-        codes |= padded[window] << (7 - bit)
+        codes |= padded[window] << (len(corners) - 1 - bit)
     return codes
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -11,7 +12,9 @@ from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
 from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.record import StudyRecord
+from voxloss.study.readers import reader_scores
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
 from voxloss.utilities.errors import InputError
@@ -43,6 +46,9 @@ class Comparison:
         race: The state of the race; None for a grid.
         interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
         standings: How far each loss of the study is.
+        units: The units of distances and sizes.
+        reader: `intervals` of a second reader on the compared cases with a second mask; None without one.
+        reader_fault: Why the second reader could not be scored; None without a fault.
     """
 
     scores: pd.DataFrame
@@ -64,6 +70,9 @@ class Comparison:
     race: Race | None = None
     interim: Interim | None = None
     standings: tuple[LossStanding, ...] = ()
+    units: Units = VOLUMES
+    reader: pd.DataFrame | None = None
+    reader_fault: str | None = None
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -96,6 +105,7 @@ def compare(record: StudyRecord) -> Comparison:
     over = record.study.comparison.interval
     classes = tuple(name for name in record.study.dataset.classes[1:] if name in scored)
     verdicts = {name: verdict(scores, name, metric, interim=interim) for name in classes}
+    reader, fault = _second_reader(record, scores, over)
     return Comparison(
         scores=scores,
         losses=tuple(losses),
@@ -116,7 +126,24 @@ def compare(record: StudyRecord) -> Comparison:
         race=race,
         interim=interim,
         standings=tuple(progress),
+        units=record.study.dataset.units,
+        reader=reader,
+        reader_fault=fault,
     )
+
+
+def _second_reader(
+    record: StudyRecord, scores: pd.DataFrame, over: Literal["fold", "case"]
+) -> tuple[pd.DataFrame | None, str | None]:
+    """Return the intervals of the second reader on the compared cases, or why there are none."""
+    try:
+        of_reader = reader_scores(record.study)
+    except InputError as error:
+        return None, f"The second reader is not shown: {str(error).rstrip('.')}."
+    if of_reader is None:
+        return None, None
+    of_reader = of_reader[of_reader["case"].isin(scores["case"])]
+    return (None if of_reader.empty else intervals(of_reader, over=over)), None
 
 
 def _of_compared(scores: pd.DataFrame, progress: Sequence[LossStanding]) -> pd.DataFrame:

@@ -29,13 +29,17 @@ from voxloss.report.tables.race import looks_frame, race_table
 from voxloss.report.tables.verdict import datasets_table, rankings_table, sizes_table, stability_table, verdict_table
 from voxloss.utilities.errors import InputError
 
-VIEWER_FILES = ("page.js", "viewer.js", "niivue.umd.js", "niivue-LICENSE.txt")
+VIEWER_FILES = ("page.js", "viewer.js")
+VOLUME_FILES = ("niivue.umd.js", "niivue-LICENSE.txt")
+IMAGE_FILES = ("pictures.js",)
 
 
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
     """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
     scores = NamedTable("table1_scores", main_table(comparison, primary_first(comparison)))
     _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
+    if comparison.reader is not None:
+        _write_csv(folder / "tables" / "second_reader.csv", comparison.reader)
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
     write_scores(folder / "tables" / "scores.csv", record.scores)
@@ -43,7 +47,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     race = _write_race(comparison, folder)
-    missing: list[str] = []
+    missing: list[str] = [] if comparison.reader_fault is None else [comparison.reader_fault]
     slug = slugs(record.study.dataset.classes)
     charts_of = {
         name: figures.score_figure(comparison, name, f"{comparison.primary_metric}_{slug[name]}", folder / "figures")
@@ -94,7 +98,7 @@ def _draw_figures(
     slug = slugs(comparison.classes)
     for name in primary_first(comparison):
         drawn.append(charts.precision_recall_figure(comparison, name, f"precision_recall_{slug[name]}", folder))
-        drawn.append(charts.volume_figure(comparison, name, f"volume_{slug[name]}", folder))
+        drawn.append(charts.volume_figure(comparison, name, f"{comparison.units.extent}_{slug[name]}", folder))
     drawn += ranks
     drawn.append(figures.curves_figure(record, comparison.losses, folder))
     drawn.append(charts.cost_figure(record, comparison.losses, folder))
@@ -109,7 +113,9 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
         surfaces = further_table(comparison, class_name)
         if surfaces is not None:
             own.append(("further", chosen, surfaces))
-        for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules):
+        for name, metrics, table in lesion_tables(
+            comparison, class_name, record.study.lesion_rules, comparison.units, comparison.reader
+        ):
             own.append((name, chosen[chosen["metric"].isin(metrics)], table))
         for name, data, table in own:
             written.append(NamedTable(f"{name}_{slug[class_name]}", table))
@@ -203,7 +209,8 @@ def _write_cases(
     record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int, missing: list[str]
 ) -> CasesTable:
     rows = cases.case_rows(comparison)
-    _write_csv(folder / "tables" / "cases.csv", cases.cases_frame(rows, comparison.losses))
+    frame = cases.cases_frame(rows, comparison.losses).rename(columns={"volume_ml": comparison.units.column})
+    _write_csv(folder / "tables" / "cases.csv", frame)
     chosen = [row.case_id for row in rows[:viewer_cases]]
     files: dict[str, str] = {}
     if _has_images(record):
@@ -213,7 +220,8 @@ def _write_cases(
         missing.append("The viewer is empty: these scores came without images and masks.")
     (folder / "viewer").mkdir(exist_ok=True)
     source = resources.files("voxloss.report.page") / "viewer"
-    for name in VIEWER_FILES:
+    planar = record.study.dataset.flat_axis is not None
+    for name in (*VIEWER_FILES, *(IMAGE_FILES if planar else VOLUME_FILES)):
         (folder / "viewer" / name).write_bytes((source / name).read_bytes())
     return CasesTable(tuple(rows), cases.viewer_index(record, comparison, files))
 

@@ -5,14 +5,17 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from voxloss.evaluation.metrics import METRICS
+from voxloss.geometry.units import VOLUMES, Units
+
 METRIC_NAMES = {
     "dice": "DSC",
     "precision": "Precision",
     "recall": "Recall",
-    "hd95": "HD95, mm",
-    "assd": "ASSD, mm",
+    "hd95": "HD95",
+    "assd": "ASSD",
     "nsd": "NSD",
-    "volume_difference": "Volume difference, ml",
+    "volume_difference": "Volume difference",
     "lesion_recall": "Lesion recall",
     "lesion_precision": "Lesion precision",
     "lesion_f1": "Lesion F1",
@@ -56,9 +59,13 @@ def loss_name(key: str) -> str:
     return f"{titles[name]} ({settings})"
 
 
-def metric_name(metric: str) -> str:
-    """Return the display name of a metric; unknown ones do not change."""
-    return METRIC_NAMES.get(metric, metric)
+def metric_name(metric: str, units: Units = VOLUMES) -> str:
+    """Return the display name of a metric with its unit, such as "HD95, mm"; unknown ones do not change."""
+    name = METRIC_NAMES.get(metric, metric)
+    if metric == "volume_difference":
+        name = f"{units.extent.capitalize()} difference"
+    unit = METRICS[metric].unit if metric in METRIC_NAMES else ""
+    return name + {"mm": f", {units.length}", "ml": f", {units.size}"}.get(unit, "")
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
@@ -255,10 +256,12 @@ def _create_study(
     for warning in data.warnings:
         notice(warning)
     classes = len(dataset.classes)
+    config = with_three_axes(config, dataset.flat_axis)
     preparation = settle_spacing(config.preparation, dataset)
     config = replace(config, preparation=preparation, splits=settled_splits(config, dataset))
     _require_folds(asked, config.splits.folds)
-    check_network(config.network, config.patches.size, None, classes)  # what can be checked before hours of preparation
+    # What can be checked before hours of preparation.
+    check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,
@@ -276,7 +279,7 @@ def _create_study(
         primary_class=config.comparison.primary_class or rarest,
         demonstration=config.comparison.demonstration or dataset.name == "phantom",
     )
-    patches = settle_patch_size(config, [case.shape for case in prepared])
+    patches = settle_patch_size(config, [case.shape for case in prepared], dataset.flat_axis)
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
     settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)

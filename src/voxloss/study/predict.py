@@ -89,12 +89,12 @@ def segment_files(
     channels = state["channels"]
     if config.training.selection != "last":
         state = load_state(folder / "best.pt")
-    targets = _check_files(cases, output, channels)
+    dataset = _with_axes(study)
+    targets = _check_files(cases, output, channels, dataset, config.patches.size)
     network = make_network(config.network, config.patches.size, channels, len(study.dataset.classes))
     network.load_state_dict(state["network"])
     place(network, torch.device(resolve_device(device or config.execution.device)), config)
     preparation = preparation_of(config.preparation)
-    dataset = _with_axes(study)
     common = spacing_of_all(config, dataset, _prepared(study))
     for images, target in zip(cases, targets, strict=True):
         image, stored = read_image(_case(images))
@@ -123,7 +123,9 @@ def _prepared(study: Study) -> list[PreparedCase]:
         return []
 
 
-def _check_files(cases: Sequence[Sequence[Path]], output: Path, channels: int) -> list[Path]:
+def _check_files(
+    cases: Sequence[Sequence[Path]], output: Path, channels: int, dataset: Dataset, size: Sequence[int]
+) -> list[Path]:
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
     targets = [output / f"{stem(files[0])}{mask_ending(files[0])}" for files in cases]
     for files, target in zip(cases, targets, strict=True):
@@ -137,7 +139,16 @@ def _check_files(cases: Sequence[Sequence[Path]], output: Path, channels: int) -
         if received != channels:
             raise InputError(f"{files[0]}: the network takes {channels} channels per case; received {received}.")
     for files in cases:
-        read_image(_case(files))
+        _, geometry = read_image(_case(files))
+        shape = turn_of(geometry, dataset).geometry(geometry).shape
+        if dataset.flat_axis is None and any(extent == 1 < length for extent, length in zip(shape, size, strict=True)):
+            raise InputError(f"{files[0]} is a single slice, but the study's cases are volumes.")
+        if geometry.unit != dataset.unit:
+            known, of_study = ("not known", "is") if geometry.unit == "pixel" else ("known", "is not")
+            raise InputError(
+                f"{files[0]}: its pixel size is {known}, but that of the study's images {of_study}; save it in their "
+                "format."
+            )
     return targets
 
 

@@ -11,6 +11,7 @@ import torch
 
 from voxloss.data.case import read_label
 from voxloss.data.formats import exists
+from voxloss.data.grid import flattened, in_plane, stored_flat_axis
 from voxloss.data.prepare.case import open_prepared
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
@@ -116,11 +117,12 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
         present |= set(np.unique(reference).tolist()) - {study.dataset.ignore_index}
         predicted |= set(np.unique(prediction).tolist())
+        flat = stored_flat_axis(geometry, study.dataset)
         scores = case_scores(
-            reference,
-            prediction,
+            flattened(reference, flat),
+            flattened(prediction, flat),
             study.dataset.classes,
-            geometry.spacing_mm,
+            in_plane(geometry.spacing_mm, flat),
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
             ignore_index=study.dataset.ignore_index,

@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from voxloss.config.axes import with_three_axes
 from voxloss.config.losses import loss_choices
 from voxloss.config.schema import (
     DataConfig,
@@ -32,17 +33,22 @@ from voxloss.data.check.rules import absent_class, header_findings
 from voxloss.data.dataset import Dataset, channels_of, require_complete, require_same_channels
 from voxloss.data.folds import assign_folds, own_assignment, split_of
 from voxloss.data.formats import read_geometry
-from voxloss.data.grid import common_spacing, same_spacing, turned_geometry
+from voxloss.data.grid import common_spacing, flattened, in_plane, same_spacing, turned_geometry
 from voxloss.data.layouts import COMMON_OPTIONS, detect_layout, load_dataset
 from voxloss.data.patients import read_patients, require_known
 from voxloss.data.prepare.case import Preparation, PreparedCase
 from voxloss.data.prepare.resample import resampled_shape
-from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.data.readers import OPTION, second_masks
+from voxloss.evaluation.lesion_rules import AREA_KEYS, LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.geometry.components import class_boxes
+from voxloss.geometry.units import element_size
 from voxloss.training.device import resolve_device
 from voxloss.utilities.arrays import Float64s
 from voxloss.utilities.errors import InputError
+
+# The side of the largest square or cubic patch that is chosen, on the CPU and on CUDA.
+PATCH_SIDES = {2: (256, 512), 3: (64, 128)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def survey(config: StudyConfig) -> Survey:
     """
     data = judged_data(config)
     dataset = data.dataset
+    config = with_three_axes(config, dataset.flat_axis)
     preparation = settle_spacing(config.preparation, dataset)
     shapes, original = [], 0
     for case in dataset.cases:
@@ -87,7 +94,7 @@ def survey(config: StudyConfig) -> Survey:
             config,
             preparation=preparation,
             splits=settled_splits(config, dataset),
-            patches=settle_patch_size(config, shapes),
+            patches=settle_patch_size(config, shapes, dataset.flat_axis),
             comparison=replace(config.comparison, primary_class=primary),
         )
     )
@@ -185,7 +192,10 @@ def configured_dataset(config: StudyConfig) -> Dataset:
             raise InputError(f"data.options has no `{option}`: that is data.{option}.")
         if option == "must_exist" or not isinstance(option, str):
             raise InputError(f"data.options has no {option!r}; all layouts have {', '.join(COMMON_OPTIONS)}.")
-    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **data.options)
+    options = {name: value for name, value in data.options.items() if name != OPTION}
+    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **options)
+    if OPTION in data.options:
+        second_masks(dataset.cases, Path(data.root), data.options[OPTION])
     for choice in loss_choices(config.comparison.losses):
         if dataset.ignore_index is not None and choice.parameters.get("ignore_index") is not None:
             raise InputError(
@@ -196,14 +206,26 @@ def configured_dataset(config: StudyConfig) -> Dataset:
         raise InputError(
             f"comparison.primary_class {primary!r} is not a class of the data; it has {', '.join(dataset.classes[1:])}."
         )
-    limits = config.evaluation.lesions.size_limits_ml
+    _check_lesion_rules(config.evaluation.lesions, dataset)
+    return dataset
+
+
+def _check_lesion_rules(rules: LesionRules, dataset: Dataset) -> None:
+    """Raise InputError for a rule of volumes where the cases are images, of images where they are volumes."""
+    volumes = dataset.flat_axis is None
+    for pair in AREA_KEYS.items():
+        key, wrong = pair if volumes else pair[::-1]
+        if getattr(rules, wrong) not in (None, 0):
+            cases = "volumes" if volumes else "images"
+            raise InputError(f"evaluation.lesions.{wrong} is set, but the cases are {cases}: set {key} instead.")
+    key = "size_limits_ml" if volumes else "size_limits_mm2"
+    limits = getattr(rules, key)
     unknown = [name for name in limits if name not in dataset.classes[1:]] if isinstance(limits, dict) else []
     if unknown:
         raise InputError(
-            f"evaluation.lesions.size_limits_ml: {unknown[0]!r} is not a class of the data; it has "
+            f"evaluation.lesions.{key}: {unknown[0]!r} is not a class of the data; it has "
             f"{', '.join(dataset.classes[1:])}."
         )
-    return dataset
 
 
 def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledPreparation:
@@ -213,9 +235,11 @@ def settle_spacing(preparation: PreparationConfig, dataset: Dataset) -> SettledP
     spacings = [turned_geometry(case, dataset).spacing_mm for case in dataset.cases]
     median = tuple(_rounded(float(statistics.median(axis))) for axis in zip(*spacings, strict=True))
     spacing = (median[0], median[1], median[2])
-    if all(same_spacing(spacing, other) for other in spacings):
+    flat = dataset.flat_axis
+    if all(same_spacing(in_plane(spacing, flat), in_plane(other, flat)) for other in spacings):
         return settled_preparation(replace(preparation, spacing_mm="stored"))
-    return settled_preparation(replace(preparation, spacing_mm=spacing))
+    first, second, third = (1.0 if axis == flat else side for axis, side in enumerate(spacing))
+    return settled_preparation(replace(preparation, spacing_mm=(first, second, third)))
 
 
 def mixed_orders(config: StudyConfig, dataset: Dataset) -> str | None:
@@ -276,15 +300,19 @@ def rarest_class(dataset: Dataset, prepared: Sequence[PreparedCase]) -> str:
 
 def settle_sizes(rules: LesionRules, dataset: Dataset, prepared: Sequence[PreparedCase]) -> LesionRules:
     """Replace open size limits by the thirds of the lesions in the prepared masks; a class without any gets none."""
-    if rules.size_limits_ml is not None:
+    flat = dataset.flat_axis
+    if (rules.size_limits_ml if flat is None else rules.size_limits_mm2) is not None:
         return rules
-    volumes: dict[str, list[Float64s]] = {name: [] for name in dataset.classes[1:]}
+    rules_here = rules if flat is None else rules.of_areas()
+    sizes: dict[str, list[Float64s]] = {name: [] for name in dataset.classes[1:]}
     for case in prepared:
-        voxel_ml = math.prod(case.spacing_mm) / 1000
-        boxes = class_boxes([case.label], len(dataset.classes))
+        element = element_size(in_plane(case.spacing_mm, flat))
+        label = flattened(case.label, flat)
+        boxes = class_boxes([label], len(dataset.classes))
         for index, name in enumerate(dataset.classes[1:], start=1):
-            volumes[name].append(lesion_volumes(case.label[boxes[index]] == index, voxel_ml, rules))
-    return replace(rules, size_limits_ml=limits_of_classes(volumes))
+            sizes[name].append(lesion_volumes(label[boxes[index]] == index, element, rules_here))
+    limits = limits_of_classes(sizes)
+    return replace(rules, size_limits_ml=limits) if flat is None else replace(rules, size_limits_mm2=limits)
 
 
 def _has_class(case: Case, dataset: Dataset, index: int) -> bool:
@@ -292,14 +320,27 @@ def _has_class(case: Case, dataset: Dataset, index: int) -> bool:
     return bool((label == index).any())
 
 
-def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]]) -> SettledPatches:
-    """Choose the largest patch with the median volume's proportions that suits the device, even at every level."""
+def settle_patch_size(
+    config: StudyConfig, shapes: Sequence[tuple[int, int, int]], flat_axis: int | None = None
+) -> SettledPatches:
+    """Choose the largest patch with the median case's proportions that suits the device, even at every level.
+
+    Args:
+        config: The configuration.
+        shapes: Shape of every prepared case.
+        flat_axis: The axis along which every case has one voxel, and the patch too; None: the cases are volumes.
+    """
     patches: PatchesConfig = config.patches
     if patches.size is not None:
         return settled_patches(patches)
-    largest = 128**3 if resolve_device(config.execution.device).startswith("cuda") else 64**3
-    shape = np.median(shapes, axis=0)
-    shape = shape * min(1.0, (largest / float(np.prod(shape))) ** (1 / 3))
-    unit = 2 ** min(config.network.depth, 3)
-    size = [max(unit, int(extent // unit * unit)) for extent in shape]
+    axes = [axis for axis in range(3) if axis != flat_axis]
+    side = PATCH_SIDES[len(axes)][resolve_device(config.execution.device).startswith("cuda")]
+    shape = np.median(shapes, axis=0)[axes]
+    shape = shape * min(1.0, (side ** len(axes) / float(np.prod(shape))) ** (1 / len(axes)))
+    size = [1, 1, 1]
+    for axis, extent in zip(axes, shape, strict=True):
+        # Images are large enough to be halved at every level, and small ones are cut to fit.
+        levels = 3 if flat_axis is None else max(2, int(math.log2(extent)) - 2)
+        unit = 2 ** min(config.network.depth, levels)
+        size[axis] = max(unit, int(extent // unit * unit))
     return settled_patches(replace(patches, size=(size[0], size[1], size[2])))

@@ -15,6 +15,7 @@ from voxloss.data.grid import turn_of
 from voxloss.data.layouts import load_dataset
 from voxloss.data.prepare.case import open_prepared, prepare_image
 from voxloss.data.prepare.resample import resample_classes
+from voxloss.data.readers import OPTION
 from voxloss.study.settle import preparation_of
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
@@ -90,7 +91,7 @@ def require_case(study: Study, case_id: str) -> None:
 def _listed(study: Study, root: Path) -> tuple[dict[str, Case] | None, list[str]]:
     """Return the cases in a folder by id; None if that of the study can no longer be listed, with a sentence why."""
     data = study.config.data
-    options = dict(data.options)
+    options = {name: value for name, value in data.options.items() if name != OPTION}
     if "classes" not in options:  # else a layout without classes of its own reads all masks
         values = zip(study.dataset.classes, file_values(study.dataset), strict=True)
         options["classes"] = {name: value for name, value in values if name != "background"}

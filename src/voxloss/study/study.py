@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxloss.config.axes import with_three_axes
 from voxloss.config.files import config_from, to_plain
 from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.schema import StudyConfig
@@ -13,6 +14,7 @@ from voxloss.config.settled import SettledComparison, SettledConfig, settled_com
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
+from voxloss.data.readers import OPTION
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
@@ -31,6 +33,7 @@ OPEN_VALUES = (
     ("comparison.primary_class", None),
     ("comparison.demonstration", False),
     ("evaluation.lesions.size_limits_ml", None),
+    ("evaluation.lesions.size_limits_mm2", None),
 )
 
 # A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
@@ -248,7 +251,14 @@ def extended(study: Study, config: StudyConfig) -> Study:
             Or it makes a race of a grid that has retired losses.
     """
     own_folds = study.dataset.own_folds is not None and study.config.splits.from_data and config.splits.from_data
-    for key, old, new in _differences(to_plain(study.config), to_plain(config)):
+    config = with_three_axes(config, study.dataset.flat_axis)
+    options = study.config.data.options
+    if OPTION in config.data.options:  # which no loss is judged by, so it may be named later
+        options = options | {OPTION: config.data.options[OPTION]}
+    now = replace(study.config, data=replace(study.config.data, options=options))
+    if OPTION in options:
+        config = replace(config, data=replace(config.data, options=config.data.options | {OPTION: options[OPTION]}))
+    for key, old, new in _differences(to_plain(now), to_plain(config)):
         if own_folds and key == "splits.folds":  # which the data decide
             continue
         if (key, new) not in (*OPEN_VALUES, RACE):
@@ -273,7 +283,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
         interval=config.comparison.interval,
         design=config.comparison.design,
     )
-    return replace(study, parsed=replace(study.config, comparison=comparison, execution=config.execution))
+    return replace(study, parsed=replace(now, comparison=comparison, execution=config.execution))
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

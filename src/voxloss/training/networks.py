@@ -1,4 +1,4 @@
-"""The study's network: the 3D U-Net, or any class by its import path."""
+"""The study's network: the U-Net, or any class by its import path."""
 
 import importlib
 import inspect
@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxloss.config.schema import NetworkConfig, Size
+from voxloss.config.schema import UNET, NetworkConfig, Size
 from voxloss.training.planar import Planar, slice_axis
-from voxloss.training.unet3d import UNet3D, pooling_strides
+from voxloss.training.unet import UNet, pooling_strides
 from voxloss.utilities.errors import InputError
 
 
 def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int) -> nn.Module:
     """Build the study's network for patches of `size`, with weights from torch's global generator.
 
-    `network.name` is "unet3d" or the import path of a class or function. This is called with `network.arguments`, and
+    `network.name` is "unet" or the import path of a class or function. This is called with `network.arguments`, and
     with in_channels, out_channels or num_classes, spatial_dims (3, or 2 for patches of one slice) and img_size (the
     patch, or its plane) if it has parameters of these names that are not in `network.arguments`.
 
     Raises:
         InputError: `network.name` cannot be imported, or cannot be called with these arguments.
     """
-    if setting.name == "unet3d":
-        return UNet3D(channels, classes, size, setting.filters, setting.depth, setting.norm)
+    if setting.name == UNET:
+        return UNet(channels, classes, size, setting.filters, setting.depth, setting.norm)
     make = _imported(setting.name)
     axis = slice_axis(size)
     known = {
@@ -69,7 +69,7 @@ def check_network(setting: NetworkConfig, size: Size | None, channels: int | Non
         InputError: The network cannot be built, does not take such patches, or its output is not one logit per class
             and voxel.
     """
-    if setting.name == "unet3d":
+    if setting.name == UNET:
         if size is not None:
             pooling_strides(size, setting.depth)
         return
@@ -97,7 +97,7 @@ def _imported(path: str) -> Callable[..., Any]:
         attribute = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"network.name must be unet3d or an import path such as monai.networks.nets.SegResNet; "
+            f"network.name must be unet or an import path such as monai.networks.nets.SegResNet; "
             f"{path!r} cannot be imported ({error})."
         ) from error
     if not callable(attribute):

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from voxloss.config.schema import StudyConfig, TrainingConfig
 
+Convolution = nn.Conv3d | nn.ConvTranspose3d | nn.Conv2d | nn.ConvTranspose2d
+
 
 def layout(config: StudyConfig) -> torch.memory_format:
     """Return the memory layout of images and weights: channels last, in which convolutions are faster, or plain."""
@@ -22,18 +24,19 @@ def place(network: nn.Module, device: torch.device, config: StudyConfig) -> None
     sometimes NaN or wrong. Such convolutions, at the bottom of the network, are computed in float32.
     """
     network.to(device)
+    formats = {5: torch.channels_last_3d, 4: torch.channels_last} if config.execution.channels_last else {}
     for parameter in network.parameters():
-        if parameter.ndim == 5:  # a 2D network's weights have four axes
-            parameter.data = parameter.data.contiguous(memory_format=layout(config))
+        format_of_weights = formats.get(parameter.ndim, torch.contiguous_format)
+        parameter.data = parameter.data.contiguous(memory_format=format_of_weights)
     if device.type == "cpu" and config.training.precision == "bfloat16":
         for module in network.modules():
-            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            if isinstance(module, Convolution):
                 # mypy: a method may not be replaced, but here it is, for this one module alone.
                 module.forward = partial(_float32_where_small, module, module.forward)  # type: ignore[method-assign]
 
 
 def _float32_where_small(
-    module: nn.Conv3d | nn.ConvTranspose3d, forward: Callable[..., Tensor], image: Tensor, *arguments: object
+    module: Convolution, forward: Callable[..., Tensor], image: Tensor, *arguments: object
 ) -> Tensor:
     reach = (step * (size - 1) + 1 for size, step in zip(module.kernel_size, module.dilation, strict=True))
     if all(extent >= kernel for extent, kernel in zip(image.shape[2:], reach, strict=True)):

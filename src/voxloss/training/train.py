@@ -158,6 +158,10 @@ class _State:
         state = load_state(folder / "checkpoint.pt", device)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            for name, value in moments.items():
+                if value.numel() == parameter.numel():  # of another shape where an earlier version trained on slices
+                    moments[name] = value.reshape(parameter.shape)
         schedule.plateau.load_state_dict(state["plateau"])
         write_history(folder / "history.csv", state["history"])  # which may be missing, or lack the last epoch
         return cls(state["epoch"], state["best"], state["history"])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import Noise
 from voxloss.study.design import Design
 from voxloss.study.plan import Plan
@@ -14,8 +15,8 @@ from voxloss.utilities.text import count_of
 def plan_table(plan: Plan) -> Table:
     """Lay out what a study will cost, a line for each part."""
     config, survey = plan.survey.config, plan.survey
-    size = " × ".join(map(str, config.patches.size or ()))
-    measured = "measured" if plan.patch == config.patches.size else f"projected from {' × '.join(map(str, plan.patch))}"
+    size, of = (_by_axis(patch, survey.dataset.flat_axis) for patch in (config.patches.size, plan.patch))
+    measured = "measured" if plan.patch == config.patches.size else f"projected from {of}"
     losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
     parallel = config.execution.parallel
     of_seeds = count_of(seeds, "seed")
@@ -24,7 +25,7 @@ def plan_table(plan: Plan) -> Table:
     lines = {
         "data": f"{cases}, {channels}, {', '.join(survey.dataset.classes[1:])}",
         "patches": f"{config.patches.batch_size} of {size}, {measured}",
-        "network": f"{config.network.name}, {plan.parameters:,} parameters",
+        "network": f"{network_title(config)}, {plan.parameters:,} parameters",
         "memory": f"{_size(plan.memory)} per run, {parallel} at a time; {_size(plan.available)} available",
         "step": f"{_duration(plan.step)}; {plan.steps:,} steps per run",
         "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
@@ -60,6 +61,10 @@ def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
         style = "bold" if place == 0 else ""
         table.add_row(*map(str, numbers), _duration(design.seconds), *detected, style=style)
     return table
+
+
+def _by_axis(size: Sequence[int], flat_axis: int | None) -> str:
+    return " × ".join(str(extent) for axis, extent in enumerate(size) if axis != flat_axis)
 
 
 def _size(number: int | None) -> str:

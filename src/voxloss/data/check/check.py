@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from voxloss.data.case import IGNORED
 from voxloss.data.check.findings import SEVERITIES, CaseRecord, ClassFingerprint, Finding, Report, Spread, format_report
-from voxloss.data.check.inspection import USUAL_PATCH, Inspection, Patch, inspect
+from voxloss.data.check.inspection import Inspection, Patch, inspect, usual_patch
 from voxloss.data.check.rules import absent_class, compared, split_findings
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import exists
+from voxloss.data.grid import in_plane
 from voxloss.data.layouts import kits
+from voxloss.geometry.units import element_size
 
 __all__ = ["ClassFingerprint", "Finding", "Patch", "Report", "Spread", "check", "format_report"]
 
@@ -20,7 +22,7 @@ def check(
     dataset: Dataset,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-    patch: Patch = USUAL_PATCH,
+    patch: Patch | None = None,
     patients: Mapping[str, str] | None = None,
     folds: Sequence[Sequence[str]] = (),
     extra: Sequence[Finding] = (),
@@ -39,7 +41,7 @@ def check(
         dataset: The data set.
         workers: Cases read at the same time. Each holds its mask (one or two bytes per voxel) and no image.
         progress: Called with (finished cases, cases) after each case.
-        patch: The patch for which the share without a class is estimated.
+        patch: The patch for which the share without a class is estimated; None: a usual one.
         patients: The patient of each case id.
         folds: The case ids of each fold of a study, to find patients whose scans are in different folds, and the same
             image in different folds.
@@ -48,6 +50,7 @@ def check(
     Returns:
         The findings, and how rare each class is.
     """
+    patch = patch or usual_patch(dataset.flat_axis)
     inspections = []
     with ThreadPoolExecutor(workers) as pool:  # decompression runs outside the interpreter's lock
         for inspection in pool.map(lambda case: inspect(case, dataset, patch), dataset.cases):
@@ -69,13 +72,17 @@ def check(
         cases=len(dataset.cases),
         masks_read=sum(inspection.class_voxels is not None for inspection in inspections),
         findings=tuple(findings),
-        classes=tuple(_fingerprint(inspections, index, name) for index, name in enumerate(dataset.classes)),
+        classes=tuple(
+            _fingerprint(inspections, index, name, dataset.flat_axis) for index, name in enumerate(dataset.classes)
+        ),
         shape=tuple(_spread([grid.shape[axis] for grid in grids]) for axis in range(3)),
         spacing_mm=tuple(_spread([grid.spacing_mm[axis] for grid in grids]) for axis in range(3)),
         dropped=dataset.dropped,
         patch=patch.size,
         patch_spacing_mm=patch.spacing_mm,
-        records=tuple(record for inspection in inspections if (record := _record(inspection)) is not None),
+        flat_axis=dataset.flat_axis,
+        units=dataset.units,
+        records=tuple(record for one in inspections if (record := _record(one, dataset.flat_axis)) is not None),
     )
 
 
@@ -112,10 +119,10 @@ def _known_traps(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("note", case.case_id, f"{mask.name}, the only other file, is read as the mask")
 
 
-def _record(inspection: Inspection) -> CaseRecord | None:
+def _record(inspection: Inspection, flat_axis: int | None) -> CaseRecord | None:
     if inspection.geometry is None or inspection.class_voxels is None:
         return None
-    per_voxel = math.prod(inspection.geometry.spacing_mm) / 1000
+    per_voxel = element_size(in_plane(inspection.geometry.spacing_mm, flat_axis))
     return CaseRecord(
         inspection.case_id,
         inspection.geometry.shape,
@@ -125,7 +132,7 @@ def _record(inspection: Inspection) -> CaseRecord | None:
     )
 
 
-def _fingerprint(inspections: Iterable[Inspection], index: int, name: str) -> ClassFingerprint:
+def _fingerprint(inspections: Iterable[Inspection], index: int, name: str, flat_axis: int | None) -> ClassFingerprint:
     fractions, volumes, pieces, without = [], [], [], []
     for inspection in inspections:
         if index and inspection.class_voxels is not None:
@@ -133,7 +140,7 @@ def _fingerprint(inspections: Iterable[Inspection], index: int, name: str) -> Cl
         if inspection.geometry is not None and inspection.class_voxels and inspection.class_voxels[index]:
             voxels = inspection.class_voxels[index]
             fractions.append(voxels / (math.prod(inspection.geometry.shape) - inspection.ignored_voxels))
-            volumes.append(voxels * math.prod(inspection.geometry.spacing_mm) / 1000)
+            volumes.append(voxels * element_size(in_plane(inspection.geometry.spacing_mm, flat_axis)))
             if index:
                 pieces.append(inspection.components[index])
     missed = statistics.fmean(without) if without else math.nan

@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+
+from voxloss.geometry.units import PIXELS, VOLUMES, Units
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -38,7 +40,7 @@ class ClassFingerprint:
     Args:
         cases: That have it; the spreads are over these.
         voxel_fraction: Its share of the volume's voxels, ignored ones left out.
-        volume_ml: Its size.
+        volume_ml: Its size; of images the area in mm², or pixels.
         components: Its connected pieces (voxels that touch by face, edge or corner); NaN for the background.
         patches_without: The share of random patches of a random case that hold no voxel of it; NaN for the background.
     """
@@ -59,7 +61,7 @@ class CaseRecord:
         case_id: The case.
         shape: Voxels per axis.
         spacing_mm: Voxel size per axis.
-        volume_ml: Volume of each class, background first.
+        volume_ml: Volume of each class, background first; of images the area in mm², or pixels.
         components: Connected components of each class, background (0) first.
     """
 
@@ -75,7 +77,8 @@ class Report:
     """The result of `check`.
 
     `shape` and `spacing_mm` are spreads per array axis, turned to the data set's. `patch` is the size that
-    `patches_without` is about, in voxels of `patch_spacing_mm` (None: of each case's own spacing).
+    `patches_without` is about, in voxels of `patch_spacing_mm` (None: of each case's own spacing). `flat_axis` is that
+    of images, and `units` are those of lengths and sizes.
     """
 
     dataset: str
@@ -89,6 +92,8 @@ class Report:
     patch: tuple[int, int, int]
     patch_spacing_mm: tuple[float, float, float] | None
     records: tuple[CaseRecord, ...]
+    flat_axis: int | None = None
+    units: Units = VOLUMES
 
     @property
     def ok(self) -> bool:
@@ -100,8 +105,8 @@ def format_report(report: Report) -> str:
     """Return the report as plain text, with equal findings on one line."""
     lines = [f"{report.dataset}: {_plural(report.cases, 'case')}, {_plural(report.masks_read, 'mask')} read"]
     if report.shape and math.isfinite(report.shape[0].median):
-        lines.append(f"  shape    {' × '.join(map(_range, report.shape))} voxels")
-        lines.append(f"  spacing  {' × '.join(map(_range, report.spacing_mm))} mm")
+        lines.append(f"  shape    {by_axis(report, report.shape, _range)} {report.units.element}s")
+        lines.append(f"  spacing  {spacing_text(report, _range)}")
     lines += ["", *_class_lines(report)]
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for case_id, reason in report.dropped:
@@ -114,6 +119,18 @@ def format_report(report: Report) -> str:
     counts = Counter(finding.severity for finding in report.findings)
     summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
     return "\n".join([*lines, "", f"{summary}: {'ready to run' if report.ok else 'fix the errors first'}"]) + "\n"
+
+
+def by_axis(report: Report, values: Sequence[Any], write: Callable[[Any], str]) -> str:
+    """Write a value for every axis; of images for the two of their plane."""
+    return " × ".join(write(value) for axis, value in enumerate(values) if axis != report.flat_axis)
+
+
+def spacing_text(report: Report, write: Callable[[Spread], str]) -> str:
+    """Write the spacing of the cases, or say that it is not known."""
+    if report.units == PIXELS:
+        return "not known: sizes and distances are in pixels"
+    return f"{by_axis(report, report.spacing_mm, write)} mm"
 
 
 def _plural(number: int, noun: str) -> str:
@@ -143,10 +160,11 @@ def grouped_lines(findings: Sequence[Finding]) -> list[str]:
     return [f"{message}: {_cases(ids)}" if any(ids) else message for message, ids in groups.items()]
 
 
-def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:
+def class_table(report: Report) -> list[list[str]]:
     """Return the rarity of each class as text, with a header row."""
-    rows = [["class", "cases", "% of voxels", "ml", "pieces", "% of patches without"]]
-    for item in classes:
+    units = report.units
+    rows = [["class", "cases", f"% of {units.element}s", units.size, "pieces", "% of patches without"]]
+    for item in report.classes:
         percent = Spread(
             *(100 * value for value in (item.voxel_fraction.median, item.voxel_fraction.low, item.voxel_fraction.high))
         )
@@ -159,14 +177,14 @@ def class_table(classes: Sequence[ClassFingerprint]) -> list[list[str]]:
 
 def patch_text(report: Report) -> str:
     """Say which patches the last column of the table is about."""
-    size = " × ".join(map(str, report.patch))
+    size = f"{by_axis(report, report.patch, str)} {report.units.element}s"
     if report.patch_spacing_mm is None:
-        return f"patches of {size} voxels as stored"
-    return f"patches of {size} voxels of {' × '.join(map(number_text, report.patch_spacing_mm))} mm"
+        return f"patches of {size} as stored"
+    return f"patches of {size} of {by_axis(report, report.patch_spacing_mm, number_text)} mm"
 
 
 def _class_lines(report: Report) -> list[str]:
-    rows = class_table(report.classes)
+    rows = class_table(report)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  " + "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
     return [

@@ -36,6 +36,15 @@ class Patch:
 
 
 USUAL_PATCH = Patch((96, 96, 96))
+USUAL_SIDE = 256  # of a patch of an image
+
+
+def usual_patch(flat_axis: int | None) -> Patch:
+    """Return the patch that studies of volumes, or of images with this flat axis, usually draw."""
+    if flat_axis is None:
+        return USUAL_PATCH
+    first, second, third = (1 if axis == flat_axis else USUAL_SIDE for axis in range(3))
+    return Patch((first, second, third))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from voxloss.data.check.findings import Finding
 from voxloss.data.check.headers import HeaderInspection, inspect_headers
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import open_image
+from voxloss.data.grid import common_flat_axis
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
 
@@ -45,17 +46,49 @@ def compared(inspections: Sequence[HeaderInspection], dataset: Dataset) -> list[
         sizes = {inspection.case_id: inspection.geometry.shape[axis] for inspection in known if inspection.geometry}
         for case_id, size, usual in _unusual(sizes):
             findings.append(
-                Finding("note", case_id, f"{size} voxels along axis {axis}, where nearly all others have {usual}")
+                Finding(
+                    "note",
+                    case_id,
+                    f"{size} {dataset.units.element}s along axis {axis}, where nearly all others have {usual}",
+                )
             )
     findings += _axes(known, dataset)
     findings += _names(inspections)
-    findings += _units(known)
+    findings += _dimensions(known, dataset)
+    findings += _unknown_size(known, dataset)
     channels = {inspection.case_id: inspection.channels for inspection in known if inspection.channels}
     usual_channels = statistics.mode(channels.values()) if channels else 0
     for case_id, number in channels.items():
         if number != usual_channels:
             findings.append(Finding("error", case_id, f"{number} channels, where most cases have {usual_channels}"))
     return findings
+
+
+def _dimensions(inspections: Sequence[HeaderInspection], dataset: Dataset) -> Iterator[Finding]:
+    """Find images among volumes, volumes among images, and cases whose pixel size is known among others."""
+    grids = {one.case_id: one.geometry for one in inspections if one.geometry is not None}
+    if not grids:
+        return
+    flat = {case_id: common_flat_axis([grid.shape]) for case_id, grid in grids.items()}
+    if dataset.flat_axis is None and any(axis is not None for axis in flat.values()):
+        usual = Counter(flat.values()).most_common(1)[0][0]
+        others = "volumes" if usual is None else f"single slices across axis {usual}"
+        for case_id, axis in flat.items():
+            if axis != usual:
+                shape = " × ".join(map(str, grids[case_id].shape))
+                own = (
+                    "a volume" if axis is None else "a single slice" if usual is None else f"a slice across axis {axis}"
+                )
+                message = f"{own} of {shape} voxels, where most cases are {others}; a study takes one kind"
+                yield Finding("error", case_id, message)
+    units = Counter(grid.unit for grid in grids.values())
+    if len(units) > 1:
+        usual_unit = units.most_common(1)[0][0]
+        known = {"mm": "its pixel size is known", "pixel": "its pixel size is not known"}
+        for case_id, grid in grids.items():
+            if grid.unit != usual_unit:
+                message = f"{known[grid.unit]}, unlike that of most cases; a study needs all pixel sizes or none"
+                yield Finding("error", case_id, message)
 
 
 def absent_class(name: str) -> str:
@@ -89,17 +122,12 @@ def _names(inspections: Iterable[HeaderInspection]) -> Iterator[Finding]:
                 yield Finding("error", one.case_id, message)
 
 
-def _units(inspections: Iterable[HeaderInspection]) -> Iterator[Finding]:
+def _unknown_size(inspections: Iterable[HeaderInspection], dataset: Dataset) -> Iterator[Finding]:
     """Say if the size of a pixel is not known, so that nobody takes the numbers for mm."""
-    units = {one.case_id: one.stored.unit for one in inspections if one.stored is not None}
-    unknown = [case_id for case_id, unit in units.items() if unit == "pixel"]
-    if unknown and len(unknown) == len(units):
-        yield Finding(
-            "note", "", "the files do not say how large a pixel is: 1 mm stands for one pixel, 1 ml for 1,000"
-        )
-        return
-    for case_id in unknown:
-        yield Finding("warning", case_id, "the size of a pixel is not known, that of other cases is; 1 mm is taken")
+    units = {one.stored.unit for one in inspections if one.stored is not None}
+    if units == {"pixel"}:
+        measure = "1 mm stands for one pixel, 1 ml for 1,000" if dataset.flat_axis is None else "sizes are in pixels"
+        yield Finding("note", "", f"the files do not say how large a pixel is: {measure}")
 
 
 def _unusual(values: dict[str, int]) -> list[tuple[str, int, int]]:

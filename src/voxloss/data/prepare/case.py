@@ -113,8 +113,9 @@ class PreparedCase:
 def prepare_image(image: Float32s, spacing_mm: tuple[float, float, float], preparation: Preparation) -> Float32s:
     """Clip, resample and normalise an image (C, *shape) of the given spacing; returns float32 (C, *prepared_shape).
 
-    The prepared shape is max(1, round(shape · spacing / target)), over the same field of view. Interpolation is
-    linear between the two nearest voxels along each axis, without smoothing beforehand when the grid gets coarser.
+    The prepared shape is max(1, round(shape · spacing / target)) over the same field of view; a single slice stays one.
+    Interpolation is linear between the two nearest voxels along each axis, without smoothing beforehand when the grid
+    gets coarser.
     """
     shape = resampled_shape(image.shape[1:], spacing_mm, preparation.spacing_mm)
     prepared = np.empty((image.shape[0], *shape), dtype=np.float32)
@@ -275,5 +276,9 @@ def _three(values: list[Any]) -> tuple[Any, Any, Any]:
 def _geometry(values: dict[str, Any]) -> Geometry:
     affine = tuple((row[0], row[1], row[2], row[3]) for row in values["affine"])
     return Geometry(
-        _three(values["shape"]), _three(values["spacing_mm"]), affine, values.get("axes", ""), values.get("unit", "mm")
+        _three(values["shape"]),
+        _three(values["spacing_mm"]),
+        affine,
+        values.get("axes", ""),
+        "pixel" if values.get("unit") == "pixel" else "mm",
     )

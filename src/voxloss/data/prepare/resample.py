@@ -16,10 +16,14 @@ Columns = tuple[slice, slice]  # a part of every plane, by the second and third 
 def resampled_shape(
     shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float] | None
 ) -> tuple[int, int, int]:
-    """max(1, round(size · spacing / target)) along each axis; the same shape without a target."""
+    """max(1, round(size · spacing / target)) along each axis; the same shape without a target.
+
+    An axis of one voxel stays as it is: a single slice has nothing to interpolate with, and would only be repeated.
+    """
     target = spacing_mm if target_mm is None else target_mm
     first, second, third = (
-        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_mm, target, strict=True)
+        max(1, round(size * old / new)) if size > 1 else 1
+        for size, old, new in zip(shape, spacing_mm, target, strict=True)
     )
     return first, second, third
 

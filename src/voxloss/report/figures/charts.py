@@ -71,7 +71,7 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
             "Marks: the means of the main table; lines: their 95 % intervals; grey: combinations of precision and "
-            "recall with equal DSC. Right: fewer missed voxels; up: fewer false positives."
+            f"recall with equal DSC. Right: fewer missed {comparison.units.element}s; up: fewer false positives."
         )
         lacking = wide[["precision_mean", "recall_mean"]].isna().any(axis=1)
         without = [loss_name(loss) for loss in wide.loc[lacking, "loss"]]
@@ -117,17 +117,18 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])  # matplotlib's are formulas, which `STYLE` turns off
         axes.xaxis.set_minor_formatter("")
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel(f"Volume of {class_name} in the reference, ml")
+        units = comparison.units
+        axes.set_xlabel(f"{units.extent.capitalize()} of {class_name} in the reference, {units.size}")
         axes.set_ylabel(metric_name(comparison.primary_metric))
         axes.grid(color="0.92", linewidth=0.8)
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
         groups = table["group"].nunique()
         caption = (
             f"Dots: cases (averaged over the seeds where there are several); lines: means in {groups} groups of "
-            "cases of equal number by volume, at the group's median volume. Empty predictions and failed runs count 0."
+            f"cases of equal number by {units.extent}, at the group's median. Empty predictions, failed runs: 0."
         )
-        title = f"{metric_name(comparison.primary_metric)} against volume of {class_name}"
-        return save_figure(figure, folder, name, title, caption, table)
+        title = f"{metric_name(comparison.primary_metric)} against {units.extent} of {class_name}"
+        return save_figure(figure, folder, name, title, caption, table.rename(columns={"volume_ml": units.column}))
 
 
 def round_numbers(low: float, high: float) -> list[float]:

@@ -87,6 +87,9 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
         lowest = means["value"].min()
         axes.set_xlim(-0.02 if not lowest > 0.1 else lowest - 0.05, 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        reader = _reader_mean(comparison, class_name, metric)
+        if reader is not None:
+            axes.axvline(reader, color="0.35", linestyle="--", linewidth=1)
         axes.set_xlabel(f"{metric_name(metric)} of {class_name}, per case")
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="0.9", linewidth=0.8)
@@ -95,7 +98,17 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
             "One dot per case (averaged over the seeds where there are several); box: quartiles and median; whiskers: "
             "the furthest case within 1.5 box lengths; diamond: mean of the cases."
         )
+        if reader is not None:
+            caption += f" Dashed: the second reader's mean, {reader:.3f}."
         return save_figure(figure, folder, name, f"{metric_name(metric)} of {class_name} per case", caption, means)
+
+
+def _reader_mean(comparison: Comparison, class_name: str, metric: str) -> float | None:
+    if comparison.reader is None:
+        return None
+    chosen = (comparison.reader["class"] == class_name) & (comparison.reader["metric"] == metric)
+    means = comparison.reader.loc[chosen, "mean"].dropna()
+    return None if means.empty else float(means.iloc[0])
 
 
 def _box_and_strip(axes: Axes, values: Float64s, place: int, colour: str) -> None:

@@ -1,4 +1,4 @@
-"""One slice of a representative case: reference and losses as coloured contours on the image."""
+"""One slice of a representative case, or its image: reference and losses as coloured contours."""
 
 import math
 from collections.abc import Sequence
@@ -12,27 +12,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import ArrayLike
 
-from voxloss.data.case import IGNORED, Case, read_image, read_label
+from voxloss.data.case import IGNORED, Case, read_label
 from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
+from voxloss.report.figures.planes import (
+    canonical,
+    drawn_plane,
+    plane_spacing_mm,
+    radiological_plane,
+    shades,
+    slice_across,
+)
 from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
 from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
-from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Mask
+from voxloss.utilities.arrays import ClassIndices, Float32s, Mask
 from voxloss.utilities.errors import InputError
 
 # Of Okabe and Ito's colours those that show on grey, from dark to light images.
 CONTOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
+
+# The same for images in colour, which are red or brown more often than blue or yellow; and thinner lines.
+ON_COLOUR = ("#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#0072B2", "#E69F00", "#D55E00")
+LINE_WIDTH, LINE_WIDTH_ON_COLOUR = 1.0, 0.7
 
 COLUMNS = 4
 PANEL_INCHES = 2.35
 INSET_SHARE = 0.45  # of a panel's width and height
 LEAST_MAGNIFICATION = 1.25
 
-AXIAL = 2  # of the axes to the patient's right, front and head, the one that an axial slice lies across
 VIEWS = (
     ("Sagittal", "the patient's left", "the patient's front"),
     ("Coronal", "the back", "the patient's right"),
@@ -66,39 +76,6 @@ def representative_case(comparison: Comparison) -> str:
     return str(means.sort_values(["value", "case"])["case"].iloc[(len(means) - 1) // 2])
 
 
-def radiological_plane(volume: AnyArray, affine: ArrayLike, index: int, across: int = AXIAL) -> AnyArray:
-    """Return a slice in radiological orientation: of an axial one the patient's right is on the left, front on top.
-
-    Args:
-        volume: The volume, in the stored axis order and any orientation.
-        affine: 4 × 4 matrix from voxels to RAS+ millimetres.
-        index: Number of the slice, counted from the feet; of a sagittal one from the left, of a coronal one from the
-            back.
-        across: The axis to the patient's right (0), front (1) or head (2) that the slice lies across.
-    """
-    plane: AnyArray = _canonical(volume, affine).take(index, axis=across)
-    return plane.T[::-1, ::-1]
-
-
-def _canonical(volume: AnyArray, affine: ArrayLike) -> AnyArray:
-    """Return the same voxels with axes to the patient's right, front and head, as `nibabel.as_closest_canonical`."""
-    turned: AnyArray = apply_orientation(volume, io_orientation(np.asarray(affine)))
-    return turned
-
-
-def plane_spacing_mm(spacing_mm: Sequence[float], affine: ArrayLike, across: int = AXIAL) -> tuple[float, float]:
-    """Return height and width of a pixel of `radiological_plane`."""
-    by_direction = dict(zip(io_orientation(np.asarray(affine))[:, 0].astype(int), spacing_mm, strict=True))
-    width, height = (by_direction[direction] for direction in range(3) if direction != across)
-    return height, width
-
-
-def _across(shape: Sequence[int]) -> int:
-    """Return the axis that the drawn slice lies across: axial, unless the volume is a single slice of another kind."""
-    single = [direction for direction, extent in enumerate(shape) if extent == 1]
-    return single[0] if len(single) == 1 else AXIAL
-
-
 def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> FigureFile:
     """Draw a case like the paper's Figures 3 (several classes) and 4 (one class), and save it.
 
@@ -112,36 +89,35 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
     reference, geometry = read_label(case, record.study.dataset.label_values)
     reference[reference == IGNORED] = 0
     target = record.study.dataset.classes.index(comparison.primary_class)
-    canonical = _canonical(reference, geometry.affine)
-    across = _across(canonical.shape)
+    turned = canonical(reference, geometry.affine)
+    across = slice_across(turned.shape)
     within = tuple(direction for direction in range(3) if direction != across)
-    areas = np.count_nonzero(canonical == target, axis=within)
+    areas = np.count_nonzero(turned == target, axis=within)
     index = int(np.argmax(areas))
     reference_plane = radiological_plane(reference, geometry.affine, index, across)
-    del reference, canonical
-    image, _ = read_image(replace(case, images=case.images[:1]))
-    grey = radiological_plane(image[0], geometry.affine, index, across).copy()
-    window = grey_window(record, image[0])
-    del image
+    del reference, turned
+    values, window = drawn_plane(record, case, index, across)
 
     panels = [Panel("reference", "Reference", reference_plane, math.nan)]
     panels += [
         _loss_panel(record, comparison, case, loss, geometry.affine, index, across) for loss in comparison.losses
     ]
     pixel_mm = plane_spacing_mm(geometry.spacing_mm, geometry.affine, across)
-    frame = visible_frame(grey > window[0], [panel.mask for panel in panels if panel.mask is not None])
+    brightest = values.max(axis=2) if values.ndim == 3 else values
+    frame = visible_frame(brightest > window[0], [panel.mask for panel in panels if panel.mask is not None])
     panels = [replace(panel, mask=None if panel.mask is None else panel.mask[frame]) for panel in panels]
     below = (
         len(record.study.dataset.classes) == 2
     )  # the paper's Figure 4 has it so; with several classes its Figure 3's corner
     crop = inset_crop(reference_plane[frame] == target, 1.0 if below else INSET_SHARE)
-    figure = draw_panels(panels, grey[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
-    view, origin, left = VIEWS[across]
-    caption = (
-        f"Case {case_id}, the case with the median DSC of {comparison.primary_class} (averaged over the losses). "
-        f"{view} slice {index + 1} of {len(areas)} from {origin}, the one with the most {comparison.primary_class} in "
-        f"the reference; {left} is on the left. DSC is of the whole volume."
-    )
+    figure = draw_panels(panels, values[frame], window, pixel_mm, crop, below, record.study.dataset.classes)
+    caption = f"Case {case_id}, the case with the median DSC of {comparison.primary_class} (averaged over the losses)."
+    if record.study.dataset.flat_axis is None:
+        view, origin, left = VIEWS[across]
+        caption += (
+            f" {view} slice {index + 1} of {len(areas)} from {origin}, the one with the most "
+            f"{comparison.primary_class} in the reference; {left} is on the left. DSC is of the whole volume."
+        )
     if crop is not None:
         caption += f" {'Below' if below else 'Inset'}: the framed part, magnified."
     data = pd.DataFrame(
@@ -154,20 +130,6 @@ def slice_figure(record: StudyRecord, comparison: Comparison, folder: Path) -> F
         if place
     )  # fmt: skip
     return save_figure(figure, folder, "slices", "A representative case", caption, data)
-
-
-def grey_window(record: StudyRecord, image: Float32s) -> tuple[float, float]:
-    """Return the clipping range of the preparation (CT), or the volume's 1st to 99th percentile without one.
-
-    Voxels of the lowest value are left out of the percentiles: where a skull is stripped they are most of the volume.
-    """
-    clip = None if record.study.imported else record.study.config.preparation.clip
-    if clip is not None:
-        return clip
-    sample = image.ravel(order="K")[:: max(1, image.size // 1_000_000)]
-    inside = sample[sample > sample.min()]
-    low, high = np.percentile(inside if len(inside) else sample, (1, 99))
-    return float(low), float(high) if high > low else float(low) + 1.0
 
 
 def visible_frame(bright: Mask, masks: Sequence[ClassIndices]) -> tuple[slice, slice]:
@@ -215,14 +177,14 @@ def draw_panels(
 
     Args:
         panels: The reference, then the losses.
-        grey: The slice's grey values.
-        window: The grey values that are drawn black and white.
+        grey: The slice's grey values (rows, columns), or its colours (rows, columns, 3).
+        window: The values that are drawn black and white.
         pixel_mm: Height and width of a pixel.
         crop: The part that is magnified; None: none.
         below: Whether the magnified part is below the slice; else it is an inset.
         classes: Names of the classes, for the legend.
     """
-    rows, columns = grey.shape
+    rows, columns = grey.shape[:2]
     height_per_width = rows * pixel_mm[0] / (columns * pixel_mm[1])
     n_rows = math.ceil(len(panels) / COLUMNS)
     n_columns = math.ceil(len(panels) / n_rows)
@@ -236,14 +198,16 @@ def draw_panels(
         for place, panel in enumerate(panels):
             row, column = divmod(place, n_columns)
             axes = grid[row * pictures, column]
-            _draw_plane(axes, grey, panel.mask, window, pixel_mm, 1.0)
+            _draw_plane(
+                axes, grey, panel.mask, window, pixel_mm, LINE_WIDTH if grey.ndim == 2 else LINE_WIDTH_ON_COLOUR
+            )
             axes.set_title(panel.title, fontsize=8.5, linespacing=1.25)
             if crop is not None:
-                corner = inset_corner(crop, grey.shape)
+                corner = inset_corner(crop, (rows, columns))
                 inset = grid[row * 2 + 1, column] if below else axes.inset_axes((*corner, INSET_SHARE, INSET_SHARE))
                 _draw_inset(axes, inset, grey, panel.mask, window, pixel_mm, crop)
         handles = [
-            Line2D([], [], color=_contour_colour(place), linewidth=2, label=name)
+            Line2D([], [], color=_contour_colour(place, grey), linewidth=2, label=name)
             for place, name in enumerate(classes)
             if place
         ]
@@ -251,8 +215,9 @@ def draw_panels(
     return figure
 
 
-def _contour_colour(class_index: int) -> str:
-    return CONTOURS[(class_index - 1) % len(CONTOURS)]
+def _contour_colour(class_index: int, grey: Float32s) -> str:
+    colours = CONTOURS if grey.ndim == 2 else ON_COLOUR
+    return colours[(class_index - 1) % len(colours)]
 
 
 def _draw_plane(
@@ -264,7 +229,7 @@ def _draw_plane(
     width: float,
 ) -> None:
     axes.set_axis_on()
-    axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_mm[0] / pixel_mm[1])
+    axes.imshow(shades(grey, window), cmap="gray", vmin=0, vmax=255, aspect=pixel_mm[0] / pixel_mm[1])
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -273,7 +238,7 @@ def _draw_plane(
         return
     for place in range(1, int(mask.max(initial=0)) + 1):
         if (mask == place).any():
-            axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place)], linewidths=width)
+            axes.contour(mask == place, levels=[0.5], colors=[_contour_colour(place, grey)], linewidths=width)
 
 
 def inset_crop(structure: Mask, share_of_panel: float = INSET_SHARE) -> tuple[float, float, float, float] | None:

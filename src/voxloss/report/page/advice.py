@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import voxloss
 from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import expected_detectable, noise_of
 from voxloss.evaluation.verdict import Verdict
 from voxloss.nnunet.names import trainer_name
@@ -127,9 +128,10 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
         return ()
     arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
     loss = f'voxloss.get_loss("{choice.name}"{arguments})'
+    plan = "3d_fullres" if record.study.dataset.flat_axis is None else "2d"
     nnunet = (
         'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
-        f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+        f"nnUNetv2_train DATASET {plan} FOLD -tr {trainer_name(choice.name)}"
     )
     if choice.parameters:
         nnunet += f"\n# The trainer has the default parameters; docs/nnunet.md says how to set {arguments[2:]}."
@@ -164,9 +166,9 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
     if not record.study.imported:
         settings = record.study.config.training
         training = (
-            f" Every loss trained the same network ({record.study.config.network.name}) from the same initial weights "
-            f"on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the weights "
-            f"{'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
+            f" Every loss trained the same network ({network_title(record.study.config)}) from the same initial "
+            f"weights on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the "
+            f"weights {'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
         )
     if record.study.dataset.has_regions:
         training += " Voxels outside each case's region of interest counted in no loss and no score."

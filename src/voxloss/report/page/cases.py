@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike
 
 from voxloss.data.case import IGNORED, Case, read_image, read_label
 from voxloss.evaluation.significance import case_values
-from voxloss.geometry.components import bounding_box, enclosing_box, largest_component
-from voxloss.geometry.distances import innermost_voxel
+from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
-from voxloss.report.figures.slices import grey_window
+from voxloss.report.figures.planes import grey_window
 from voxloss.report.names import loss_name
+from voxloss.report.page.images import error_component, image_case
 from voxloss.report.record import StudyRecord
 from voxloss.utilities.arrays import AnyArray, ClassIndices, Float64s, Mask
 from voxloss.utilities.errors import InputError
@@ -37,7 +37,10 @@ LEAST_MARGIN = 12  # voxels
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case: its fold, the volume of the primary class in ml, the primary metric by loss, and their spread."""
+    """One case: its fold, the volume (ml) of the primary class, the primary metric by loss, and their spread.
+
+    Of an image volume_ml is the area, in mm² or pixels.
+    """
 
     case_id: str
     fold: int
@@ -73,7 +76,9 @@ def cases_frame(rows: Sequence[CaseRow], losses: Sequence[str]) -> pd.DataFrame:
 def write_viewer_cases(
     record: StudyRecord, comparison: Comparison, case_ids: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[str]]:
-    """Write the volumes of some cases into `folder`; return file names by case, and sentences about failures.
+    """Write the volumes, or images, of some cases into `folder`.
+
+    Returns file names by case, and sentences about failures.
 
     The predictions are those of the first seed.
     """
@@ -82,7 +87,11 @@ def write_viewer_cases(
     missing = []
     for case_id in case_ids:
         try:
-            content = _viewer_case(record, comparison, cases[case_id])
+            if record.study.dataset.flat_axis is None:
+                content, thumbnail = _viewer_case(record, comparison, cases[case_id]), None
+            else:
+                predictions = _predictions(record, comparison, cases[case_id])
+                content, thumbnail = image_case(record, cases[case_id], predictions)
         except (InputError, KeyError) as error:
             missing.append(f"Case {case_id} is not in the viewer: {error}.")
             continue
@@ -90,6 +99,8 @@ def write_viewer_cases(
         name = f"{len(files) + 1:04}.js"
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+        if thumbnail is not None:
+            (folder / name).with_suffix(".png").write_bytes(thumbnail)
         (folder / name).write_text(f"voxlossCase({json.dumps(name)}, {text});\n", encoding="utf-8")
         files[case_id] = name
     return files, missing
@@ -170,17 +181,12 @@ def _nifti(array: AnyArray, affine: Float64s) -> str:
 
 def largest_error(reference: Mask, prediction: Mask, affine: ArrayLike) -> dict[str, Any] | None:
     """Return where the largest missed or false positive component is (world mm), and its size; None without any."""
-    cut = bounding_box(reference != prediction)
-    if cut is None:
+    error = error_component(reference, prediction)
+    if error is None:
         return None
-    missed, n_missed = largest_component(reference[cut] & ~prediction[cut])
-    extra, n_extra = largest_component(prediction[cut] & ~reference[cut])
-    kind, component, size = "missed part", missed, n_missed
-    if n_extra > n_missed:
-        kind, component, size = "false positive", extra, n_extra
-    places = zip(innermost_voxel(component), cut, strict=True)
+    place, size, kind = error
     matrix = np.asarray(affine)
-    millimetres = matrix @ [*(place + part.start for place, part in places), 1]
+    millimetres = matrix @ [*place, 1]
     volume_ml = size * abs(np.linalg.det(matrix[:3, :3])) / 1000
     return {"mm": [round(float(value), 3) for value in millimetres[:3]], "ml": round(float(volume_ml), 3), "kind": kind}
 
@@ -204,5 +210,7 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
         "primary": classes.index(comparison.primary_class),
         "files": files,
         "dice": values,
+        "planar": record.study.dataset.flat_axis is not None,
+        "unit": comparison.units.size,
         "seed": _shown_seed(record) if len(record.study.comparison.seeds) > 1 else None,
     }

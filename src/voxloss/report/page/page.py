@@ -90,6 +90,8 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             losses=[loss_name(loss) for loss in comparison.losses],
             primary=(metric_name(comparison.primary_metric), comparison.primary_class),
             number=_number,
+            units=comparison.units,
+            planar=record.study.dataset.flat_axis is not None,
             to_html=to_html,
             tests=tests,
             stars=STARS_KEY,

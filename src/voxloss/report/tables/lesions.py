@@ -2,20 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
+
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import LESION_METRICS, SIZE_METRICS
+from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
 from voxloss.report.tables.main import scores_caption
 from voxloss.utilities.text import count_of
 
+IN_PLANE = {26: 8, 18: 8, 6: 4}  # neighbours of a pixel, by those of a voxel
+
 BY_CASE = ("false_positive_lesions", "false_positive_lesions_negative", "case_sensitivity", "case_specificity")
 BY_LESION = tuple(metric for metric in LESION_METRICS if metric not in BY_CASE)
 
 
 def lesion_tables(
-    comparison: Comparison, class_name: str, rules: LesionRules | None
+    comparison: Comparison,
+    class_name: str,
+    rules: LesionRules | None,
+    units: Units = VOLUMES,
+    reader: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, Sequence[str], Table]]:
     """Yield name, metrics and table of what the scores have of a class: lesions, detection by case, recall by size.
 
@@ -23,8 +32,12 @@ def lesion_tables(
         comparison: The results.
         class_name: The class.
         rules: The rules by which lesions were found and matched; None: they are not known.
+        units: The unit of their sizes.
+        reader: The intervals of a second reader, for a last row.
     """
-    matching = "" if rules is None else f" {rules_sentences(rules)}"
+    if rules is not None and units != VOLUMES:
+        rules = rules.of_areas()
+    matching = "" if rules is None else f" {rules_sentences(rules, units)}"
     kinds = (
         (
             "lesions",
@@ -46,14 +59,16 @@ def lesion_tables(
             SIZE_METRICS,
             f"Lesion recall of {class_name} by size",
             "Share of the lesions of each size that are detected, averaged over the cases that have some."
-            f"{sizes_sentence(rules, class_name)}{matching}",
+            f"{sizes_sentence(rules, class_name, units)}{matching}",
         ),
     )
     for name, metrics, title, meaning in kinds:
         there = _with_values(comparison, class_name, metrics)
         if there:
             caption = f"{scores_caption(comparison)} {meaning}"
-            table = tables.scores_table(comparison.intervals, comparison.losses, [class_name], there, title, caption)
+            table = tables.scores_table(
+                comparison.intervals, comparison.losses, [class_name], there, title, caption, reader=reader
+            )
             yield name, there, table
 
 
@@ -64,16 +79,21 @@ def _with_values(comparison: Comparison, class_name: str, metrics: Sequence[str]
     return [metric for metric in metrics if metric in defined]
 
 
-def rules_sentences(rules: LesionRules) -> str:
-    """Say what a lesion is and when two match."""
-    lesion = f"A lesion is a connected component ({rules.connectivity} neighbours)"
+def rules_sentences(rules: LesionRules, units: Units = VOLUMES) -> str:
+    """Say what a lesion is and when two match; of images by the rules of areas (`LesionRules.of_areas`)."""
+    element = units.element
+    neighbours = rules.connectivity if units == VOLUMES else IN_PLANE[rules.connectivity]
+    lesion = f"A lesion is a connected component ({neighbours} neighbours)"
     if rules.dilation:
-        lesion += f"; those of the reference that touch after a dilation by {count_of(rules.dilation, 'voxel')} are one"
+        dilation = count_of(rules.dilation, element)
+        lesion += f"; those of the reference that touch after a dilation by {dilation} are one"
     if rules.minimum_volume_ml:
-        lesion += f"; smaller ones than {rules.minimum_volume_ml:g} ml are not counted"
-    enough = f"the intersection over union exceeds {rules.threshold:g}" if rules.threshold else "they share a voxel"
-    if rules.dilation and not rules.threshold:
-        enough = "they share a voxel after the dilation"
+        lesion += f"; smaller ones than {rules.minimum_volume_ml:g} {units.size} are not counted"
+    enough = f"they share a {element}"
+    if rules.threshold:
+        enough = f"the intersection over union exceeds {rules.threshold:g}"
+    elif rules.dilation:
+        enough += " after the dilation"
     once = ", each with one at most" if rules.match == "one_to_one" else ""
     return f"{lesion}. Lesions of reference and prediction match if {enough}{once}."
 
@@ -88,9 +108,10 @@ def panoptic_sentence(rules: LesionRules | None) -> str:
     )
 
 
-def sizes_sentence(rules: LesionRules | None, class_name: str) -> str:
-    """Say which volumes are small, middle and large; nothing if it is not known."""
+def sizes_sentence(rules: LesionRules | None, class_name: str, units: Units = VOLUMES) -> str:
+    """Say which sizes are small, middle and large; nothing if it is not known."""
     limits = None if rules is None else rules.limits_of(class_name)
     if limits is None:
         return ""
-    return f" Small: up to {limits[0]:.3g} ml; middle: up to {limits[1]:.3g} ml; large: above."
+    small, middle = (f"{limit:.3g} {units.size}" for limit in limits)
+    return f" Small: up to {small}; middle: up to {middle}; large: above."

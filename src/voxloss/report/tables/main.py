@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 from voxloss.evaluation.metrics import LESION_METRICS, OVERLAP_METRICS, SIZE_METRICS
+from voxloss.geometry.units import VOLUMES
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
 from voxloss.utilities.text import count_of
+
+READER_SENTENCE = "Second reader: another person's masks against the reference; no loss is judged by them."
 
 
 def primary_first(comparison: Comparison) -> list[str]:
@@ -20,7 +23,11 @@ def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
     wanted = {*OVERLAP_METRICS, comparison.primary_metric}
     metrics = [metric for metric in comparison.metrics if metric in wanted]
     caption = scores_caption(comparison)
-    return tables.scores_table(comparison.intervals, comparison.losses, classes, metrics, title, caption)
+    if comparison.reader is not None:
+        caption += f" {READER_SENTENCE}"
+    return tables.scores_table(
+        comparison.intervals, comparison.losses, classes, metrics, title, caption, reader=comparison.reader
+    )
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
@@ -30,13 +37,17 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
     metrics = [metric for metric in comparison.metrics if metric not in elsewhere and metric in there]
     if not metrics:
         return None
+    units = comparison.units
+    surface = "surface" if units == VOLUMES else "contour"
     caption = (
-        f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the surface distances; "
-        "ASSD: average symmetric surface distance; NSD: share of both surfaces within the tolerance (normalised "
+        f"{scores_caption(comparison)} HD95: the larger of the two directed 95 % points of the {surface} distances; "
+        f"ASSD: average symmetric surface distance; NSD: share of both {surface}s within the tolerance (normalised "
         "surface Dice)."
     )
-    title = f"Surfaces and volumes of {class_name}"
-    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)
+    title = f"{surface.capitalize()}s and {units.extent}s of {class_name}"
+    return tables.scores_table(
+        comparison.intervals, comparison.losses, [class_name], metrics, title, caption, units, comparison.reader
+    )
 
 
 def scores_caption(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from voxloss.evaluation.metrics import METRICS
+from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Shade, Table
 from voxloss.utilities.text import count_of
@@ -68,11 +69,14 @@ def scores_table(
     metrics: Sequence[str],
     title: str,
     caption: str,
+    units: Units = VOLUMES,
+    reader: pd.DataFrame | None = None,
 ) -> Table:
     """Return a table with a row per loss and a column per class and metric; the best of each column is bold.
 
     Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
-    the best. † marks means that leave scores out; the notes say how many.
+    the best. † marks means that leave scores out; the notes say how many. The last row is that of a second reader, if
+    `reader` has the intervals of one; it is never the best.
     """
     by_key = {(row["loss"], row["class"], row["metric"]): row for row in intervals.to_dict("records")}
     there = {key[1:] for key in by_key}
@@ -89,14 +93,29 @@ def scores_table(
             is_best = round(entry["ranking_mean"], digits) == best[column] if len(losses) > 1 else False
             cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
         rows.append(tuple(cells))
+    if reader is not None:
+        rows.append(_reader_row(reader, columns))
     return Table(
         title=title,
         caption=caption,
         groups=tuple((class_name, widths[class_name]) for class_name in classes if widths[class_name]),
-        header=("Loss", *(metric_name(metric) for _, metric in columns)),
+        header=("Loss", *(metric_name(metric, units) for _, metric in columns)),
         rows=tuple(rows),
         notes=tuple(_left_out_notes(by_key, losses, columns)),
     )
+
+
+def _reader_row(reader: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> tuple[Cell, ...]:
+    by_key = {(row["class"], row["metric"]): row for row in reader.to_dict("records")}
+    cells = [Cell(f"Second reader ({count_of(int(reader['n_cases'].max()), 'case')})")]
+    for column in columns:
+        row = by_key.get(column)
+        text = "n/a"
+        if row is not None:
+            values = (row["mean"], row["half_width"], row["low"], row["high"])
+            text = interval_text(*values, digits=metric_digits(column[1]))
+        cells.append(Cell(text))
+    return tuple(cells)
 
 
 def metric_digits(metric: str) -> int:

@@ -248,7 +248,7 @@ def sizes_table(sizes: pd.DataFrame, class_name: str, metric: str) -> Table:
     return Table(
         title=f"By size: {metric_name(metric)} of {class_name}",
         caption=(
-            f"Means on the smallest, middle and largest third of the {count} cases with {class_name}, by its volume in "
+            f"Means on the smallest, middle and largest third of the {count} cases with {class_name}, by its size in "
             "the reference. Bold: may be the best on these cases, by a verdict of their own. Missed: DSC 0."
         ),
         header=("Loss", *(size.capitalize() for size in SIZES), "Missed"),

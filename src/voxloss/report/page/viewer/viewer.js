@@ -1,4 +1,5 @@
-// A case beside itself: its image with the reference and the predictions of two losses, drawn by NiiVue.
+// A case beside itself: its image with the reference and the predictions of two losses, drawn by NiiVue; of a study of
+// images by pictures.js.
 "use strict";
 
 (function () {
@@ -19,6 +20,7 @@
   const cases = new Map();
   // Which mean nothing before there is a volume.
   const controls = [classes, plane, ...Object.values(opacity), ...panes.map((pane) => pane.losses)];
+  const CUT = "Cropped around the structures; large volumes are shown at a lower resolution.";
   let started = null;
   let current = null;
   let request = 0;
@@ -48,6 +50,18 @@
   }
 
   async function begin() {
+    if (index.planar) await beginPictures();
+    else await beginVolumes();
+    for (const control of controls) control.disabled = false;
+  }
+
+  async function beginPictures() {
+    await load("viewer/pictures.js");
+    const pictures = panes.map((pane) => (pane.picture = window.voxlossPicture(pane.canvas)));
+    for (const picture of pictures) picture.moved = (view) => pictures.forEach((other) => other.look(view));
+  }
+
+  async function beginVolumes() {
     await load("viewer/niivue.umd.js");
     for (const pane of panes) {
       const niivue = new window.niivue.Niivue({
@@ -70,7 +84,6 @@
     }
     panes[0].niivue.broadcastTo([panes[1].niivue], { "2d": true, "3d": true });
     panes[1].niivue.broadcastTo([panes[0].niivue], { "2d": true, "3d": true });
-    for (const control of controls) control.disabled = false;
   }
 
   /** Once, however many cases are asked for meanwhile; tried again after a failure. */
@@ -91,8 +104,25 @@
     volume.cal_max = 1;
   }
 
+  async function drawPicture(pane) {
+    const mine = (pane.drawing = Symbol("drawing"));
+    const shown = current;
+    const content = cases.get(index.files[shown]);
+    const picture = await pane.picture.read(content, content.predictions[pane.losses.value]);
+    if (mine !== pane.drawing || shown !== current) return;
+    pane.picture.show(picture, Number(classes.value), pane.drawn !== shown);
+    setOpacities(pane);
+    pane.drawn = shown;
+    describe(pane);
+  }
+
+  function setOpacities(pane) {
+    pane.picture.blend(Number(opacity[1].value), Number(opacity[2].value));
+  }
+
   /** Put the current case into a pane; whatever was asked for before and comes late is left. */
   async function draw(pane) {
+    if (index.planar) return drawPicture(pane);
     const { niivue } = pane;
     const mine = (pane.drawing = Symbol("drawing"));
     const shown = current;
@@ -130,7 +160,7 @@
     const content = cases.get(index.files[current]);
     const error = (content.errors[key] || {})[classes.value];
     pane.error.disabled = !error;
-    pane.error.textContent = error ? `largest ${error.kind}: ${Number(error.ml.toPrecision(3))} ml` : "no error";
+    pane.error.textContent = error ? `largest ${error.kind}: ${Number((error.ml ?? error.size).toPrecision(3))} ${index.unit}` : "no error";
     pane.error.hidden = !content.predictions[key];
     if (!content.predictions[key]) pane.score.textContent = "no prediction";
   }
@@ -138,6 +168,10 @@
   function jump(pane) {
     const content = cases.get(index.files[current]);
     const error = content.errors[pane.losses.value][classes.value];
+    if (index.planar) {
+      pane.picture.moved({ cross: error.pixel, centre: error.pixel });
+      return;
+    }
     for (const { niivue } of panes) {
       niivue.scene.crosshairPos = niivue.mm2frac(error.mm);
       niivue.updateGLVolume();
@@ -161,11 +195,13 @@
       const first = panes.find((pane) => !pane.error.disabled);
       if (first) jump(first);
       const cut = cases.get(index.files[name]).cut;
-      message.textContent = cut ? "Cropped around the structures; large volumes are shown at a lower resolution." : "";
+      message.textContent = "";
+      if (cut) message.textContent = index.planar ? "Shown at a lower resolution." : CUT;
       dialog.dataset.shown = name;
     } catch (error) {
       if (mine !== request) return;
-      message.textContent = `The volumes cannot be shown (WebGL 2 is needed): ${error.message}`;
+      const what = index.planar ? "The images cannot be shown" : "The volumes cannot be shown (WebGL 2 is needed)";
+      message.textContent = `${what}: ${error.message}`;
     }
   }
 
@@ -186,14 +222,26 @@
   });
   classes.addEventListener("change", () => {
     for (const pane of panes) {
+      if (index.planar) {
+        pane.picture.choose(Number(classes.value));
+        describe(pane);
+        continue;
+      }
       pane.niivue.volumes.slice(1).forEach(choose);
       pane.niivue.updateGLVolume();
       describe(pane);
     }
   });
-  plane.addEventListener("change", () => panes.forEach((pane) => pane.niivue.setSliceType(Number(plane.value))));
+  plane.addEventListener("change", () => {
+    if (index.planar) panes[0].picture.moved({ zoom: Number(plane.value) });
+    else panes.forEach((pane) => pane.niivue.setSliceType(Number(plane.value)));
+  });
   for (const [place, slider] of Object.entries(opacity)) {
     slider.addEventListener("input", () => {
+      if (index.planar) {
+        panes.forEach(setOpacities);
+        return;
+      }
       for (const { niivue } of panes) {
         if (niivue.volumes[place]) niivue.setOpacity(Number(place), Number(slider.value));
       }
