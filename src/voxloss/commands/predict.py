@@ -14,6 +14,9 @@ def add_parser(parsers: Parsers) -> None:
         "images", nargs="+", metavar="IMAGE", help="NIfTI file; the files of several channels separated by commas"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write the probability of every foreground class, as NIfTI"
+    )
     parser.add_argument("--device", help="cpu, cuda or another device of PyTorch (default: the study's)")
 
 
@@ -22,7 +25,10 @@ def predict(arguments: argparse.Namespace) -> int:
     from voxloss.study.predict import segment_files  # torch
 
     cases = [_files(image) for image in arguments.images]
-    for path in segment_files(arguments.run, cases, arguments.output, arguments.device):
+    paths = segment_files(
+        arguments.run, cases, arguments.output, arguments.device, probabilities=arguments.probabilities
+    )
+    for path in paths:
         print(path)
     return 0
 

@@ -84,7 +84,8 @@ class SplitsConfig(Section):
     Args:
         folds: Number of folds.
         seed: Seed of the assignment.
-        inner_share: Share of the training cases that `training.selection: inner` sets aside.
+        inner_share: Share of the training cases that `training.selection: inner` and
+            `evaluation.thresholds_from: inner` set aside.
         patients: CSV file with the columns `case` and `patient`; all scans of a patient then stay in one fold.
     """
 
@@ -289,11 +290,19 @@ class EvaluationConfig(Section):
 
     Args:
         lesions: What a lesion is and when two match, for all scores of lesions.
+        thresholds_from: The cases on which each run's thresholds and temperatures are chosen, never those that it
+            scores: "folds", those that the runs of the other folds score (same loss and seed), which costs nothing;
+            or "inner", a part of its training cases (splits.inner_share), on which it is then not trained.
+        probabilities: Keep the predicted probabilities, in steps of 1/255 (an error of at most 1/510), on the
+            "original" grid of each case or on the smaller "prepared" one. Curves, thresholds and calibration need
+            "none" of them, since every run counts its voxels by probability; the viewer's threshold slider does.
     """
 
     section: ClassVar[str] = "evaluation"
 
     lesions: LesionRules = field(default_factory=LesionRules)
+    thresholds_from: Literal["folds", "inner"] = "folds"
+    probabilities: Literal["none", "prepared", "original"] = "none"
 
 
 @dataclass(frozen=True)

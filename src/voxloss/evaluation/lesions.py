@@ -77,8 +77,12 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     if reference.shape != prediction.shape:
         raise InputError(f"reference and prediction must have one shape, got {reference.shape} and {prediction.shape}")
     rules = rules or LesionRules()
-    reference, prediction = reference.astype(bool, copy=False), prediction.astype(bool, copy=False)
-    ours = find_lesions(reference, rules)
+    return match_found(find_lesions(reference.astype(bool, copy=False), rules), prediction, voxel_ml, rules)
+
+
+def match_found(ours: Components, prediction: Mask, voxel_ml: float, rules: LesionRules) -> LesionMatch:
+    """Match the lesions of a reference, found before (`find_lesions`), with those of a mask: see `match_lesions`."""
+    prediction = prediction.astype(bool, copy=False)
     theirs = find_components(prediction, NEIGHBOURS[rules.connectivity])
     sizes, predicted_sizes = ours.sizes(), theirs.sizes()
     pairs = _touching(ours, theirs, prediction, rules.dilation)

@@ -14,6 +14,7 @@ from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
+from voxloss.evaluation.probabilities.counts import read_counts
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
@@ -205,13 +206,20 @@ def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds
 
 def _first_missing_result(study: Study, run: Run) -> Path | None:
     files = study.run_folder(run)
+    kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
-        if not files.prediction(case_id).is_file():
-            return files.prediction(case_id)
+        wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
+        if missing := [path for path in wanted if not path.is_file()]:
+            return missing[0]
     try:
         read_scores(files.scores_file)
     except InputError:
         return files.scores_file
+    try:
+        if files.counts_file.is_file():  # earlier versions wrote none
+            read_counts(files.counts_file)
+    except InputError:
+        return files.counts_file
     return None
 
 

@@ -125,6 +125,11 @@ class RunFolder:
         return self.path / "scores.csv"
 
     @property
+    def counts_file(self) -> Path:
+        """The voxels of the scored cases, and of inner ones, by predicted probability; earlier versions wrote none."""
+        return self.path / "probability_counts.npz"
+
+    @property
     def error_file(self) -> Path:
         """The traceback of an unexpected failure."""
         return self.path / "error.txt"
@@ -132,6 +137,10 @@ class RunFolder:
     def prediction(self, case_id: str) -> Path:
         """The mask predicted for a case."""
         return self.path / "predictions" / f"{case_id}.nii.gz"
+
+    def probabilities(self, case_id: str) -> Path:
+        """The probabilities predicted for a case, where the study keeps them."""
+        return self.path / "probabilities" / f"{case_id}.nii.gz"
 
     def history(self) -> list[Epoch]:
         """The epochs that the run has finished. Raises InputError when the file is damaged."""

@@ -1,6 +1,7 @@
 """Execute one run of a study: train, predict on the original grid, score, and record how it ended."""
 
 import hashlib
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -8,17 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from voxloss.data.case import read_label
-from voxloss.data.prepare.case import open_prepared
+from voxloss.data.case import Case, read_label
+from voxloss.data.grid import turn_of
+from voxloss.data.prepare.case import PreparedCase, open_prepared
 from voxloss.evaluation.metrics import case_scores
+from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts, write_counts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.study.folder import FINISHED, Run, State
 from voxloss.study.predict import predict_mask
+from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
 from voxloss.training.batches import TrainingJob
 from voxloss.training.device import resolve_device
+from voxloss.training.predict import predict_label
 from voxloss.training.train import DivergedError, InterruptedRunError, train
 from voxloss.utilities.files import write_text
 from voxloss.utilities.machine import PeakMemory
@@ -75,7 +81,7 @@ def execute_run(
 
 
 def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:
-    """Write predictions and scores; return the classes that are in scored cases and predicted in none of them."""
+    """Write predictions, scores and counts; return the classes in scored cases that are predicted in none of them."""
     config, files, split = study.config, study.run_folder(run), study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     job = TrainingJob(
@@ -91,10 +97,14 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         ignore_index=study.dataset.ignore_index,
     )
     cases = [study.case(case_id) for case_id in split.validation]
-    require_files([path for case in cases for path in case.files if not path.is_file()], study.folder)
+    inner = [study.case(case_id) for case_id in split.inner]
+    require_files([path for case in (*cases, *inner) for path in case.files if not path.is_file()], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
+    counted: list[tuple[ProbabilityCounts, NDArray[np.int64]]] = []
+    lesion_class, ignore_index = config.comparison.primary_class, study.dataset.ignore_index
+    grid = config.evaluation.probabilities
 
     def check() -> None:
         if stop():
@@ -103,6 +113,13 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     for case in cases:
         case_id = case.case_id
         require_case(study, case_id)
+        reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+        watched = ScoredProbabilities(
+            turn_of(geometry, study.dataset).turned(reference),
+            len(study.dataset.classes),
+            ignore_index,
+            study.dataset.classes.index(lesion_class),
+        )
         prediction = predict_mask(
             network,
             prepared[case_id].image,
@@ -111,9 +128,13 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             like=case.images[0],
             output=files.prediction(case_id),
             before_windows=check,
+            watch=watched.watch,
+            probabilities=None if grid == "none" else (files.probabilities(case_id), grid),
         )
-        reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
-        present |= set(np.unique(reference).tolist()) - {study.dataset.ignore_index}
+        voxel_ml = math.prod(geometry.spacing_mm) / 1000
+        counted.append((watched.counts(), watched.lesions(voxel_ml, config.evaluation.lesions)))
+        del watched
+        present |= set(np.unique(reference).tolist()) - {ignore_index}
         predicted |= set(np.unique(prediction).tolist())
         scores = case_scores(
             reference,
@@ -122,13 +143,37 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             geometry.spacing_mm,
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
-            ignore_index=study.dataset.ignore_index,
+            ignore_index=ignore_index,
         )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )
+    for case in inner:
+        require_case(study, case.case_id)
+        counted.append(_inner_counts(study, network, case, prepared[case.case_id], check))
+    run_counts = RunCounts(
+        cases=tuple(case.case_id for case in (*cases, *inner)),
+        inner=(False,) * len(cases) + (True,) * len(inner),
+        classes=tuple(study.dataset.classes[1:]),
+        counts=tuple(counts for counts, _ in counted),
+        lesion_class=lesion_class,
+        lesions=np.stack([lesions for _, lesions in counted]),
+    )
+    write_counts(files.counts_file, run_counts)
     write_scores(files.scores_file, rows)
     return [study.dataset.classes[index] for index in sorted(present - predicted)]
+
+
+def _inner_counts(
+    study: Study, network: torch.nn.Module, case: Case, prepared: PreparedCase, check: Callable[[], None]
+) -> tuple[ProbabilityCounts, NDArray[np.int64]]:
+    """Count an inner case, on which thresholds may be chosen; no mask or score of it is written."""
+    reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+    turned = turn_of(geometry, study.dataset).turned(reference)
+    classes = len(study.dataset.classes)
+    watched = ScoredProbabilities(turned, classes, study.dataset.ignore_index, 0)
+    predict_label(network, prepared.image, study.config, turned.shape, classes, check, watched.watch)
+    return watched.counts(), watched.lesions(0.0, study.config.evaluation.lesions)
 
 
 def record_failure(study: Study, run: Run) -> None:
