@@ -11,6 +11,7 @@ from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
 from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.report.operating import OperatingPoints, operating_points
 from voxloss.report.record import StudyRecord
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
@@ -43,6 +44,8 @@ class Comparison:
         race: The state of the race; None for a grid.
         interim: Of the last look of a race, for `voxloss.evaluation.verdict.verdict`.
         standings: How far each loss of the study is.
+        operating: The losses at thresholds that were chosen on other cases; None if a run has no counts of voxels by
+            probability, as in a study of an earlier version.
     """
 
     scores: pd.DataFrame
@@ -64,6 +67,7 @@ class Comparison:
     race: Race | None = None
     interim: Interim | None = None
     standings: tuple[LossStanding, ...] = ()
+    operating: OperatingPoints | None = None
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -116,6 +120,7 @@ def compare(record: StudyRecord) -> Comparison:
         race=race,
         interim=interim,
         standings=tuple(progress),
+        operating=operating_points(record, scores, classes, over, interim),
     )
 
 

@@ -58,6 +58,16 @@ class RaceContents:
 
 
 @dataclass(frozen=True)
+class OperatingContents:
+    """The operating points of one class: sentences on both verdicts, tables and figures."""
+
+    class_name: str
+    sentences: tuple[str, ...]
+    tables: tuple[NamedTable, ...]
+    figures: tuple[FigureFile, ...]
+
+
+@dataclass(frozen=True)
 class Contents:
     """The contents of the page. `missing` has sentences about what could not be drawn."""
 
@@ -74,6 +84,7 @@ class Contents:
     missing: tuple[str, ...] = field(default=())
     advice: Advice | None = None
     race: RaceContents | None = None
+    operating: tuple[OperatingContents, ...] = ()
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
