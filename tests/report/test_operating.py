@@ -186,6 +186,18 @@ def test_a_race_is_judged_at_its_last_look(tmp_path):
     assert compare(open_record(study)).operating is not None
 
 
+def test_a_class_that_an_unfinished_run_lost_is_named_on_the_page(tmp_path):
+    study = small(tmp_path, states={("focal", 1, 0): ("pending", None), ("focal", 2, 0): ("diverged", "NaN")})
+    for fold in (1, 2):
+        history = study / f"runs/focal/fold-{fold}/seed-0/history.csv"
+        table = pd.read_csv(history, dtype={"not_predicted": object})
+        table.loc[5:, "not_predicted"] = "tumour"
+        table.to_csv(history, index=False)
+    text = " ".join(Page(build_report(study)).text.split())
+    assert "Focal loss, fold 1, seed 0: tumour was predicted in validation patches until epoch 5 and is not" in text
+    assert "Focal loss, fold 2, seed 0: tumour was predicted" not in text  # it ended, and its scores tell
+
+
 def test_a_class_in_no_case_is_left_at_a_half(tmp_path):
     """What the reference of every case lacks, networks may still predict."""
     study = small(tmp_path)

@@ -113,6 +113,9 @@ class PatchesConfig(Section):
         batch_size: Patches per step.
         foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
             first); 0 draws positions uniformly, as the paper does.
+        sampling: Which case such a patch is cut from. "cases": from each in turn, and of the classes that the case has.
+            "classes": the class is drawn first, among all that the training cases have, then a case that has it, so
+            that a class of few cases is seen as often as the others.
         overlap: Overlap of neighbouring windows at prediction, as a share of the patch size.
         window: Weight of a window's voxels where overlapping probabilities are averaged.
     """
@@ -122,6 +125,7 @@ class PatchesConfig(Section):
     size: Size | None = None
     batch_size: int = 2
     foreground_share: float = 0.33
+    sampling: Literal["cases", "classes"] = "cases"
     overlap: float = 0.5
     window: Literal["constant", "gaussian"] = "constant"
 

@@ -184,9 +184,9 @@ def calibration_table(comparison: Comparison, class_name: str, frame: pd.DataFra
     return Table(
         title=f"Calibration of {class_name}",
         caption=caption,
-        header=("Loss", "T", *("as is", "scaled") * len(names)),
+        header=("Loss", "mean", *("as is", "scaled") * len(names)),
         rows=tuple(rows),
-        groups=(("Scaling", 1), *((name, 2) for name in names)),
+        groups=(("T", 1), *((name, 2) for name in names)),
     )
 
 
