@@ -1,6 +1,7 @@
 """Write a small study folder as an experiment leaves it, without training anything."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -11,6 +12,7 @@ from voxloss.config.losses import LossChoice
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.lesion_list import lesion_rows, write_lesions
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.probabilities.counts import RunCounts, count_probabilities, write_counts
@@ -50,7 +52,7 @@ class StudyFiles:
     digest_of: dict = field(default_factory=dict)
     random_seed: int = 0
     design: str = "grid"
-    shifts: dict | None = None  # by loss, of the log odds of its probabilities, which are counted; None: no counts
+    shifts: dict | None = None  # by loss, of the log odds of its probabilities; None: no counts, no lists of lesions
 
     @property
     def ids(self):
@@ -134,15 +136,19 @@ class StudyFiles:
             rows = failed_rows(**origin, cases=held_out, classes=self.classes)
         else:
             (folder / "predictions").mkdir()
-            counted = []
+            counted, lesions = [], []
             for case_id in held_out:
                 prediction = _prediction(references[case_id], error, random)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
-                scores = case_scores(references[case_id], prediction, self.classes, SPACING, lesions=RULES)
+                listed = partial(_list_lesions, lesions, case_id)
+                scores = case_scores(
+                    references[case_id], prediction, self.classes, SPACING, lesions=RULES, matched=listed
+                )
                 rows += score_rows(scores, **origin, case=case_id)
                 if self.shifts is not None:
                     counted.append(_counts(references[case_id], prediction, self.shifts.get(loss, 0.0)))
             if counted:
+                write_lesions(files.run(run).lesions_file, lesions)
                 write_counts(
                     files.run(run).counts_file,
                     RunCounts(
@@ -179,6 +185,10 @@ def _prediction(reference, error, random):
     prediction = np.roll(reference, random.integers(0, 2), axis=int(random.integers(1, 3)))
     wrong = random.random(SHAPE) < error * random.uniform(0.2, 1.2)
     return np.where(wrong & (prediction > 0), 0, prediction).astype(np.uint8)
+
+
+def _list_lesions(rows, case_id, class_name, match):
+    rows += lesion_rows(case_id, class_name, match, AFFINE)
 
 
 def _counts(reference, prediction, shift):

@@ -12,6 +12,7 @@ from voxloss.data.case import read_label
 from voxloss.data.grid import turn_of
 from voxloss.data.prepare.case import open_prepared
 from voxloss.data.probabilities import read_probability, to_bytes, write_probabilities
+from voxloss.evaluation.lesion_list import read_lesions
 from voxloss.evaluation.probabilities.counts import count_probabilities, read_counts
 from voxloss.evaluation.probabilities.froc import LESION_THRESHOLDS
 from voxloss.evaluation.scores import read_scores
@@ -60,6 +61,29 @@ def test_every_run_counts_the_voxels_of_its_scored_cases(tiny_study):
         assert counts.lesions.shape == (len(counts.cases), len(LESION_THRESHOLDS), 3)
         assert (np.diff(counts.lesions[:, :, 0], axis=1) == 0).all()  # the reference does not change
         assert (np.diff(counts.lesions[:, :, 1], axis=1) <= 0).all()
+
+
+@pytest.mark.slow
+def test_every_run_lists_the_lesions_that_its_scores_count(tiny_study):
+    study = Study.open(tiny_study)
+    for run in study.runs():
+        folder = study.run_folder(run)
+        lesions, scores = read_lesions(folder.lesions_file), read_scores(folder.scores_file)
+        for (case, name), own in scores[scores["status"] == "ok"].groupby(["case", "class"]):
+            values = own.set_index("metric")["value"]
+            kinds = lesions[(lesions["case"] == case) & (lesions["class"] == name)]["kind"].value_counts()
+            found, missed, invented = (int(kinds.get(kind, 0)) for kind in ("found", "missed", "invented"))
+            assert invented == values["false_positive_lesions"]
+            if "lesion_recall" in values:
+                assert found / (found + missed) == pytest.approx(values["lesion_recall"])
+            volume = lesions[(lesions["case"] == case) & (lesions["class"] == name) & (lesions["kind"] != "invented")]
+            assert volume["volume_ml"].sum() == pytest.approx(values["reference_volume"], rel=1e-6)
+        file = nibabel.load(study.case(case).label)
+        mask = np.asarray(file.dataobj)
+        for row in lesions[(lesions["case"] == case) & (lesions["kind"] != "invented")].to_dict("records"):
+            millimetres = [row["x_mm"], row["y_mm"], row["z_mm"], 1]
+            voxel = np.round(np.linalg.inv(file.affine) @ millimetres)[:3].astype(int)
+            assert study.dataset.classes[mask[tuple(voxel)]] == row["class"]
 
 
 @pytest.mark.slow
@@ -140,13 +164,15 @@ def test_a_damaged_file_of_counts_is_rebuilt_and_a_missing_one_is_left_alone(own
     before = read_counts(first.counts_file)
     first.counts_file.write_bytes(first.counts_file.read_bytes()[:100])
     second.counts_file.unlink()  # as of an earlier version
+    second.lesions_file.unlink()
     second_scores = second.scores_file.stat().st_mtime_ns
     result = call(*tiny_run(phantom, own_study))
     assert result.returncode == 0, result.stderr
     again = read_counts(first.counts_file)
     assert again.cases == before.cases
     np.testing.assert_array_equal(again.counts[0].voxels, before.counts[0].voxels)
-    assert not second.counts_file.exists() and second.scores_file.stat().st_mtime_ns == second_scores
+    assert not second.counts_file.exists() and not second.lesions_file.exists()
+    assert second.scores_file.stat().st_mtime_ns == second_scores
 
 
 @pytest.mark.slow

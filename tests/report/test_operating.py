@@ -136,6 +136,12 @@ def test_the_page_shows_the_section_and_its_files(study):
     figures = {path.name for path in (report / "figures").iterdir()}
     for name in ("thresholds_tumour", "curves_kidney", "reliability_tumour", "froc_tumour"):
         assert {f"{name}.svg", f"{name}.png", f"{name}.csv"} <= figures
+    lesions = pd.read_csv(report / "figures" / "lesions_tumour.csv")
+    scores = read_scores(study / "scores.csv")
+    false = scores[(scores["metric"] == "false_positive_lesions") & (scores["seed"] == 0)]
+    for loss in SHIFTS:
+        own = false[(false["loss"] == loss) & (false["class"] == "tumour")]["value"].sum()
+        assert own == ((lesions["loss"] == loss) & (lesions["kind"] == "invented")).sum()
     assert "froc_kidney.csv" not in figures  # lesions are found of the primary class alone
     tuned = read_scores(report / "tables" / "scores_at_thresholds.csv")
     assert len(tuned) == 3 * 9 * 2 * 2 * 3  # losses, cases, seeds, classes, metrics

@@ -13,6 +13,7 @@ from voxloss.report.figures import charts, slices
 from voxloss.report.figures import losses as loss_figures
 from voxloss.report.figures import operating as operating_figures
 from voxloss.report.figures import scores as figures
+from voxloss.report.figures.lesions import lesions_figure, lesions_of_losses
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
 from voxloss.report.page import cases
@@ -97,6 +98,10 @@ def _draw_figures(
     for name in primary_first(comparison):
         drawn.append(charts.precision_recall_figure(comparison, name, f"precision_recall_{slug[name]}", folder))
         drawn.append(charts.volume_figure(comparison, name, f"volume_{slug[name]}", folder))
+    lesions = None if record.study.imported else lesions_of_losses(record, comparison)
+    if lesions is not None:
+        for name in primary_first(comparison):
+            drawn.append(lesions_figure(comparison, lesions, name, f"lesions_{slug[name]}", folder))
     drawn += ranks
     drawn.append(figures.curves_figure(record, comparison.losses, folder))
     drawn.append(charts.cost_figure(record, comparison.losses, folder))

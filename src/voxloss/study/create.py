@@ -14,6 +14,7 @@ from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
+from voxloss.evaluation.lesion_list import read_lesions
 from voxloss.evaluation.probabilities.counts import read_counts
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import FINISHED, Run, StudyFolder
@@ -215,11 +216,12 @@ def _first_missing_result(study: Study, run: Run) -> Path | None:
         read_scores(files.scores_file)
     except InputError:
         return files.scores_file
-    try:
-        if files.counts_file.is_file():  # earlier versions wrote none
-            read_counts(files.counts_file)
-    except InputError:
-        return files.counts_file
+    for path, read in ((files.counts_file, read_counts), (files.lesions_file, read_lesions)):
+        try:
+            if path.is_file():  # earlier versions wrote none
+                read(path)
+        except InputError:
+            return path
     return None
 
 

@@ -125,6 +125,11 @@ class RunFolder:
         return self.path / "scores.csv"
 
     @property
+    def lesions_file(self) -> Path:
+        """The lesions of the scored cases: found, missed and invented; earlier versions wrote none."""
+        return self.path / "lesions.csv"
+
+    @property
     def counts_file(self) -> Path:
         """The voxels of the scored cases, and of inner ones, by predicted probability; earlier versions wrote none."""
         return self.path / "probability_counts.npz"

@@ -5,6 +5,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 
 from voxloss.data.case import Case, read_label
 from voxloss.data.grid import turn_of
+from voxloss.data.nifti import Geometry
 from voxloss.data.prepare.case import PreparedCase, open_prepared
+from voxloss.evaluation.lesion_list import lesion_rows, write_lesions
+from voxloss.evaluation.lesions import LesionMatch
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts, write_counts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
@@ -102,6 +106,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
+    lesions: list[dict[str, Any]] = []
     counted: list[tuple[ProbabilityCounts, NDArray[np.int64]]] = []
     lesion_class, ignore_index = config.comparison.primary_class, study.dataset.ignore_index
     grid = config.evaluation.probabilities
@@ -144,6 +149,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
             ignore_index=ignore_index,
+            matched=partial(_list_lesions, lesions, case_id, geometry),
         )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
@@ -160,8 +166,15 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         lesions=np.stack([lesions for _, lesions in counted]),
     )
     write_counts(files.counts_file, run_counts)
+    write_lesions(files.lesions_file, lesions)
     write_scores(files.scores_file, rows)
     return [study.dataset.classes[index] for index in sorted(present - predicted)]
+
+
+def _list_lesions(
+    rows: list[dict[str, Any]], case_id: str, geometry: Geometry, class_name: str, match: LesionMatch
+) -> None:
+    rows += lesion_rows(case_id, class_name, match, geometry.affine)
 
 
 def _inner_counts(
