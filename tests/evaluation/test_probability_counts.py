@@ -174,7 +174,7 @@ def test_the_best_threshold_is_that_of_a_search_over_masks():
         for probabilities, reference in cases:
             mask, truth = rounded(probabilities[1]) >= threshold - 1e-9, reference == 1
             total = mask.sum() + truth.sum()
-            values.append(2 * (mask & truth).sum() / total if total else 1.0)
+            values += [2 * (mask & truth).sum() / total] if total else []
         return np.mean(values)
 
     every = np.array([mean_dice(threshold) for threshold in THRESHOLDS[1:]])
@@ -190,6 +190,14 @@ def test_a_plateau_of_thresholds_gives_a_half():
 def test_a_collapsed_class_has_a_threshold_far_below_a_half():
     """All voxels of a rare structure have a probability of 1 %, others less: argmax finds nothing."""
     assert best_threshold([binary([0.001, 0.0001, 0.01, 0.011], [0, 0, 1, 1])]) == pytest.approx(0.0099, rel=0.02)
+
+
+def test_many_cases_without_a_class_do_not_leave_it_unpredicted():
+    """One case of ten has the class, at low probabilities; the others have false positives beyond a threshold."""
+    cases = [binary([0.2, 0.2, 0.15, 0.01], [1, 1, 0, 0]), *[binary([0.19, 0.01], [0, 0])] * 9]
+    assert best_threshold(cases) == pytest.approx(0.2, rel=0.02)
+    cases[0] = binary([0.2, 0.2, 0.25, 0.01], [1, 1, 0, 0])
+    assert best_threshold(cases) == pytest.approx(0.2, rel=0.02)
 
 
 def test_no_threshold_without_the_class_in_any_case():

@@ -53,8 +53,8 @@ def overlaps(counts: ProbabilityCounts) -> Overlaps:
 def best_threshold(cases: Sequence[ProbabilityCounts]) -> float | None:
     """Return the threshold with the highest mean Dice over cases; of equal ones that nearest to 0.5, by log odds.
 
-    A case without the class has Dice 1 where nothing is predicted, and 0 elsewhere, so that a threshold gains from
-    leaving such a case empty.
+    The mean is that of the tables: a case without the class counts as 0 where something is predicted, and does not
+    count where nothing is. (If it counted as 1, the best for a class of few cases would be to predict nothing at all.)
 
     Args:
         cases: The counts of one class in every case, of shape (2, BINS).
@@ -64,7 +64,7 @@ def best_threshold(cases: Sequence[ProbabilityCounts]) -> float | None:
     """
     if not any(counts.voxels[1].any() for counts in cases):
         return None
-    dice = np.stack([np.nan_to_num(overlaps(counts).dice(), nan=1.0) for counts in cases]).mean(axis=0)[1:]
+    dice = np.nanmean([overlaps(counts).dice() for counts in cases], axis=0)[1:]
     thresholds = THRESHOLDS[1:]
     best = thresholds[dice >= dice.max() - EQUAL]
     return float(best[np.argmin(np.abs(np.log(best) - np.log1p(-best)))])

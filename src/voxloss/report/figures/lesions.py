@@ -58,7 +58,7 @@ def lesions_figure(
             counts = ", ".join(f"{(own['kind'] == kind).sum()} {kind}" for kind in KINDS)
             axes.text(1.01, place, counts, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
         axes.set_yticks(range(len(comparison.losses)), [loss_name(loss) for loss in comparison.losses])
-        axes.invert_yaxis()
+        axes.set_ylim(len(comparison.losses) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xscale("log")
         ticks = round_numbers(*axes.get_xlim())

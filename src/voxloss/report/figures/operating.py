@@ -145,7 +145,7 @@ def froc_figure(
             columns = {"threshold": np.array(LESION_THRESHOLDS), "false_positives_per_case": false}
             parts.append(_table(loss, columns, mean, deviation, "sensitivity"))
         axes.set_xscale("symlog", linthresh=0.125)
-        ticks = [tick for tick in (0, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if tick <= axes.get_xlim()[1]]
+        ticks = [tick for tick in (0, 0.125, 0.5, 2, 8, 32, 128, 512) if tick <= axes.get_xlim()[1]]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         axes.set_xlim(left=0)
