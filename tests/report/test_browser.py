@@ -160,7 +160,7 @@ def test_cases_asked_for_in_a_hurry_end_with_the_last(watched):
     assert page.locator("#viewer-title").text_content() == wanted
     assert page.locator("#viewer-message").text_content() == ""
     drawn = page.evaluate("voxlossViewer.panes.map(pane => [pane.drawn, pane.niivue.volumes.length])")
-    assert drawn == [[wanted, 3], [wanted, 3]] and watched.complaints == []
+    assert drawn == [[wanted, 4], [wanted, 4]] and watched.complaints == []
 
 
 def test_where_there_is_no_webgl_the_viewer_says_so(browser, report):
