@@ -286,6 +286,12 @@ def test_a_voxel_of_probability_0_in_the_class_costs_a_finite_amount():
     assert log_score(binary([1.0, 1.0], [0, 0])) == pytest.approx(11.78, abs=0.01)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_a_number_counts_as_0():
+    counts = binary([math.nan, 0.9], [1, 1])
+    assert counts.voxels[1, 0] == 1 and counts.voxels.sum() == 2 and np.isfinite(counts.sums).all()
+
+
 def test_nothing_counted_is_undefined():
     nothing = ProbabilityCounts(np.zeros((2, BINS), dtype=np.int64), np.zeros((2, BINS)))
     assert all(math.isnan(value) for value in vars(calibration(nothing)).values())

@@ -19,8 +19,9 @@ STEPS = 255  # rounding to steps of 1/255 errs by at most 1/510
 
 
 def to_bytes(probabilities: Float32s) -> ClassIndices:
-    """Round probabilities to steps of 1/255, given as bytes."""
-    rounded: ClassIndices = np.clip(probabilities * np.float32(STEPS) + np.float32(0.5), 0, STEPS).astype(np.uint8)
+    """Round probabilities to steps of 1/255, given as bytes; what is not a number becomes 0."""
+    scaled = np.clip(np.nan_to_num(probabilities, nan=0.0) * np.float32(STEPS) + np.float32(0.5), 0, STEPS)
+    rounded: ClassIndices = scaled.astype(np.uint8)
     return rounded
 
 

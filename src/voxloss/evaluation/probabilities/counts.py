@@ -88,6 +88,7 @@ class ProbabilityCounter:
                 counted = labels != self._ignore
                 labels, piece = labels[counted], piece[counted]
             piece = np.minimum(piece, np.float32(1))  # a mean of windows may exceed 1 by a rounding
+            piece = np.nan_to_num(piece, nan=0.0)  # of a network whose weights are not finite; its mask is background
             levels = (piece * np.float32(LEVELS - 1) + np.float32(0.5)).astype(np.uint16)
             own = np.bincount(levels[labels == index], minlength=LEVELS)
             self._levels[index - 1, 0] += np.bincount(levels, minlength=LEVELS) - own

@@ -115,11 +115,12 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
         }
         for loss, mask in predictions.items()
     }
-    lesions, marks = {}, {}
-    for loss, mask in predictions.items():
-        lesions[loss], marks[loss] = _lesions(record, reference, np.where(ignored, np.uint8(0), mask), geometry)
     frame = mask_frame([reference, *predictions.values()])
     affine = np.asarray(geometry.affine) @ _window_affine(frame)
+    lesions, marks = {}, {}
+    for loss, mask in predictions.items():
+        lesions[loss], marked = _lesions(record, reference, np.where(ignored, np.uint8(0), mask), geometry)
+        marks[loss] = _nifti(marked[frame], affine)
     image, _ = read_image(replace(case, images=case.images[:1]))
     low, high = grey_window(record, image[0])
     grey = np.clip((image[0][frame] - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
@@ -132,7 +133,7 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
         "predictions": {loss: _nifti(mask[frame], affine) for loss, mask in predictions.items()},
         "errors": errors,
         "lesions": lesions,
-        "marks": {loss: _nifti(marked[frame], affine) for loss, marked in marks.items()},
+        "marks": marks,
         "probabilities": {
             loss: _nifti(values[frame], affine)
             for loss, values in _probabilities(record, comparison, case.case_id, reference.shape)
