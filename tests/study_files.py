@@ -1,6 +1,7 @@
 """Write a small study folder as an experiment leaves it, without training anything."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -11,8 +12,11 @@ from voxloss.config.losses import LossChoice
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.lesion_list import lesion_rows, write_lesions
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import case_scores
+from voxloss.evaluation.probabilities.counts import RunCounts, count_probabilities, write_counts
+from voxloss.evaluation.probabilities.froc import lesions_by_threshold
 from voxloss.evaluation.scores import failed_rows, merge_scores, score_rows, write_scores
 from voxloss.study.folder import Description, Run, RunStatus, StudyFolder
 from voxloss.training.history import write_history
@@ -48,6 +52,7 @@ class StudyFiles:
     digest_of: dict = field(default_factory=dict)
     random_seed: int = 0
     design: str = "grid"
+    shifts: dict | None = None  # by loss, of the log odds of its probabilities; None: no counts, no lists of lesions
 
     @property
     def ids(self):
@@ -131,11 +136,26 @@ class StudyFiles:
             rows = failed_rows(**origin, cases=held_out, classes=self.classes)
         else:
             (folder / "predictions").mkdir()
+            counted, lesions = [], []
             for case_id in held_out:
                 prediction = _prediction(references[case_id], error, random)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
-                scores = case_scores(references[case_id], prediction, self.classes, SPACING, lesions=RULES)
+                listed = partial(_list_lesions, lesions, case_id)
+                scores = case_scores(
+                    references[case_id], prediction, self.classes, SPACING, lesions=RULES, matched=listed
+                )
                 rows += score_rows(scores, **origin, case=case_id)
+                if self.shifts is not None:
+                    counted.append(_counts(references[case_id], prediction, self.shifts.get(loss, 0.0)))
+            if counted:
+                write_lesions(files.run(run).lesions_file, lesions)
+                write_counts(
+                    files.run(run).counts_file,
+                    RunCounts(
+                        tuple(held_out), (False,) * len(held_out), self.classes[1:], tuple(c for c, _ in counted),
+                        self.primary_class, np.stack([lesions for _, lesions in counted]),
+                    ),
+                )  # fmt: skip
         write_scores(folder / "scores.csv", rows)
         return folder / "scores.csv"
 
@@ -165,6 +185,23 @@ def _prediction(reference, error, random):
     prediction = np.roll(reference, random.integers(0, 2), axis=int(random.integers(1, 3)))
     wrong = random.random(SHAPE) < error * random.uniform(0.2, 1.2)
     return np.where(wrong & (prediction > 0), 0, prediction).astype(np.uint8)
+
+
+def _list_lesions(rows, case_id, class_name, match):
+    rows += lesion_rows(case_id, class_name, match, AFFINE)
+
+
+def _counts(reference, prediction, shift):
+    """Counts of probabilities whose log odds are 2 or more where a class is predicted, moved by a shift."""
+    random = np.random.default_rng(int(prediction.sum()))
+    odds = [
+        np.where(prediction == index, 2, -2) + random.normal(0, 1, SHAPE) + 2 * (reference == index) + shift
+        for index in range(1, int(reference.max()) + 1)
+    ]
+    probabilities = 1 / (1 + np.exp(-np.stack([np.zeros(SHAPE), *odds])))
+    last = np.floor(probabilities[-1] * 255 + 0.5).astype(np.uint8)
+    lesions = lesions_by_threshold(reference == reference.max(), last, np.prod(SPACING) / 1000)
+    return count_probabilities(probabilities.astype(np.float32), reference), lesions
 
 
 def _save(path, array):

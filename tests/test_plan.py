@@ -1,5 +1,6 @@
 """What a study will cost: counts by hand, patches that are measured, memory that does not suffice, wrong input."""
 
+import io
 import itertools
 import math
 from dataclasses import replace
@@ -7,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from study_helpers import TINY, call
+from voxloss.commands.display.plan_table import plan_table
 from voxloss.config.files import load_config
 from voxloss.study import plan as module
 from voxloss.study.create import open_study
@@ -135,3 +138,15 @@ def test_a_pilot_tells_what_a_larger_study_will_detect(phantom, tiny_study, tmp_
 def test_what_a_run_would_refuse_is_refused(phantom):
     with pytest.raises(InputError, match="cannot be imported"):
         plan(config(phantom, "--network.name", "no.such.Net"))
+
+
+@pytest.mark.parametrize("grid", ["prepared", "original"])
+def test_kept_probabilities_are_in_the_disk_cost(phantom, grid):
+    without, planned = plan(config(phantom)), plan(config(phantom, "--evaluation.probabilities", grid))
+    survey = planned.survey
+    voxels = survey.original_voxels if grid == "original" else sum(map(math.prod, survey.shapes))
+    assert planned.probabilities == 2 * 1 * 2 * voxels and without.probabilities == 0  # losses, seeds, classes
+    assert planned.disk - without.disk == planned.probabilities
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(plan_table(planned))
+    assert f"for probabilities on the {grid} grid" in stream.getvalue()

@@ -73,6 +73,20 @@ def test_a_running_study(study):
     assert "1 of 4 runs finished, about 52 s left." in text
 
 
+def test_a_class_that_vanishes_is_said_while_the_run_trains_and_no_longer(study):
+    train(study, 0, "running", 4, 5.0)
+    history = study.run_folder(study.runs()[0]).history_file
+    lines = history.read_text().splitlines()
+    lines[-1] = "4,0.25,1,0.5,a[b],1e-3,cross_entropy=0.97 dice=0.03,5.0"
+    history.write_text("\n".join(lines) + "\n")
+    with locked(study.folder):
+        text = " ".join(shown(study).split())
+    assert "dice, fold 0, seed 0: a[b] was predicted in validation patches until epoch 3 and is not in epoch 4." in text
+    assert "cross_entropy had 48 % of the gradient" not in text and "the learning rate was 0.001" in text
+    study.write_status(study.runs()[0], state="done")
+    assert "was predicted in validation" not in shown(study)
+
+
 def test_a_run_whose_process_is_gone_is_pending(study):
     train(study, 1, "running", 4, 5.0)
     assert run_progress(study)[1].state == "pending"

@@ -121,3 +121,35 @@ def test_patches_lie_inside_wherever_the_volume_is_large_enough(share):
         for place in training_places(CASES, setting, 0, 0, step):
             for first, length, extent in zip(place.origin, setting.size, CASES[place.case].shape, strict=True):
                 assert 0 <= first <= extent - length
+
+
+def test_sampling_by_class_draws_every_class_equally_from_the_cases_that_have_it():
+    rare = [*CASES, *(Volume((9, 9, 9), {1: [(4, 4, 4)]}) for _ in range(20))]
+    setting = PatchSetting((3, 3, 3), 2, 1.0, by_class=True)
+    seen = Counter()
+    for step in range(300):
+        places = training_places(rare, setting, 0, 0, step)
+        _, labels = read_batch(rare, places, setting.size)
+        for place, label in zip(places, labels, strict=True):
+            assert label.any()  # always centred
+            seen[2 in label, place.case] += 1
+    assert 240 < seen[True, 1] < 360  # half of the patches, all from the only case that has it
+    assert {case for two, case in seen if two} == {1}
+    without = sum(count for (two, _), count in seen.items() if not two)
+    assert all(seen[False, case] < without / 6 for case in range(len(rare)))
+    by_case = PatchSetting((3, 3, 3), 2, 1.0)
+    places = [place for step in range(300) for place in training_places(rare, by_case, 0, 0, step)]
+    assert sum(place.case == 1 for place in places) == pytest.approx(600 / 23, abs=2)
+
+
+def test_sampling_by_class_centres_the_share_and_takes_the_others_from_the_cases_in_turn():
+    setting = PatchSetting((3, 3, 3), 2, 0.5, by_class=True)
+    places = [place for step in range(400) for place in training_places(CASES, setting, 3, 1, step)]
+    assert places == [place for step in range(400) for place in training_places(CASES, setting, 3, 1, step)]
+    empty = sum(place.case == 2 for place in places) / len(places)
+    assert empty == pytest.approx(0.5 / 3, abs=0.04)  # the case without a class
+    none = PatchSetting((3, 3, 3), 2, 0.0, by_class=True)
+    plain = PatchSetting((3, 3, 3), 2, 0.0)
+    for step in range(10):
+        assert training_places(CASES, none, 3, 1, step) == training_places(CASES, plain, 3, 1, step)
+        assert training_places(CASES[2:], setting, 3, 1, step) == training_places(CASES[2:], plain, 3, 1, step)

@@ -3,14 +3,18 @@
 import shutil
 from urllib.parse import urlparse
 
+import nibabel
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import Watched, chromium, needs_browser
 
 from study_files import StudyFiles
+from voxloss.data.probabilities import write_probabilities
 from voxloss.report import build_report
 from voxloss.report.figures import scores as figures
 from voxloss.report.page.server import report_server
+from voxloss.report.record import open_record
 
 pytestmark = [needs_browser, pytest.mark.browser]
 
@@ -109,6 +113,27 @@ def test_cross_hairs_are_linked_and_jump_to_the_largest_error(watched):
     assert moved == pytest.approx(other, abs=1e-4) and moved != pytest.approx(left, abs=1e-3)
 
 
+def test_lesions_are_jumped_to_and_those_missed_are_marked(watched):
+    page = watched.page
+    watched.open_case("case_002")
+    label = page.locator(".pane .lesion").first
+    count = int(label.text_content().split()[0])
+    assert count >= 1
+    for number in [*range(1, count + 1), 1]:  # and around
+        page.locator(".pane [data-lesion='1']").first.click()
+        page.wait_for_timeout(100)
+        assert label.text_content().startswith(f"lesion {number} of {count}: ")
+    page.locator(".pane [data-lesion='-1']").first.click()
+    page.wait_for_timeout(100)
+    assert label.text_content().startswith(f"lesion {count} of {count}: ")
+    place = page.evaluate("voxlossViewer.panes.map(pane => Array.from(pane.niivue.scene.crosshairPos))")
+    assert place[0] == pytest.approx(place[1], abs=1e-4)
+    assert not page.locator("#viewer-threshold-label").is_visible()  # no probabilities are kept
+    marks = page.evaluate("voxlossViewer.panes.map(pane => pane.niivue.volumes.length)")
+    assert marks == [4, 4]
+    assert watched.complaints == []
+
+
 def test_another_loss_is_another_prediction(watched):
     page = watched.page
     watched.open_case("case_002")
@@ -135,7 +160,7 @@ def test_cases_asked_for_in_a_hurry_end_with_the_last(watched):
     assert page.locator("#viewer-title").text_content() == wanted
     assert page.locator("#viewer-message").text_content() == ""
     drawn = page.evaluate("voxlossViewer.panes.map(pane => [pane.drawn, pane.niivue.volumes.length])")
-    assert drawn == [[wanted, 3], [wanted, 3]] and watched.complaints == []
+    assert drawn == [[wanted, 4], [wanted, 4]] and watched.complaints == []
 
 
 def test_where_there_is_no_webgl_the_viewer_says_so(browser, report):
@@ -247,3 +272,41 @@ def test_without_scripts_the_page_still_has_everything(browser, report):
     assert watched.page.locator("#scores tbody tr").count() == 4
     assert watched.page.locator("#cases-table tbody tr").count() == 9
     watched.page.context.close()
+
+
+def test_a_threshold_moves_the_prediction_where_probabilities_are_kept(browser, tmp_path):
+    study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2).write(tmp_path / "study")
+    case = next(case for case in open_record(study).study.dataset.cases if case.case_id == "case_002")
+    reference = np.asarray(nibabel.load(case.label).dataobj) == 2
+    for folder in study.glob("runs/dice/fold-*/seed-0"):
+        if (folder / "predictions" / "case_002.nii.gz").is_file():
+            probability = np.zeros((2, *reference.shape), dtype=np.uint8)
+            probability[1] = np.where(reference, 100, 20)
+            write_probabilities(folder / "probabilities" / "case_002.nii.gz", probability, case.label)
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(build_report(study).as_uri())
+    watched.open_case("case_002")
+    score = page.locator(".pane .score")
+    page.locator(".pane select").nth(0).select_option("dice")
+    page.wait_for_timeout(500)
+    plain = score.nth(0).text_content()
+    other = score.nth(1).text_content()
+    page.locator("#viewer-threshold-on").check()
+    assert page.locator("#viewer-threshold-label output").text_content() == "≥ 0.502"
+    assert score.nth(0).text_content() == "DSC 0.000"  # every probability is below a half
+    page.locator("#viewer-threshold").fill("90")
+    page.wait_for_timeout(300)
+    assert score.nth(0).text_content() == "DSC 1.000" and score.nth(1).text_content() == other
+    page.locator("#viewer-threshold").fill("10")
+    page.wait_for_timeout(300)
+    expected = 2 * reference.sum() / (reference.sum() + reference.size)
+    assert score.nth(0).text_content() == f"DSC {expected:.3f}"
+    assert watched.colours(0)["magenta"] > 10_000
+    page.locator("#viewer-class").select_option("1")  # of which no probabilities are in the viewer
+    assert not page.locator("#viewer-threshold-label").is_visible()
+    page.locator("#viewer-class").select_option("2")
+    page.locator("#viewer-threshold-on").uncheck()
+    assert score.nth(0).text_content() == plain
+    assert watched.complaints == []
+    page.context.close()

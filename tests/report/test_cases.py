@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from study_files import SHAPE, StudyFiles
+from voxloss.data.probabilities import write_probabilities
 from voxloss.report.comparison import compare
 from voxloss.report.page import cases
 from voxloss.report.page.cases import case_rows, largest_error, mask_frame, viewer_index, write_viewer_cases
@@ -68,6 +69,49 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
     image = np.asarray(nibabel.load(case.images[0]).dataobj).astype(float)
     expected = np.clip((image + 79) * 255 / (304 + 79), 0, 255)
     assert np.abs(grey - expected).max() <= 1 and not content["cut"]
+
+
+def test_lesions_are_listed_and_marked_for_every_loss(opened, tmp_path):
+    record, comparison = opened
+    path = record.prediction("focal", "case_004", 0)
+    case = next(case for case in record.study.dataset.cases if case.case_id == "case_004")
+    file = nibabel.load(case.label)
+    reference, mask = np.asarray(file.dataobj), np.zeros(SHAPE, dtype=np.uint8)
+    mask[reference == 1] = 1  # tumour is missed, and one lesion of it invented
+    mask[0, 0, :3] = 2
+    nibabel.Nifti1Image(mask, file.affine).to_filename(path)
+    write_viewer_cases(record, comparison, ["case_004"], tmp_path)
+    content = read_case(tmp_path / "0001.js")
+    lesions = content["lesions"]["focal"]
+    assert [lesion["kind"] for lesion in lesions["1"]] == ["found"] * len(lesions["1"])
+    assert sorted(lesion["kind"] for lesion in lesions["2"]) == ["invented", "missed"]
+    voxel_ml = abs(np.linalg.det(file.affine[:3, :3])) / 1000
+    missed, invented = sorted(lesions["2"], key=lambda lesion: lesion["kind"], reverse=True)
+    assert missed["ml"] == pytest.approx((reference == 2).sum() * voxel_ml, abs=1e-3)
+    assert invented["ml"] == pytest.approx(3 * voxel_ml, abs=1e-4)
+    place = np.round(np.linalg.inv(file.affine) @ [*invented["mm"], 1])[:3]
+    np.testing.assert_array_equal(place, [0, 0, 1])
+    marks = np.asarray(volume(content["marks"]["focal"]).dataobj)
+    expected = np.where(reference == 2, 2, np.where(mask == 2, 128 + 2, 0))
+    np.testing.assert_array_equal(marks, expected)
+    assert content["probabilities"] == {}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (5, 20, 18)])
+def test_probabilities_that_are_kept_are_in_the_viewer(opened, tmp_path, shape):
+    record, comparison = opened
+    case = next(case for case in record.study.dataset.cases if case.case_id == "case_004")
+    values = np.zeros((2, *shape), dtype=np.uint8)
+    values[1, shape[0] // 2 :] = 200
+    folder = record.prediction("focal", "case_004", 0).parent.parent
+    write_probabilities(folder / "probabilities" / "case_004.nii.gz", values, case.label)
+    write_viewer_cases(record, comparison, ["case_004"], tmp_path)
+    kept = read_case(tmp_path / "0001.js")["probabilities"]
+    assert list(kept) == ["focal"]
+    shown = np.asarray(volume(kept["focal"]).dataobj)
+    border = (shape[0] // 2) * SHAPE[0] // shape[0]
+    assert shown.shape == SHAPE
+    assert (shown[: border - 1] == 0).all() and (shown[border + 1 :] == 200).all()
 
 
 def test_ignored_voxels_are_shown_as_background_and_are_no_error(opened, tmp_path):

@@ -29,6 +29,16 @@ def test_what_is_written_is_read(tmp_path):
     assert set(seen) == {tag for tag, _ in scalars(ROW)}
 
 
+def test_a_lost_class_and_the_share_of_its_patches_are_curves(tmp_path):
+    events = Events(tmp_path, 0)
+    for epoch, lost in ((1, {}), (2, {"tumour [1]": False}), (3, {"tumour [1]": True})):
+        row = ROW | {"epoch": epoch, "patches_with_class": '{"kidney": 0.9, "tumour [1]": 0.25}'}
+        events.write(row, lost)
+    seen = read(tmp_path)
+    assert seen["class_lost/tumour [1]"] == [(2, 0.0), (3, 1.0)]
+    assert seen["patches_with_class/tumour [1]"] == [(epoch, 0.25) for epoch in (1, 2, 3)]
+
+
 def test_a_resumed_run_continues_its_curves(tmp_path, monkeypatch):
     first = Events(tmp_path, 0)
     for epoch in (1, 2, 3):

@@ -1,5 +1,6 @@
 """Training: the same for every loss, resumable, and honest about what went wrong."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 import voxloss
 from voxloss.config.files import load_config
+from voxloss.data.patches import read_batch, training_places
 from voxloss.training.batches import TrainingJob, augmentation_seeds, validation_batches
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import outputs
@@ -284,6 +286,20 @@ def test_compiling_the_network_or_its_layout_changes_last_bits_only(tmp_path, op
     assert other.state_dict().keys() == plain.state_dict().keys()
     for name in ("train_loss", "validation_loss"):
         assert history(tmp_path / "other")[0][name] == pytest.approx(history(tmp_path / "plain")[0][name], rel=1e-4)
+
+
+def test_the_share_of_patches_with_each_class_is_that_of_the_batches(tmp_path):
+    job = run(tmp_path, "--augmentation.probability", "0", "--patches.size", "[4,4,4]")
+    train(job, CPU)
+    setting = job.config.training
+    for epoch, row in enumerate(history(tmp_path)):
+        labels = []
+        for step in range(epoch * setting.iterations, (epoch + 1) * setting.iterations):
+            places = training_places(job.training_cases, job.patches, job.seed, job.fold, step)
+            labels += list(read_batch(job.training_cases, places, job.patches.size)[1])
+        expected = {name: np.mean([index in label for label in labels]) for index, name in ((1, "ball"), (2, "core"))}
+        assert json.loads(row["patches_with_class"]) == pytest.approx(expected, abs=1e-4)
+        assert 0 < expected["core"] < 1
 
 
 def test_a_class_that_is_predicted_nowhere_is_recorded_and_training_goes_on(tmp_path, monkeypatch):

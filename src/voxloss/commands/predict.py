@@ -17,6 +17,9 @@ def add_parser(parsers: Parsers) -> None:
         help="a file or a DICOM folder; several channels separated by commas",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write the probability of every foreground class, as NIfTI"
+    )
     parser.add_argument("--device", help="cpu, cuda or another device of PyTorch (default: the study's)")
 
 
@@ -25,7 +28,10 @@ def predict(arguments: argparse.Namespace) -> int:
     from voxloss.study.predict import segment_files  # torch
 
     cases = [_files(image) for image in arguments.images]
-    for path in segment_files(arguments.run, cases, arguments.output, arguments.device):
+    paths = segment_files(
+        arguments.run, cases, arguments.output, arguments.device, probabilities=arguments.probabilities
+    )
+    for path in paths:
         print(path)
     return 0
 

@@ -99,7 +99,8 @@ class SplitsConfig(Section):
         seed: Seed of the assignment.
         from_data: Take the folds that the data come with (splits_final.json of nnU-Net, `fold` of a table or data
             list) where there are such, in place of a random assignment; `folds` and `seed` then play no part.
-        inner_share: Share of the training cases that `training.selection: inner` sets aside.
+        inner_share: Share of the training cases that `training.selection: inner` and
+            `evaluation.thresholds_from: inner` set aside.
         patients: CSV file with the columns `case` and `patient`; all scans of a patient then stay in one fold. null:
             as the data tell (the column `patient` of a table, subjects of BIDS, ...).
     """
@@ -130,6 +131,9 @@ class PatchesConfig(Section):
         batch_size: Patches per step.
         foreground_share: Probability that a patch is centred on a voxel of a foreground class (the class is drawn
             first); 0 draws positions uniformly, as the paper does.
+        sampling: Which case such a patch is cut from. "cases": from each in turn, and of the classes that the case has.
+            "classes": the class is drawn first, among all that the training cases have, then a case that has it, so
+            that a class of few cases is seen as often as the others.
         overlap: Overlap of neighbouring windows at prediction, as a share of the patch size.
         window: Weight of a window's voxels where overlapping probabilities are averaged.
     """
@@ -139,6 +143,7 @@ class PatchesConfig(Section):
     size: Size | tuple[int, int] | None = None
     batch_size: int = 2
     foreground_share: float = 0.33
+    sampling: Literal["cases", "classes"] = "cases"
     overlap: float = 0.5
     window: Literal["constant", "gaussian"] = "constant"
 
@@ -313,11 +318,19 @@ class EvaluationConfig(Section):
 
     Args:
         lesions: What a lesion is and when two match, for all scores of lesions.
+        thresholds_from: The cases on which each run's thresholds and temperatures are chosen, never those that it
+            scores: "folds", those that the runs of the other folds score (same loss and seed), which costs nothing;
+            or "inner", a part of its training cases (splits.inner_share), on which it is then not trained.
+        probabilities: Keep the predicted probabilities, in steps of 1/255 (an error of at most 1/510), on the
+            "original" grid of each case or on the smaller "prepared" one. Curves, thresholds and calibration need
+            "none" of them, since every run counts its voxels by probability; the viewer's threshold slider does.
     """
 
     section: ClassVar[str] = "evaluation"
 
     lesions: LesionRules = field(default_factory=LesionRules)
+    thresholds_from: Literal["folds", "inner"] = "folds"
+    probabilities: Literal["none", "prepared", "original"] = "none"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ the batches it would have had.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from voxloss.data.case import IGNORED
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers
 
 # Streams of random numbers that must not coincide, as last words of a seed sequence.
-_ORDER, _PLACE, _VALIDATION = 0, 1, 2
+_ORDER, _PLACE, _VALIDATION, _CLASS = 0, 1, 2, 5  # 3 and 4 are those of voxloss.training
 
 
 class PatchSource(Protocol):
@@ -43,11 +43,15 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True)
 class PatchSetting:
-    """Size in voxels per stored axis, patches per batch, and the probability of centring one on the foreground."""
+    """Size in voxels per stored axis, patches per batch, and the probability of centring one on the foreground.
+
+    by_class: such a patch is cut from a case that has a class drawn before, not from the next case.
+    """
 
     size: tuple[int, int, int]
     batch_size: int
     foreground_share: float
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,28 @@ def training_places(
         turn, index = divmod(position, len(cases))
         order = _generator(seed, fold, turn, _ORDER).permutation(len(cases))
         case = int(order[index])
-        places.append(Place(case, _origin(cases[case], setting, _generator(seed, fold, position, _PLACE))))
+        centred = _of_class(cases, setting, _generator(seed, fold, position, _CLASS)) if setting.by_class else None
+        if centred is None:
+            share = replace(setting, foreground_share=0.0) if setting.by_class else setting
+            centred = Place(case, _origin(cases[case], share, _generator(seed, fold, position, _PLACE)))
+        places.append(centred)
     return places
+
+
+def _of_class(cases: Sequence[PatchSource], setting: PatchSetting, generator: np.random.Generator) -> Place | None:
+    """Return a place that is centred on a class, each class as often as the others; None if none is to be centred."""
+    if generator.random() >= setting.foreground_share:
+        return None
+    having: dict[int, list[int]] = {}
+    for number, case in enumerate(cases):
+        for index, voxels in case.foreground.items():
+            if len(voxels):
+                having.setdefault(index, []).append(number)
+    if not having:
+        return None
+    index = sorted(having)[int(generator.integers(len(having)))]
+    chosen = having[index][int(generator.integers(len(having[index])))]
+    return Place(chosen, _around(cases[chosen].foreground[index], cases[chosen].shape, setting, generator))
 
 
 def validation_places(cases: Sequence[PatchSource], setting: PatchSetting, fold: int, step: int) -> list[Place]:
@@ -102,8 +126,7 @@ def _generator(*words: int) -> np.random.Generator:
 
 
 def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Generator) -> tuple[int, int, int]:
-    low = [-padding_before(extent, size) for extent, size in zip(case.shape, setting.size, strict=True)]
-    high = [max(extent - size, first) for extent, size, first in zip(case.shape, setting.size, low, strict=True)]
+    low, high = _range(case.shape, setting)
     # Both are drawn whatever is used, so that the share changes which patches are centred and not the others' places.
     anywhere = [int(generator.integers(first, last + 1)) for first, last in zip(low, high, strict=True)]
     present: list[Integers] = []
@@ -113,13 +136,27 @@ def _origin(case: PatchSource, setting: PatchSetting, generator: np.random.Gener
         present = [case.inside]
     if not present:
         return anywhere[0], anywhere[1], anywhere[2]
-    voxels = present[int(generator.integers(len(present)))]
+    return _around(present[int(generator.integers(len(present)))], case.shape, setting, generator)
+
+
+def _around(
+    voxels: Integers, shape: Sequence[int], setting: PatchSetting, generator: np.random.Generator
+) -> tuple[int, int, int]:
+    """Return the origin of a patch that is centred on one of these voxels, as far as the volume's borders allow."""
+    low, high = _range(shape, setting)
     centre = voxels[int(generator.integers(len(voxels)))]
     origin = [
         int(np.clip(int(middle) - size // 2, first, last))
         for middle, size, first, last in zip(centre, setting.size, low, high, strict=True)
     ]
     return origin[0], origin[1], origin[2]
+
+
+def _range(shape: Sequence[int], setting: PatchSetting) -> tuple[list[int], list[int]]:
+    """Return the lowest and the highest origin of a patch along each axis."""
+    low = [-padding_before(extent, size) for extent, size in zip(shape, setting.size, strict=True)]
+    high = [max(extent - size, first) for extent, size, first in zip(shape, setting.size, low, strict=True)]
+    return low, high
 
 
 def _read_patch(

@@ -1,7 +1,7 @@
 """Match the lesions (connected components) of two masks, for all scores of lesions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from voxloss.evaluation.lesion_rules import Connectivity, LesionRules, SizeLimits
 from voxloss.geometry.components import Components, Neighbours, dilated, find_components, merge_close
-from voxloss.utilities.arrays import Float64s, Mask
+from voxloss.utilities.arrays import ClassIndices, Float64s, Integers, Mask
 from voxloss.utilities.errors import InputError
 
 NEIGHBOURS: Mapping[Connectivity, Neighbours] = {6: "faces", 18: "edges", 26: "corners"}
@@ -30,6 +30,9 @@ class LesionMatch:
         false_predictions: Number of those that match none.
         panoptic_ious: The intersection over union of every pair of the panoptic matching.
         panoptic_false_predictions: Number of predicted lesions that are in no such pair.
+        places: A voxel in every lesion of the reference, (lesions, dimensions).
+        false_volumes_ml: The volume of every predicted lesion that matches none.
+        false_places: A voxel in each of these.
     """
 
     volumes_ml: Float64s
@@ -39,6 +42,18 @@ class LesionMatch:
     false_predictions: int
     panoptic_ious: Float64s
     panoptic_false_predictions: int
+    places: Integers
+    false_volumes_ml: Float64s
+    false_places: Integers
+
+    def moved(self, start: Sequence[int]) -> "LesionMatch":
+        """Return the match with its places in a larger grid, where the masks' first voxel is at `start`."""
+        return replace(self, places=self.places + np.array(start), false_places=self.false_places + np.array(start))
+
+    def in_volume(self, flat_axis: int) -> "LesionMatch":
+        """Return the match of a plane with its places in the volume of one slice across `flat_axis`."""
+        places, false_places = (np.insert(points, flat_axis, 0, axis=1) for points in (self.places, self.false_places))
+        return replace(self, places=places, false_places=false_places)
 
 
 class _Pairs(NamedTuple):
@@ -77,9 +92,38 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     if reference.shape != prediction.shape:
         raise InputError(f"reference and prediction must have one shape, got {reference.shape} and {prediction.shape}")
     rules = rules or LesionRules()
+    return match_found(find_lesions(reference.astype(bool, copy=False), rules), prediction, voxel_ml, rules)
+
+
+def match_found(ours: Components, prediction: Mask, voxel_ml: float, rules: LesionRules) -> LesionMatch:
+    """Match the lesions of a reference, found before (`find_lesions`), with those of a mask: see `match_lesions`."""
+    prediction = prediction.astype(bool, copy=False)
+    theirs = find_components(prediction, NEIGHBOURS[rules.connectivity])
+    return _match(ours, theirs, prediction, voxel_ml, rules)[0]
+
+
+def lesion_marks(
+    reference: Mask, prediction: Mask, voxel_ml: float, rules: LesionRules | None = None
+) -> tuple[LesionMatch, ClassIndices]:
+    """Match as `match_lesions`; also return a map with 1 in lesions that were missed and 2 in false positives."""
+    rules = rules or LesionRules()
     reference, prediction = reference.astype(bool, copy=False), prediction.astype(bool, copy=False)
     ours = find_lesions(reference, rules)
     theirs = find_components(prediction, NEIGHBOURS[rules.connectivity])
+    match, missed, false = _match(ours, theirs, prediction, voxel_ml, rules)
+    marks = np.zeros(reference.size, dtype=np.uint8)
+    marks[ours.voxels[missed[ours.numbers]]] = 1
+    marks[theirs.voxels[false[theirs.numbers]]] = 2
+    return match, marks.reshape(reference.shape)
+
+
+def _match(
+    ours: Components, theirs: Components, prediction: Mask, voxel_ml: float, rules: LesionRules
+) -> tuple[LesionMatch, Mask, Mask]:
+    """Return the match; of every lesion of the reference whether it was missed; of predicted ones whether it is false.
+
+    Lesions that are not counted are neither.
+    """
     sizes, predicted_sizes = ours.sizes(), theirs.sizes()
     pairs = _touching(ours, theirs, prediction, rules.dilation)
     ious = pairs.overlap / (sizes[pairs.reference] + predicted_sizes[pairs.prediction] - pairs.overlap)
@@ -88,7 +132,7 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     counted = volumes >= rules.minimum_volume_ml * (1 - ROUNDING)
     large = predicted_volumes >= least * (1 - ROUNDING)
 
-    matched, false_predictions = _matched(
+    matched, false = _matched(
         pairs, ious, (ious > rules.threshold) | (rules.threshold == 0), counted, large, rules.match == "one_to_one"
     )
     panoptic, panoptic_false = _matched(pairs, ious, ious > rules.panoptic_threshold, counted, large, one_to_one=True)
@@ -97,15 +141,27 @@ def match_lesions(reference: Mask, prediction: Mask, voxel_ml: float, rules: Les
     with_it = np.bincount(found.reference, predicted_sizes[found.prediction], minlength=ours.count)
     dice = 2 * overlap / (sizes + with_it)
     detected = np.bincount(found.reference, minlength=ours.count) > 0
-    return LesionMatch(
+    match = LesionMatch(
         volumes_ml=volumes[counted],
         detected=detected[counted],
         dice=dice[counted],
         true_predictions=len(np.unique(found.prediction)),
-        false_predictions=false_predictions,
+        false_predictions=int(false.sum()),
         panoptic_ious=ious[panoptic],
-        panoptic_false_predictions=panoptic_false,
+        panoptic_false_predictions=int(panoptic_false.sum()),
+        places=_places(ours, prediction.shape)[counted],
+        false_volumes_ml=predicted_volumes[false],
+        false_places=_places(theirs, prediction.shape)[false],
     )
+    return match, counted & ~detected, false
+
+
+def _places(lesions: Components, shape: Sequence[int]) -> Integers:
+    """Return of every lesion the middle one of its voxels in the order of the grid, which lies in it."""
+    sizes = lesions.sizes()
+    in_order = lesions.voxels[np.argsort(lesions.numbers, kind="stable")]
+    middle = in_order[np.cumsum(sizes) - sizes + sizes // 2]
+    return np.stack(np.unravel_index(middle, tuple(shape)), axis=-1)
 
 
 def find_lesions(reference: Mask, rules: LesionRules) -> Components:
@@ -160,8 +216,8 @@ def _touching(ours: Components, theirs: Components, prediction: Mask, dilation: 
 
 def _matched(
     pairs: _Pairs, ious: Float64s, enough: Mask, counted: Mask, large: Mask, one_to_one: bool
-) -> tuple[NDArray[np.intp], int]:
-    """Return which pairs match, and the number of predicted lesions that match nothing.
+) -> tuple[NDArray[np.intp], Mask]:
+    """Return which pairs match, and of every predicted lesion whether it matches nothing and is counted.
 
     Args:
         pairs: All pairs that touch.
@@ -185,4 +241,4 @@ def _matched(
     false = large.copy()
     false[pairs.prediction[matched]] = False
     false[pairs.prediction[enough & ~of_counted]] = False
-    return matched, int(false.sum())
+    return matched, false

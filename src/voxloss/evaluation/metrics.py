@@ -1,7 +1,7 @@
 """Scores of one case on its original voxel grid: overlap, surface distances, volume and lesions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -148,6 +148,7 @@ def case_scores(
     tolerance_mm: float = TOLERANCE_MM,
     lesions: LesionRules | None = None,
     ignore_index: int | None = None,
+    matched: Callable[[str, LesionMatch], None] | None = None,
 ) -> list[Score]:
     """Score every foreground class of one case.
 
@@ -215,6 +216,7 @@ def case_scores(
             in both masks before anything is computed, so that volumes and lesions are those of the counted part, and
             a surface also runs where a structure meets ignored voxels. If no voxel counts, every score is undefined,
             and the volume is 0.
+        matched: Called with every class and its lesions, if a spacing is given.
 
     Returns:
         One score per foreground class and metric, in the order of `classes` and `METRICS`.
@@ -258,7 +260,10 @@ def case_scores(
             size = element_size(spacing_mm)
             masks = (reference[boxes[index]] == index, prediction[boxes[index]] == index)
             values |= _of_surfaces(*masks, spacing_mm, tolerance_mm, across)
-            values |= _of_lesions(match_lesions(*masks, size, rules), rules.limits_of(name))
+            match = match_lesions(*masks, size, rules)
+            if matched is not None:
+                matched(name, match.moved([part.start for part in boxes[index]]))
+            values |= _of_lesions(match, rules.limits_of(name))
             values["volume_difference"] = abs(in_prediction - in_reference) * size
             values["reference_volume"] = in_reference * size
         if nothing_counts:

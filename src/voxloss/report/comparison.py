@@ -13,6 +13,7 @@ from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
 from voxloss.evaluation.verdict import Verdict, verdict
 from voxloss.geometry.units import VOLUMES, Units
+from voxloss.report.operating import OperatingPoints, operating_points
 from voxloss.report.record import StudyRecord
 from voxloss.study.readers import reader_scores
 from voxloss.study.rounds import Race
@@ -49,6 +50,8 @@ class Comparison:
         units: The units of distances and sizes.
         reader: `intervals` of a second reader on the compared cases with a second mask; None without one.
         reader_fault: Why the second reader could not be scored; None without a fault.
+        operating: The losses at thresholds that were chosen on other cases; None if a run has no counts of voxels by
+            probability, as in a study of an earlier version.
     """
 
     scores: pd.DataFrame
@@ -73,6 +76,7 @@ class Comparison:
     units: Units = VOLUMES
     reader: pd.DataFrame | None = None
     reader_fault: str | None = None
+    operating: OperatingPoints | None = None
 
 
 def compare(record: StudyRecord) -> Comparison:
@@ -129,6 +133,7 @@ def compare(record: StudyRecord) -> Comparison:
         units=record.study.dataset.units,
         reader=reader,
         reader_fault=fault,
+        operating=operating_points(record, scores, classes, over, interim),
     )
 
 

@@ -11,15 +11,17 @@ from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures import charts, slices
 from voxloss.report.figures import losses as loss_figures
+from voxloss.report.figures import operating as operating_figures
 from voxloss.report.figures import scores as figures
+from voxloss.report.figures.lesions import lesions_figure, lesions_of_losses
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
 from voxloss.report.page import cases
 from voxloss.report.page.advice import advise
-from voxloss.report.page.page import CasesTable, Contents, NamedTable, RaceContents
+from voxloss.report.page.page import CasesTable, Contents, NamedTable, OperatingContents, RaceContents
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
-from voxloss.report.tables import beside_paper
+from voxloss.report.tables import beside_paper, operating
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
 from voxloss.report.tables.lesions import lesion_tables
@@ -77,6 +79,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
         ),
         missing=tuple(missing),
         advice=advise(record, comparison),
+        operating=_write_operating(comparison, folder),
     )
 
 
@@ -99,6 +102,10 @@ def _draw_figures(
     for name in primary_first(comparison):
         drawn.append(charts.precision_recall_figure(comparison, name, f"precision_recall_{slug[name]}", folder))
         drawn.append(charts.volume_figure(comparison, name, f"{comparison.units.extent}_{slug[name]}", folder))
+    lesions = None if record.study.imported else lesions_of_losses(record, comparison)
+    if lesions is not None:
+        for name in primary_first(comparison):
+            drawn.append(lesions_figure(comparison, lesions, name, f"lesions_{slug[name]}", folder))
     drawn += ranks
     drawn.append(figures.curves_figure(record, comparison.losses, folder))
     drawn.append(charts.cost_figure(record, comparison.losses, folder))
@@ -165,6 +172,39 @@ def _write_race(comparison: Comparison, folder: Path) -> RaceContents | None:
     _write_table(folder / "tables", "race", looks, table, table)
     figure = charts.race_figure(looks, comparison.primary_class, comparison.primary_metric, "race", folder / "figures")
     return RaceContents(NamedTable("race", table), figure)
+
+
+def _write_operating(comparison: Comparison, folder: Path) -> tuple[OperatingContents, ...]:
+    """Write scores at tuned thresholds, calibration and their curves for every class; nothing without counts."""
+    points = comparison.operating
+    if points is None:
+        return ()
+    _write_csv(folder / "tables" / "operating_points.csv", points.points)
+    write_scores(folder / "tables" / "scores_at_thresholds.csv", points.scores)
+    slug, written = slugs(comparison.classes), []
+    for class_name in primary_first(comparison):
+        named = []
+        frame = operating.operating_frame(comparison, points, class_name)
+        calibrated = operating.calibration_frame(comparison, points, class_name)
+        for kind, data, table in (
+            ("operating", frame, operating.operating_table(comparison, points, class_name, frame)),
+            ("calibration", calibrated, operating.calibration_table(comparison, class_name, calibrated)),
+        ):
+            named.append(NamedTable(f"{kind}_{slug[class_name]}", table))
+            _write_table(folder / "tables", named[-1].name, data, table, table)
+        figures_of = [
+            draw(comparison, points, class_name, f"{kind}_{slug[class_name]}", folder / "figures")
+            for kind, draw in (
+                ("thresholds", operating_figures.threshold_figure),
+                ("curves", operating_figures.precision_recall_curves),
+                ("froc", operating_figures.froc_figure),
+                ("reliability", operating_figures.reliability_figure),
+            )
+        ]
+        sentences = tuple(operating.operating_sentences(points, class_name))
+        drawn = tuple(figure for figure in figures_of if figure is not None)
+        written.append(OperatingContents(class_name, sentences, tuple(named), drawn))
+    return tuple(written)
 
 
 def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, ...]:

@@ -25,6 +25,20 @@ class StudyRecord:
     runs: tuple[RunStatus, ...]
     scores: "pd.DataFrame"
 
+    @property
+    def shown_seed(self) -> int:
+        """The seed whose predictions are shown case by case: the lowest."""
+        return min(self.study.comparison.seeds, default=0)
+
+    def probabilities(self, loss: str, case_id: str, seed: int) -> Path | None:
+        """Return the probabilities that a loss predicted for a case; None if the study does not keep them."""
+        fold = self.study.fold_of(case_id)
+        for status in self.runs:
+            if (status.loss, status.fold, status.seed) == (loss, fold, seed):
+                path = self.study.run_folder(status.run).probabilities(case_id)
+                return path if path.is_file() else None
+        return None
+
     def prediction(self, loss: str, case_id: str, seed: int) -> Path | None:
         """Return the mask that a loss predicted for a case it was not trained on; None if there is none."""
         fold = self.study.fold_of(case_id)

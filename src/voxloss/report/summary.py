@@ -8,6 +8,7 @@ from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
+from voxloss.report.tables.operating import disagreement_sentence
 from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of
@@ -34,6 +35,8 @@ def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
     """
     verdict = comparison.verdicts.get(comparison.primary_class)
     details = verdict_details(verdict, comparison.primary_metric) if verdict is not None else ()
+    if changed := disagreement_sentence(comparison.operating, comparison.primary_class):
+        details = (*details, changed)
     if comparison.race is not None:
         details = (*details, race_sentence(comparison.race))
     return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))

@@ -15,6 +15,8 @@ from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
+from voxloss.evaluation.lesion_list import read_lesions
+from voxloss.evaluation.probabilities.counts import read_counts
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
@@ -219,13 +221,21 @@ def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds
 
 def _first_missing_result(study: Study, run: Run) -> Path | None:
     files = study.run_folder(run)
+    kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
-        if not files.prediction(case_id).is_file():
-            return files.prediction(case_id)
+        wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
+        if missing := [path for path in wanted if not path.is_file()]:
+            return missing[0]
     try:
         read_scores(files.scores_file)
     except InputError:
         return files.scores_file
+    for path, read in ((files.counts_file, read_counts), (files.lesions_file, read_lesions)):
+        try:
+            if path.is_file():  # earlier versions wrote none
+                read(path)
+        except InputError:
+            return path
     return None
 
 

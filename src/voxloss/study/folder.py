@@ -126,6 +126,16 @@ class RunFolder:
         return self.path / "scores.csv"
 
     @property
+    def lesions_file(self) -> Path:
+        """The lesions of the scored cases: found, missed and invented; earlier versions wrote none."""
+        return self.path / "lesions.csv"
+
+    @property
+    def counts_file(self) -> Path:
+        """The voxels of the scored cases, and of inner ones, by predicted probability; earlier versions wrote none."""
+        return self.path / "probability_counts.npz"
+
+    @property
     def error_file(self) -> Path:
         """The traceback of an unexpected failure."""
         return self.path / "error.txt"
@@ -135,6 +145,10 @@ class RunFolder:
         endings = MASK_ENDINGS if like is None else (mask_ending(like),)
         files = [self.path / "predictions" / f"{case_id}{ending}" for ending in endings]
         return next((file for file in files if file.is_file()), files[0])
+
+    def probabilities(self, case_id: str) -> Path:
+        """The probabilities predicted for a case, where the study keeps them."""
+        return self.path / "probabilities" / f"{case_id}.nii.gz"
 
     def history(self) -> list[Epoch]:
         """The epochs that the run has finished. Raises InputError when the file is damaged."""

@@ -40,7 +40,8 @@ class Plan:
         prediction_memory: Of the run's process, while it predicts and scores the case that needs most; None likewise.
         runs, steps: Their number, and the training steps of each.
         training, prediction: Of the whole study, runs one after the other.
-        disk: The prepared cases, checkpoints and predictions.
+        disk: The prepared cases, checkpoints, predictions, and probabilities that are kept.
+        probabilities: The last of these: a byte per voxel and foreground class, of which compression leaves less.
         advice: A patch or batch that fits, where the study's does not.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     training: float
     prediction: float
     disk: int
+    probabilities: int
     advice: str | None
 
 
@@ -114,6 +116,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     prepared = sum(math.prod(shape) for shape in surveyed.shapes) * (4 * channels + 1)
     kept = 3 + (settled.training.selection != "last")  # weights and Adam's two moments, and the selected weights
     disk = prepared + runs * measured.parameters * 4 * kept + surveyed.original_voxels * len(losses) * len(seeds) // 50
+    probabilities = len(losses) * len(seeds) * _probability_bytes(surveyed)
     available = _available(device)
     return Plan(
         survey=surveyed,
@@ -128,9 +131,20 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         steps=steps,
         training=runs * (steps * step + validation),
         prediction=len(losses) * len(seeds) * windows * forward,
-        disk=disk,
+        disk=disk + probabilities,
+        probabilities=probabilities,
         advice=_advice(settled, device, training_memory, prediction_memory, process or 0),
     )
+
+
+def _probability_bytes(surveyed: Survey) -> int:
+    """Return the bytes of the probabilities that a loss and seed keep: at most, for compression leaves less."""
+    voxels = {
+        "none": 0,
+        "prepared": sum(math.prod(shape) for shape in surveyed.shapes),
+        "original": surveyed.original_voxels,
+    }
+    return voxels[surveyed.config.evaluation.probabilities] * (len(surveyed.dataset.classes) - 1)
 
 
 def _largest_prediction(surveyed: Survey) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from voxloss.data.dataset import Dataset, channels_of, file_values, to_file_valu
 from voxloss.data.formats import mask_ending, read_geometry, stem
 from voxloss.data.grid import only_axes, same_spacing, turn_of
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image
+from voxloss.data.prepare.resample import Watch
+from voxloss.data.probabilities import write_probabilities
 from voxloss.study.folder import StudyFolder
+from voxloss.study.probabilities import KeptProbabilities
 from voxloss.study.settle import preparation_of, spacing_of_all
 from voxloss.study.study import Study
 from voxloss.training.checkpoint import load_state
@@ -21,7 +25,10 @@ from voxloss.training.device import resolve_device
 from voxloss.training.networks import make_network
 from voxloss.training.precision import place
 from voxloss.training.predict import predict_label
+from voxloss.utilities.arrays import Float32s
 from voxloss.utilities.errors import InputError
+
+Grid = Literal["prepared", "original"]  # of kept probabilities
 
 
 def predict_mask(
@@ -32,6 +39,8 @@ def predict_mask(
     like: Path,
     output: Path,
     before_windows: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
+    probabilities: tuple[Path, Grid] | None = None,
 ) -> np.ndarray:
     """Segment a prepared volume and write the mask, with the data set's own values, on the grid of an image.
 
@@ -43,6 +52,8 @@ def predict_mask(
         like: The image whose grid and format the mask gets.
         output: The mask's path.
         before_windows: Called before every few windows; what it raises ends the prediction.
+        watch: Gets the probabilities on the image's grid, turned to the data set's axes.
+        probabilities: Where to write those of the foreground classes, and on which grid; None: they are not kept.
 
     Returns:
         Class indices uint8 (*shape) on the grid of `like`.
@@ -50,15 +61,40 @@ def predict_mask(
     geometry = read_geometry(like)
     turn = turn_of(geometry, dataset)
     shape = turn.geometry(geometry).shape
-    turned = predict_label(network, prepared, config, shape, len(dataset.classes), before_windows)
+    classes = range(1, len(dataset.classes))
+    watchers = {"original": [] if watch is None else [watch], "prepared": []}
+    if probabilities is not None:
+        grid = probabilities[1]
+        kept = KeptProbabilities(shape if grid == "original" else prepared.shape[1:], classes)
+        watchers[grid].append(kept.watch)
+    on_grid, on_prepared = (_together(of_grid) for of_grid in watchers.values())
+    turned = predict_label(network, prepared, config, shape, len(dataset.classes), before_windows, on_grid, on_prepared)
     label = np.ascontiguousarray(turn.stored(turned))
     names = dict(zip(file_values(dataset)[1:], dataset.classes[1:], strict=True))
     write_label(output, to_file_values(label, dataset), like=like, names=names)
+    if probabilities is not None:
+        write_probabilities(probabilities[0], turn.stored(kept.values), like=like)
     return label
 
 
+def _together(watchers: Sequence[Watch]) -> Watch | None:
+    if len(watchers) < 2:
+        return watchers[0] if watchers else None
+
+    def watch(index: int, box: tuple[slice, slice, slice], values: Float32s) -> None:
+        for each in watchers:
+            each(index, box, values)
+
+    return watch
+
+
 def segment_files(
-    run_folder: Path, cases: Sequence[Sequence[Path]], output: Path, device: str | None = None
+    run_folder: Path,
+    cases: Sequence[Sequence[Path]],
+    output: Path,
+    device: str | None = None,
+    *,
+    probabilities: bool = False,
 ) -> list[Path]:
     """Segment images as the run's own cases were segmented; each mask lies on its image's grid.
 
@@ -70,9 +106,11 @@ def segment_files(
         cases: For each case the files of its channels, in the study's order.
         output: Folder for the masks, each named like its case's first file, in its format (`mask_ending`).
         device: Where the network works; None: as the study's `execution.device` says.
+        probabilities: Also write the probabilities of the foreground classes, NAME_probabilities.nii.gz beside each
+            mask (`voxloss.data.probabilities.write_probabilities`).
 
     Returns:
-        The masks' paths.
+        The masks' paths, each followed by that of its probabilities.
 
     Raises:
         InputError: No finished run, a file is missing or unreadable, channels are too few or many, or a mask would
@@ -90,7 +128,8 @@ def segment_files(
     if config.training.selection != "last":
         state = load_state(folder / "best.pt")
     dataset = _with_axes(study)
-    targets = _check_files(cases, output, channels, dataset, config.patches.size)
+    targets = _check_files(cases, output, channels, dataset, config.patches.size, probabilities)
+    written: list[Path] = []
     network = make_network(config.network, config.patches.size, channels, len(study.dataset.classes))
     network.load_state_dict(state["network"])
     place(network, torch.device(resolve_device(device or config.execution.device)), config)
@@ -103,8 +142,18 @@ def segment_files(
         resampled = common is not None and not same_spacing(spacing, common)
         setting = replace(preparation, spacing_mm=common) if resampled else preparation
         prepared = prepare_image(turn.turned(image), spacing, setting)
-        predict_mask(network, prepared, config, dataset, like=images[0], output=target)
-    return targets
+        kept = probabilities_beside(target) if probabilities else None
+        predict_mask(
+            network, prepared, config, dataset, like=images[0], output=target,
+            probabilities=None if kept is None else (kept, "original"),
+        )  # fmt: skip
+        written += [target] if kept is None else [target, kept]
+    return written
+
+
+def probabilities_beside(mask: Path) -> Path:
+    """Return where the probabilities of a mask are written."""
+    return mask.with_name(f"{stem(mask)}_probabilities.nii.gz")
 
 
 def _with_axes(study: Study) -> Dataset:
@@ -124,7 +173,12 @@ def _prepared(study: Study) -> list[PreparedCase]:
 
 
 def _check_files(
-    cases: Sequence[Sequence[Path]], output: Path, channels: int, dataset: Dataset, size: Sequence[int]
+    cases: Sequence[Sequence[Path]],
+    output: Path,
+    channels: int,
+    dataset: Dataset,
+    size: Sequence[int],
+    probabilities: bool = False,
 ) -> list[Path]:
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
     targets = [output / f"{stem(files[0])}{mask_ending(files[0])}" for files in cases]
@@ -134,6 +188,9 @@ def _check_files(
             raise InputError(f"The mask {target} would overwrite {what}; name another --output folder.")
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
+        beside = probabilities_beside(target)
+        if probabilities and (beside.exists() or beside in targets):
+            raise InputError(f"The probabilities {beside} would overwrite a file; name another --output folder.")
     for files in cases:
         received = channels_of(_case(files))
         if received != channels:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from voxloss.study.folder import ENDED, Run, RunStatus, State
+from voxloss.study.folder import ENDED, FINISHED, Run, RunStatus, State
 from voxloss.study.study import Study
+from voxloss.training.alarm import LostClass, alarms
 from voxloss.training.history import Epoch
 
 
@@ -27,6 +28,10 @@ class RunProgress:
     def run(self) -> Run:
         """The run."""
         return self.status.run
+
+    def alarms(self, classes: Sequence[str]) -> list[LostClass]:
+        """Classes that the run lost, as long as it is not finished; after that its scores tell."""
+        return [] if self.state in FINISHED else alarms(self.epochs, classes)
 
     @property
     def epoch_seconds(self) -> tuple[float, ...]:

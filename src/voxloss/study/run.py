@@ -4,23 +4,32 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from voxloss.data.case import read_label
+from voxloss.data.case import Case, read_label
 from voxloss.data.formats import exists
-from voxloss.data.grid import flattened, in_plane, stored_flat_axis
-from voxloss.data.prepare.case import open_prepared
+from voxloss.data.formats.geometry import Geometry
+from voxloss.data.grid import flattened, in_plane, stored_flat_axis, turn_of
+from voxloss.data.prepare.case import PreparedCase, open_prepared
+from voxloss.evaluation.lesion_list import lesion_rows, write_lesions
+from voxloss.evaluation.lesions import LesionMatch
 from voxloss.evaluation.metrics import case_scores
+from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts, write_counts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
+from voxloss.geometry.units import element_size
 from voxloss.study.folder import FINISHED, Run, State
 from voxloss.study.predict import predict_mask
+from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
 from voxloss.training.batches import TrainingJob
 from voxloss.training.device import resolve_device
+from voxloss.training.predict import predict_label
 from voxloss.training.train import DivergedError, InterruptedRunError, train
 from voxloss.utilities.files import write_text
 from voxloss.utilities.machine import PeakMemory
@@ -77,7 +86,7 @@ def execute_run(
 
 
 def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:
-    """Write predictions and scores; return the classes that are in scored cases and predicted in none of them."""
+    """Write predictions, scores and counts; return the classes in scored cases that are predicted in none of them."""
     config, files, split = study.config, study.run_folder(run), study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     job = TrainingJob(
@@ -93,10 +102,15 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         ignore_index=study.dataset.ignore_index,
     )
     cases = [study.case(case_id) for case_id in split.validation]
-    require_files([path for case in cases for path in case.files if not exists(path)], study.folder)
+    inner = [study.case(case_id) for case_id in split.inner]
+    require_files([path for case in (*cases, *inner) for path in case.files if not exists(path)], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
     rows: list[dict[str, Any]] = []
     present, predicted = set[int](), set[int]()
+    lesions: list[dict[str, Any]] = []
+    counted: list[tuple[ProbabilityCounts, NDArray[np.int64]]] = []
+    lesion_class, ignore_index = config.comparison.primary_class, study.dataset.ignore_index
+    grid = config.evaluation.probabilities
 
     def check() -> None:
         if stop():
@@ -105,6 +119,13 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
     for case in cases:
         case_id = case.case_id
         require_case(study, case_id)
+        reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+        watched = ScoredProbabilities(
+            turn_of(geometry, study.dataset).turned(reference),
+            len(study.dataset.classes),
+            ignore_index,
+            study.dataset.classes.index(lesion_class),
+        )
         prediction = predict_mask(
             network,
             prepared[case_id].image,
@@ -113,11 +134,16 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             like=case.images[0],
             output=files.prediction(case_id, like=case.images[0]),
             before_windows=check,
+            watch=watched.watch,
+            probabilities=None if grid == "none" else (files.probabilities(case_id), grid),
         )
-        reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
-        present |= set(np.unique(reference).tolist()) - {study.dataset.ignore_index}
-        predicted |= set(np.unique(prediction).tolist())
         flat = stored_flat_axis(geometry, study.dataset)
+        size = element_size(in_plane(geometry.spacing_mm, flat))
+        found = watched.lesions(size, config.evaluation.lesions, study.dataset.flat_axis)
+        counted.append((watched.counts(), found))
+        del watched
+        present |= set(np.unique(reference).tolist()) - {ignore_index}
+        predicted |= set(np.unique(prediction).tolist())
         scores = case_scores(
             flattened(reference, flat),
             flattened(prediction, flat),
@@ -125,13 +151,52 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             in_plane(geometry.spacing_mm, flat),
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
-            ignore_index=study.dataset.ignore_index,
+            ignore_index=ignore_index,
+            matched=partial(_list_lesions, lesions, case_id, geometry, flat),
         )
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )
+    for case in inner:
+        require_case(study, case.case_id)
+        counted.append(_inner_counts(study, network, case, prepared[case.case_id], check))
+    run_counts = RunCounts(
+        cases=tuple(case.case_id for case in (*cases, *inner)),
+        inner=(False,) * len(cases) + (True,) * len(inner),
+        classes=tuple(study.dataset.classes[1:]),
+        counts=tuple(counts for counts, _ in counted),
+        lesion_class=lesion_class,
+        lesions=np.stack([lesions for _, lesions in counted]),
+    )
+    write_counts(files.counts_file, run_counts)
+    write_lesions(files.lesions_file, lesions)
     write_scores(files.scores_file, rows)
     return [study.dataset.classes[index] for index in sorted(present - predicted)]
+
+
+def _list_lesions(
+    rows: list[dict[str, Any]],
+    case_id: str,
+    geometry: Geometry,
+    flat_axis: int | None,
+    class_name: str,
+    match: LesionMatch,
+) -> None:
+    if flat_axis is not None:
+        match = match.in_volume(flat_axis)
+    rows += lesion_rows(case_id, class_name, match, geometry.affine)
+
+
+def _inner_counts(
+    study: Study, network: torch.nn.Module, case: Case, prepared: PreparedCase, check: Callable[[], None]
+) -> tuple[ProbabilityCounts, NDArray[np.int64]]:
+    """Count an inner case, on which thresholds may be chosen; no mask or score of it is written."""
+    reference, geometry = read_label(case, study.dataset.label_values, study.dataset.value_hints)
+    turned = turn_of(geometry, study.dataset).turned(reference)
+    classes = len(study.dataset.classes)
+    watched = ScoredProbabilities(turned, classes, study.dataset.ignore_index, 0)
+    predict_label(network, prepared.image, study.config, turned.shape, classes, check, watched.watch)
+    return watched.counts(), watched.lesions(0.0, study.config.evaluation.lesions)
 
 
 def record_failure(study: Study, run: Run) -> None:

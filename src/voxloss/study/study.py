@@ -166,9 +166,10 @@ class Study:
         return self.files.run(run)
 
     def split(self, fold: int) -> Split:
-        """The cases of a fold; some training cases are set aside where the weights are selected on them."""
+        """The cases of a fold; some training cases are set aside where weights or thresholds are chosen on them."""
         setting = self.config.splits
-        inner = setting.inner_share if self.config.training.selection == "inner" else 0.0
+        chosen_inside = "inner" in (self.config.training.selection, self.config.evaluation.thresholds_from)
+        inner = setting.inner_share if chosen_inside else 0.0
         return split_of(self.folds, fold, setting.seed, inner, self.patients)
 
     def fold_of(self, case_id: str) -> int:

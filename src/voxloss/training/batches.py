@@ -53,7 +53,7 @@ class TrainingJob:
     def patches(self) -> PatchSetting:
         """How patches are drawn."""
         setting = self.config.patches
-        return PatchSetting(setting.size, setting.batch_size, setting.foreground_share)
+        return PatchSetting(setting.size, setting.batch_size, setting.foreground_share, setting.sampling == "classes")
 
 
 Arrays = tuple[ClassIndices | Float32s, ClassIndices | Float32s]

@@ -1,5 +1,6 @@
 """Write a run's history as TensorBoard events, to follow its training: tensorboard --logdir STUDY/runs."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -33,12 +34,14 @@ class Events:
             Event(wall_time=time.time(), step=finished_epochs + 1, session_log=start),  # later steps are forgotten
         ]
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append one epoch: a row of history.csv.
+    def write(self, row: Mapping[str, Any], lost: Mapping[str, bool] | None = None) -> None:
+        """Append one epoch: a row of history.csv, and of classes whether they are lost (`alarm.lost_classes`).
 
         If that fails, training continues: the run's own files matter, and they report a full disk.
         """
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
+        alarms = (lost or {}).items()
+        values += [Summary.Value(tag=f"class_lost/{name}", simple_value=is_lost) for name, is_lost in alarms]
         self._pending.append(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,3 +63,5 @@ def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for part in row["gradient_shares"].split():
         term, share = part.rsplit("=", 1)
         yield f"gradient_share/{term}", float(share)
+    for name, share in json.loads(row.get("patches_with_class") or "{}").items():
+        yield f"patches_with_class/{name}", float(share)

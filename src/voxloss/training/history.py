@@ -2,9 +2,10 @@
 
 import csv
 import io
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ COLUMNS = (
     "validation_loss",
     "validation_dice",
     "not_predicted",
+    "patches_with_class",
     "learning_rate",
     "gradient_shares",
     "seconds",
@@ -36,6 +38,10 @@ class Epoch:
         validation_dice: Mean foreground Dice over the voxels of the validation batches.
         seconds: Duration, validation included.
         batch_digest: Digest of all training batches.
+        not_predicted: Classes that are in the validation patches and were never predicted, joined by "; ".
+        patches_with_class: Share of the training patches that have each class; empty if an earlier version trained it.
+        learning_rate: Learning rate.
+        gradient_shares: Each term's share of the gradient at the epoch's first step.
     """
 
     number: int
@@ -44,6 +50,14 @@ class Epoch:
     validation_dice: float
     seconds: float
     batch_digest: str
+    not_predicted: str = ""
+    patches_with_class: Mapping[str, float] = field(default_factory=dict)
+    learning_rate: float = math.nan
+    gradient_shares: Mapping[str, float] = field(default_factory=dict)
+
+    def lacks(self, class_name: str) -> bool:
+        """Whether a class is in the validation patches and was never predicted."""
+        return f"; {class_name}; " in f"; {self.not_predicted}; "
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -73,7 +87,24 @@ def read_history(path: Path) -> list[Epoch]:
 def _epoch(row: Mapping[str, str]) -> Epoch:
     numbers = ("train_loss", "validation_loss", "validation_dice", "seconds")
     values = {name: float(row[name] or "nan") for name in numbers}
-    return Epoch(int(row["epoch"]), **values, batch_digest=row.get("batch_digest") or "")
+    patches = json.loads(row.get("patches_with_class") or "{}")
+    if not isinstance(patches, dict):
+        raise ValueError(f"patches_with_class is {patches!r}")
+    return Epoch(
+        int(row["epoch"]),
+        **values,
+        batch_digest=row.get("batch_digest") or "",
+        not_predicted=row.get("not_predicted") or "",
+        patches_with_class={name: float(share) for name, share in patches.items()},
+        learning_rate=float(row.get("learning_rate") or "nan"),
+        gradient_shares=dict(_shares(row.get("gradient_shares") or "")),
+    )
+
+
+def _shares(text: str) -> Iterator[tuple[str, float]]:
+    for part in text.split():
+        term, share = part.rsplit("=", 1)
+        yield term, float(share)
 
 
 def selected_epoch(epochs: Sequence[Epoch], selection: Literal["last", "inner", "fold"]) -> int | None:

@@ -13,7 +13,7 @@ import torch
 
 from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import padding_before
-from voxloss.data.prepare.resample import Columns, columns_of, label_of_rows
+from voxloss.data.prepare.resample import Columns, Watch, columns_of, label_of_rows
 from voxloss.training.networks import outputs
 from voxloss.training.precision import autocast, layout
 from voxloss.utilities.arrays import ClassIndices, Float32s
@@ -29,6 +29,8 @@ def predict_label(
     shape: tuple[int, int, int],
     classes: int,
     before_windows: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
+    watch_prepared: Watch | None = None,
 ) -> ClassIndices:
     """Predict the class of every voxel of a grid over a prepared volume.
 
@@ -41,6 +43,8 @@ def predict_label(
         shape: The grid's shape; its field of view is that of the prepared volume.
         classes: Number of classes.
         before_windows: Called before every few windows; an exception from it ends the prediction.
+        watch: Gets the probabilities of every class on the grid, box by box, each voxel once.
+        watch_prepared: The same on the grid of the prepared volume; of a large one some voxels more than once.
 
     Returns:
         Class indices uint8 (*shape).
@@ -48,9 +52,22 @@ def predict_label(
     source = image.shape[1:]
     label = np.empty(shape, dtype=np.uint8)
     for part in plane_parts(source, shape, config.patches.size, classes):
-        rows = _probability_rows(network, image, config, columns_of(source, shape, part), before_windows)
-        label_of_rows(rows, source, shape, part, label[(slice(None), *part)])
+        columns = columns_of(source, shape, part)
+        rows = _probability_rows(network, image, config, columns, before_windows)
+        if watch_prepared is not None:
+            rows = _watched(rows, columns, watch_prepared)
+        label_of_rows(rows, source, shape, part, label[(slice(None), *part)], watch)
     return label
+
+
+def _watched(pieces: Iterator[Float32s], columns: Columns, watch: Watch) -> Iterator[Float32s]:
+    first = 0
+    for piece in pieces:
+        box = (slice(first, first + piece.shape[1]), *columns)
+        for index, values in enumerate(piece):
+            watch(index, box, values)
+        yield piece
+        first = box[0].stop
 
 
 def predict_probabilities(
@@ -117,7 +134,9 @@ def prediction_memory(
     columns = [part.stop - part.start for part in columns_of(source, shape, parts[len(parts) // 2])]
     rows: int = 4 * (classes + 2) * size[0] * math.prod(columns)  # and the weights, and a class that is moved
     windows = 4 * 3 * batch * classes * math.prod(size)  # logits, probabilities, and those weighted
-    return rows + windows + 4 * channels * math.prod(padded) + BYTES_PER_VOXEL * math.prod(shape)
+    kept = {"none": 0, "prepared": math.prod(source), "original": math.prod(shape)}[config.evaluation.probabilities]
+    probabilities = (classes - 1) * kept + math.prod(shape)  # those of one class find its lesions by threshold
+    return rows + windows + 4 * channels * math.prod(padded) + BYTES_PER_VOXEL * math.prod(shape) + probabilities
 
 
 @torch.no_grad()

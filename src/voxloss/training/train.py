@@ -1,6 +1,7 @@
 """Train one network: one loss, fold and seed. Everything except the loss is equal for all losses."""
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import torch
 
 import voxloss
 from voxloss.losses import Loss
+from voxloss.training.alarm import lost_classes
 from voxloss.training.batches import (
     TrainingJob,
     augmentation_seeds,
@@ -81,7 +83,7 @@ def train(
         progress.epoch = epoch + 1
         _select(job, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(job.folder, network, optimizer, schedule, channels)
-        events.write(row)
+        events.write(row, lost_classes(progress.history, job.classes))
         report(epoch + 1)
     if setting.selection != "last":
         network.load_state_dict(load_state(job.folder / "best.pt", device)["network"])
@@ -209,8 +211,8 @@ def _train_epoch(
 ) -> dict[str, Any]:
     """Train one epoch.
 
-    Returns the mean loss over its steps, the gradient shares of the terms at the first step, a digest of the batches,
-    and the share of the time spent waiting for batches.
+    Returns the mean loss over its steps, the share of the patches with each class, the gradient shares of the terms at
+    the first step, a digest of the batches, and the share of the time spent waiting for batches.
     """
     job, loss, optimizer = trainee.job, trainee.loss, trainee.optimizer
     augment = device_augmenter(job, trainee.device)
@@ -218,6 +220,7 @@ def _train_epoch(
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
     digest = hashlib.blake2b(digest_size=16)
     total, waiting, shares = 0.0, 0.0, ""
+    with_class = torch.zeros(len(job.classes), dtype=torch.int64, device=trainee.device)  # patches
     begin = time.perf_counter()
     for step in range(job.config.training.iterations):
         if stop():
@@ -230,6 +233,8 @@ def _train_epoch(
         images, labels = trainee.to_device(images, labels)
         if augment is not None:
             augment(images, labels, augmentation_seeds(job, epoch * job.config.training.iterations + step))
+        for label in labels:
+            with_class += torch.bincount(label.flatten(), minlength=256)[: len(job.classes)] > 0
         logits = trainee.logits(images)
         value = supervised(logits, labels)
         number = float(value.detach())
@@ -243,8 +248,11 @@ def _train_epoch(
         value.backward()
         optimizer.step()
         total += number
+    patches = job.config.training.iterations * job.patches.batch_size
+    present = zip(job.classes[1:], with_class.tolist()[1:], strict=True)
     return {
         "train_loss": total / job.config.training.iterations,
+        "patches_with_class": json.dumps({name: round(count / patches, 4) for name, count in present}),
         "gradient_shares": shares,
         "waiting": round(waiting / (time.perf_counter() - begin), 4),
         "batch_digest": digest.hexdigest(),

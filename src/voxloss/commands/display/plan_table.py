@@ -32,7 +32,7 @@ def plan_table(plan: Plan) -> Table:
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
         "prediction": f"{_duration(plan.prediction)} in total; {_size(plan.prediction_memory)} of the machine's memory "
         "for the largest case and its scores",
-        "disk": _size(plan.disk),
+        "disk": _size(plan.disk) + _kept_text(plan),
         "total": _duration((plan.training + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),
     }
@@ -40,6 +40,13 @@ def plan_table(plan: Plan) -> Table:
     for name, text in lines.items():
         table.add_row(name, escape(text))
     return table
+
+
+def _kept_text(plan: Plan) -> str:
+    if not plan.probabilities:
+        return ""
+    grid = plan.survey.config.evaluation.probabilities
+    return f", of which at most {_size(plan.probabilities)} for probabilities on the {grid} grid"
 
 
 def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +20,7 @@ from voxloss.commands.display.preparation import SPEED_PERIOD
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED, Run
 from voxloss.study.study import Study
+from voxloss.training.alarm import alarms
 from voxloss.utilities.text import count_of
 
 
@@ -36,6 +38,8 @@ class RunDisplay:
     overall: TaskID
     tasks: dict[str, TaskID] = field(default_factory=dict)
     finished: int = 0
+    alarmed: set[tuple[str, str, int]] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
 
     def changed(self, run: Run, state: str) -> None:
         """Print that a run finished or failed."""
@@ -68,9 +72,19 @@ class RunDisplay:
                     self.tasks[name] = self.bars.add_task(name, total=epochs)
                 what = name if epoch < epochs else f"{name}: predicting"
                 self.bars.update(self.tasks[name], completed=epoch, description=what)
+                if self.epochs.get(name) != epoch:
+                    self.epochs[name] = epoch
+                    self._alarm(run)
             elif name in self.tasks:
                 self.bars.remove_task(self.tasks.pop(name))
         self.bars.update(self.overall, completed=total)
+
+    def _alarm(self, run: Run) -> None:
+        """Print, once each time, that a run no longer predicts a class."""
+        for lost in alarms(self.study.run_folder(run).history(), self.study.dataset.classes):
+            if (str(run), lost.name, lost.last) not in self.alarmed:
+                self.alarmed.add((str(run), lost.name, lost.last))
+                self.console.print(f"[bold red]alarm[/]    {run}: {escape(lost.sentences())}", highlight=False)
 
 
 @contextmanager

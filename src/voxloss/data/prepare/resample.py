@@ -12,6 +12,9 @@ SLAB_VOXELS = 2**24  # of the finer grid at a time: 64 MB of float32
 
 Columns = tuple[slice, slice]  # a part of every plane, by the second and third axis
 
+# Receives a class, a box of the grid, and the class's probabilities there.
+Watch = Callable[[int, tuple[slice, slice, slice], Float32s], None]
+
 
 def resampled_shape(
     shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float] | None
@@ -150,6 +153,7 @@ def label_of_rows(
     shape: Sequence[int],
     part: Columns,
     out: ClassIndices,
+    watch: Watch | None = None,
 ) -> None:
     """As `resample_probabilities`, of probabilities that come piece by piece.
 
@@ -160,6 +164,7 @@ def label_of_rows(
         shape: Shape of the whole grid.
         part: The part of the grid's planes that is wanted.
         out: Gets the class indices, uint8 (shape[0], *part).
+        watch: Gets every class's resampled probabilities, each voxel of the part once.
     """
     lower, upper, _ = _neighbours(source[0], shape[0], slice(0, shape[0]))
     written, seen = 0, 0
@@ -183,7 +188,8 @@ def label_of_rows(
                 maps = (
                     _resample_part(volume(index), source, shape, (chosen, *part), first) for index in range(len(piece))
                 )
-            out[chosen] = _largest(enumerate(maps))
+            indexed = enumerate(maps)
+            out[chosen] = _largest(indexed if watch is None else _watched(indexed, (chosen, *part), watch))
         written = ready
         kept = piece[:, -1:].copy()
     assert written == len(lower)
@@ -201,6 +207,14 @@ def _resample_part(
         below = volume.take(lower - start, axis)
         volume = below + weights.reshape(along) * (volume.take(upper - start, axis) - below)
     return volume
+
+
+def _watched(
+    maps: Iterable[tuple[int, Float32s]], box: tuple[slice, slice, slice], watch: Watch
+) -> Iterator[tuple[int, Float32s]]:
+    for index, values in maps:
+        watch(index, box, values)
+        yield index, values
 
 
 def _largest(maps: Iterator[tuple[int, Float32s]]) -> ClassIndices:

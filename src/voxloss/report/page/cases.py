@@ -8,7 +8,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from voxloss.data.case import IGNORED, Case, read_image, read_label
+from voxloss.data.formats.geometry import Geometry
+from voxloss.data.probabilities import read_probability
+from voxloss.evaluation.lesion_list import lesion_rows
+from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.lesions import lesion_marks
 from voxloss.evaluation.significance import case_values
-from voxloss.geometry.components import bounding_box, enclosing_box
+from voxloss.geometry.components import bounding_box, class_boxes, enclosing_box
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.planes import grey_window
 from voxloss.report.names import loss_name
@@ -33,6 +38,8 @@ from voxloss.utilities.errors import InputError
 VIEWER_VOXELS = 6_000_000
 MARGIN = 0.5  # of the structures' extent, on every side
 LEAST_MARGIN = 12  # voxels
+
+INVENTED = 128  # added to the class of an invented lesion in the viewer's map of marks
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,10 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
     }
     frame = mask_frame([reference, *predictions.values()])
     affine = np.asarray(geometry.affine) @ _window_affine(frame)
+    lesions, marks = {}, {}
+    for loss, mask in predictions.items():
+        lesions[loss], marked = _lesions(record, reference, np.where(ignored, np.uint8(0), mask), geometry)
+        marks[loss] = _nifti(marked[frame], affine)
     image, _ = read_image(replace(case, images=case.images[:1]))
     low, high = grey_window(record, image[0])
     grey = np.clip((image[0][frame] - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
@@ -132,21 +143,63 @@ def _viewer_case(record: StudyRecord, comparison: Comparison, case: Case) -> dic
         "reference": _nifti(reference[frame], affine),
         "predictions": {loss: _nifti(mask[frame], affine) for loss, mask in predictions.items()},
         "errors": errors,
+        "lesions": lesions,
+        "marks": marks,
+        "probabilities": {
+            loss: _nifti(values[frame], affine)
+            for loss, values in _probabilities(record, comparison, case.case_id, reference.shape)
+        },
     }
 
 
+def _lesions(
+    record: StudyRecord, reference: ClassIndices, prediction: ClassIndices, geometry: Geometry
+) -> tuple[dict[str, list[dict[str, Any]]], ClassIndices]:
+    """Return the lesions of every class, missed and invented ones first, and a map of these.
+
+    The map has the class of missed lesions, and `INVENTED` more in invented ones.
+    """
+    rules = record.study.lesion_rules or LesionRules()
+    voxel_ml = math.prod(geometry.spacing_mm) / 1000
+    marks = np.zeros(reference.shape, dtype=np.uint8)
+    lesions = {}
+    boxes = class_boxes([reference, prediction], len(record.study.dataset.classes))
+    for index, name in enumerate(record.study.dataset.classes):
+        if index == 0:
+            continue
+        box = boxes[index]
+        match, of_class = lesion_marks(reference[box] == index, prediction[box] == index, voxel_ml, rules)
+        view = marks[box]
+        view[of_class == 1] = index
+        view[of_class == 2] = index + INVENTED
+        rows = lesion_rows("", name, match.moved([part.start for part in box]), geometry.affine)
+        rows.sort(key=lambda row: (row["kind"] == "found", -row["volume_ml"]))
+        lesions[str(index)] = [
+            {"kind": row["kind"], "ml": round(row["volume_ml"], 4), "mm": [row["x_mm"], row["y_mm"], row["z_mm"]]}
+            for row in rows
+        ]
+    return lesions, marks
+
+
+def _probabilities(
+    record: StudyRecord, comparison: Comparison, case_id: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, ClassIndices]]:
+    """Yield every loss whose probabilities of the primary class are kept, with these in steps of 1/255."""
+    place = record.study.dataset.classes.index(comparison.primary_class) - 1
+    for loss in comparison.losses:
+        path = record.probabilities(loss, case_id, record.shown_seed)
+        if path is not None:
+            yield loss, read_probability(path, place, shape)
+
+
 def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dict[str, ClassIndices]:
-    seed = _shown_seed(record)
+    seed = record.shown_seed
     predictions = {}
     for loss in comparison.losses:
         path = record.prediction(loss, case.case_id, seed)
         if path is not None:
             predictions[loss], _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     return predictions
-
-
-def _shown_seed(record: StudyRecord) -> int:
-    return min(record.study.comparison.seeds, default=0)
 
 
 def mask_frame(masks: Sequence[ClassIndices]) -> tuple[slice, ...]:
@@ -199,7 +252,7 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
     classes = list(record.study.dataset.classes)
     scores = comparison.scores
     dice = scores[(scores["metric"] == "dice") & scores["case"].isin(list(files))]
-    dice = dice[dice["seed"] == _shown_seed(record)][["case", "loss", "class", "value"]]
+    dice = dice[dice["seed"] == record.shown_seed][["case", "loss", "class", "value"]]
     values: dict[str, dict[str, dict[str, float]]] = {}
     for row in dice.dropna().to_dict("records"):
         by_class = values.setdefault(row["case"], {}).setdefault(row["loss"], {})
@@ -212,5 +265,5 @@ def viewer_index(record: StudyRecord, comparison: Comparison, files: dict[str, s
         "dice": values,
         "planar": record.study.dataset.flat_axis is not None,
         "unit": comparison.units.size,
-        "seed": _shown_seed(record) if len(record.study.comparison.seeds) > 1 else None,
+        "seed": record.shown_seed if len(record.study.comparison.seeds) > 1 else None,
     }

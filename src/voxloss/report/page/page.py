@@ -19,7 +19,8 @@ from voxloss.report.record import StudyRecord
 from voxloss.report.summary import Summary
 from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
-from voxloss.study.folder import RunStatus
+from voxloss.study.folder import FINISHED, RunStatus
+from voxloss.training.alarm import alarms
 from voxloss.utilities.text import count_of, duration_text
 
 # As `batch_check` gives it.
@@ -58,6 +59,16 @@ class RaceContents:
 
 
 @dataclass(frozen=True)
+class OperatingContents:
+    """The operating points of one class: sentences on both verdicts, tables and figures."""
+
+    class_name: str
+    sentences: tuple[str, ...]
+    tables: tuple[NamedTable, ...]
+    figures: tuple[FigureFile, ...]
+
+
+@dataclass(frozen=True)
 class Contents:
     """The contents of the page. `missing` has sentences about what could not be drawn."""
 
@@ -74,6 +85,7 @@ class Contents:
     missing: tuple[str, ...] = field(default=())
     advice: Advice | None = None
     race: RaceContents | None = None
+    operating: tuple[OperatingContents, ...] = ()
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
@@ -96,6 +108,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             tests=tests,
             stars=STARS_KEY,
             states=_states(record.runs),
+            alarms=_alarms(record),
             troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.study.description.config, sort_keys=False, allow_unicode=True),
@@ -146,6 +159,19 @@ def _known(state: str) -> str:
 def _states(runs: Sequence[RunStatus]) -> list[tuple[str, int]]:
     counts = Counter(_known(run.state) for run in runs)
     return [(state, counts[state]) for state in reversed(STATE_ORDER) if counts[state]]
+
+
+def _alarms(record: StudyRecord) -> list[str]:
+    """Return a sentence for every class that an unfinished run predicted and then lost."""
+    if record.study.imported:
+        return []
+    classes = record.study.dataset.classes
+    return [
+        f"{loss_name(run.loss)}, fold {run.fold}, seed {run.seed}: {lost.sentences()}"
+        for run in record.runs
+        if run.state not in FINISHED
+        for lost in alarms(record.study.run_folder(run.run).history(), classes)
+    ]
 
 
 def _run_row(run: RunStatus) -> dict[str, Any]:

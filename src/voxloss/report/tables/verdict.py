@@ -41,10 +41,10 @@ def verdict_sentence(verdict: Verdict, class_name: str, metric: str, others_left
     cost = f"taking {best} ({mean}) loses at most {most:.3f}"
     if len(verdict.may_be_best) == count:
         if others_left and count <= NAMED:
-            return f"{_names(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
+            return f"{names_of(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
         one = "Either loss" if count == 2 else f"Any of the {count} losses{still}"
         return f"{one} may be the best by {measure}; {cost}."
-    return f"{_names(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
+    return f"{names_of(verdict.may_be_best, 'or')} may be the best by {measure}; {cost}."
 
 
 def verdict_details(verdict: Verdict, metric: str) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def verdict_details(verdict: Verdict, metric: str) -> tuple[str, ...]:
     sentences = []
     if worse:
         everyone = len(worse) == len(verdict.losses) - 1 and len(worse) > NAMED
-        subject = f"All {len(worse)} others" if everyone else _names(worse, "and")
+        subject = f"All {len(worse)} others" if everyone else names_of(worse, "and")
         sentences.append(f"{subject} {'is' if len(worse) == 1 else 'are'} clearly worse than {loss_name(best)}.")
     if METRICS[metric].unit or verdict.detectable < 1:
         sentences.append(f"This study could only detect differences above about {verdict.detectable:.3f}.")
@@ -204,7 +204,8 @@ def _between(verdict: Verdict, better: str, worse: str) -> Any:
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())
 
 
-def _names(losses: Sequence[str], conjunction: str) -> str:
+def names_of(losses: Sequence[str], conjunction: str) -> str:
+    """Return the display names of losses in a sentence; of more than `NAMED`, the number of those left out."""
     names = [loss_name(loss) for loss in losses]
     if len(names) > NAMED:
         return f"{', '.join(names[: NAMED - 1])} {conjunction} {len(names) - NAMED + 1} others"

@@ -8,13 +8,29 @@
   const message = document.getElementById("viewer-message");
   const classes = document.getElementById("viewer-class");
   const plane = document.getElementById("viewer-plane");
-  const opacity = { 1: document.getElementById("viewer-reference"), 2: document.getElementById("viewer-prediction") };
+  const opacity = {
+    1: document.getElementById("viewer-reference"),
+    2: document.getElementById("viewer-prediction"),
+  };
+  if (!index.planar) opacity[3] = document.getElementById("viewer-marks");
+  const INVENTED = 128; // added to the class of an invented lesion in a map of marks
+  const threshold = { // of volumes alone, as the marks and the jumps from lesion to lesion
+    label: document.getElementById("viewer-threshold-label"),
+    on: document.getElementById("viewer-threshold-on"),
+    slider: document.getElementById("viewer-threshold"),
+    output: document.querySelector("#viewer-threshold-label output"),
+  };
   const panes = Array.from(dialog.querySelectorAll(".pane"), (element) => ({
     losses: element.querySelector("select"),
     score: element.querySelector(".score"),
     error: element.querySelector(".error"),
+    lesion: element.querySelector(".lesion"),
+    jumps: element.querySelectorAll("[data-lesion]"),
     canvas: element.querySelector("canvas"),
     niivue: null,
+    marks: null, // of the losses' lesions, by voxel
+    probability: null, // of the primary class, in steps of 1/255
+    place: -1, // of the lesion last jumped to
   }));
   const scripts = new Map();
   const cases = new Map();
@@ -78,6 +94,7 @@
       });
       niivue.addColormap("reference", { R: [0, 0], G: [0, 255], B: [0, 0], A: [0, 255], I: [0, 255] });
       niivue.addColormap("prediction", { R: [0, 255], G: [0, 0], B: [0, 255], A: [0, 255], I: [0, 255] });
+      niivue.addColormap("marks", { R: [0, 255, 0], G: [0, 150, 200], B: [0, 0, 255], A: [0, 255, 255], I: [0, 128, 255] });
       await niivue.attachToCanvas(pane.canvas);
       niivue.setAdditiveBlend(true);
       pane.niivue = niivue;
@@ -95,13 +112,40 @@
     return started;
   }
 
-  /** Leave the chosen class alone in a volume of class indices. */
-  function choose(volume) {
+  /** Whether the prediction of a pane is drawn by the threshold, not by the largest probability. */
+  function byThreshold(pane) {
+    return threshold.on.checked && pane.probability !== null && Number(classes.value) === index.primary;
+  }
+
+  /** Leave the chosen class alone in a volume of class indices; lesions that are marked have the marks' colours. */
+  function choose(volume, pane) {
     if (!volume.labels) volume.labels = volume.img.slice();
+    const { labels } = volume;
     const wanted = Number(classes.value);
-    volume.img = Uint8Array.from(volume.labels, (label) => (label === wanted ? 1 : 0));
+    const tuned = byThreshold(pane);
+    const marks = tuned ? null : pane.marks; // which are those of the largest probability
+    const least = Number(threshold.slider.value);
+    const shown = new Uint8Array(labels.length);
+    const kind = volume.name.split(".")[0];
+    for (let voxel = 0; voxel < labels.length; voxel += 1) {
+      if (kind === "marks") {
+        if (!tuned) shown[voxel] = labels[voxel] === wanted ? 1 : labels[voxel] === wanted + INVENTED ? 2 : 0;
+      } else if (kind === "prediction" && tuned) {
+        shown[voxel] = pane.probability[voxel] >= least ? 1 : 0;
+      } else if (labels[voxel] === wanted) {
+        shown[voxel] = marks && marks[voxel] === (kind === "reference" ? wanted : wanted + INVENTED) ? 0 : 1;
+      }
+    }
+    volume.img = shown;
     volume.cal_min = 0;
-    volume.cal_max = 1;
+    volume.cal_max = kind === "marks" ? 2 : 1;
+  }
+
+  /** Draw all volumes of a pane again, of another class or at another threshold. */
+  function again(pane) {
+    for (const volume of pane.niivue.volumes.slice(1)) choose(volume, pane);
+    pane.niivue.updateGLVolume();
+    describe(pane);
   }
 
   async function drawPicture(pane) {
@@ -132,16 +176,25 @@
       ["image", content.image, "gray", 1],
       ["reference", content.reference, "reference", Number(opacity[1].value)],
     ];
+    const marked = (content.marks || {})[pane.losses.value];
     if (prediction) wanted.push(["prediction", prediction, "prediction", Number(opacity[2].value)]);
+    if (prediction && marked) wanted.push(["marks", marked, "marks", Number(opacity[3].value)]);
     const volumes = [];
     for (const [name, base64, colormap, alpha] of wanted) {
       const volume = await window.niivue.NVImage.loadFromBase64({
         base64, name: `${name}.nii.gz`, colormap, opacity: alpha, cal_min: 0, cal_max: name === "image" ? 255 : 1,
       });
-      if (name !== "image") choose(volume);
       volumes.push(volume);
     }
+    const kept = (content.probabilities || {})[pane.losses.value];
+    const probability = kept
+      ? (await window.niivue.NVImage.loadFromBase64({ base64: kept, name: "probability.nii.gz" })).img
+      : null;
     if (mine !== pane.drawing || shown !== current) return;
+    pane.probability = probability;
+    pane.marks = volumes.length > 3 ? volumes[3].img.slice() : null;
+    pane.place = -1;
+    for (const volume of volumes.slice(1)) choose(volume, pane);
     // The cross-hair stays where it is when another loss of the same case is taken.
     const before = niivue.volumes.length && pane.drawn === shown ? niivue.frac2mm(niivue.scene.crosshairPos) : null;
     for (const volume of niivue.volumes.slice()) niivue.removeVolume(volume);
@@ -157,12 +210,60 @@
     const key = pane.losses.value;
     const value = ((index.dice[current] || {})[key] || {})[classes.value];
     pane.score.textContent = value === undefined ? "DSC undefined" : `DSC ${value.toFixed(3)}`;
+    if (byThreshold(pane)) pane.score.textContent = tunedScore(pane);
     const content = cases.get(index.files[current]);
     const error = (content.errors[key] || {})[classes.value];
     pane.error.disabled = !error;
     pane.error.textContent = error ? `largest ${error.kind}: ${Number((error.ml ?? error.size).toPrecision(3))} ${index.unit}` : "no error";
     pane.error.hidden = !content.predictions[key];
     if (!content.predictions[key]) pane.score.textContent = "no prediction";
+    if (index.planar) return;
+    const lesions = lesionsOf(pane);
+    pane.jumps.forEach((button) => (button.disabled = lesions.length === 0));
+    pane.lesion.textContent = lesions.length === 1 ? "1 lesion" : `${lesions.length} lesions`;
+    if (pane.place >= lesions.length) pane.place = -1;
+    if (pane.place >= 0) {
+      const { kind, ml } = lesions[pane.place];
+      pane.lesion.textContent = `lesion ${pane.place + 1} of ${lesions.length}: ${kind}, ${Number(ml.toPrecision(2))} ml`;
+    }
+    const any = panes.some((other) => other.probability !== null);
+    threshold.label.hidden = !(any && Number(classes.value) === index.primary);
+  }
+
+  /** The lesions of the chosen class for the loss of a pane, missed and invented ones first. */
+  function lesionsOf(pane) {
+    const content = cases.get(index.files[current]);
+    return ((content.lesions || {})[pane.losses.value] || {})[classes.value] || [];
+  }
+
+  /** DSC at the threshold, of the voxels that are shown: of a cropped or thinned case it is about that of the case. */
+  function tunedScore(pane) {
+    const reference = pane.niivue.volumes[1].labels;
+    const least = Number(threshold.slider.value);
+    let both = 0;
+    let total = 0;
+    for (let voxel = 0; voxel < reference.length; voxel += 1) {
+      const there = reference[voxel] === index.primary;
+      const predicted = pane.probability[voxel] >= least;
+      total += there + predicted;
+      if (there && predicted) both += 1;
+    }
+    const about = cases.get(index.files[current]).cut ? "about " : "";
+    return total ? `DSC ${about}${((2 * both) / total).toFixed(3)}` : "DSC undefined";
+  }
+
+  function visit(pane, by) {
+    const lesions = lesionsOf(pane);
+    pane.place = pane.place < 0 && by < 0 ? lesions.length - 1 : (pane.place + by + lesions.length) % lesions.length;
+    moveTo(lesions[pane.place].mm);
+    describe(pane);
+  }
+
+  function moveTo(mm) {
+    for (const { niivue } of panes) {
+      niivue.scene.crosshairPos = niivue.mm2frac(mm);
+      niivue.updateGLVolume();
+    }
   }
 
   function jump(pane) {
@@ -172,10 +273,7 @@
       pane.picture.moved({ cross: error.pixel, centre: error.pixel });
       return;
     }
-    for (const { niivue } of panes) {
-      niivue.scene.crosshairPos = niivue.mm2frac(error.mm);
-      niivue.updateGLVolume();
-    }
+    moveTo(error.mm);
   }
 
   async function open(name) {
@@ -219,6 +317,9 @@
     pane.losses.selectedIndex = place === 0 ? 0 : losses.length - 1;
     pane.losses.addEventListener("change", () => draw(pane));
     pane.error.addEventListener("click", () => jump(pane));
+    for (const button of pane.jumps) {
+      button.addEventListener("click", () => visit(pane, Number(button.dataset.lesion)));
+    }
   });
   classes.addEventListener("change", () => {
     for (const pane of panes) {
@@ -227,11 +328,19 @@
         describe(pane);
         continue;
       }
-      pane.niivue.volumes.slice(1).forEach(choose);
-      pane.niivue.updateGLVolume();
-      describe(pane);
+      pane.place = -1;
+      again(pane);
     }
   });
+  function thresholdChanged() {
+    threshold.slider.disabled = !threshold.on.checked;
+    threshold.output.textContent = threshold.on.checked ? `≥ ${(threshold.slider.value / 255).toFixed(3)}` : "largest";
+    panes.forEach(again);
+  }
+  if (!index.planar) {
+    threshold.on.addEventListener("change", thresholdChanged);
+    threshold.slider.addEventListener("input", thresholdChanged);
+  }
   plane.addEventListener("change", () => {
     if (index.planar) panes[0].picture.moved({ zoom: Number(plane.value) });
     else panes.forEach((pane) => pane.niivue.setSliceType(Number(plane.value)));

@@ -1,0 +1,1 @@
+"""What predicted probabilities say beyond the largest: other thresholds, calibration, lesions by threshold."""
