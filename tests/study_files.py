@@ -48,6 +48,7 @@ class StudyFiles:
     digest_of: dict = field(default_factory=dict)
     random_seed: int = 0
     design: str = "grid"
+    blank: tuple = ()  # losses that predict the background alone
 
     @property
     def ids(self):
@@ -132,7 +133,7 @@ class StudyFiles:
         else:
             (folder / "predictions").mkdir()
             for case_id in held_out:
-                prediction = _prediction(references[case_id], error, random)
+                prediction = _prediction(references[case_id], error, random) * np.uint8(loss not in self.blank)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
                 scores = case_scores(references[case_id], prediction, self.classes, SPACING, lesions=RULES)
                 rows += score_rows(scores, **origin, case=case_id)

@@ -40,6 +40,17 @@ class Metric:
         """Whether larger values are better."""
         return self.worst == 0
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the largest possible value, which the interval of a mean does not leave either."""
+        return 0.0, math.inf if self.unit else 1.0
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest possible difference of two values."""
+        low, high = self.range
+        return high - low
+
 
 METRICS = {
     "dice": Metric(),

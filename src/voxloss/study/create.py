@@ -15,6 +15,7 @@ from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.scores import read_scores
+from voxloss.study.blind import write_blind
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
 from voxloss.study.settle import (
@@ -121,6 +122,8 @@ def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Calla
             study.files.write_dataset(study.dataset, sources.digests)
     study = rewrite_config(opened, study)
     _repair_prepared(study, sources, progress)
+    if not study.files.blind_file.is_file() and not sources.missing:  # as in studies of earlier versions
+        write_blind(study)
     return study
 
 
@@ -261,7 +264,9 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
     settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
     digests = {case.case_id: case.digests for case in prepared}
-    return write_study(files.path, settled, dataset, folds, patients, digests)
+    study = write_study(files.path, settled, dataset, folds, patients, digests)
+    write_blind(study)
+    return study
 
 
 def _memory_limit(config: StudyConfig) -> int | None:

@@ -147,6 +147,11 @@ class Study:
         """For every loss that the user retired: when, and with which scores."""
         return self.files.read_retired()
 
+    @cached_property
+    def blind(self) -> Mapping[str, Mapping[str, float]]:
+        """For every class the Dice of the best mask that does not look at the image, by case; empty where unknown."""
+        return self.files.read_blind()
+
     def rounds(self) -> list[tuple[int, int]]:
         """Seed and fold of every run that is planned for each loss."""
         held_out = [fold for fold, ids in enumerate(self.folds) if ids]  # imported results may lack some folds
@@ -199,8 +204,12 @@ class Study:
         return merge_scores(part for part in parts if part.is_file())
 
     def merge_scores(self) -> None:
-        """Merge the scores of finished and failed runs into the study's scores.csv; imported scores do not change."""
-        from voxloss.evaluation.scores import merge_scores, write_scores  # imports pandas
+        """Merge the scores of finished and failed runs into scores.csv, and write which losses have learned what.
+
+        Imported scores do not change.
+        """
+        from voxloss.evaluation.learned import learned_classes  # imports pandas
+        from voxloss.evaluation.scores import merge_scores, write_scores
 
         if self.imported:
             return
@@ -210,7 +219,9 @@ class Study:
             # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.
             kept = [part for state, part in parts if state != "failed" or part.is_file()]
             if kept:
-                write_scores(self.files.scores_file, merge_scores(kept))
+                scores = merge_scores(kept)
+                write_scores(self.files.scores_file, scores)
+                self.files.write_learned(learned_classes(scores, self.blind))
 
 
 def write_study(

@@ -20,7 +20,8 @@ def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
     wanted = {*OVERLAP_METRICS, comparison.primary_metric}
     metrics = [metric for metric in comparison.metrics if metric in wanted]
     caption = scores_caption(comparison)
-    return tables.scores_table(comparison.intervals, comparison.losses, classes, metrics, title, caption)
+    nothing = [name for name in classes if comparison.none_learned(name)]
+    return tables.scores_table(comparison.intervals, comparison.losses, classes, metrics, title, caption, nothing)
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
@@ -36,7 +37,8 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
         "surface Dice)."
     )
     title = f"Surfaces and volumes of {class_name}"
-    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption)
+    nothing = [class_name] if comparison.none_learned(class_name) else []
+    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption, nothing)
 
 
 def scores_caption(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
 """The verdict in words and as a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,14 @@ from voxloss.evaluation.rankings import SIZES
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
-from voxloss.report.tables.scores import p_text
+from voxloss.report.tables.scores import interval_text, p_text
 from voxloss.utilities.text import count_of
+
+LEARNED_CAPTION = (
+    " Not learned: predicted in fewer than half of the scored cases with the class, or a mean DSC whose 95 % interval "
+    "over cases does not lie above that of the best mask drawn without looking at the image. These losses stay in the "
+    "comparison, since leaving losses out after their results are known would falsify its error rate."
+)
 
 NAMED = 3  # losses that a sentence names
 
@@ -73,6 +79,7 @@ def verdict_table(
     effects: pd.DataFrame | None = None,
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
+    unlearned: Collection[str] = (),
 ) -> Table:
     """Return the verdict as a table with a row per loss, the best mean first.
 
@@ -84,20 +91,26 @@ def verdict_table(
             and the share of cases on which the loss beats the best.
         friedman: Friedman's test of this class and metric, for the caption.
         parts: `variance_parts` of this class and metric, for the caption.
+        unlearned: The losses that have not learned the class; if these are all, none is called the best.
     """
     best = verdict.losses[0]
+    nothing = set(unlearned).issuperset(verdict.losses)
     rows = []
     for loss, mean in zip(verdict.losses, verdict.means, strict=True):
-        may = "yes" if loss in verdict.may_be_best else "no"
-        cells = [Cell(loss_name(loss), bold=loss == best), Cell(may), Cell(f"{mean:.3f}")]
-        if loss == best:
-            cells += [Cell("–"), Cell("best mean"), *[Cell("–")] * (0 if effects is None else 3)]
+        may = "–" if nothing else "yes" if loss in verdict.may_be_best else "no"
+        cells = [Cell(loss_name(loss), bold=loss == best and not nothing), Cell(may), Cell(f"{mean:.3f}")]
+        if nothing:
+            cells += [Cell("–"), Cell("not learned", shade="negative"), *[Cell("–")] * (0 if effects is None else 3)]
+        elif loss == best:
+            result = Cell("best mean, not learned", shade="negative") if loss in unlearned else Cell("best mean")
+            cells += [Cell("–"), result, *[Cell("–")] * (0 if effects is None else 3)]
         else:
             row = _between(verdict, best, loss)
             meaning = "clearly worse" if row.differ else "equivalent" if row.same else "not distinguishable"
             meaning = "not the best" if meaning == "not distinguishable" and may == "no" else meaning
-            width = f" ± {row.half_width:.3f}" if math.isfinite(row.half_width) else ""
-            cells.append(Cell(f"{row.difference:.3f}{width}"))
+            meaning += ", not learned" if loss in unlearned else ""
+            low, high = difference_interval(row.difference, row.half_width, metric)
+            cells.append(Cell(interval_text(row.difference, row.half_width, low, high)))
             cells.append(Cell(meaning, shade="negative", strong=True) if row.differ else Cell(meaning))
             if effects is not None:
                 beats = f"{_beats(effects, loss, best):.0%}".replace("%", " %")
@@ -106,10 +119,26 @@ def verdict_table(
     further = () if effects is None else ("P(wrong order)", "P(equivalent)", "Better on")
     return Table(
         title=f"Verdict: {metric_name(metric)} of {class_name}",
-        caption=_caption(verdict, effects is not None, friedman, parts),
+        caption=_caption(verdict, effects is not None, friedman, parts) + (LEARNED_CAPTION if unlearned else ""),
         header=("Loss", "May be best", "Mean", "Difference from the best", "Result", *further),
         rows=tuple(rows),
     )
+
+
+def difference_interval(difference: float, half_width: float, metric: str) -> tuple[float, float]:
+    """Return the interval of a difference of two means; it ends where differences of the metric do (1 for shares)."""
+    largest = METRICS[metric].largest_difference
+    return max(-largest, difference - half_width), min(largest, difference + half_width)
+
+
+def pairs_frame(verdict: Verdict, metric: str) -> pd.DataFrame:
+    """Return `Verdict.pairs` with the ends of the intervals, `low` and `high`, after `half_width`."""
+    pairs = verdict.pairs.copy()
+    ends = [difference_interval(*pair, metric) for pair in zip(pairs["difference"], pairs["half_width"], strict=True)]
+    place = list(pairs.columns).index("half_width") + 1
+    for offset, name in enumerate(("low", "high")):
+        pairs.insert(place + offset, name, [end[offset] for end in ends])
+    return pairs
 
 
 def _share(probability: float) -> str:
