@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from voxloss.report.comparison import compare
+from voxloss.report.comparison import Comparison, compare
 from voxloss.report.contents import write_contents
+from voxloss.report.names import names_of
 from voxloss.report.page.page import render_page
-from voxloss.report.record import open_record
+from voxloss.report.record import StudyRecord, open_record
 from voxloss.report.summary import summary_sentence
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
@@ -42,16 +43,21 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence
     StudyFolder(study).read_description()  # before anything is written: it may be no study
     with report_lock(study), atomic_folder(study / "report") as folder:
         record = open_record(study)
-        comparison = compare(record, losses)
-        contents = write_contents(record, comparison, folder, viewer_cases)
-        (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
+        with names_of(record.study):
+            comparison = compare(record, losses)
+            contents = write_contents(record, comparison, folder, viewer_cases)
+            (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
     return study / "report" / "index.html"
 
 
 def print_tables(study: Path, console: Console, losses: Sequence[str] | None = None) -> None:
     """Print the headline, Table 1 by class, and the matrices of both tests, for 80 to 120 columns."""
     record = open_record(Path(study))
-    comparison = compare(record, losses)
+    with names_of(record.study):
+        _print_tables(record, compare(record, losses), console)
+
+
+def _print_tables(record: StudyRecord, comparison: Comparison, console: Console) -> None:
     for class_name in primary_first(comparison):
         table = main_table(comparison, [class_name])
         console.print(to_console(table))

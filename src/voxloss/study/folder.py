@@ -186,6 +186,11 @@ class StudyFolder:
         return self.path / "blind.json"
 
     @property
+    def own_losses_file(self) -> Path:
+        """The losses of the user's own."""
+        return self.path / "losses.json"
+
+    @property
     def learned_file(self) -> Path:
         """Which losses have learned which classes."""
         return self.path / "learned.json"
@@ -353,6 +358,18 @@ class StudyFolder:
     def write_blind(self, predictor: str, dice: Mapping[str, Mapping[str, float]]) -> None:
         """Write blind.json: what predicts the masks, and their Dice by class and case."""
         write_json(self.blind_file, {"predictor": predictor, "dice": {name: dict(of) for name, of in dice.items()}})
+
+    def read_own_losses(self) -> dict[str, dict[str, Any]]:
+        """For every own loss's key its import path, title and digests of its source; none without the file."""
+        losses = _read(self.own_losses_file) if self.own_losses_file.is_file() else {}
+        if not all(isinstance(record, dict) for record in losses.values()):
+            raise InputError(f"{self.own_losses_file} is damaged: it should hold a mapping for every loss.")
+        return losses
+
+    def write_own_losses(self, losses: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the records of the user's own losses; nothing where there are none."""
+        if losses:
+            write_json(self.own_losses_file, dict(losses))
 
     def read_learned(self) -> list[dict[str, Any]]:
         """What each loss had learned of each class when the scores were merged last; none without the file."""

@@ -14,6 +14,7 @@ from voxloss.data.prepare.case import open_prepared
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.study.folder import FINISHED, Run, State
+from voxloss.study.own import require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
@@ -89,7 +90,9 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
         classes=study.dataset.classes,
         ignore_index=study.dataset.ignore_index,
+        labels=run.loss.labels,
     )
+    require_own_loss(study, run.loss)
     cases = [study.case(case_id) for case_id in split.validation]
     require_files([path for case in cases for path in case.files if not path.is_file()], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)

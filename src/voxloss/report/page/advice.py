@@ -147,6 +147,8 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     if not record.study.imported:
         choices |= {choice.key: choice for choice in loss_choices(record.study.comparison.losses)}
     choice = choices.get(key)
+    if choice is not None and choice.own and not record.study.imported:
+        return _own_code(choice)
     if choice is None or choice.name not in CATALOGUE:
         return ()
     arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
@@ -169,6 +171,27 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
             "trainer = SupervisedTrainer(..., loss_function=loss_function)",
         ),
         ("nnU-Net", nnunet),
+    )
+
+
+def _own_code(choice: LossChoice) -> tuple[tuple[str, str], ...]:
+    module, _, name = choice.name.rpartition(".")
+    parameters = "".join(f", {key}={value!r}" for key, value in choice.parameters.items())
+    form = "" if choice.labels == "index" else f", labels={choice.labels!r}"
+    given = f", {choice.parameters!r}" if parameters else ""
+    return (
+        (
+            "PyTorch",
+            f"from {module} import {name}\nfrom voxloss.losses.own import own_loss\n\n"
+            f'loss = own_loss("{choice.name}", {name}{given}{form})  # as this study called it\n'
+            "value = loss(logits, labels)  # (B, C, *spatial), (B, *spatial)\nvalue.backward()",
+        ),
+        (
+            "nnU-Net",
+            'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
+            f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+            + ("\n# docs/nnunet.md says how to set the parameters." if parameters or form else ""),
+        ),
     )
 
 
