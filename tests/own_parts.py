@@ -132,3 +132,26 @@ def one_argument(logits):
 existing = Float32Only()
 compound = voxloss.Compound(["dice", "cross_entropy"])
 number = 3
+
+
+def missed(reference, prediction, spacing_mm):
+    """Share of the reference that is predicted, so that it equals the recall."""
+    return (reference & prediction).sum() / reference.sum() if reference.any() else float("nan")
+
+
+missed.title = "Found share"
+
+
+def volume_error(reference, prediction, spacing_mm):
+    return abs(float(prediction.sum()) - float(reference.sum())) * spacing_mm[0] * spacing_mm[1] * spacing_mm[2] / 1000
+
+
+volume_error.range, volume_error.higher_is_better, volume_error.unit = (0, float("inf")), False, "ml"
+
+
+def beyond(reference, prediction, spacing_mm):
+    return 1.5
+
+
+def of_empty(reference, prediction, spacing_mm):
+    return 1 // int(prediction.any())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.utilities.arrays import Float64s
 
@@ -68,7 +68,7 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
         else:
             half_width = _student_half_width(values)
             low, high = mean - half_width, mean + half_width
-        least, largest = METRICS[key[2]].range
+        least, largest = metric_of(key[2]).range
         low, high = np.clip((low, high), least, largest)
         ranking = _unit_values(ranked_groups[key], over)
         rows.append(

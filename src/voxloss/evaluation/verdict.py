@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from voxloss.evaluation.fold_model import Interim, PairModel, model_pairs
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.repeats import overstatement
 from voxloss.evaluation.scores import worst_filled
 from voxloss.utilities.arrays import Float64s, Integers
@@ -157,7 +157,7 @@ def verdict(
             f"dice, or {metric} by ranks within cases (within_case_ranks)"
         )
     losses = list(table.columns)
-    better = METRICS[metric].higher_is_better
+    better = metric_of(metric).higher_is_better
     values = table.to_numpy(dtype=float)
     return judge(values, folds, losses, n_seeds, margin, higher_is_better=better, interim=interim)
 
@@ -182,7 +182,7 @@ def rank_verdict(scores: pd.DataFrame, class_name: str, metric: str, interim: In
     if values is None:
         return None
     table, folds, n_seeds = values
-    ranks = within_case_ranks(table.to_numpy(dtype=float), METRICS[metric].higher_is_better)
+    ranks = within_case_ranks(table.to_numpy(dtype=float), metric_of(metric).higher_is_better)
     names = list(table.columns)
     return judge(ranks / len(names), folds, names, n_seeds, 0.0, higher_is_better=False, interim=interim)
 

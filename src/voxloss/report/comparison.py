@@ -7,7 +7,7 @@ import pandas as pd
 
 from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.learned import Learned, learned_classes
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import METRICS, metric_of
 from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
@@ -142,7 +142,7 @@ def compare(record: StudyRecord, chosen_losses: Sequence[str] | None = None) -> 
         classes=classes,
         primary_class=record.study.comparison.primary_class,
         primary_metric=metric,
-        metrics=tuple(name for name in METRICS if name in set(scores["metric"]) and METRICS[name].worst is not None),
+        metrics=_metrics(scores),
         over=over,
         intervals=intervals(scores, over=over),
         other_intervals=intervals(scores, over="case" if over == "fold" else "fold"),
@@ -159,6 +159,13 @@ def compare(record: StudyRecord, chosen_losses: Sequence[str] | None = None) -> 
         learned=tuple(learned_classes(pd.concat([scores, gone], ignore_index=True), record.study.blind)),
         family_scores=everything,
     )
+
+
+def _metrics(scores: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics of a table in the order of `METRICS`, then the user's own; without measures of the case."""
+    there = list(dict.fromkeys(scores["metric"]))
+    own = [name for name in there if name not in METRICS]
+    return tuple(name for name in (*METRICS, *own) if name in there and metric_of(name).worst is not None)
 
 
 def _require_chosen(record: StudyRecord, chosen: Sequence[str], race: Race | None) -> None:

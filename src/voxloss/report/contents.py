@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from voxloss.evaluation.effects import friedman, paired_effects, variance_parts
+from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.rankings import by_dataset, by_size, rank_stability, ways_of_ranking
 from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
@@ -24,7 +25,7 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
 from voxloss.report.tables.learned import learned_frame
 from voxloss.report.tables.lesions import lesion_tables
-from voxloss.report.tables.main import further_table, main_table, primary_first
+from voxloss.report.tables.main import further_table, main_table, own_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.race import looks_frame, race_table
 from voxloss.report.tables.verdict import (
@@ -118,6 +119,9 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
         surfaces = further_table(comparison, class_name)
         if surfaces is not None:
             own.append(("further", chosen, surfaces))
+        of_users = own_table(comparison, class_name)
+        if of_users is not None:
+            own.append(("own_metrics", chosen[~chosen["metric"].isin(METRICS)], of_users))
         for name, metrics, table in lesion_tables(comparison, class_name, record.study.lesion_rules):
             own.append((name, chosen[chosen["metric"].isin(metrics)], table))
         for name, data, table in own:

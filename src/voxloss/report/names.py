@@ -55,7 +55,7 @@ _own: ContextVar[Mapping[str, str]] = ContextVar("own", default={})  # noqa: B03
 
 @contextmanager
 def names_of(study: Study) -> Iterator[None]:
-    """Let `loss_name` know the titles of a study's own losses, which its folder records."""
+    """Let `loss_name` and `metric_name` know the titles of a study's own losses and metrics, as its folder has them."""
     records = study.files.read_own_losses() if not study.imported else {}
     plain = {choice.key: _own_title(choice, records.get(choice.key, {})) for choice in study.losses if choice.own}
     taken = Counter([*plain.values(), *loss_titles().values()])
@@ -64,6 +64,7 @@ def names_of(study: Study) -> Iterator[None]:
         for choice in study.losses
         if choice.own
     }
+    names |= {metric.name: metric.title + (f", {metric.unit}" if metric.unit else "") for metric in study.own_metrics}
     token = _own.set({} if study.imported else names)
     try:
         yield
@@ -99,7 +100,7 @@ def loss_name(key: str) -> str:
 
 def metric_name(metric: str) -> str:
     """Return the display name of a metric; unknown ones do not change."""
-    return METRIC_NAMES.get(metric, metric)
+    return METRIC_NAMES.get(metric) or _own.get().get(metric, metric)
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from voxloss.evaluation.scores import read_scores
 from voxloss.study.blind import write_blind
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
-from voxloss.study.own import own_records, try_own_losses
+from voxloss.study.own import own_records, try_own_losses, try_own_metrics
 from voxloss.study.settle import (
     judged_data,
     preparation_of,
@@ -77,6 +77,10 @@ def open_study(
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and files.is_study())])
+    if config.evaluation.metrics and not files.is_study():
+        config = replace(
+            config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
+        )
     resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
@@ -118,6 +122,8 @@ def _resume(config: StudyConfig, folder: Path, progress: Progress, notice: Calla
     check_losses(own)
     records = own_records(study, left, notice)
     try_own_losses(study.config, study.dataset, own)
+    if left:
+        try_own_metrics(study.config.evaluation.metrics)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:

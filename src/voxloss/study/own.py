@@ -1,18 +1,22 @@
-"""Losses of the user's own in a study: tried before anything is trained, and recorded with a digest of their source."""
+"""Losses and metrics of the user's own in a study: tried before anything is trained, and losses recorded by source."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from voxloss.config.losses import LossChoice, build_loss, loss_choices
+from voxloss.config.metrics import metric_choices, settled_metrics
 from voxloss.config.schema import Size, StudyConfig
 from voxloss.data.dataset import Dataset
+from voxloss.evaluation.metrics import Score, own_scores, register_metric
 from voxloss.losses.own import try_loss
 from voxloss.study.folder import ENDED
 from voxloss.study.sources import SourceError
 from voxloss.study.study import Study
 from voxloss.training.device import resolve_device
+from voxloss.utilities.arrays import Labels
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.imports import import_attribute, source_digests
 
@@ -94,6 +98,47 @@ def require_own_loss(study: Study, choice: LossChoice) -> None:
         raise SourceError(str(error)) from error
     if recorded is not None and now["source"] != recorded.get("source"):
         raise SourceError(f"the source text of the loss {choice.name} changed while the study was running; restore it")
+
+
+def own_functions(study: Study) -> dict[str, Callable[..., Any]]:
+    """Import the study's own metrics. Raises SourceError if one cannot be imported: no loss is at fault."""
+    try:
+        return {metric.name: metric.function() for metric in study.own_metrics}
+    except InputError as error:
+        raise SourceError(str(error)) from error
+
+
+def own_metric_scores(
+    study: Study,
+    functions: Mapping[str, Callable[..., Any]],
+    reference: Labels,
+    prediction: Labels,
+    spacing_mm: Sequence[float],
+) -> list[Score]:
+    """Score a case by the study's own metrics. Raises SourceError if one fails: no loss is at fault."""
+    classes, ignored = study.dataset.classes, study.dataset.ignore_index
+    try:
+        return own_scores(reference, prediction, classes, spacing_mm, functions, ignored)
+    except InputError as error:
+        raise SourceError(str(error)) from error
+
+
+def try_own_metrics(entries: Sequence[str | dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Settle own metrics, and compute them on small masks, empty ones too, so that a mistake shows at once.
+
+    Raises:
+        InputError: A metric cannot be imported, fails, or leaves its range.
+    """
+    settled = settled_metrics(entries)
+    for metric in metric_choices(settled):
+        register_metric(metric.name, metric.range, metric.higher_is_better, metric.unit)
+        function = {metric.name: metric.function()}
+        full, empty = np.zeros((6, 7, 8), dtype=np.uint8), np.zeros((6, 7, 8), dtype=np.uint8)
+        full[1:4, 2:5, 3:6] = 1
+        moved = np.roll(full, 1, axis=2)
+        for reference, prediction in ((full, moved), (full, empty), (empty, full), (empty, empty)):
+            own_scores(reference, prediction, ("background", "a trial mask"), (3.0, 1.5, 1.0), function)
+    return settled
 
 
 def _record(choice: LossChoice) -> dict[str, Any]:

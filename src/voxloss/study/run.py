@@ -14,7 +14,7 @@ from voxloss.data.prepare.case import open_prepared
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.study.folder import FINISHED, Run, State
-from voxloss.study.own import require_own_loss
+from voxloss.study.own import own_functions, own_metric_scores, require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
@@ -93,6 +93,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         labels=run.loss.labels,
     )
     require_own_loss(study, run.loss)
+    functions = own_functions(study)
     cases = [study.case(case_id) for case_id in split.validation]
     require_files([path for case in cases for path in case.files if not path.is_file()], study.folder)
     network = train(job, torch.device(resolve_device(config.execution.device)), stop, report)
@@ -127,6 +128,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             config.evaluation.lesions,
             ignore_index=study.dataset.ignore_index,
         )
+        scores += own_metric_scores(study, functions, reference, prediction, geometry.spacing_mm)
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )
@@ -143,5 +145,6 @@ def record_failure(study: Study, run: Run) -> None:
         loss=run.loss.key,
         cases=study.split(run.fold).validation,
         classes=study.dataset.classes,
+        own_metrics=[metric.name for metric in study.own_metrics],
     )
     write_scores(study.run_folder(run).scores_file, rows)

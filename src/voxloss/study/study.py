@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from voxloss.config.files import config_from, to_plain
 from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.metrics import MetricChoice, agree, metric_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledComparison, SettledConfig, settled_comparison
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.metrics import register_metric
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
@@ -75,6 +77,8 @@ class Study:
         parsed = config_from(description.config, where=f"{files.description_file} is damaged: ")
         dataset, digest = files.read_dataset()
         folds, patients = files.read_folds()
+        for metric in metric_choices(parsed.evaluation.metrics):
+            register_metric(metric.name, metric.range, metric.higher_is_better, metric.unit)
         return cls(files, description, parsed, dataset, digest, folds, patients)
 
     @property
@@ -116,6 +120,11 @@ class Study:
         """What a lesion is and when two match; None for imported scores that do not say so."""
         known = not self.imported or "evaluation" in self.description.config
         return self.parsed.evaluation.lesions if known else None
+
+    @cached_property
+    def own_metrics(self) -> list[MetricChoice]:
+        """The study's metrics of the user's own."""
+        return metric_choices(self.parsed.evaluation.metrics)
 
     @cached_property
     def losses(self) -> list[LossChoice]:
@@ -257,6 +266,8 @@ def extended(study: Study, config: StudyConfig) -> Study:
         InputError: `config` differs from the study's in a key that affects its numbers; the message names the first.
             Or it makes a race of a grid that has retired losses.
     """
+    if agree(study.config.evaluation.metrics, config.evaluation.metrics):
+        config = replace(config, evaluation=replace(config.evaluation, metrics=study.config.evaluation.metrics))
     for key, old, new in _differences(to_plain(study.config), to_plain(config)):
         if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.scores import seed_means
 from voxloss.evaluation.significance import case_values
 from voxloss.evaluation.verdict import Verdict
@@ -145,7 +145,7 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
     """Draw every loss's difference from the best mean with its simultaneous interval, and the margin as a band."""
     of_best = verdict.pairs[verdict.pairs["better"] == verdict.losses[0]].set_index("worse")
     sign = -1 if verdict.higher_is_better else 1
-    largest = METRICS[metric].largest_difference
+    largest = metric_of(metric).largest_difference
     table = pd.DataFrame(
         [
             {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from voxloss.evaluation.metrics import LESION_METRICS, OVERLAP_METRICS, SIZE_METRICS
+from voxloss.evaluation.metrics import LESION_METRICS, METRICS, OVERLAP_METRICS, SIZE_METRICS
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table
@@ -28,7 +28,7 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
     """Return distances and volumes of one class; None if the scores have none of them."""
     there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
     elsewhere = (*OVERLAP_METRICS, *LESION_METRICS, *SIZE_METRICS)
-    metrics = [metric for metric in comparison.metrics if metric not in elsewhere and metric in there]
+    metrics = [name for name in comparison.metrics if name in METRICS and name not in elsewhere and name in there]
     if not metrics:
         return None
     caption = (
@@ -38,6 +38,18 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
     )
     title = f"Surfaces and volumes of {class_name}"
     nothing = [class_name] if comparison.none_learned(class_name) else []
+    return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption, nothing)
+
+
+def own_table(comparison: Comparison, class_name: str) -> Table | None:
+    """Return the user's own metrics of one class; None if the study has none."""
+    there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
+    metrics = [name for name in comparison.metrics if name not in METRICS and name in there]
+    if not metrics:
+        return None
+    nothing = [class_name] if comparison.none_learned(class_name) else []
+    caption = f"{scores_caption(comparison)} Metrics of your own: {', '.join(metrics)}."
+    title = f"Own metrics of {class_name}"
     return tables.scores_table(comparison.intervals, comparison.losses, [class_name], metrics, title, caption, nothing)
 
 

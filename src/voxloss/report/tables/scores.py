@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Shade, Table
 from voxloss.utilities.text import count_of
@@ -108,13 +108,13 @@ def scores_table(
 
 def metric_digits(metric: str) -> int:
     """Return the decimals of a metric: three for shares, two for millimetres and millilitres."""
-    return 2 if METRICS[metric].unit else 3
+    return 2 if metric_of(metric).unit else 3
 
 
 def _best(entries: Sequence[dict[str, Any]], metric: str) -> float:
     means = [round(entry["ranking_mean"], metric_digits(metric)) for entry in entries]
     means = [mean for mean in means if math.isfinite(mean)]
-    return (max if METRICS[metric].higher_is_better else min)(means, default=math.nan)
+    return (max if metric_of(metric).higher_is_better else min)(means, default=math.nan)
 
 
 def _left_out_notes(

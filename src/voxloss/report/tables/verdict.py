@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from voxloss.evaluation.effects import Friedman
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.rankings import SIZES
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.names import loss_name, metric_name
@@ -43,7 +43,7 @@ def verdict_sentence(verdict: Verdict, class_name: str, metric: str, others_left
         return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {mean}."
     if len(verdict.may_be_best) == 1:
         return f"{best} is the best by {measure}, {mean} (95 % confidence)."
-    most = verdict.most_lost if METRICS[metric].unit else min(verdict.most_lost, 1 - verdict.means[0])
+    most = verdict.most_lost if metric_of(metric).unit else min(verdict.most_lost, 1 - verdict.means[0])
     cost = f"taking {best} ({mean}) loses at most {most:.3f}"
     if len(verdict.may_be_best) == count:
         if others_left and count <= NAMED:
@@ -65,7 +65,7 @@ def verdict_details(verdict: Verdict, metric: str) -> tuple[str, ...]:
         everyone = len(worse) == len(verdict.losses) - 1 and len(worse) > NAMED
         subject = f"All {len(worse)} others" if everyone else _names(worse, "and")
         sentences.append(f"{subject} {'is' if len(worse) == 1 else 'are'} clearly worse than {loss_name(best)}.")
-    if METRICS[metric].unit or verdict.detectable < 1:
+    if metric_of(metric).unit or verdict.detectable < 1:
         sentences.append(f"This study could only detect differences above about {verdict.detectable:.3f}.")
     else:
         sentences.append("This study has too few folds and cases to detect any difference.")
@@ -127,7 +127,7 @@ def verdict_table(
 
 def difference_interval(difference: float, half_width: float, metric: str) -> tuple[float, float]:
     """Return the interval of a difference of two means; it ends where differences of the metric do (1 for shares)."""
-    largest = METRICS[metric].largest_difference
+    largest = metric_of(metric).largest_difference
     return max(-largest, difference - half_width), min(largest, difference + half_width)
 
 
