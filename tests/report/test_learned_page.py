@@ -218,6 +218,20 @@ def test_an_unfinished_loss_can_be_shown_if_it_is_named(tmp_path):
         results(never.write(tmp_path / "never"), ["tversky", "dice"])
 
 
+def test_what_is_said_of_the_others_when_some_are_chosen(tmp_path):
+    losses = (*LOSSES, "combo")
+    cut = {(loss, fold, 0) for loss in ("tversky", "combo") for fold in (1, 2)}
+    study = StudyFiles(losses=losses, cases=6, folds=3, skip=cut).write(tmp_path / "study")
+    assert call("retire", study, "tversky").returncode == 0
+    said = " ".join(results(study)[2].limits)
+    assert "Not compared yet: Combo loss." in said and "not compared: Tversky loss" in said
+    chosen = results(study, ["tversky", "dice"])  # the retired one, on the cases that it has
+    said = " ".join(chosen[2].limits)
+    assert "not compared: Tversky" not in said and "Not compared yet: Combo loss." in said
+    assert chosen[1].family_losses == LOSSES and chosen[1].n_cases == 2
+    assert "These 2 of 3 compared losses were chosen afterwards" in said
+
+
 def test_a_loss_that_left_a_race_cannot_be_compared_afterwards(study_with):
     study = study_with((), design="race")
     gone = Departure("tversky", "dice", 0.3, 0.1, 0.01)

@@ -99,7 +99,7 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         absent = [
             loss_name(one.loss)
             for one in comparison.standings
-            if one.loss not in comparison.losses and one.standing in ("in progress", "finished")
+            if one.loss not in comparison.family_losses and one.standing in ("in progress", "finished")
         ]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
@@ -143,7 +143,7 @@ def _standing_limits(record: StudyRecord, comparison: Comparison) -> Iterator[st
     retired = [
         f"{loss_name(one.loss)} ({_with_display_name(one.evidence)})"
         for one in comparison.standings
-        if one.standing == "retired"
+        if one.standing == "retired" and one.loss not in comparison.family_losses
     ]
     if retired:
         yield f"Retired by the user and not compared: {'; '.join(retired)}."
