@@ -53,6 +53,7 @@ class StudyFiles:
     random_seed: int = 0
     design: str = "grid"
     shifts: dict | None = None  # by loss, of the log odds of its probabilities; None: no counts, no lists of lesions
+    blank: tuple = ()  # losses that predict the background alone
 
     @property
     def ids(self):
@@ -138,7 +139,7 @@ class StudyFiles:
             (folder / "predictions").mkdir()
             counted, lesions = [], []
             for case_id in held_out:
-                prediction = _prediction(references[case_id], error, random)
+                prediction = _prediction(references[case_id], error, random) * np.uint8(loss not in self.blank)
                 _save(folder / "predictions" / f"{case_id}.nii.gz", prediction)
                 listed = partial(_list_lesions, lesions, case_id)
                 scores = case_scores(

@@ -16,6 +16,7 @@ from voxloss.evaluation.scores import read_scores
 from voxloss.nnunet.names import trainer_name
 from voxloss.report import build_report
 from voxloss.report.record import open_record
+from voxloss.study.folder import StudyFolder
 from voxloss.study.imported import import_nnunet
 from voxloss.utilities.errors import InputError
 
@@ -341,3 +342,12 @@ def test_the_trainers_folder_is_printed():
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.rstrip("\n").endswith("external")
     assert trainer_name("dice_cross_entropy") == "nnUNetTrainerVoxlossDiceCrossEntropy"
+
+
+def test_the_volume_of_a_structure_says_what_a_mask_of_every_voxel_reaches(results, tmp_path):
+    import_nnunet(pair(results), tmp_path / "study")
+    found = StudyFolder(tmp_path / "study").read_blind()
+    mask = np.asarray(nibabel.load(results.raw / "labelsTr/case_001.nii.gz").dataobj)
+    volume = (mask == 1).mean()
+    assert found["Anterior"]["case_001"] == pytest.approx(2 * volume / (1 + volume))
+    assert {case for cases in found.values() for case in cases} == {f"case_{number:03}" for number in range(1, 5)}

@@ -186,3 +186,69 @@ def test_two_processes_give_what_nnunets_do(kind, tmp_path):
             assert abs(value - our_value) <= 1e-6
             for theirs, ours in zip(gradients, our_gradients, strict=True):
                 assert abs(theirs - ours).max() <= 1e-6
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of the user's own in the working directory."""
+    (tmp_path / "mine_nnunet.py").write_text(
+        "import torch, voxloss\n"
+        "from torch import nn\n"
+        "class Weighted(nn.Module):\n"
+        "    def __init__(self, weight=1.0, ignore_index=-100):\n"
+        "        super().__init__()\n"
+        "        self.loss, self.weight = nn.CrossEntropyLoss(ignore_index=ignore_index), weight\n"
+        "    def forward(self, logits, labels):\n"
+        "        assert logits.dtype == torch.float32 and labels.ndim == logits.ndim - 1\n"
+        "        return self.weight * self.loss(logits, labels)\n"
+        "def plain(logits, labels):\n"
+        "    return nn.functional.cross_entropy(logits, labels)\n"
+        "class Ours(voxloss.DiceLoss):\n"
+        '    "Ours."\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_trainer_of_an_own_loss_is_found_by_its_import_path(mine, monkeypatch):
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    from voxloss.nnunet.names import trainer_name, trainers_folder
+
+    name = trainer_name("mine_nnunet.Weighted")
+    assert name == "nnUNetTrainerVoxloss_mine_nnunet.Weighted"
+    trainer = recursive_find_python_class(str(trainers_folder()), name, None)
+    assert trainer is not None and trainer.__name__ == name
+    monkeypatch.setenv("VOXLOSS_PARAMETERS", "{weight: 2.0}")
+    for kind in ("labels", "labels, ignore"):
+        logits, targets = problem(KINDS[kind])
+        loss = built(trainer, KINDS[kind], mine / kind.replace(" ", ""))
+        ignore = KINDS[kind].get("ignore", -100)
+        value = loss(logits, targets)
+        assert value.isfinite()
+        first = torch.nn.functional.cross_entropy(logits[0], targets[0][:, 0].long(), ignore_index=ignore)
+        assert loss.loss(logits[0], targets[0]).item() == pytest.approx(2 * first.item())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert loss.loss(logits[0].bfloat16(), targets[0]).dtype == torch.float32
+    record = json.loads((mine / "labels" / "output" / "voxloss.json").read_text())
+    assert (record["loss"], record["parameters"]) == ("mine_nnunet.Weighted", {"weight": 2.0})
+
+
+def test_an_own_loss_that_cannot_do_what_the_data_need(mine):
+    from voxloss.nnunet.trainer import own_trainer
+    from voxloss.utilities.errors import InputError
+
+    plain, ours = (own_trainer(f"nnUNetTrainerVoxloss_mine_nnunet.{name}") for name in ("plain", "Ours"))
+    with pytest.raises(ValueError, match="cannot ignore voxels"):
+        built(plain, KINDS["labels, ignore"], mine / "a")
+    with pytest.raises(ValueError, match=r"cannot be trained on regions, which only subclasses of voxloss\.Loss take"):
+        built(plain, KINDS["regions"], mine / "b")
+    for kind in ("regions", "regions, ignore"):
+        logits, targets = problem(KINDS[kind])
+        assert built(ours, KINDS[kind], mine / kind.replace(" ", ""))(logits, targets).isfinite()
+    with pytest.raises(InputError, match="has no 'Plain'"):
+        own_trainer("nnUNetTrainerVoxloss_mine_nnunet.Plain")
+    with pytest.raises(InputError, match="divides folders' names"):
+        own_trainer("nnUNetTrainerVoxloss_mine__nnunet.Plain")
+    with pytest.raises(AttributeError):
+        own_trainer("nnUNetTrainerVoxlossNone")

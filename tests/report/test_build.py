@@ -111,7 +111,8 @@ def test_tables_on_disk_are_the_numbers(reported_study):
             "verdict", "rankings", "sizes", "ranks", "further", "lesions", "cases_with_lesions", "lesion_sizes"
         )
     }  # fmt: skip
-    data_alone = {"effects_kidney.csv", "effects_tumour.csv", "cases.csv", "intervals_over_cases.csv", "scores.csv"}
+    data_alone = {"effects_kidney.csv", "effects_tumour.csv", "cases.csv", "intervals_over_cases.csv"}
+    data_alone |= {"learned.csv", "scores.csv"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")} | data_alone
 
 
@@ -212,7 +213,7 @@ def test_one_loss_and_one_class(tmp_path):
     written = {path.stem for path in (study / "report" / "tables").glob("*.csv")}
     assert written == {
         "table1_scores", "further_organ", "lesions_organ", "cases_with_lesions_organ", "lesion_sizes_organ",
-        "cases", "intervals_over_cases", "scores",
+        "cases", "intervals_over_cases", "learned", "scores",
     }  # fmt: skip
     print_tables(study, Console(file=io.StringIO()))
 

@@ -20,7 +20,8 @@ def comparison(values):
     intervals = intervals_of(rows)
     intervals.loc[intervals["mean"].isna(), "n_cases"] = 0
     return SimpleNamespace(
-        intervals=intervals, losses=("dice", "focal"), over="fold", n_cases=9, n_folds=3, n_seeds=1
+        intervals=intervals, losses=("dice", "focal"), over="fold", n_cases=9, n_folds=3, n_seeds=1,
+        none_learned=lambda class_name: False,
     )  # fmt: skip
 
 

@@ -79,9 +79,9 @@ def test_several_outputs_are_all_supervised(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "channels", "words"),
     [
-        (["--network.name", "monai.networks.nets.SegRezNet"], 1, "'monai.networks.nets.SegRezNet' cannot be imported"),
+        (["--network.name", "monai.networks.nets.SegRezNet"], 1, "SegRezNet cannot be imported.*mean 'SegResNet'"),
         (["--network.name", "unet4d"], 1, "must be unet or an import path .* 'unet4d' cannot be imported"),
-        (["--network.name", "no_such_package.Net"], None, "No module named 'no_such_package'"),
+        (["--network.name", "no_such_package.Net"], None, "there is no module 'no_such_package'"),
         (["--network.name", "torch.float32"], 1, "torch.float32 is a dtype, which cannot be called to build a network"),
         (["--network.name", "collections.OrderedDict"], 1, "returns a OrderedDict, not a torch.nn.Module"),
         (["--network.name", "monai.networks.nets.SegResNet", "--network.arguments", "{filters: 4}"], 1,

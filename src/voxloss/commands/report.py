@@ -12,6 +12,10 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "report", report, "rebuild a study's tables, figures and page from its files")
     parser.add_argument("study", type=Path, metavar="STUDY")
     parser.add_argument(
+        "--losses",
+        help="show only these losses, separated by commas; intervals and tests remain those of all compared losses",
+    )
+    parser.add_argument(
         "--viewer-cases", type=int, metavar="N",
         help="copy the volumes of the N cases on which the losses disagree most into the viewer (default: 12)",
     )  # fmt: skip
@@ -26,6 +30,7 @@ def report(arguments: argparse.Namespace) -> int:
 
     if arguments.viewer_cases is not None and arguments.viewer_cases < 0:
         raise InputError(f"--viewer-cases must be 0 or more; received {arguments.viewer_cases}.")
+    losses = None if arguments.losses is None else [name.strip() for name in arguments.losses.split(",")]
     Study.open(arguments.study).merge_scores()
-    show_report(arguments.study, Console(), arguments.viewer_cases)
+    show_report(arguments.study, Console(), arguments.viewer_cases, losses)
     return 0

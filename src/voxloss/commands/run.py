@@ -67,7 +67,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED, Run
-    from voxloss.study.race import run_race
+    from voxloss.study.race import none_learned, run_race
 
     raced = config.comparison.design == "race"
     if raced and folds is not None:
@@ -106,7 +106,11 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             run_race(
                 study,
                 lambda number, runs: execute(runs, f"{cases}, {losses}, {round_text(study.race(), number)}"),
-                lambda look: console.print(look_text(look), markup=False, highlight=False),
+                lambda look: console.print(
+                    look_text(look, study.comparison.primary_class if none_learned(study, look) else None),
+                    markup=False,
+                    highlight=False,
+                ),
             )
             runs = study.runs()
         elif waiting:

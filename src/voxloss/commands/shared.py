@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -107,10 +107,12 @@ def whole_numbers(option: str, text: str) -> list[int]:
         raise InputError(f"{option} takes whole numbers separated by commas; received {text!r}.") from None
 
 
-def show_report(study: Path, console: "Console", viewer_cases: int | None = None) -> None:
-    """Build the study's report, print its tables and where its page is."""
+def show_report(
+    study: Path, console: "Console", viewer_cases: int | None = None, losses: Sequence[str] | None = None
+) -> None:
+    """Build the study's report, of some of its losses or all, print its tables and where its page is."""
     from voxloss.report import VIEWER_CASES, build_report, print_tables  # pandas
 
-    page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases)
-    print_tables(study, console)
+    page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases, losses)
+    print_tables(study, console, losses)
     print(f"\nReport: {page}")

@@ -1,10 +1,19 @@
-"""The losses of a study's configuration: their names, parameters and keys."""
+"""The losses of a study's configuration: their names, parameters and keys; the package's, and those of users."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.imports import import_attribute
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from voxloss.losses.own import LabelForm
+
+LONGEST_KEY = 200  # bytes; file systems take 255 for a folder's name
 
 
 @dataclass(frozen=True)
@@ -12,31 +21,58 @@ class LossChoice:
     """A loss of the study.
 
     Args:
-        name: Its catalogue name.
+        name: Its catalogue name, or the import path of a loss of the user's own, which has a dot.
         parameters: Those that differ from the loss's defaults.
+        title: What the page calls an own loss; None: as its class says.
+        labels: The form of labels that an own loss takes (`voxloss.losses.own.OwnLoss`).
     """
 
     name: str
     parameters: dict[str, Any]
+    title: str | None = None
+    labels: str = "index"
 
     @classmethod
     def of(cls, entry: str | dict[str, Any]) -> Self:
         """From an entry of `comparison.losses`: a name, or a mapping with `name` and parameters.
 
+        The mapping of an own loss may also have `title` and `labels`.
+
         Raises:
-            InputError: A mapping without a name.
+            InputError: A mapping without a name, or a title or form of labels that is none.
         """
         if isinstance(entry, str):
             return cls(entry, {})
-        if not isinstance(entry.get("name"), str):
+        name = entry.get("name")
+        if not isinstance(name, str):
             raise InputError(f"A loss is a name or a mapping with `name` and its parameters; received {entry!r}.")
-        return cls(entry["name"], {key: value for key, value in entry.items() if key != "name"})
+        parameters = {key: value for key, value in entry.items() if key != "name"}
+        if "." not in name:
+            return cls(name, parameters)
+        title, labels = parameters.pop("title", None), parameters.pop("labels", "index")
+        if title is not None and (not isinstance(title, str) or not title.strip()):
+            raise InputError(f"{name}: the title must be a text; received {title!r}.")
+        if labels not in ("index", "channel", "one_hot"):
+            raise InputError(f"{name}: labels must be index, channel or one_hot; received {labels!r}.")
+        return cls(name, parameters, title, labels)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a loss of the user's own, named by its import path."""
+        return "." in self.name
 
     @property
     def key(self) -> str:
-        """Its folder's name and its value in the tables' `loss` column: focal, focal-gamma=3."""
-        parts = [self.name, *(f"{name}={_short(value)}" for name, value in sorted(self.parameters.items()))]
-        return "-".join(parts)
+        """Its folder's name and its value in the tables' `loss` column: focal, focal-gamma=3, mypackage.MyLoss.
+
+        A long one is cut and ends with a digest, since it names a folder.
+        """
+        named = self.parameters if self.labels == "index" else self.parameters | {"labels": self.labels}
+        key = "-".join([self.name, *(f"{name}={_short(value)}" for name, value in sorted(named.items()))])
+        if len(key.encode()) <= LONGEST_KEY:
+            return key
+        digest = hashlib.blake2b(key.encode(), digest_size=6).hexdigest()
+        return f"{key.encode()[: LONGEST_KEY - 20].decode(errors='ignore')}-{digest}"
 
 
 def _short(value: Any) -> str:
@@ -60,20 +96,44 @@ def loss_choices(entries: Sequence[str | dict[str, Any]]) -> list[LossChoice]:
     return choices
 
 
+def build_loss(choice: LossChoice, ignore_index: int | None = None) -> "nn.Module":
+    """Build a loss, called as `loss(logits, labels)`, which leaves the voxels of a label out.
+
+    Raises:
+        InputError: An own loss cannot be imported or built, or cannot ignore voxels.
+        TypeError, ValueError: A loss of the package is unknown, or a parameter is unknown or has a wrong value.
+    """
+    from voxloss.losses import get_loss  # imports torch, which listing a study's losses need not wait for
+    from voxloss.losses.own import own_loss
+
+    if ignore_index is not None and choice.parameters.get("ignore_index") is not None:
+        raise InputError(f"{choice.name}: ignore_index cannot be set, as the data set itself ignores a value.")
+    if not choice.own:
+        reading = {} if ignore_index is None else {"ignore_index": ignore_index}
+        return get_loss(choice.name, **choice.parameters | reading)
+    part = import_attribute(choice.name, "the loss")
+    try:
+        form = cast("LabelForm", choice.labels)
+        return own_loss(choice.name, part, choice.parameters, labels=form, ignore_index=ignore_index)
+    except ValueError as error:
+        raise InputError(f"the loss {error}") from error
+
+
 def check_losses(choices: Sequence[LossChoice]) -> None:
     """Build every loss once, to check its name and parameters.
 
     Raises:
         InputError: An unknown loss, or a parameter that is unknown or has a value that it cannot have.
     """
-    from voxloss.losses import get_loss  # imports torch, which listing a study's losses need not wait for
-
     for choice in choices:
         try:
-            loss = get_loss(choice.name, **choice.parameters)
-            if loss.name != choice.name:
-                raise ValueError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
-            if loss.reduction != "mean" or loss.class_reduction == "none":
-                raise ValueError(f"the loss {choice.key!r} gives several values, but training needs one")
+            loss = build_loss(choice)
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
-            raise InputError(str(error)) from error
+            hint = "; a loss of your own is named by its import path, such as mypackage.MyLoss"
+            raise InputError(f"{error}{hint if str(error).startswith('unknown loss') else ''}") from error
+        if not choice.own and loss.name != choice.name:
+            raise InputError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
+        if getattr(loss, "reduction", "mean") != "mean" or getattr(loss, "class_reduction", "mean") == "none":
+            raise InputError(f"the loss {choice.key!r} gives several values, but training needs one")

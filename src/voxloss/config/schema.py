@@ -6,9 +6,10 @@ Nothing here imports torch, so that commands start at once. `voxloss.config.file
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from voxloss.config.checks import Check, Section
+from voxloss.config.metrics import metric_choices
 from voxloss.evaluation.lesion_rules import LesionRules
 
 PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
@@ -283,7 +284,7 @@ class ComparisonConfig(Section):
         losses: Names, or mappings of a name and parameters such as {name: focal, gamma: 3}.
         seeds: Seeds of initial weights and patches; every loss gets the same set.
         primary_class: The class that the headline is about; null: the rarest.
-        primary_metric: The metric that the headline is about.
+        primary_metric: The metric that the headline is about; one of your own is named by its import path.
         interval: What the printed 95 % interval runs over.
         tolerance_mm: Distance up to which the normalised surface Dice (nsd) counts two surfaces as matching.
         demonstration: The data cannot be evidence (synthetic images); the report says so.
@@ -296,7 +297,7 @@ class ComparisonConfig(Section):
     losses: tuple[str | dict[str, Any], ...] = (*PAPER_LOSSES, "dice_cross_entropy")
     seeds: tuple[int, ...] = (0, 1, 2)
     primary_class: str | None = None
-    primary_metric: PrimaryMetric = "dice"
+    primary_metric: PrimaryMetric | str = "dice"
     interval: Literal["fold", "case"] = "fold"
     tolerance_mm: float = 1.0
     demonstration: bool = False
@@ -324,6 +325,8 @@ class EvaluationConfig(Section):
         probabilities: Keep the predicted probabilities, in steps of 1/255 (an error of at most 1/510), on the
             "original" grid of each case or on the smaller "prepared" one. Curves, thresholds and calibration need
             "none" of them, since every run counts its voxels by probability; the viewer's threshold slider does.
+        metrics: Metrics of your own: import paths of functions of reference mask, predicted mask and spacing_mm, or
+            mappings of name, title, range, higher_is_better and unit.
     """
 
     section: ClassVar[str] = "evaluation"
@@ -331,6 +334,11 @@ class EvaluationConfig(Section):
     lesions: LesionRules = field(default_factory=LesionRules)
     thresholds_from: Literal["folds", "inner"] = "folds"
     probabilities: Literal["none", "prepared", "original"] = "none"
+    metrics: tuple[str | dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        metric_choices(self.metrics)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -402,6 +410,17 @@ class StudyConfig(Section):
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
+        own = {choice.name: choice for choice in metric_choices(self.evaluation.metrics)}
+        primary_metric = self.comparison.primary_metric
+        allowed = f"one of {', '.join(get_args(PrimaryMetric))}, or the import path of a metric in evaluation.metrics"
+        known = primary_metric in get_args(PrimaryMetric) or primary_metric in own
+        yield Check("comparison.primary_metric", known, primary_metric, allowed)
+        yield Check(
+            "comparison.primary_metric",
+            primary_metric not in own or own[primary_metric].may_be_primary,
+            primary_metric,
+            "a metric with the range [0, 1] of which more is better; let yours return such a share",
+        )
         yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
         metric, primary, limits = (
             self.comparison.primary_metric, self.comparison.primary_class, self.evaluation.lesions.size_limits_ml

@@ -1,9 +1,9 @@
 """Scores of one case on its original voxel grid: overlap, surface distances, volume and lesions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +23,37 @@ class Metric:
 
     Args:
         unit: "" for a share between 0 and 1; else "mm", "ml" (of images mm²) or "lesions" (a number of them), without
-            an upper limit.
+            an upper limit. That of a user's own metric may be any.
         worst: The worst possible value, assigned to failed runs: 0 if higher is better, infinite if lower is better.
             None for a measure of the case, which does not depend on the prediction.
         needs_prediction: Whether it is 0/0 for an empty prediction, which then counts as the worst.
         needs_reference: Whether it is 0/0 if the reference is empty, whatever is predicted.
         needs_absence: Whether it is only defined if the reference is empty.
+        limits: The least and the largest value of a user's own metric; None: as the unit says.
     """
 
-    unit: Literal["", "mm", "ml", "lesions"] = ""
+    unit: str = ""
     worst: float | None = 0.0
     needs_prediction: bool = False
     needs_reference: bool = False
     needs_absence: bool = False
+    limits: tuple[float, float] | None = None
 
     @property
     def higher_is_better(self) -> bool:
         """Whether larger values are better."""
-        return self.worst == 0
+        return self.worst == self.range[0]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the largest possible value, which the interval of a mean does not leave either."""
+        return self.limits or (0.0, math.inf if self.unit else 1.0)
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest possible difference of two values."""
+        low, high = self.range
+        return high - low
 
 
 METRICS = {
@@ -67,6 +80,26 @@ METRICS = {
     "lesion_recall_large": Metric(needs_reference=True),
     "reference_volume": Metric("ml", None),
 }
+
+# Metrics of the user's own by import path, as the studies that this process opened describe them.
+_OWN: dict[str, Metric] = {}
+
+
+def register_metric(name: str, limits: tuple[float, float], higher_is_better: bool, unit: str) -> None:
+    """Make a user's own metric known to tables of scores, by its import path."""
+    worst = limits[0] if higher_is_better else limits[1]
+    _OWN[name] = Metric(unit, worst, needs_prediction=True, limits=limits)
+
+
+def metric_of(name: str) -> Metric:
+    """Return the properties of a metric. Raises KeyError for an unknown one."""
+    return METRICS[name] if name in METRICS else _OWN[name]
+
+
+def is_metric(name: str) -> bool:
+    """Whether a metric is known."""
+    return name in METRICS or name in _OWN
+
 
 # Metrics that need no spacing; without a spacing, only these are computed.
 OVERLAP_METRICS = ("dice", "precision", "recall")
@@ -273,6 +306,59 @@ def case_scores(
                 undefined = math.isnan(values[metric])
                 scores.append(Score(name, metric, values[metric], "undefined" if undefined else "ok"))
     return scores
+
+
+def own_scores(
+    reference: Labels,
+    prediction: Labels,
+    classes: Sequence[str],
+    spacing_mm: Sequence[float],
+    functions: Mapping[str, Callable[..., Any]],
+    ignore_index: int | None = None,
+) -> list[Score]:
+    """Score every foreground class of one case by metrics of the user's own.
+
+    Args:
+        reference: Class indices.
+        prediction: Class indices on the same grid.
+        classes: The name of every class index, background first.
+        spacing_mm: Voxel sizes along the axes.
+        functions: Registered metrics (`register_metric`) by name, called as `function(reference, prediction,
+            spacing_mm)` with boolean masks of one class; NaN is an undefined score.
+        ignore_index: As in `case_scores`: these voxels are background in both masks.
+
+    Raises:
+        InputError: A function raises an error, or returns no number or one out of its range.
+    """
+    if ignore_index is not None:
+        ignored = reference == ignore_index
+        reference, prediction = (np.where(ignored, mask.dtype.type(0), mask) for mask in (reference, prediction))
+    spacing = tuple(map(float, spacing_mm))
+    return [
+        _own_score(name, function, class_name, reference == index, prediction == index, spacing)
+        for index, class_name in enumerate(classes)
+        if index > 0
+        for name, function in functions.items()
+    ]
+
+
+def _own_score(
+    name: str, function: Callable[..., Any], class_name: str, reference: Mask, prediction: Mask, spacing: Any
+) -> Score:
+    try:
+        value = float(function(reference, prediction, spacing))
+    except Exception as error:  # of a user's function, which may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"the metric {name} fails on {class_name}: {reason}") from error
+    if math.isnan(value):
+        return Score(class_name, name, value, "undefined")
+    low, high = metric_of(name).range
+    if not (low <= value <= high and math.isfinite(value)):
+        raise InputError(
+            f"the metric {name} is {value:g} on {class_name}, out of its range of {low:g} to {high:g}; set its range, "
+            "or let it return NaN where it is undefined"
+        )
+    return Score(class_name, name, value, "ok")
 
 
 def _of_surfaces(

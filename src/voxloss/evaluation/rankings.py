@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from voxloss.evaluation.fold_model import Interim
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.repeats import rank_shares
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.evaluation.significance import case_values
@@ -46,7 +46,7 @@ def ways_of_ranking(scores: pd.DataFrame, class_name: str, metric: str, interim:
         the loss may be the best by `rank_verdict`.
     """
     values = case_values(scores, class_name, metric).dropna()
-    better = METRICS[metric].higher_is_better
+    better = metric_of(metric).higher_is_better
     chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
     raw = seed_means(chosen).pivot(index=["dataset", "case"], columns="loss", values="value").dropna()
     result = pd.DataFrame({"loss": list(values.columns)})
@@ -97,7 +97,7 @@ def by_size(scores: pd.DataFrame, class_name: str, metric: str, interim: Interim
         own = volumes.index[third == number]
         result[size] = values.loc[values.index.isin(own)].mean().to_numpy(dtype=float)
         chosen = of_class[cases.isin(own)]
-        judged = verdict(chosen, class_name, metric, interim=interim) if METRICS[metric].higher_is_better else None
+        judged = verdict(chosen, class_name, metric, interim=interim) if metric_of(metric).higher_is_better else None
         best = judged.may_be_best if judged is not None else losses
         result[f"{size}_may_be_best"] = [loss in best for loss in losses]
     dice = seed_means(worst_filled(of_class[of_class["metric"].isin(["dice", "recall"])]))

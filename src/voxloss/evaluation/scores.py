@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from voxloss.evaluation.metrics import METRICS, Score
+from voxloss.evaluation.metrics import METRICS, Score, is_metric, metric_of
 from voxloss.utilities.arrays import Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_path
@@ -31,7 +31,14 @@ def score_rows(
 
 
 def failed_rows(
-    *, dataset: str, fold: int, seed: int, loss: str, cases: Iterable[str], classes: Sequence[str]
+    *,
+    dataset: str,
+    fold: int,
+    seed: int,
+    loss: str,
+    cases: Iterable[str],
+    classes: Sequence[str],
+    own_metrics: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return rows of a run that failed or diverged: NaN and "failed" for every held-out case, class and metric.
 
@@ -42,8 +49,10 @@ def failed_rows(
         loss: The run's loss.
         cases: The ids of the cases that the run should have scored.
         classes: All class names, background first, as in `case_scores`.
+        own_metrics: The study's metrics of the user's own.
     """
-    scores = [Score(name, metric, math.nan, "failed") for name in classes[1:] for metric in METRICS]
+    metrics = (*METRICS, *own_metrics)
+    scores = [Score(name, metric, math.nan, "failed") for name in classes[1:] for metric in metrics]
     rows = []
     for case in cases:
         rows += score_rows(scores, dataset=dataset, fold=fold, seed=seed, loss=loss, case=case)
@@ -113,15 +122,16 @@ def _real(value: Any, row: int, source: str) -> float:
 def _check_values(table: pd.DataFrame, source: str) -> None:
     rows = zip(table["metric"], table["value"], table["status"], strict=True)
     for row, (metric, value, status) in enumerate(rows, start=1):
-        if metric not in METRICS:
+        if not is_metric(metric):
             raise InputError(f"{source}, row {row}: unknown metric {metric!r}; there are {', '.join(METRICS)}")
         if status not in STATUSES:
             raise InputError(f"{source}, row {row}: unknown status {status!r}; there are {', '.join(STATUSES)}")
-        unit = METRICS[metric].unit
-        if status == "ok" and not unit and not 0 <= value <= 1:
-            raise InputError(f"{source}, row {row}: {metric} lies between 0 and 1, got {value}")
-        if status == "ok" and unit and not 0 <= value < math.inf:
-            raise InputError(f"{source}, row {row}: {metric} is finite and not negative, got {value}")
+        low, high = metric_of(metric).range
+        if status == "ok" and high < math.inf and not low <= value <= high:
+            raise InputError(f"{source}, row {row}: {metric} lies between {low:g} and {high:g}, got {value}")
+        if status == "ok" and high == math.inf and not low <= value < math.inf:
+            allowed = "not negative" if low == 0 else f"at least {low:g}"
+            raise InputError(f"{source}, row {row}: {metric} is finite and {allowed}, got {value}")
         if status != "ok" and not math.isnan(value):
             raise InputError(f"{source}, row {row}: a score with status {status!r} has no value, got {value}")
 
@@ -178,9 +188,10 @@ def worst_filled(scores: pd.DataFrame) -> pd.DataFrame:
     reference, and what is only defined without a reference where there is one. The status column does not change.
     """
     filled = scores.copy()
-    worst = filled["metric"].map({name: metric.worst for name, metric in METRICS.items()}).astype(float)
+    known = {name: metric_of(name) for name in filled["metric"].unique()}
+    worst = filled["metric"].map({name: metric.worst for name, metric in known.items()}).astype(float)
     needs_prediction, needs_reference, needs_absence = (
-        filled["metric"].map({name: getattr(metric, need) for name, metric in METRICS.items()}).astype(bool)
+        filled["metric"].map({name: getattr(metric, need) for name, metric in known.items()}).astype(bool)
         for need in ("needs_prediction", "needs_reference", "needs_absence")
     )
     ok, undefined, recall = filled["status"] == "ok", filled["status"] == "undefined", filled["metric"] == "recall"

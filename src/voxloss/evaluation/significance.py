@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.utilities.arrays import Float64s
 
@@ -39,16 +40,18 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
     bias-corrected and accelerated bootstrap (Efron 1987) of their mean, which follows the scores' skewness; half_width
     is NaN. Over folds, the interval describes how the mean varies between models trained on different cases; over
     cases, how it varies between patients for the models of this study. Undefined and failed scores have no value: they
-    are counted, and are not in the mean.
+    are counted, and are not in the mean. An interval ends where the metric's range does (0 and 1 for shares): a mean
+    cannot lie beyond.
 
     Args:
         scores: The long table.
         over: The units of the interval, "fold" or "case".
 
     Returns:
-        A row per loss, class and metric in order of first appearance: mean, half_width, low and high (NaN where n is 0,
-        or below 2), n (folds or cases), n_cases (cases with a value), n_undefined and n_failed (scores, counted per
-        seed), and ranking_mean, the mean over the same units after `worst_filled`, which is what losses are ranked by.
+        A row per loss, class and metric in order of first appearance: mean, half_width (before the range ends it), low
+        and high (NaN where n is 0, or below 2), n (folds or cases), n_cases (cases with a value), n_undefined and
+        n_failed (scores, counted per seed), and ranking_mean, the mean over the same units after `worst_filled`, which
+        is what losses are ranked by.
     """
     unit = ["loss", "class", "metric"]
     shown, ranked = seed_means(scores), seed_means(worst_filled(scores))
@@ -65,6 +68,8 @@ def intervals(scores: pd.DataFrame, over: Literal["fold", "case"] = "fold") -> p
         else:
             half_width = _student_half_width(values)
             low, high = mean - half_width, mean + half_width
+        least, largest = metric_of(key[2]).range
+        low, high = np.clip((low, high), least, largest)
         ranking = _unit_values(ranked_groups[key], over)
         rows.append(
             (

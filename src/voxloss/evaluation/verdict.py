@@ -1,8 +1,8 @@
 """The verdict: which losses may be the best, and which pairs differ, with simultaneous intervals."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from voxloss.evaluation.fold_model import Interim, PairModel, model_pairs
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.repeats import overstatement
 from voxloss.evaluation.scores import worst_filled
 from voxloss.utilities.arrays import Float64s, Integers
@@ -96,6 +96,36 @@ class Verdict:
         return overstatement(np.array(self.means), np.square(self.fold_sds) / self.n_folds, self.higher_is_better)
 
 
+def of_some(verdict: Verdict, losses: Collection[str]) -> Verdict:
+    """Return a verdict on some of its losses, chosen afterwards: intervals and what is needed stay those of all.
+
+    The simultaneous statements about all losses hold for any of them, however they were chosen. A loss may be the best
+    of the chosen ones unless another one of them exceeds it by more than the comparison of all losses allows.
+
+    Args:
+        verdict: The verdict on all losses.
+        losses: Those to keep, at least two.
+    """
+    kept = [(loss, place) for place, loss in enumerate(verdict.losses) if loss in losses]
+    names = tuple(loss for loss, _ in kept)
+    pairs = verdict.pairs[verdict.pairs["better"].isin(names) & verdict.pairs["worse"].isin(names)]
+    pairs = pairs.reset_index(drop=True)
+    beaten = set(pairs.loc[pairs["difference"] > pairs["needed"].clip(lower=RESOLUTION), "worse"])
+    may_be_best = tuple(loss for loss in names if loss not in beaten)
+    rivals = pairs[pairs["better"] == names[0]]
+    most_lost = max(0.0, float((rivals["needed"] - rivals["difference"]).max())) if len(may_be_best) > 1 else 0.0
+    return replace(
+        verdict,
+        losses=names,
+        means=tuple(verdict.means[place] for _, place in kept),
+        pairs=pairs,
+        may_be_best=may_be_best,
+        most_lost=most_lost if verdict.n_folds > 1 else math.inf,
+        fold_sds=tuple(verdict.fold_sds[place] for _, place in kept),
+        case_sds=tuple(verdict.case_sds[place] for _, place in kept),
+    )
+
+
 def verdict(
     scores: pd.DataFrame, class_name: str, metric: str, margin: float = MARGIN, interim: Interim | None = None
 ) -> Verdict | None:
@@ -127,7 +157,7 @@ def verdict(
             f"dice, or {metric} by ranks within cases (within_case_ranks)"
         )
     losses = list(table.columns)
-    better = METRICS[metric].higher_is_better
+    better = metric_of(metric).higher_is_better
     values = table.to_numpy(dtype=float)
     return judge(values, folds, losses, n_seeds, margin, higher_is_better=better, interim=interim)
 
@@ -152,7 +182,7 @@ def rank_verdict(scores: pd.DataFrame, class_name: str, metric: str, interim: In
     if values is None:
         return None
     table, folds, n_seeds = values
-    ranks = within_case_ranks(table.to_numpy(dtype=float), METRICS[metric].higher_is_better)
+    ranks = within_case_ranks(table.to_numpy(dtype=float), metric_of(metric).higher_is_better)
     names = list(table.columns)
     return judge(ranks / len(names), folds, names, n_seeds, 0.0, higher_is_better=False, interim=interim)
 

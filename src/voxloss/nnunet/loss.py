@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from voxloss.losses import Compound, Loss, get_loss
+from voxloss.losses.own import own_loss
+from voxloss.utilities.imports import import_attribute
 
 # Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
 IGNORED = -1
@@ -40,7 +42,8 @@ def nnunet_loss(
     """Return the loss for one resolution of nnU-Net's output.
 
     Args:
-        name: One of `voxloss.list_losses()`.
+        name: One of `voxloss.list_losses()`, or the import path of an own loss; its parameters may have `labels`, the
+            form of labels that it takes. An own loss that is no subclass of `Loss` takes no regions.
         parameters: Of the loss, and shared options; they go before what nnU-Net decides, but for activation and
             ignored voxels.
         regions: How many, each with a sigmoid channel of its own; None: labels, with a softmax.
@@ -57,6 +60,8 @@ def nnunet_loss(
     for decided in ("activation", "ignore_index"):
         if decided in parameters:
             raise ValueError(f"{decided} is decided by the data set's labels; leave it out of the parameters of {name}")
+    if "." in name:
+        return _own(name, parameters, regions, ignore_label)
     pool = "sample" if not batch_dice else "world" if several_processes else "batch"
     ignore_index = ignore_label if regions is None else None if ignore_label is None else IGNORED
     reading = {"activation": "softmax" if regions is None else "sigmoid", "ignore_index": ignore_index}
@@ -68,3 +73,17 @@ def nnunet_loss(
         rest = get_loss("cross_entropy", pool=pool, **reading)
         loss = Compound([loss, rest], [1.0, (regions - 1) / regions]) if regions > 1 else loss
     return RegionsWithIgnored(loss)
+
+
+def _own(name: str, parameters: Mapping[str, Any], regions: int | None, ignore_label: int | None) -> nn.Module:
+    """A user's own loss; its pooling is its own affair, and only subclasses of `Loss` can have regions."""
+    given = dict(parameters)
+    form = given.pop("labels", "index")
+    part = import_attribute(name, "the loss")
+    if regions is None:
+        return own_loss(name, part, given, labels=form, ignore_index=ignore_label)
+    loss = own_loss(name, part, given, labels=form, ignore_index=None if ignore_label is None else IGNORED)
+    if not isinstance(loss, Loss):
+        raise ValueError(f"{name} cannot be trained on regions, which only subclasses of voxloss.Loss take")
+    loss.activation = "sigmoid"
+    return loss if ignore_label is None else RegionsWithIgnored(loss)

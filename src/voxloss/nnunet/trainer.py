@@ -9,9 +9,11 @@ from torch import nn
 
 import voxloss
 from voxloss.nnunet.loss import nnunet_loss
-from voxloss.nnunet.names import RECORD, trainer_name
+from voxloss.nnunet.names import OWN_PREFIX, RECORD, trainer_name
 from voxloss.nnunet.parameters import check_unchanged, read_parameters
+from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json
+from voxloss.utilities.imports import import_attribute
 
 
 class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
@@ -55,10 +57,32 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
 
 
 def make_trainer(loss: str) -> type[VoxlossTrainer]:
-    """Return the trainer class of a loss of the catalogue, named as `trainer_name` says."""
-    content = {"voxloss_name": loss, "__doc__": f"nnU-Net's trainer with voxloss's {loss}.", "__module__": __name__}
+    """Return the trainer class of a loss, named as `trainer_name` says."""
+    content: dict[str, Any] = {
+        "voxloss_name": loss,
+        "__doc__": f"nnU-Net's trainer with voxloss's {loss}.",
+        "__module__": __name__,
+    }
     return type(trainer_name(loss), (VoxlossTrainer,), content)
 
 
 TRAINERS: dict[str, type[VoxlossTrainer]] = {trainer_name(loss): make_trainer(loss) for loss in voxloss.list_losses()}
 globals().update(TRAINERS)  # so that they can be imported, and pickled, by name
+
+
+def own_trainer(name: str) -> type[VoxlossTrainer]:
+    """Return the trainer of a user's own loss by its name, nnUNetTrainerVoxloss_ and the loss's import path.
+
+    nnU-Net looks for trainers with getattr, which takes any text.
+
+    Raises:
+        AttributeError: Another name.
+        InputError: The loss cannot be imported.
+    """
+    path = name.removeprefix(OWN_PREFIX)
+    if path == name or "." not in path:
+        raise AttributeError(name)
+    if "__" in path:
+        raise InputError(f"nnU-Net divides folders' names at '__', so the loss {path} needs a path without it.")
+    import_attribute(path, "the loss")  # now, and not after the data were unpacked
+    return make_trainer(path)

@@ -1,14 +1,16 @@
 """Build a study's report from its files, or print its tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from voxloss.report.comparison import compare
+from voxloss.report.comparison import Comparison, compare
 from voxloss.report.contents import write_contents
+from voxloss.report.names import names_of
 from voxloss.report.page.page import render_page
-from voxloss.report.record import open_record
+from voxloss.report.record import StudyRecord, open_record
 from voxloss.report.summary import summary_sentence
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
@@ -21,7 +23,7 @@ from voxloss.utilities.files import atomic_folder
 VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some megabytes each
 
 
-def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
+def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence[str] | None = None) -> Path:
     """Write STUDY/report with its page, tables and figures, whole or not at all, and return the page's path.
 
     Only the study's own files are read, and the images and masks that dataset.json names. If another process is writing
@@ -31,6 +33,8 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     Args:
         study: The study's folder.
         viewer_cases: The number of cases in the viewer: those on which the losses disagree most.
+        losses: The keys of the losses to show; None: all. As they are chosen afterwards, intervals and tests remain
+            those of all compared losses, and the page says so.
 
     Raises:
         InputError: The folder is not a study, one of its files is damaged, or no run is finished.
@@ -39,16 +43,21 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES) -> Path:
     StudyFolder(study).read_description()  # before anything is written: it may be no study
     with report_lock(study), atomic_folder(study / "report") as folder:
         record = open_record(study)
-        comparison = compare(record)
-        contents = write_contents(record, comparison, folder, viewer_cases)
-        (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
+        with names_of(record.study):
+            comparison = compare(record, losses)
+            contents = write_contents(record, comparison, folder, viewer_cases)
+            (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
     return study / "report" / "index.html"
 
 
-def print_tables(study: Path, console: Console) -> None:
+def print_tables(study: Path, console: Console, losses: Sequence[str] | None = None) -> None:
     """Print the headline, Table 1 by class, and the matrices of both tests, for 80 to 120 columns."""
     record = open_record(Path(study))
-    comparison = compare(record)
+    with names_of(record.study):
+        _print_tables(record, compare(record, losses), console)
+
+
+def _print_tables(record: StudyRecord, comparison: Comparison, console: Console) -> None:
     for class_name in primary_first(comparison):
         table = main_table(comparison, [class_name])
         console.print(to_console(table))
@@ -58,7 +67,9 @@ def print_tables(study: Path, console: Console) -> None:
     if comparison.primary_class in comparison.verdicts:
         console.print()
         primary = comparison.verdicts[comparison.primary_class]
-        console.print(to_console(verdict_table(primary, comparison.primary_class, comparison.primary_metric)))
+        unlearned = [one.loss for one in comparison.unlearned(comparison.primary_class)]
+        table = verdict_table(primary, comparison.primary_class, comparison.primary_metric, unlearned=unlearned)
+        console.print(to_console(table))
     if len(comparison.losses) > 1:
         for class_name in primary_first(comparison):
             for test, pairs in (("signed_rank", comparison.signed_rank), ("rank_sum", comparison.rank_sum)):

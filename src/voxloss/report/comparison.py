@@ -1,23 +1,24 @@
 """Compute all results of a report once; tables, figures and headline use them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
 
 from voxloss.evaluation.fold_model import Interim
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.learned import Learned, learned_classes
+from voxloss.evaluation.metrics import METRICS, metric_of
 from voxloss.evaluation.race import interim_of
 from voxloss.evaluation.scores import common_scores, complete_check
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum, pairwise_signed_rank
-from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.evaluation.verdict import Verdict, of_some, verdict
 from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.operating import OperatingPoints, operating_points
 from voxloss.report.record import StudyRecord
 from voxloss.study.readers import reader_scores
 from voxloss.study.rounds import Race
-from voxloss.study.standing import LossStanding, standings
+from voxloss.study.standing import LossStanding, require_losses, standings
 from voxloss.utilities.errors import InputError
 
 
@@ -51,7 +52,10 @@ class Comparison:
         reader: `intervals` of a second reader on the compared cases with a second mask; None without one.
         reader_fault: Why the second reader could not be scored; None without a fault.
         operating: The losses at thresholds that were chosen on other cases; None if a run has no counts of voxels by
-            probability, as in a study of an earlier version.
+            probability, as in a study of an earlier version, or if `losses` were chosen afterwards.
+        learned: What each loss, also one that left a race, has learned of each class.
+        family_scores: The scores of all losses that the critical values are for. `losses` may be some of them, which
+            were chosen afterwards.
     """
 
     scores: pd.DataFrame
@@ -77,51 +81,90 @@ class Comparison:
     reader: pd.DataFrame | None = None
     reader_fault: str | None = None
     operating: OperatingPoints | None = None
+    learned: tuple[Learned, ...] = ()
+    family_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def unlearned(self, class_name: str) -> tuple[Learned, ...]:
+        """The losses that have not learned a class."""
+        return tuple(one for one in self.learned if one.class_name == class_name and not one.learned)
+
+    def none_learned(self, class_name: str) -> bool:
+        """Whether no compared loss has learned a class, so that nothing can be announced about it."""
+        unlearned = {one.loss for one in self.unlearned(class_name)}
+        return bool(self.losses) and unlearned.issuperset(self.losses)
+
+    @property
+    def family_losses(self) -> tuple[str, ...]:
+        """All losses that the critical values are for."""
+        return tuple(dict.fromkeys(self.family_scores["loss"])) if len(self.family_scores) else self.losses
 
 
-def compare(record: StudyRecord) -> Comparison:
+def compare(record: StudyRecord, chosen_losses: Sequence[str] | None = None) -> Comparison:
     """Compute intervals and tests of a study, which may be in progress.
 
+    Args:
+        record: The study.
+        chosen_losses: The keys of the losses to show, at least two; None: all that are compared. Intervals, tests and
+            critical values remain those of all compared losses, as these were chosen after the results were known.
+
     Raises:
-        InputError: No run is finished, or the losses have no case in common yet.
+        InputError: No run is finished, or the losses have no case in common yet; or a chosen loss is not in the study,
+            has no scores, or left a race.
     """
     if record.scores.empty:
         raise InputError(f"{record.study.folder} has no finished run yet; a report needs at least one")
     race = record.study.race() if record.study.comparison.design == "race" else None
-    interim, chosen = None, record.scores
+    interim, compared = None, record.scores
     progress = standings(record.study)
+    if chosen_losses is not None:
+        _require_chosen(record, chosen_losses, race)
     if race is not None and race.looks:
-        interim, chosen = _last_look(race, record.scores)
+        interim, compared = _last_look(race, record.scores)
     elif race is None:
-        chosen = _of_compared(record.scores, progress)
-    scores = common_scores(chosen)
-    if scores.empty:
+        compared = _of_compared(record.scores, progress, chosen_losses or ())
+    everything = common_scores(compared)
+    if everything.empty:
         raise InputError(
             f"{record.study.folder} has no case yet that is scored for all of its losses with a finished run"
         )
-    complete_check(scores)
+    complete_check(everything)
     metric = record.study.comparison.primary_metric
-    scores, partial = _whole_metrics(scores, metric)
-    present = list(dict.fromkeys(scores["loss"]))
-    losses = [loss for loss in record.study.loss_keys if loss in present]
-    losses += [loss for loss in present if loss not in losses]
+    everything, partial = _whole_metrics(everything, metric)
+    present = list(dict.fromkeys(everything["loss"]))
+    family = [loss for loss in record.study.loss_keys if loss in present]
+    family += [loss for loss in present if loss not in family]
+    losses = family if chosen_losses is None else [loss for loss in family if loss in chosen_losses]
+    scores = everything[everything["loss"].isin(losses)].reset_index(drop=True)
     scored = set(scores["class"])
     over = record.study.comparison.interval
     classes = tuple(name for name in record.study.dataset.classes[1:] if name in scored)
-    verdicts = {name: verdict(scores, name, metric, interim=interim) for name in classes}
     reader, fault = _second_reader(record, scores, over)
+    verdicts = {name: verdict(everything, name, metric, interim=interim) for name in classes}
+    operating = None
+    if len(losses) < len(family):
+        verdicts = {name: found and of_some(found, losses) for name, found in verdicts.items()}
+    else:
+        operating = operating_points(record, scores, classes, over, interim)
+    rank_sum, signed_rank = (
+        pairs[pairs["row"].isin(losses) & pairs["column"].isin(losses)].reset_index(drop=True)
+        for pairs in (
+            pairwise_rank_sum(everything, [metric], family),
+            pairwise_signed_rank(everything, [metric], family),
+        )
+    )
+    gone = record.scores[record.scores["loss"].isin(race.left)] if race is not None else record.scores.iloc[:0]
     return Comparison(
         scores=scores,
         losses=tuple(losses),
         classes=classes,
         primary_class=record.study.comparison.primary_class,
         primary_metric=metric,
-        metrics=tuple(name for name in METRICS if name in set(scores["metric"]) and METRICS[name].worst is not None),
+        metrics=_metrics(scores),
         over=over,
         intervals=intervals(scores, over=over),
         other_intervals=intervals(scores, over="case" if over == "fold" else "fold"),
-        rank_sum=pairwise_rank_sum(scores, [metric], losses),
-        signed_rank=pairwise_signed_rank(scores, [metric], losses),
+        rank_sum=rank_sum,
+        signed_rank=signed_rank,
         verdicts={name: found for name, found in verdicts.items() if found is not None},
         n_cases=scores["case"].nunique(),
         n_folds=scores["fold"].nunique(),
@@ -133,7 +176,9 @@ def compare(record: StudyRecord) -> Comparison:
         units=record.study.dataset.units,
         reader=reader,
         reader_fault=fault,
-        operating=operating_points(record, scores, classes, over, interim),
+        operating=operating,
+        learned=tuple(learned_classes(pd.concat([scores, gone], ignore_index=True), record.study.blind)),
+        family_scores=everything,
     )
 
 
@@ -151,15 +196,39 @@ def _second_reader(
     return (None if of_reader.empty else intervals(of_reader, over=over)), None
 
 
-def _of_compared(scores: pd.DataFrame, progress: Sequence[LossStanding]) -> pd.DataFrame:
+def _metrics(scores: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics of a table in the order of `METRICS`, then the user's own; without measures of the case."""
+    there = list(dict.fromkeys(scores["metric"]))
+    own = [name for name in there if name not in METRICS]
+    return tuple(name for name in (*METRICS, *own) if name in there and metric_of(name).worst is not None)
+
+
+def _require_chosen(record: StudyRecord, chosen: Sequence[str], race: Race | None) -> None:
+    require_losses(record.study, chosen)
+    if len(set(chosen)) < 2:
+        raise InputError(f"--losses takes two or more losses to compare; received {', '.join(chosen)}.")
+    scored = set(record.scores["loss"])
+    for loss in chosen:
+        if loss not in scored:
+            raise InputError(f"--losses: {loss} has no finished run yet.")
+    if race is not None and race.looks:
+        last = race.looks[-1]
+        for loss in chosen:
+            if loss not in last.losses:
+                when = f"left after round {race.left[loss]}" if loss in race.left else "was added and not looked at yet"
+                raise InputError(f"--losses: {loss} {when}; the last round compared {', '.join(last.losses)}.")
+
+
+def _of_compared(scores: pd.DataFrame, progress: Sequence[LossStanding], chosen: Sequence[str]) -> pd.DataFrame:
     """Return the scores of the losses that are compared: those that are finished, so that no other cuts their cases.
 
-    Before two are finished, those in progress are compared with them on the cases that all of them have.
+    Before two are finished, those in progress are compared with them on the cases that all of them have; so are losses
+    that were chosen although they are not finished.
     """
     of = {one.loss: one.standing for one in progress}
     finished = [loss for loss in scores["loss"].unique() if of.get(loss) == "finished"]
     active = [loss for loss in scores["loss"].unique() if of.get(loss) == "in progress"]
-    compared = finished if len(finished) > 1 else [*finished, *active]
+    compared = {*(finished if len(finished) > 1 else [*finished, *active]), *chosen}
     return scores[scores["loss"].isin(compared)]
 
 

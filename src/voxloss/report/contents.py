@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from voxloss.evaluation.effects import friedman, paired_effects, variance_parts
+from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.rankings import by_dataset, by_size, rank_stability, ways_of_ranking
 from voxloss.evaluation.scores import write_scores
 from voxloss.report.comparison import Comparison
@@ -24,11 +25,19 @@ from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper, operating
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import Table, to_latex, to_markdown
+from voxloss.report.tables.learned import learned_frame
 from voxloss.report.tables.lesions import lesion_tables
-from voxloss.report.tables.main import further_table, main_table, primary_first
+from voxloss.report.tables.main import further_table, main_table, own_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.race import looks_frame, race_table
-from voxloss.report.tables.verdict import datasets_table, rankings_table, sizes_table, stability_table, verdict_table
+from voxloss.report.tables.verdict import (
+    datasets_table,
+    pairs_frame,
+    rankings_table,
+    sizes_table,
+    stability_table,
+    verdict_table,
+)
 from voxloss.utilities.errors import InputError
 
 VIEWER_FILES = ("page.js", "viewer.js")
@@ -45,6 +54,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     over = "case" if comparison.over == "fold" else "fold"
     _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
     write_scores(folder / "tables" / "scores.csv", record.scores)
+    _write_csv(folder / "tables" / "learned.csv", learned_frame(comparison.learned))
     further = _write_further(record, comparison, folder / "tables")
     matrices = _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
@@ -58,7 +68,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     forests = {
         name: charts.forest_figure(verdict, name, comparison.primary_metric, f"forest_{slug[name]}", folder / "figures")
         for name, verdict in comparison.verdicts.items()
-        if verdict.n_folds > 1
+        if verdict.n_folds > 1 and not comparison.none_learned(name)
     }
     main = forests.pop(comparison.primary_class, None) or charts_of.pop(comparison.primary_class)
     others = [chart[name] for name in primary_first(comparison) for chart in (forests, charts_of) if name in chart]
@@ -120,6 +130,9 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
         surfaces = further_table(comparison, class_name)
         if surfaces is not None:
             own.append(("further", chosen, surfaces))
+        of_users = own_table(comparison, class_name)
+        if of_users is not None:
+            own.append(("own_metrics", chosen[~chosen["metric"].isin(METRICS)], of_users))
         for name, metrics, table in lesion_tables(
             comparison, class_name, record.study.lesion_rules, comparison.units, comparison.reader
         ):
@@ -141,14 +154,20 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
             continue
         own = effects[effects["class"] == class_name]
         chosen = (comparison.scores, class_name, metric)
-        table = verdict_table(verdict, class_name, metric, own, friedman(*chosen), variance_parts(*chosen))
+        unlearned = [one.loss for one in comparison.unlearned(class_name)]
+        table = verdict_table(verdict, class_name, metric, own, friedman(*chosen), variance_parts(*chosen), unlearned)
         verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
-        _write_table(folder / "tables", verdicts[-1].name, verdict.pairs, table, table)
+        _write_table(folder / "tables", verdicts[-1].name, pairs_frame(verdict, metric), table, table)
         _write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
-        ways, sizes = (ranking(*chosen, comparison.interim) for ranking in (ways_of_ranking, by_size))
+        if comparison.none_learned(class_name):  # an order of losses that learned nothing is none
+            continue
+        family = (comparison.family_scores, class_name, metric)
+        ways, sizes = (
+            _of_losses(ranking(*family, comparison.interim), comparison) for ranking in (ways_of_ranking, by_size)
+        )
         stability = rank_stability(verdict)
         written = [("rankings", ways, rankings_table(ways, class_name, metric))]
-        datasets = by_dataset(*chosen, comparison.interim)
+        datasets = _of_losses(by_dataset(*family, comparison.interim), comparison)
         if len(datasets):
             written.insert(0, ("datasets", datasets, datasets_table(datasets, class_name, metric)))
         if len(sizes):
@@ -161,6 +180,11 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
             others.append(NamedTable(f"{kind}_{slug[class_name]}", table))
             _write_table(folder / "tables", others[-1].name, data, table, table)
     return (*verdicts, *others), ranks
+
+
+def _of_losses(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """The rows of the shown losses; values and ranks are those among all compared losses."""
+    return table[table["loss"].isin(comparison.losses)].reset_index(drop=True)
 
 
 def _write_race(comparison: Comparison, folder: Path) -> RaceContents | None:

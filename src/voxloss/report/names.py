@@ -3,10 +3,16 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
+from voxloss.config.losses import LossChoice
 from voxloss.evaluation.metrics import METRICS
 from voxloss.geometry.units import VOLUMES, Units
+from voxloss.study.study import Study
 
 METRIC_NAMES = {
     "dice": "DSC",
@@ -46,8 +52,43 @@ def loss_titles() -> dict[str, str]:
     return {name: loss.documentation.title for name, loss in CATALOGUE.items()}
 
 
+_own: ContextVar[Mapping[str, str]] = ContextVar("own", default={})  # noqa: B039 - never changed in place
+
+
+@contextmanager
+def names_of(study: Study) -> Iterator[None]:
+    """Let `loss_name` and `metric_name` know the titles of a study's own losses and metrics, as its folder has them."""
+    records = study.files.read_own_losses() if not study.imported else {}
+    plain = {choice.key: _own_title(choice, records.get(choice.key, {})) for choice in study.losses if choice.own}
+    taken = Counter([*plain.values(), *loss_titles().values()])
+    names = {
+        choice.key: f"{plain[choice.key]} [{choice.name}]" if taken[plain[choice.key]] > 1 else plain[choice.key]
+        for choice in study.losses
+        if choice.own
+    }
+    names |= {metric.name: metric.title + (f", {metric.unit}" if metric.unit else "") for metric in study.own_metrics}
+    token = _own.set({} if study.imported else names)
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
+
+def _own_title(choice: LossChoice, record: Mapping[str, Any]) -> str:
+    title = choice.title or str(record.get("title") or choice.name.rpartition(".")[2])
+    if not choice.parameters or choice.title:
+        return title
+    settings = ", ".join(f"{SYMBOLS.get(name, name)} = {value}" for name, value in sorted(choice.parameters.items()))
+    return f"{title} ({settings})"
+
+
 def loss_name(key: str) -> str:
-    """Return the display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; unknown keys do not change."""
+    """Return the display name of a loss's key: "focal-gamma=3" is "Focal loss (γ = 3)"; unknown keys do not change.
+
+    Within `names_of`, own losses have their titles.
+    """
+    if key in _own.get():
+        return _own.get()[key]
     name, dash, rest = key.partition("-")
     parameters = PARAMETER.findall(dash + rest)
     titles = loss_titles()
@@ -61,11 +102,10 @@ def loss_name(key: str) -> str:
 
 def metric_name(metric: str, units: Units = VOLUMES) -> str:
     """Return the display name of a metric with its unit, such as "HD95, mm"; unknown ones do not change."""
-    name = METRIC_NAMES.get(metric, metric)
-    if metric == "volume_difference":
-        name = f"{units.extent.capitalize()} difference"
-    unit = METRICS[metric].unit if metric in METRIC_NAMES else ""
-    return name + {"mm": f", {units.length}", "ml": f", {units.size}"}.get(unit, "")
+    if metric not in METRIC_NAMES:
+        return _own.get().get(metric, metric)
+    name = f"{units.extent.capitalize()} difference" if metric == "volume_difference" else METRIC_NAMES[metric]
+    return name + {"mm": f", {units.length}", "ml": f", {units.size}"}.get(METRICS[metric].unit, "")
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:

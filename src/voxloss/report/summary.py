@@ -8,6 +8,13 @@ from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
+from voxloss.report.tables.learned import (
+    REMEDIES,
+    best_unlearned_sentence,
+    nothing_learned_sentence,
+    unlearned_sentence,
+)
+from voxloss.report.tables.main import primary_first
 from voxloss.report.tables.operating import disagreement_sentence
 from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
@@ -31,14 +38,20 @@ class Summary:
 def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
     """Return the verdict on the primary class and metric as a sentence, and its limits.
 
-    Failed runs and empty predictions count as 0. A higher mean alone does not prove that a loss is better.
+    Failed runs and empty predictions count as 0. A higher mean alone does not prove that a loss is better. Where no
+    loss has learned to find the class, that is the headline, and no loss is called better, the best or equivalent.
     """
-    verdict = comparison.verdicts.get(comparison.primary_class)
-    details = verdict_details(verdict, comparison.primary_metric) if verdict is not None else ()
-    if changed := disagreement_sentence(comparison.operating, comparison.primary_class):
-        details = (*details, changed)
+    verdict, nothing = comparison.verdicts.get(comparison.primary_class), nothing_learned(comparison)
+    details: tuple[str, ...] = ()
+    if nothing:
+        learned = [one for one in comparison.unlearned(comparison.primary_class) if one.loss in comparison.losses]
+        details = (best_unlearned_sentence(learned), REMEDIES)
+    elif verdict is not None:
+        details = verdict_details(verdict, comparison.primary_metric)
+        if changed := disagreement_sentence(comparison.operating, comparison.primary_class):
+            details = (*details, changed)
     if comparison.race is not None:
-        details = (*details, race_sentence(comparison.race))
+        details = (*details, race_sentence(comparison.race, nothing))
     return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))
 
 
@@ -48,7 +61,14 @@ def summary_sentence(record: StudyRecord, comparison: Comparison) -> str:
     return " ".join((summary.headline, *summary.details, *summary.limits))
 
 
+def nothing_learned(comparison: Comparison) -> bool:
+    """Whether no loss has learned the primary class, so that no verdict on it is announced."""
+    return comparison.none_learned(comparison.primary_class)
+
+
 def _headline(comparison: Comparison) -> str:
+    if nothing_learned(comparison):
+        return nothing_learned_sentence(comparison.primary_class, len(comparison.losses))
     verdict = comparison.verdicts.get(comparison.primary_class)
     if verdict is not None:
         left = comparison.interim is not None and comparison.interim.family > len(comparison.losses)
@@ -72,13 +92,19 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         yield "Synthetic data: do not use this to choose a loss."
     if record.study.dataset.has_regions:
         yield "Training and scores count only the voxels in each case's region of interest."
+    yield from _unlearned_limits(comparison)
+    if len(comparison.losses) < len(comparison.family_losses):
+        yield (
+            f"These {len(comparison.losses)} of {len(comparison.family_losses)} compared losses were chosen "
+            "afterwards; intervals and tests allow for all of them."
+        )
     waiting = [run for run in record.runs if run.state not in FINAL]
     if waiting:
         finished = len(record.runs) - len(waiting)
         absent = [
             loss_name(one.loss)
             for one in comparison.standings
-            if one.loss not in comparison.losses and one.standing in ("in progress", "finished")
+            if one.loss not in comparison.family_losses and one.standing in ("in progress", "finished")
         ]
         without = f" Not compared yet: {', '.join(absent)}." if absent else ""
         yield (
@@ -102,6 +128,16 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         yield "Only one seed: run-to-run variation is estimated from the folds."
 
 
+def _unlearned_limits(comparison: Comparison) -> Iterator[str]:
+    """Name the losses that have not learned a class, the primary class first; the headline may have said it of all."""
+    for class_name in primary_first(comparison):
+        unlearned = comparison.unlearned(class_name)
+        if class_name != comparison.primary_class and comparison.none_learned(class_name):
+            yield f"No network learned to find {class_name}."
+        elif unlearned and not comparison.none_learned(class_name):
+            yield unlearned_sentence(unlearned)
+
+
 def _with_display_name(evidence: str) -> str:
     """Call the metric of recorded means what the page calls it."""
     return re.sub(r"\bmean (\w+) of\b", lambda found: f"mean {metric_name(found[1])} of", evidence)
@@ -112,7 +148,7 @@ def _standing_limits(record: StudyRecord, comparison: Comparison) -> Iterator[st
     retired = [
         f"{loss_name(one.loss)} ({_with_display_name(one.evidence)})"
         for one in comparison.standings
-        if one.standing == "retired"
+        if one.standing == "retired" and one.loss not in comparison.family_losses
     ]
     if retired:
         yield f"Retired by the user and not compared: {'; '.join(retired)}."

@@ -18,8 +18,10 @@ from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.lesion_list import read_lesions
 from voxloss.evaluation.probabilities.counts import read_counts
 from voxloss.evaluation.scores import read_scores
+from voxloss.study.blind import write_blind
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
+from voxloss.study.own import own_records, try_own_losses, try_own_metrics
 from voxloss.study.settle import (
     judged_data,
     preparation_of,
@@ -44,7 +46,10 @@ from voxloss.utilities.text import count_of
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
 
 # What the folder of a study that is not created yet may hold: interrupted preparation, or the demonstration's images.
-UNFINISHED = ("prepared", "phantom", "dataset.json", "folds.json", ".lock", ".report.lock")
+UNFINISHED = (
+    "prepared", "phantom", "dataset.json", "folds.json", "blind.json", "learned.json", "losses.json",
+    ".lock", ".report.lock",
+)  # fmt: skip
 
 
 @contextmanager
@@ -75,12 +80,18 @@ def open_study(
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), images or masks of
             the study changed or are missing, or another process works on the study.
     """
-    check_losses(loss_choices(config.comparison.losses))
+    files = StudyFolder(folder)
+    choices = loss_choices(config.comparison.losses)
+    # Of an existing study only the own losses with runs left must be there (`_resume`).
+    check_losses([choice for choice in choices if not (choice.own and files.is_study())])
+    if config.evaluation.metrics and not files.is_study():
+        config = replace(
+            config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
+        )
     resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
-    files = StudyFolder(folder)
     exists = files.is_study()
     if exists:
         files.read_description()  # before anything in the folder is changed: a later version's study is refused
@@ -116,6 +127,13 @@ def _resume(
     opened = Study.open(folder)
     _require_folds(asked, len(opened.folds))
     study = extended(opened, config)
+    left = {run.loss.key for run in study.runs() if study.status(run).state not in FINISHED}
+    own = [choice for choice in study.losses if choice.own and choice.key in left]
+    check_losses(own)
+    records = own_records(study, left, notice)
+    try_own_losses(study.config, study.dataset, own)
+    if left:
+        try_own_metrics(study.config.evaluation.metrics)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
@@ -130,7 +148,10 @@ def _resume(
         if sources.dataset != opened.dataset or not opened.digests:
             study.files.write_dataset(study.dataset, sources.digests)
     study = rewrite_config(opened, study)
+    study.files.write_own_losses(records)
     _repair_prepared(study, sources, progress)
+    if not study.files.blind_file.is_file() and not sources.missing:  # as in studies of earlier versions
+        write_blind(study)
     return study
 
 
@@ -272,6 +293,7 @@ def _create_study(
     _require_folds(asked, config.splits.folds)
     # What can be checked before hours of preparation.
     check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
+    try_own_losses(config, dataset)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,
@@ -293,8 +315,13 @@ def _create_study(
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
     settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
+    if config.patches.size is None:
+        try_own_losses(settled, dataset)
     digests = {case.case_id: case.digests for case in prepared}
-    return write_study(files.path, settled, dataset, folds, patients, digests)
+    study = write_study(files.path, settled, dataset, folds, patients, digests)
+    write_blind(study)
+    study.files.write_own_losses(own_records(study, study.loss_keys))
+    return study
 
 
 def _memory_limit(config: StudyConfig) -> int | None:

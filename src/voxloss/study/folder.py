@@ -4,6 +4,7 @@ docs/study-folder.md describes the layout. `voxloss.study.study` interprets the 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +21,8 @@ from voxloss.utilities.files import write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from voxloss.evaluation.learned import Learned
 
 FORMAT = 2  # of the folder. 1 is that of study.yaml files without a number.
 
@@ -195,6 +198,21 @@ class StudyFolder:
         return self.path / "retired.json"
 
     @property
+    def blind_file(self) -> Path:
+        """The Dice of the best masks that do not look at the image."""
+        return self.path / "blind.json"
+
+    @property
+    def own_losses_file(self) -> Path:
+        """The losses of the user's own."""
+        return self.path / "losses.json"
+
+    @property
+    def learned_file(self) -> Path:
+        """Which losses have learned which classes."""
+        return self.path / "learned.json"
+
+    @property
     def prepared(self) -> Path:
         """The folder of prepared cases."""
         return self.path / "prepared"
@@ -343,6 +361,50 @@ class StudyFolder:
     def write_retired(self, retired: Mapping[str, Mapping[str, Any]]) -> None:
         """Write which losses are retired."""
         write_json(self.retired_file, dict(retired))
+
+    def read_blind(self) -> dict[str, dict[str, float]]:
+        """For every class, by case, the Dice of the best mask that does not look at the image; empty without a file."""
+        if not self.blind_file.is_file():
+            return {}
+        try:
+            dice = _read(self.blind_file)["dice"]
+            return {name: {case: float(value) for case, value in cases.items()} for name, cases in dice.items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{self.blind_file} is damaged: {error!r}") from None
+
+    def write_blind(self, predictor: str, dice: Mapping[str, Mapping[str, float]]) -> None:
+        """Write blind.json: what predicts the masks, and their Dice by class and case."""
+        write_json(self.blind_file, {"predictor": predictor, "dice": {name: dict(of) for name, of in dice.items()}})
+
+    def read_own_losses(self) -> dict[str, dict[str, Any]]:
+        """For every own loss's key its import path, title and digests of its source; none without the file."""
+        losses = _read(self.own_losses_file) if self.own_losses_file.is_file() else {}
+        if not all(isinstance(record, dict) for record in losses.values()):
+            raise InputError(f"{self.own_losses_file} is damaged: it should hold a mapping for every loss.")
+        return losses
+
+    def write_own_losses(self, losses: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the records of the user's own losses; nothing where there are none."""
+        if losses:
+            write_json(self.own_losses_file, dict(losses))
+
+    def read_learned(self) -> list[dict[str, Any]]:
+        """What each loss had learned of each class when the scores were merged last; none without the file."""
+        if not self.learned_file.is_file():
+            return []
+        learned = _read(self.learned_file).get("learned")
+        wanted = {"loss", "class_name", "learned", "predicted", "predictions"}
+        if not isinstance(learned, list) or not all(isinstance(row, dict) and wanted <= set(row) for row in learned):
+            raise InputError(f"{self.learned_file} is damaged: it lacks the list `learned`.")
+        return learned
+
+    def write_learned(self, learned: "Sequence[Learned]") -> None:
+        """Write what each loss has learned of each class."""
+        rows = [{**asdict(one), "learned": one.learned} for one in learned]
+        write_json(
+            self.learned_file,
+            {"learned": [row | {"blind": None if math.isnan(row["blind"]) else row["blind"]} for row in rows]},
+        )
 
     def read_status(self, run: Run) -> RunStatus:
         """Read the state of a run; pending if it has no status.json."""

@@ -7,6 +7,7 @@ look is executed as far as its runs are missing, and then looked at.
 import math
 from collections.abc import Callable, Sequence
 
+from voxloss.evaluation.learned import learned_classes
 from voxloss.evaluation.race import Look, Outcome, look_at
 from voxloss.evaluation.scores import merge_scores
 from voxloss.evaluation.verdict import case_table
@@ -41,6 +42,14 @@ def run_race(
         look = _look(study, race, number)
         study.files.write_looks([plain_look(each) for each in (*race.looks, look)])
         looked(look)
+
+
+def none_learned(study: Study, look: Look) -> bool:
+    """Whether no loss of a look has learned the primary class, so that their order or equality says nothing."""
+    runs = [run for run in study.race().runs(look.round) if run.loss.key in look.losses]
+    scores = merge_scores(study.run_folder(run).scores_file for run in runs)
+    learned = learned_classes(scores, study.blind)
+    return not any(one.learned for one in learned if one.class_name == study.comparison.primary_class)
 
 
 def _look(study: Study, race: Race, number: int) -> Look:

@@ -23,6 +23,7 @@ from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.geometry.units import element_size
 from voxloss.study.folder import FINISHED, Run, State
+from voxloss.study.own import own_functions, own_metric_scores, require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
@@ -100,7 +101,10 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
         classes=study.dataset.classes,
         ignore_index=study.dataset.ignore_index,
+        labels=run.loss.labels,
     )
+    require_own_loss(study, run.loss)
+    functions = own_functions(study)
     cases = [study.case(case_id) for case_id in split.validation]
     inner = [study.case(case_id) for case_id in split.inner]
     require_files([path for case in (*cases, *inner) for path in case.files if not exists(path)], study.folder)
@@ -154,6 +158,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
             ignore_index=ignore_index,
             matched=partial(_list_lesions, lesions, case_id, geometry, flat),
         )
+        scores += own_metric_scores(study, functions, reference, prediction, geometry.spacing_mm)
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )
@@ -208,5 +213,6 @@ def record_failure(study: Study, run: Run) -> None:
         loss=run.loss.key,
         cases=study.split(run.fold).validation,
         classes=study.dataset.classes,
+        own_metrics=[metric.name for metric in study.own_metrics],
     )
     write_scores(study.run_folder(run).scores_file, rows)

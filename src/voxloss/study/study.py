@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from voxloss.config.axes import with_three_axes
 from voxloss.config.files import config_from, to_plain
 from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.metrics import MetricChoice, agree, metric_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledComparison, SettledConfig, settled_comparison
 from voxloss.data.case import Case
@@ -16,6 +17,7 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.data.readers import OPTION
 from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.evaluation.metrics import register_metric
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
@@ -78,6 +80,8 @@ class Study:
         parsed = config_from(description.config, where=f"{files.description_file} is damaged: ")
         dataset, digest = files.read_dataset()
         folds, patients = files.read_folds()
+        for metric in metric_choices(parsed.evaluation.metrics):
+            register_metric(metric.name, metric.range, metric.higher_is_better, metric.unit)
         return cls(files, description, parsed, dataset, digest, folds, patients)
 
     @property
@@ -121,6 +125,11 @@ class Study:
         return self.parsed.evaluation.lesions if known else None
 
     @cached_property
+    def own_metrics(self) -> list[MetricChoice]:
+        """The study's metrics of the user's own."""
+        return metric_choices(self.parsed.evaluation.metrics)
+
+    @cached_property
     def losses(self) -> list[LossChoice]:
         """The study's losses, in order."""
         return loss_choices(self.comparison.losses)
@@ -149,6 +158,11 @@ class Study:
     def retired(self) -> Mapping[str, dict[str, Any]]:
         """For every loss that the user retired: when, and with which scores."""
         return self.files.read_retired()
+
+    @cached_property
+    def blind(self) -> Mapping[str, Mapping[str, float]]:
+        """For every class the Dice of the best mask that does not look at the image, by case; empty where unknown."""
+        return self.files.read_blind()
 
     def rounds(self) -> list[tuple[int, int]]:
         """Seed and fold of every run that is planned for each loss."""
@@ -203,8 +217,12 @@ class Study:
         return merge_scores(part for part in parts if part.is_file())
 
     def merge_scores(self) -> None:
-        """Merge the scores of finished and failed runs into the study's scores.csv; imported scores do not change."""
-        from voxloss.evaluation.scores import merge_scores, write_scores  # imports pandas
+        """Merge the scores of finished and failed runs into scores.csv, and write which losses have learned what.
+
+        Imported scores do not change.
+        """
+        from voxloss.evaluation.learned import learned_classes  # imports pandas
+        from voxloss.evaluation.scores import merge_scores, write_scores
 
         if self.imported:
             return
@@ -214,7 +232,9 @@ class Study:
             # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.
             kept = [part for state, part in parts if state != "failed" or part.is_file()]
             if kept:
-                write_scores(self.files.scores_file, merge_scores(kept))
+                scores = merge_scores(kept)
+                write_scores(self.files.scores_file, scores)
+                self.files.write_learned(learned_classes(scores, self.blind))
 
 
 def write_study(
@@ -259,6 +279,8 @@ def extended(study: Study, config: StudyConfig) -> Study:
     now = replace(study.config, data=replace(study.config.data, options=options))
     if OPTION in options:
         config = replace(config, data=replace(config.data, options=config.data.options | {OPTION: options[OPTION]}))
+    if agree(study.config.evaluation.metrics, config.evaluation.metrics):
+        config = replace(config, evaluation=replace(config.evaluation, metrics=study.config.evaluation.metrics))
     for key, old, new in _differences(to_plain(now), to_plain(config)):
         if own_folds and key == "splits.folds":  # which the data decide
             continue

@@ -31,11 +31,13 @@ class TrainingJob:
     Args:
         config: The study's configuration.
         folder: The run's folder, for checkpoint.pt, best.pt (if weights are selected) and history.csv.
-        loss: The loss's name in the catalogue, and parameters that differ from its defaults.
+        loss: The loss's name in the catalogue, or the import path of an own one.
+        parameters: Its parameters that differ from its defaults.
         training_cases: Prepared cases to train on.
         validation_cases: Prepared cases for the validation after every epoch.
         classes: The name of every class index, background first.
         ignore_index: The value in the labels of voxels that count in no loss; None: all count.
+        labels: The form of labels that an own loss takes.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class TrainingJob:
     validation_cases: Sequence[PatchSource]
     classes: Sequence[str]
     ignore_index: int | None = None
+    labels: str = "index"
 
     @property
     def patches(self) -> PatchSetting:

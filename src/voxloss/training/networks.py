@@ -1,6 +1,5 @@
 """The study's network: the U-Net, or any class by its import path."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from voxloss.config.schema import UNET, NetworkConfig, Size
 from voxloss.training.planar import Planar, slice_axis
 from voxloss.training.unet import UNet, pooling_strides
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.imports import import_attribute
 
 
 def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int) -> nn.Module:
@@ -92,14 +92,12 @@ def check_network(setting: NetworkConfig, size: Size | None, channels: int | Non
 
 
 def _imported(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    try:
-        attribute = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    if "." not in path:
         raise InputError(
             f"network.name must be unet or an import path such as monai.networks.nets.SegResNet; "
-            f"{path!r} cannot be imported ({error})."
-        ) from error
+            f"{path!r} cannot be imported."
+        )
+    attribute = import_attribute(path, "network.name")
     if not callable(attribute):
         raise InputError(
             f"network.name {path} is a {type(attribute).__name__}, which cannot be called to build a network."

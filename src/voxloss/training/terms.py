@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxloss.losses import Loss, VoxelStatistics, voxel_statistics
 
 
-def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, float]:
+def gradient_shares(loss: nn.Module, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return each term's share of the gradient by name: ‖∂term/∂logits‖ divided by the sum of these norms.
 
-    Adam hides a loss's scale but not the ratio of its terms. Terms without any gradient have share 0.
+    Adam hides a loss's scale but not the ratio of its terms. Terms without any gradient have share 0. A loss that is no
+    `Loss` of this package has no terms that could be told apart.
     """
+    if not isinstance(loss, Loss):
+        return {}
     leaf = logits.detach().requires_grad_()
     terms = loss.formula.terms(_statistics(loss, leaf, labels))
     norms = {
@@ -24,11 +27,13 @@ def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, flo
 
 
 @torch.no_grad()
-def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+def what_is_not_finite(loss: nn.Module, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
     """Describe which classes have logits that are not finite, or else which terms and classes are not finite."""
     broken = ~logits.isfinite().transpose(0, 1).flatten(1).all(1)
     if broken.any():
         return f"the network's logits of {_names(classes, broken)} are not finite"
+    if not isinstance(loss, Loss):
+        return "the logits are finite, its own value is not"
     statistics = _statistics(loss, logits, labels)
     terms = [name for name, value in loss.formula.terms(statistics).items() if not value.isfinite()]
     sums = ~statistics.sums.isfinite().all(1).all(0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import voxloss
-from voxloss.losses import Loss
+from voxloss.config.losses import LossChoice, build_loss
 from voxloss.training.alarm import lost_classes
 from voxloss.training.batches import (
     TrainingJob,
@@ -29,7 +29,6 @@ from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
-from voxloss.utilities.errors import InputError
 
 _WEIGHTS = 4  # a stream of random numbers; the batches have others
 
@@ -65,9 +64,9 @@ def train(
     """
     setting, channels = job.config.training, job.training_cases[0].image.shape[0]
     trainee = _Trainee.make(job, channels, device)
-    network, optimizer = trainee.network, trainee.optimizer
-    schedule = Schedule(job.config, optimizer)
-    progress = _State.resume(job.folder, network, optimizer, schedule, device)
+    network = trainee.network
+    schedule = Schedule(job.config, trainee.optimizer)
+    progress = _State.resume(job.folder, trainee, schedule)
     batches = training_batches(job, progress.epoch, device)
     validation = validation_batches(job)
     events = Events(job.folder, progress.epoch)
@@ -82,7 +81,7 @@ def train(
         progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
         _select(job, network, progress, row["validation_loss"], row["validation_dice"])
-        progress.save(job.folder, network, optimizer, schedule, channels)
+        progress.save(job.folder, trainee, schedule, channels)
         events.write(row, lost_classes(progress.history, job.classes))
         report(epoch + 1)
     if setting.selection != "last":
@@ -102,7 +101,7 @@ class _Trainee:
     device: torch.device
     network: torch.nn.Module
     call: Callable[[torch.Tensor], Any]
-    loss: Loss
+    loss: torch.nn.Module
     optimizer: torch.optim.Optimizer
 
     @classmethod
@@ -125,17 +124,13 @@ class _Trainee:
             return outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
 
 
-def make_loss(job: TrainingJob) -> Loss:
+def make_loss(job: TrainingJob) -> torch.nn.Module:
     """Build the loss of a job, which leaves the ignored voxels of its data out.
 
     Raises:
-        InputError: The loss's own parameters ignore another class.
+        InputError: The loss's own parameters ignore another class, or as `build_loss`.
     """
-    if job.ignore_index is None:
-        return voxloss.get_loss(job.loss, **job.parameters)
-    if job.parameters.get("ignore_index") is not None:
-        raise InputError(f"{job.loss}: ignore_index cannot be set, as the data set itself ignores a value.")
-    return voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
+    return build_loss(LossChoice(job.loss, job.parameters, labels=job.labels), job.ignore_index)
 
 
 @dataclass
@@ -147,35 +142,22 @@ class _State:
     history: list[dict[str, Any]]
 
     @classmethod
-    def resume(
-        cls,
-        folder: Path,
-        network: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        device: torch.device,
-    ) -> "_State":
+    def resume(cls, folder: Path, trainee: _Trainee, schedule: Schedule) -> "_State":
         if not (folder / "checkpoint.pt").exists():
             return cls(0, math.inf, [])
-        state = load_state(folder / "checkpoint.pt", device)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        for parameter, moments in optimizer.state.items():
+        state = load_state(folder / "checkpoint.pt", trainee.device)
+        trainee.network.load_state_dict(state["network"])
+        trainee.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in trainee.optimizer.state.items():
             for name, value in moments.items():
                 if value.numel() == parameter.numel():  # of another shape where an earlier version trained on slices
                     moments[name] = value.reshape(parameter.shape)
+        trainee.loss.load_state_dict(state.get("loss", {}), strict=False)  # an own loss may have buffers
         schedule.plateau.load_state_dict(state["plateau"])
         write_history(folder / "history.csv", state["history"])  # which may be missing, or lack the last epoch
         return cls(state["epoch"], state["best"], state["history"])
 
-    def save(
-        self,
-        folder: Path,
-        network: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        channels: int,
-    ) -> None:
+    def save(self, folder: Path, trainee: _Trainee, schedule: Schedule, channels: int) -> None:
         # The checkpoint holds the history too, so that the two cannot disagree; history.csv is for people.
         save_state(
             folder / "checkpoint.pt",
@@ -184,12 +166,20 @@ class _State:
                 "channels": channels,
                 "best": self.best,
                 "history": self.history,
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "network": trainee.network.state_dict(),
+                "optimizer": trainee.optimizer.state_dict(),
                 "plateau": schedule.plateau.state_dict(),
+                **({"loss": buffers} if (buffers := _buffers(trainee.loss)) else {}),
             },
         )
         write_history(folder / "history.csv", self.history)
+
+
+def _buffers(loss: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What an own loss keeps from step to step; frozen parameters are the same in every training."""
+    frozen = {name for name, _ in loss.named_parameters()}
+    state = loss.state_dict().items()
+    return {name: value for name, value in state if isinstance(value, torch.Tensor) and name not in frozen}
 
 
 def _select(job: TrainingJob, network: torch.nn.Module, progress: _State, loss: float, dice: float) -> None:
@@ -217,6 +207,7 @@ def _train_epoch(
     job, loss, optimizer = trainee.job, trainee.loss, trainee.optimizer
     augment = device_augmenter(job, trainee.device)
     trainee.network.train()
+    loss.train()
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
     digest = hashlib.blake2b(digest_size=16)
     total, waiting, shares = 0.0, 0.0, ""
@@ -267,6 +258,7 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
     voxels, and the classes that are in the batches and were never predicted.
     """
     trainee.network.eval()
+    trainee.loss.eval()
     classes = trainee.job.classes
     total, count = 0.0, len(classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)

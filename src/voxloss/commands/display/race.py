@@ -13,8 +13,13 @@ def round_text(race: Race, number: int) -> str:
     return f"{first} of at most {len(race.rounds)}, {staying} still in"
 
 
-def look_text(look: Look) -> str:
-    """Say which losses leave after a round, why, and whether the race ends."""
+def look_text(look: Look, unlearned: str | None = None) -> str:
+    """Say which losses leave after a round, why, and whether the race ends.
+
+    Args:
+        look: The look after the round.
+        unlearned: The class, if no loss of the round has learned to find it.
+    """
     lines = []
     for one in look.departures:
         evidence = f"{one.difference:.3f} below {one.beaten_by}"
@@ -22,6 +27,8 @@ def look_text(look: Look) -> str:
     names = ", ".join(look.staying)
     if look.outcome == "one":
         lines.append(f"The race is over: only {names} is still in.")
+    elif look.outcome == "equivalent" and unlearned is not None:
+        lines.append(f"The race is over, undecided: {names} have learned nothing.")
     elif look.outcome == "equivalent":
         lines.append(f"The race is over: {names} are equivalent.")
     elif look.outcome == "futile":
@@ -33,4 +40,6 @@ def look_text(look: Look) -> str:
         lines.append(f"The race is over, undecided: {names} are still in after the last round.")
     elif not lines:
         lines.append(f"No loss leaves after round {look.round}.")
+    if unlearned is not None:
+        lines.append(f"No network has learned to find {unlearned} so far, so the order of the losses says nothing.")
     return "\n".join(lines)

@@ -62,7 +62,21 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
         lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
         lost = one.alarms(study.dataset.classes)
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
-    return lines
+    return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+
+
+def _learned_sentences(study: Study) -> list[str]:
+    """Say which losses had learned which classes when scores were merged last; nothing of losses that learned all."""
+    learned = study.files.read_learned()
+    sentences = []
+    for name in dict.fromkeys(row["class_name"] for row in learned):
+        rows = [row for row in learned if row["class_name"] == name]
+        not_learned = [row["loss"] for row in rows if not row["learned"]]
+        if len(not_learned) == len(rows):
+            sentences.append(f"No network learned to find {name}.")
+        elif not_learned:
+            sentences.append(f"{' and '.join(not_learned)} did not learn to find {name}.")
+    return sentences
 
 
 def _race_sentence(race: Race) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.scores import seed_means
 from voxloss.evaluation.significance import case_values
 from voxloss.evaluation.verdict import Verdict
@@ -145,6 +146,7 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
     """Draw every loss's difference from the best mean with its simultaneous interval, and the margin as a band."""
     of_best = verdict.pairs[verdict.pairs["better"] == verdict.losses[0]].set_index("worse")
     sign = -1 if verdict.higher_is_better else 1
+    largest = metric_of(metric).largest_difference
     table = pd.DataFrame(
         [
             {
@@ -157,6 +159,8 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
             for loss in verdict.losses
         ]
     )
+    table.insert(3, "low", (table["difference"] - table["half_width"]).clip(lower=-largest))
+    table.insert(4, "high", (table["difference"] + table["half_width"]).clip(upper=largest))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.8, 1.0 + 0.34 * len(table)), layout="constrained")
         axes = figure.subplots()
@@ -165,7 +169,8 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
         for place, row in enumerate(table.to_dict("records")):
             colour = PALETTE[1] if row["clearly_worse"] else PALETTE[0] if row["may_be_best"] else "0.45"
             if place and math.isfinite(row["half_width"]):
-                axes.errorbar(row["difference"], place, xerr=row["half_width"], color=colour, capsize=2.5, lw=1.4)
+                ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
+                axes.errorbar(row["difference"], place, xerr=ends, color=colour, capsize=2.5, lw=1.4)
             face = colour if row["may_be_best"] else "white"
             axes.plot(row["difference"], place, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
         axes.set_yticks(range(len(table)), [loss_name(loss) for loss in table["loss"]])

@@ -13,6 +13,7 @@ from voxloss.nnunet.names import trainer_name
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
+from voxloss.report.tables.learned import best_unlearned_sentence, nothing_learned_sentence, unlearned_sentence
 from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of, duration_text
@@ -26,8 +27,8 @@ class Advice:
 
     Args:
         steps: Sentences, each with a command or "".
-        loss: The display name of the loss with the best mean.
-        code: The loss as code: a heading and the text of each kind.
+        loss: The display name of the loss with the best mean; "" where no loss has learned the class.
+        code: The loss as code: a heading and the text of each kind; empty where no loss has learned the class.
         methods: A paragraph for an article.
     """
 
@@ -42,6 +43,8 @@ def advise(record: StudyRecord, comparison: Comparison) -> Advice | None:
     verdict = comparison.verdicts.get(comparison.primary_class)
     if verdict is None:
         return None
+    if comparison.none_learned(comparison.primary_class):
+        return Advice(tuple(_remedies(record, comparison)), "", (), _methods(record, comparison, verdict))
     return Advice(
         steps=tuple(_steps(record, comparison, verdict)),
         loss=loss_name(verdict.losses[0]),
@@ -117,6 +120,29 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
         yield sentence, "" if record.study.imported else command
 
 
+def _remedies(record: StudyRecord, comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """What to change where no loss has learned the primary class: more seeds or folds of the same would not help."""
+    folder, name = shlex.quote(str(record.study.folder)), comparison.primary_class
+    if record.study.imported:
+        yield f"Train longer, sample more patches with {name}, or try another learning rate.", ""
+        return
+    if any(run.state not in ("done", "diverged") for run in record.runs):
+        yield "Some runs are missing or failed; finishing them may change this.", f"voxloss run {folder}"
+    config = record.study.config
+    share, rate = config.patches.foreground_share, config.training.learning_rate
+    changes = [
+        ("Train longer.", "longer", f"--training.epochs {4 * config.training.epochs}"),
+        (f"Centre more patches on the foreground (now {share:.0%}).".replace("%", " %"), "centred",
+         "--patches.foreground_share 0.67"),
+        (f"Try another learning rate (now {rate:g}).", "rate", f"--training.learning_rate {3 * rate:g}"),
+    ]  # fmt: skip
+    for sentence, suffix, option in changes:
+        if suffix == "centred" and share >= 0.67:
+            continue
+        other = shlex.quote(f"{record.study.folder}-{suffix}")
+        yield f"{sentence} It is a study of its own:", f"voxloss run {folder} --study {other} {option}"
+
+
 def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     from voxloss.losses.catalogue import CATALOGUE  # torch
 
@@ -124,6 +150,8 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     if not record.study.imported:
         choices |= {choice.key: choice for choice in loss_choices(record.study.comparison.losses)}
     choice = choices.get(key)
+    if choice is not None and choice.own and not record.study.imported:
+        return _own_code(choice)
     if choice is None or choice.name not in CATALOGUE:
         return ()
     arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
@@ -150,6 +178,27 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _own_code(choice: LossChoice) -> tuple[tuple[str, str], ...]:
+    module, _, name = choice.name.rpartition(".")
+    parameters = "".join(f", {key}={value!r}" for key, value in choice.parameters.items())
+    form = "" if choice.labels == "index" else f", labels={choice.labels!r}"
+    given = f", {choice.parameters!r}" if parameters else ""
+    return (
+        (
+            "PyTorch",
+            f"from {module} import {name}\nfrom voxloss.losses.own import own_loss\n\n"
+            f'loss = own_loss("{choice.name}", {name}{given}{form})  # as this study called it\n'
+            "value = loss(logits, labels)  # (B, C, *spatial), (B, *spatial)\nvalue.backward()",
+        ),
+        (
+            "nnU-Net",
+            'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
+            f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+            + ("\n# docs/nnunet.md says how to set the parameters." if parameters or form else ""),
+        ),
+    )
+
+
 def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> str:
     names = [loss_name(loss) for loss in comparison.losses]
     design = ""
@@ -158,7 +207,7 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
         design = (
             " The losses raced: each round was one fold and seed of every loss still in, and after it losses left that "
             "could not be the best any more, with a level of 5 % spent over the rounds (Lan and DeMets 1983). "
-            f"{race_sentence(comparison.race)}"
+            f"{race_sentence(comparison.race, comparison.none_learned(comparison.primary_class))}"
         )
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     measure = f"mean {metric_name(comparison.primary_metric)} of {comparison.primary_class}"
@@ -172,8 +221,21 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
         )
     if record.study.dataset.has_regions:
         training += " Voxels outside each case's region of interest counted in no loss and no score."
+    unlearned = comparison.unlearned(comparison.primary_class)
     result = " ".join((verdict_sentence(verdict, comparison.primary_class, comparison.primary_metric),
                        *verdict_details(verdict, comparison.primary_metric)))  # fmt: skip
+    if comparison.none_learned(comparison.primary_class):
+        result = (
+            f"{nothing_learned_sentence(comparison.primary_class, len(verdict.losses))} "
+            f"{best_unlearned_sentence(unlearned)}"
+        )
+    elif unlearned:
+        result += f" {unlearned_sentence(unlearned)}"
+    if len(verdict.losses) < len(comparison.family_losses):
+        result = (
+            f"The losses were chosen from {len(comparison.family_losses)} after their results were known; intervals "
+            f"and tests allow for all of them. {result}"
+        )
     return (
         f"We compared {listed} on {count_of(verdict.n_cases, 'case')} of {record.study.dataset.name} by "
         f"{verdict.n_folds}-fold cross-validation with {count_of(verdict.n_seeds, 'seed')}, using voxloss "

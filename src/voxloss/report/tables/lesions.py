@@ -66,8 +66,16 @@ def lesion_tables(
         there = _with_values(comparison, class_name, metrics)
         if there:
             caption = f"{scores_caption(comparison)} {meaning}"
+            nothing = [class_name] if comparison.none_learned(class_name) else []
             table = tables.scores_table(
-                comparison.intervals, comparison.losses, [class_name], there, title, caption, reader=reader
+                comparison.intervals,
+                comparison.losses,
+                [class_name],
+                there,
+                title,
+                caption,
+                reader=reader,
+                without_best=nothing,
             )
             yield name, there, table
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from voxloss.evaluation.metrics import LESION_METRICS, OVERLAP_METRICS, SIZE_METRICS
+from voxloss.evaluation.metrics import LESION_METRICS, METRICS, OVERLAP_METRICS, SIZE_METRICS
 from voxloss.geometry.units import VOLUMES
 from voxloss.report.comparison import Comparison
 from voxloss.report.tables import scores as tables
@@ -25,16 +25,14 @@ def main_table(comparison: Comparison, classes: Sequence[str]) -> Table:
     caption = scores_caption(comparison)
     if comparison.reader is not None:
         caption += f" {READER_SENTENCE}"
-    return tables.scores_table(
-        comparison.intervals, comparison.losses, classes, metrics, title, caption, reader=comparison.reader
-    )
+    return _scores_table(comparison, classes, metrics, title, caption)
 
 
 def further_table(comparison: Comparison, class_name: str) -> Table | None:
     """Return distances and volumes of one class; None if the scores have none of them."""
     there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
     elsewhere = (*OVERLAP_METRICS, *LESION_METRICS, *SIZE_METRICS)
-    metrics = [metric for metric in comparison.metrics if metric not in elsewhere and metric in there]
+    metrics = [name for name in comparison.metrics if name in METRICS and name not in elsewhere and name in there]
     if not metrics:
         return None
     units = comparison.units
@@ -44,9 +42,34 @@ def further_table(comparison: Comparison, class_name: str) -> Table | None:
         f"ASSD: average symmetric surface distance; NSD: share of both {surface}s within the tolerance (normalised "
         "surface Dice)."
     )
-    title = f"{surface.capitalize()}s and {units.extent}s of {class_name}"
+    return _scores_table(
+        comparison, [class_name], metrics, f"{surface.capitalize()}s and {units.extent}s of {class_name}", caption
+    )
+
+
+def own_table(comparison: Comparison, class_name: str) -> Table | None:
+    """Return the user's own metrics of one class; None if the study has none."""
+    there = set(comparison.intervals.loc[comparison.intervals["class"] == class_name, "metric"])
+    metrics = [name for name in comparison.metrics if name not in METRICS and name in there]
+    if not metrics:
+        return None
+    caption = f"{scores_caption(comparison)} Metrics of your own: {', '.join(metrics)}."
+    return _scores_table(comparison, [class_name], metrics, f"Own metrics of {class_name}", caption)
+
+
+def _scores_table(
+    comparison: Comparison, classes: Sequence[str], metrics: Sequence[str], title: str, caption: str
+) -> Table:
     return tables.scores_table(
-        comparison.intervals, comparison.losses, [class_name], metrics, title, caption, units, comparison.reader
+        comparison.intervals,
+        comparison.losses,
+        classes,
+        metrics,
+        title,
+        caption,
+        comparison.units,
+        comparison.reader,
+        [name for name in classes if comparison.none_learned(name)],
     )
 
 

@@ -11,8 +11,13 @@ from voxloss.study.rounds import Race
 from voxloss.utilities.text import count_of
 
 
-def race_sentence(race: Race) -> str:
-    """Say how far a race is or how it ended, and how many of the grid's runs it took."""
+def race_sentence(race: Race, nothing: bool = False) -> str:
+    """Say how far a race is or how it ended, and how many of the grid's runs it took.
+
+    Args:
+        race: The race.
+        nothing: Whether no loss has learned to find the class, so that equal means say nothing of the losses.
+    """
     if not race.looks:
         return "A race whose first rounds are in progress."
     last = race.looks[-1]
@@ -22,10 +27,11 @@ def race_sentence(race: Race) -> str:
     left, staying = count_of(len(race.left), "loss"), count_of(len(race.staying), "loss")
     if not race.ended:
         done = f"{last.round} of at most {count_of(len(race.rounds), 'round')}"
-        return f"A race in progress: after {done}, {left} left and {staying} may still be the best ({share})."
+        may = "are still in" if nothing else "may still be the best"
+        return f"A race in progress: after {done}, {left} left and {staying} {may} ({share})."
     ends = {
         "one": "every other loss left",
-        "equivalent": f"the {staying} still in are equivalent",
+        "equivalent": f"the {staying} still in " + ("have learned nothing" if nothing else "are equivalent"),
         "futile": f"the remaining rounds would single out one of the {staying} still in with a probability below "
         f"{100 * FUTILE:.0f} %",
         "rounds": f"the planned rounds were over with {staying} still in",

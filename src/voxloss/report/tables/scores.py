@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Shade, Table
@@ -29,12 +29,15 @@ def interval_text(
 ) -> str:
     """Write a mean with its interval.
 
-    Examples: "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" if the interval is not symmetric; "0.940" without an interval;
-    "n/a" without a value.
+    Examples: "0.940 ± 0.020"; "0.940 (0.912 to 0.957)" if the interval is not symmetric, also because it ends where the
+    metric's range does; "0.940" without an interval; "n/a" without a value.
     """
     if math.isnan(mean):
         return "n/a"
-    if not math.isnan(half_width):
+    ends_early = low > mean - half_width + 1e-12 or high < mean + half_width - 1e-12  # False where something is NaN
+    if math.isinf(half_width):
+        return f"{mean:.{digits}f}"
+    if not math.isnan(half_width) and not ends_early:
         return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
     return f"{mean:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if not math.isnan(low) else "")
 
@@ -71,8 +74,11 @@ def scores_table(
     caption: str,
     units: Units = VOLUMES,
     reader: pd.DataFrame | None = None,
+    without_best: Collection[str] = (),
 ) -> Table:
     """Return a table with a row per loss and a column per class and metric; the best of each column is bold.
+
+    Not in the columns of classes `without_best`, which no loss has learned.
 
     Best is by `ranking_mean`, to the decimals printed, so that a failed run or an empty prediction cannot make a loss
     the best. † marks means that leave scores out; the notes say how many. The last row is that of a second reader, if
@@ -90,7 +96,8 @@ def scores_table(
             entry, digits = by_key[(loss, *column)], metric_digits(column[1])
             left_out = entry["n_undefined"] + entry["n_failed"] > 0
             text = interval_text(entry["mean"], entry["half_width"], entry["low"], entry["high"], digits)
-            is_best = round(entry["ranking_mean"], digits) == best[column] if len(losses) > 1 else False
+            compared = len(losses) > 1 and column[0] not in without_best
+            is_best = compared and round(entry["ranking_mean"], digits) == best[column]
             cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
         rows.append(tuple(cells))
     if reader is not None:
@@ -120,13 +127,13 @@ def _reader_row(reader: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> tup
 
 def metric_digits(metric: str) -> int:
     """Return the decimals of a metric: three for shares, two for millimetres and millilitres."""
-    return 2 if METRICS[metric].unit else 3
+    return 2 if metric_of(metric).unit else 3
 
 
 def _best(entries: Sequence[dict[str, Any]], metric: str) -> float:
     means = [round(entry["ranking_mean"], metric_digits(metric)) for entry in entries]
     means = [mean for mean in means if math.isfinite(mean)]
-    return (max if METRICS[metric].higher_is_better else min)(means, default=math.nan)
+    return (max if metric_of(metric).higher_is_better else min)(means, default=math.nan)
 
 
 def _left_out_notes(

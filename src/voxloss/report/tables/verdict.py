@@ -1,19 +1,25 @@
 """The verdict in words and as a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 
 from voxloss.evaluation.effects import Friedman
-from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.rankings import SIZES
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import Cell, Table
-from voxloss.report.tables.scores import p_text
+from voxloss.report.tables.scores import interval_text, p_text
 from voxloss.utilities.text import count_of
+
+LEARNED_CAPTION = (
+    " Not learned: predicted in fewer than half of the scored cases with the class, or a mean DSC whose 95 % interval "
+    "over cases does not lie above that of the best mask drawn without looking at the image. These losses stay in the "
+    "comparison, since leaving losses out after their results are known would falsify its error rate."
+)
 
 NAMED = 3  # losses that a sentence names
 
@@ -37,7 +43,7 @@ def verdict_sentence(verdict: Verdict, class_name: str, metric: str, others_left
         return f"{every} are equivalent (within {verdict.margin:g}) in {measure}, about {mean}."
     if len(verdict.may_be_best) == 1:
         return f"{best} is the best by {measure}, {mean} (95 % confidence)."
-    most = verdict.most_lost if METRICS[metric].unit else min(verdict.most_lost, 1 - verdict.means[0])
+    most = verdict.most_lost if metric_of(metric).unit else min(verdict.most_lost, 1 - verdict.means[0])
     cost = f"taking {best} ({mean}) loses at most {most:.3f}"
     if len(verdict.may_be_best) == count:
         if others_left and count <= NAMED:
@@ -59,7 +65,7 @@ def verdict_details(verdict: Verdict, metric: str) -> tuple[str, ...]:
         everyone = len(worse) == len(verdict.losses) - 1 and len(worse) > NAMED
         subject = f"All {len(worse)} others" if everyone else names_of(worse, "and")
         sentences.append(f"{subject} {'is' if len(worse) == 1 else 'are'} clearly worse than {loss_name(best)}.")
-    if METRICS[metric].unit or verdict.detectable < 1:
+    if metric_of(metric).unit or verdict.detectable < 1:
         sentences.append(f"This study could only detect differences above about {verdict.detectable:.3f}.")
     else:
         sentences.append("This study has too few folds and cases to detect any difference.")
@@ -73,6 +79,7 @@ def verdict_table(
     effects: pd.DataFrame | None = None,
     friedman: Friedman | None = None,
     parts: dict[str, float] | None = None,
+    unlearned: Collection[str] = (),
 ) -> Table:
     """Return the verdict as a table with a row per loss, the best mean first.
 
@@ -84,20 +91,26 @@ def verdict_table(
             and the share of cases on which the loss beats the best.
         friedman: Friedman's test of this class and metric, for the caption.
         parts: `variance_parts` of this class and metric, for the caption.
+        unlearned: The losses that have not learned the class; if these are all, none is called the best.
     """
     best = verdict.losses[0]
+    nothing = set(unlearned).issuperset(verdict.losses)
     rows = []
     for loss, mean in zip(verdict.losses, verdict.means, strict=True):
-        may = "yes" if loss in verdict.may_be_best else "no"
-        cells = [Cell(loss_name(loss), bold=loss == best), Cell(may), Cell(f"{mean:.3f}")]
-        if loss == best:
-            cells += [Cell("–"), Cell("best mean"), *[Cell("–")] * (0 if effects is None else 3)]
+        may = "–" if nothing else "yes" if loss in verdict.may_be_best else "no"
+        cells = [Cell(loss_name(loss), bold=loss == best and not nothing), Cell(may), Cell(f"{mean:.3f}")]
+        if nothing:
+            cells += [Cell("–"), Cell("not learned", shade="negative"), *[Cell("–")] * (0 if effects is None else 3)]
+        elif loss == best:
+            result = Cell("best mean, not learned", shade="negative") if loss in unlearned else Cell("best mean")
+            cells += [Cell("–"), result, *[Cell("–")] * (0 if effects is None else 3)]
         else:
             row = _between(verdict, best, loss)
             meaning = "clearly worse" if row.differ else "equivalent" if row.same else "not distinguishable"
             meaning = "not the best" if meaning == "not distinguishable" and may == "no" else meaning
-            width = f" ± {row.half_width:.3f}" if math.isfinite(row.half_width) else ""
-            cells.append(Cell(f"{row.difference:.3f}{width}"))
+            meaning += ", not learned" if loss in unlearned else ""
+            low, high = difference_interval(row.difference, row.half_width, metric)
+            cells.append(Cell(interval_text(row.difference, row.half_width, low, high)))
             cells.append(Cell(meaning, shade="negative", strong=True) if row.differ else Cell(meaning))
             if effects is not None:
                 beats = f"{_beats(effects, loss, best):.0%}".replace("%", " %")
@@ -106,10 +119,26 @@ def verdict_table(
     further = () if effects is None else ("P(wrong order)", "P(equivalent)", "Better on")
     return Table(
         title=f"Verdict: {metric_name(metric)} of {class_name}",
-        caption=_caption(verdict, effects is not None, friedman, parts),
+        caption=_caption(verdict, effects is not None, friedman, parts) + (LEARNED_CAPTION if unlearned else ""),
         header=("Loss", "May be best", "Mean", "Difference from the best", "Result", *further),
         rows=tuple(rows),
     )
+
+
+def difference_interval(difference: float, half_width: float, metric: str) -> tuple[float, float]:
+    """Return the interval of a difference of two means; it ends where differences of the metric do (1 for shares)."""
+    largest = metric_of(metric).largest_difference
+    return max(-largest, difference - half_width), min(largest, difference + half_width)
+
+
+def pairs_frame(verdict: Verdict, metric: str) -> pd.DataFrame:
+    """Return `Verdict.pairs` with the ends of the intervals, `low` and `high`, after `half_width`."""
+    pairs = verdict.pairs.copy()
+    ends = [difference_interval(*pair, metric) for pair in zip(pairs["difference"], pairs["half_width"], strict=True)]
+    place = list(pairs.columns).index("half_width") + 1
+    for offset, name in enumerate(("low", "high")):
+        pairs.insert(place + offset, name, [end[offset] for end in ends])
+    return pairs
 
 
 def _share(probability: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import MASK_ENDINGS, ending_of
+from voxloss.evaluation.blind import every_voxel_dice
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.metrics import TOLERANCE_MM
 from voxloss.evaluation.scores import score_table
@@ -106,11 +107,25 @@ def import_nnunet(
         tolerance_mm=tolerance_mm if without_masks is None else None,
         lesions=rules if without_masks is None else None,
         predictions=predictions,
+        blind=_blind(first),
     )
     note = None
     if without_masks is not None:
         note = f"Dice, precision and recall alone, of the voxels counted in the summaries, as {without_masks}"
     return write_imported(study, imported, note)
+
+
+def _blind(training: Training) -> dict[str, dict[str, float]]:
+    """The Dice of a mask of every voxel, by structure and case; the training masks of each fold are not at hand."""
+    return {
+        structure.name: {
+            case: every_voxel_dice(share)
+            for cases in training.folds.values()
+            for case, validated in cases.items()
+            if (share := validated.counts[place].share) is not None
+        }
+        for place, structure in enumerate(training.structures)
+    }
 
 
 def _dataset(training: Training, places: Places) -> Dataset:

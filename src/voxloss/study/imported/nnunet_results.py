@@ -28,12 +28,24 @@ class Structure:
 
 @dataclass(frozen=True)
 class Counts:
-    """Voxels of one structure in one case, and its Dice as the summary has it (NaN where it is in neither mask)."""
+    """Voxels of one structure in one case, and its Dice as the summary has it (NaN where it is in neither mask).
+
+    `true_negative` is None where the summary does not have it.
+    """
 
     true_positive: int
     false_positive: int
     false_negative: int
     dice: float
+    true_negative: int | None = None
+
+    @property
+    def share(self) -> float | None:
+        """The structure's share of the counted voxels; None where it is in no voxel, or the number is unknown."""
+        inside = self.true_positive + self.false_negative
+        if self.true_negative is None or not inside:
+            return None
+        return inside / (inside + self.false_positive + self.true_negative)
 
 
 @dataclass(frozen=True)
@@ -212,8 +224,14 @@ def _read_summary(path: Path, structures: Sequence[Structure], ending: str) -> d
 
 
 def _counts(metrics: dict[str, Any]) -> Counts:
-    dice = metrics["Dice"]
-    return Counts(int(metrics["TP"]), int(metrics["FP"]), int(metrics["FN"]), math.nan if dice is None else float(dice))
+    dice, outside = metrics["Dice"], metrics.get("TN")
+    return Counts(
+        int(metrics["TP"]),
+        int(metrics["FP"]),
+        int(metrics["FN"]),
+        math.nan if dice is None else float(dice),
+        None if outside is None else int(outside),
+    )
 
 
 def _refuse_twice_held_out(folder: Path, folds: Mapping[int, Mapping[str, Validated]]) -> None:

@@ -36,6 +36,7 @@ class Imported:
         tolerance_mm: Of the normalised surface Dice; None if it is not known.
         lesions: The rules of lesion scores; None if they are not known.
         predictions: NIfTI files by loss, fold, seed and case.
+        blind: By class and case the Dice of a mask of every voxel, where it is known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Imported:
     tolerance_mm: float | None = None
     lesions: LesionRules | None = None
     predictions: Mapping[tuple[str, int, int, str], Path] = field(default_factory=dict)
+    blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def write_imported(study: Path, imported: Imported, note: str | None = None) -> 
         files.write_dataset(imported.dataset, digest=False)
         files.write_folds(folds)
         write_scores(files.scores_file, scores)
+        if any(imported.blind.values()):
+            files.write_blind("every voxel", imported.blind)
         choices = dict(zip(imported.keys, map(LossChoice.of, imported.losses), strict=True))
         for choice in choices.values():
             for fold in (fold for fold, cases in enumerate(folds) if cases):
