@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command, show_report
+from voxloss.commands.shared import Parsers, add_command, show_report, whole_number
 from voxloss.utilities.errors import InputError
 
 
@@ -12,7 +12,7 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "report", report, "rebuild a study's tables, figures and page from its files")
     parser.add_argument("study", type=Path, metavar="STUDY")
     parser.add_argument(
-        "--viewer-cases", type=int, metavar="N",
+        "--viewer-cases", type=whole_number, metavar="N",
         help="copy the volumes of the N cases on which the losses disagree most into the viewer (default: 12)",
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, whole_number
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -11,7 +11,7 @@ def add_parser(parsers: Parsers) -> None:
     summary = "open a study's report in the browser, served to this machine only"
     parser = add_command(parsers, "view", view, summary)
     parser.add_argument("study", type=Path, metavar="STUDY")
-    parser.add_argument("--port", type=int, default=0, help="port of the address (default: a free one)")
+    parser.add_argument("--port", type=whole_number, default=0, help="port of the address (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address without opening a browser")
 
 

@@ -4,7 +4,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from voxloss.config.checks import Section
-from voxloss.config.schema import ComparisonConfig, PatchesConfig, PreparationConfig, Size, Spacing, StudyConfig
+from voxloss.config.schema import (
+    ComparisonConfig,
+    PatchesConfig,
+    PreparationConfig,
+    Size,
+    Spacing,
+    StudyConfig,
+    TrainingConfig,
+)
 from voxloss.utilities.errors import InputError
 
 
@@ -30,11 +38,19 @@ class SettledComparison(ComparisonConfig):
 
 
 @dataclass(frozen=True)
+class SettledTraining(TrainingConfig):
+    """`TrainingConfig` with the precision."""
+
+    precision: Literal["float32", "bfloat16"] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class SettledConfig(StudyConfig):
-    """`StudyConfig` whose spacing, patch size and primary class are known."""
+    """`StudyConfig` whose spacing, patch size, precision and primary class are known."""
 
     preparation: SettledPreparation = field(kw_only=True)
     patches: SettledPatches = field(kw_only=True)
+    training: SettledTraining = field(kw_only=True)
     comparison: SettledComparison = field(kw_only=True)
 
     @classmethod
@@ -47,6 +63,7 @@ class SettledConfig(StudyConfig):
         values = _values(config) | {
             "preparation": settled_preparation(config.preparation),
             "patches": settled_patches(config.patches),
+            "training": settled_training(config.training),
             "comparison": settled_comparison(config.comparison),
         }
         return cls(**values)
@@ -64,6 +81,13 @@ def settled_patches(patches: PatchesConfig) -> SettledPatches:
     if patches.size is None:
         raise InputError("patches.size is not settled: it is still null.")
     return SettledPatches(**_values(patches))
+
+
+def settled_training(training: TrainingConfig) -> SettledTraining:
+    """Raises InputError where the precision is still to be the device's."""
+    if training.precision == "auto":
+        raise InputError("training.precision is not settled: it is still 'auto'.")
+    return SettledTraining(**_values(training))
 
 
 def settled_comparison(comparison: ComparisonConfig) -> SettledComparison:

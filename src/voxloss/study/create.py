@@ -22,6 +22,7 @@ from voxloss.study.settle import (
     preparation_of,
     rarest_class,
     settle_patch_size,
+    settle_precision,
     settle_sizes,
     settle_spacing,
     settled_layout,
@@ -258,7 +259,10 @@ def _create_study(config: StudyConfig, files: StudyFolder, progress: Progress, n
     )
     patches = settle_patch_size(config, [case.shape for case in prepared])
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
-    settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
+    training = settle_precision(config.training, config.execution)
+    settled = SettledConfig.of(
+        replace(config, patches=patches, training=training, comparison=comparison, evaluation=evaluation)
+    )
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
     digests = {case.case_id: case.digests for case in prepared}
     return write_study(files.path, settled, dataset, folds, patients, digests)

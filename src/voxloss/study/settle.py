@@ -9,13 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from voxloss.config.losses import loss_choices
-from voxloss.config.schema import DataConfig, PatchesConfig, PreparationConfig, Spacing, StudyConfig
+from voxloss.config.schema import (
+    DataConfig,
+    ExecutionConfig,
+    PatchesConfig,
+    PreparationConfig,
+    Size,
+    Spacing,
+    StudyConfig,
+    TrainingConfig,
+)
 from voxloss.config.settled import (
     SettledConfig,
     SettledPatches,
     SettledPreparation,
+    SettledTraining,
     settled_patches,
     settled_preparation,
+    settled_training,
 )
 from voxloss.data.case import Case
 from voxloss.data.check.findings import grouped_lines
@@ -31,7 +42,7 @@ from voxloss.data.prepare.resample import resampled_shape
 from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.geometry.components import class_boxes
-from voxloss.training.device import resolve_device
+from voxloss.training.device import resolve_device, resolve_precision
 from voxloss.utilities.arrays import Float64s
 from voxloss.utilities.errors import InputError
 
@@ -78,6 +89,7 @@ def survey(config: StudyConfig) -> Survey:
             config,
             preparation=preparation,
             patches=settle_patch_size(config, shapes),
+            training=settle_precision(config.training, config.execution),
             comparison=replace(config.comparison, primary_class=primary),
         )
     )
@@ -271,8 +283,19 @@ def settle_patch_size(config: StudyConfig, shapes: Sequence[tuple[int, int, int]
     if patches.size is not None:
         return settled_patches(patches)
     largest = 128**3 if resolve_device(config.execution.device).startswith("cuda") else 64**3
+    return settled_patches(replace(patches, size=patch_within(shapes, largest, config.network.depth)))
+
+
+def patch_within(shapes: Sequence[tuple[int, int, int]], voxels: int, depth: int) -> Size:
+    """Return a patch with the median volume's proportions and at most `voxels`, even at every level of the network."""
     shape = np.median(shapes, axis=0)
-    shape = shape * min(1.0, (largest / float(np.prod(shape))) ** (1 / 3))
-    unit = 2 ** min(config.network.depth, 3)
+    shape = shape * min(1.0, (voxels / float(np.prod(shape))) ** (1 / 3))
+    unit = 2 ** min(depth, 3)
     size = [max(unit, int(extent // unit * unit)) for extent in shape]
-    return settled_patches(replace(patches, size=(size[0], size[1], size[2])))
+    return size[0], size[1], size[2]
+
+
+def settle_precision(training: TrainingConfig, execution: ExecutionConfig) -> SettledTraining:
+    """Choose the precision by the device."""
+    precision = resolve_precision(training.precision, resolve_device(execution.device))
+    return settled_training(replace(training, precision=precision))
