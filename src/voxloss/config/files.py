@@ -156,7 +156,7 @@ def _one_sentence(message: str) -> str:
     kind = _type_of(key[1]) if key else None
     if key is None or value is None or kind is None:
         return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text) + "."
-    return f"{key[1]} takes {_in_words(kind)}; received {value[1].rstrip('.')}."
+    return f"{key[1]} takes {in_words(kind)}; received {value[1].rstrip('.')}."
 
 
 def _unknown_key(key: str) -> str | None:
@@ -186,7 +186,7 @@ def _type_of(key: str) -> Any:
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     """A type as a reader of YAML would say it: "a list of 3 whole numbers or null"."""
     if kind in _WORDS:
         return _WORDS[kind]
@@ -194,7 +194,7 @@ def _in_words(kind: Any) -> str:
     if origin is Literal:
         return one_of(parts)
     if origin in (Union, UnionType):
-        return one_of(map(_in_words, parts))
+        return one_of(map(in_words, parts))
     if origin is tuple:
         number = "" if parts[-1] is Ellipsis else f"{len(parts)} "
         plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(parts[0], "texts or mappings")
