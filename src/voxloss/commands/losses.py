@@ -20,11 +20,15 @@ def losses(arguments: argparse.Namespace) -> int:
     # torch
     from voxloss.losses import list_losses
     from voxloss.losses.cards.card import describe, write_cards
+    from voxloss.losses.catalogue import loss_class
 
     if arguments.write is not None:
         write_cards(arguments.write)
     elif arguments.name is None:
-        print("\n".join(list_losses()))
+        width = max(map(len, list_losses()))
+        for name in list_losses():
+            print(f"{name:{width}}  {loss_class(name).documentation.title}")
+        print("\n`voxloss losses NAME` explains one of them.")
     else:
         try:
             print(describe(arguments.name))
