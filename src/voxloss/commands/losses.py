@@ -19,7 +19,7 @@ def losses(arguments: argparse.Namespace) -> int:
     """Run `voxloss losses` and return its exit status."""
     # torch
     from voxloss.losses import list_losses
-    from voxloss.losses.cards.card import describe, write_cards
+    from voxloss.losses.cards.card import describe, family, write_cards
     from voxloss.losses.catalogue import loss_class
 
     if arguments.write is not None:
@@ -27,7 +27,8 @@ def losses(arguments: argparse.Namespace) -> int:
     elif arguments.name is None:
         width = max(map(len, list_losses()))
         for name in list_losses():
-            print(f"{name:{width}}  {loss_class(name).documentation.title}")
+            loss = loss_class(name)
+            print(f"{name:{width}}  {loss.documentation.title} ({family(loss)})")
         print("\n`voxloss losses NAME` explains one of them.")
     else:
         try:

@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxloss.commands.run import run_study
 from voxloss.commands.shared import Parsers, add_command, add_overriding_options, option_overrides
+
+if TYPE_CHECKING:
+    from voxloss.study.prices import Price
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -24,8 +28,6 @@ def quick(arguments: argparse.Namespace) -> int:
     from voxloss.commands.display.prices import price_table
     from voxloss.config.files import load_config
     from voxloss.study.folder import StudyFolder
-    from voxloss.study.plan import plan
-    from voxloss.study.prices import prices
     from voxloss.study.quick import quick_look
 
     console = Console()
@@ -33,15 +35,29 @@ def quick(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.study or Path("studies") / name
     words = option_overrides(arguments)
     if StudyFolder(folder).is_study():  # a look that goes on keeps its cases
-        config = load_config("quick", words, StudyFolder(folder).read_description().config)
+        config = load_config(folder, words)
     else:
         config = quick_look(load_config("quick", ["--name", name, *words]))
     console.print("[bold]A quick look, not evidence: few cases, few training steps, one seed.[/]", highlight=False)
     status = run_study(config, folder)
     if status == 0:
         with console.status("measuring what an answer would cost"):
-            answer = plan(load_config("folder", ["--data.root", str(arguments.data)]))
-            offers = prices(answer, ["folder", "--data", str(arguments.data)])
+            offers = _answers(arguments.data)
         console.print("\n[bold]This was a quick look: do not choose a loss by it.[/]", highlight=False)
         console.print(price_table([offer for offer in offers if offer.name != "look"]), soft_wrap=True)
     return status
+
+
+def _answers(data: Path) -> "list[Price]":
+    """Return what studies of the data by the preset `folder` would cost, with as many folds as the cases allow."""
+    from voxloss.config.files import load_config  # as above
+    from voxloss.study.plan import plan
+    from voxloss.study.prices import prices
+    from voxloss.study.settle import configured_dataset
+
+    config = load_config("folder", ["--data.root", str(data)])
+    words, cases = ["folder", "--data", str(data)], len(configured_dataset(config).cases)
+    if cases < config.splits.folds:
+        fewer = ["--splits.folds", str(cases)]
+        words, config = [*words, *fewer], load_config("folder", ["--data.root", str(data), *fewer])
+    return prices(plan(config), words)
