@@ -94,16 +94,22 @@ def test_a_look_ends_in_a_page_that_says_what_it_is_and_what_an_answer_costs(pha
     study = tmp_path / "studies" / "quick-scans"
     page = (study / "report" / "index.html").read_text()
     assert "A quick look (few cases, few training steps, one seed): do not use this to choose a loss." in page
+    full = "--splits.folds 4 --losses dice_cross_entropy,mixed_focal,focal_tversky,dice --seeds 0,1,2"  # 4 cases
     first, *_, last = result.stdout.strip().splitlines()
     assert first == "A quick look, not evidence: few cases, few training steps, one seed."
-    assert last == f"  voxloss race folder --data {data} --splits.folds 4"  # as many folds as cases
+    assert last == f"  voxloss race folder --data {data} {full}"
     assert "4 trainings, about " in result.stdout and "by training steps measured now" in result.stdout
-    assert f"  voxloss run folder --data {data} --splits.folds 4\n" in result.stdout
+    assert f"  voxloss run folder --data {data} {full}\n" in result.stdout
     assert "voxloss quick" not in result.stdout.partition("Report: ")[2]
     again = call("quick", data, "--losses", "dice,focal", cwd=tmp_path)  # goes on with the study's own values
     assert again.returncode == 0, again.stderr
     assert "run left" not in again.stdout and "trainings, about" not in again.stdout.partition("Verdict")[0]
     assert Study.open(study).config.training.epochs == 1
+
+
+def test_a_look_does_not_go_on_with_another_study(tiny_study, phantom):
+    result = call("quick", phantom, "--study", tiny_study)
+    assert result.returncode == 2 and "holds a study that is no quick look" in result.stderr
 
 
 @pytest.mark.slow
@@ -162,6 +168,7 @@ def looks(monkeypatch):
 def test_three_studies_and_a_race_are_priced(looks):
     names = ["focal", "dice", "tversky", "mixed_focal"]
     words = ["folder", "--data", "/da ta", "--seeds", "0,1,2", "--comparison.losses=[focal]", "--splits.folds", "5"]
+    full = "folder --data '/da ta' --splits.folds 5 --losses focal,dice,tversky,mixed_focal --seeds 0,1,2"
     offers = prices(planned(names), words)
     assert offers == [
         Price("look", "voxloss quick /data", (6, 6), (600.0, 600.0)),
@@ -172,12 +179,12 @@ def test_three_studies_and_a_race_are_priced(looks):
         ),
         Price(
             "full",
-            "voxloss run folder --data '/da ta' --seeds 0,1,2 '--comparison.losses=[focal]' --splits.folds 5",
+            f"voxloss run {full}",
             (60, 60), (6000.0, 6000.0),
         ),
         Price(
             "race",
-            "voxloss race folder --data '/da ta' --seeds 0,1,2 '--comparison.losses=[focal]' --splits.folds 5",
+            f"voxloss race {full}",
             (12, 24), (1200.0, 2400.0),
         ),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from voxloss.commands.run import run_study
 from voxloss.commands.shared import Parsers, add_command, add_overriding_options, option_overrides
+from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
     from voxloss.study.prices import Price
@@ -36,6 +37,8 @@ def quick(arguments: argparse.Namespace) -> int:
     words = option_overrides(arguments)
     if StudyFolder(folder).is_study():  # a look that goes on keeps its cases
         config = load_config(folder, words)
+        if not config.comparison.look:
+            raise InputError(f"{folder} holds a study that is no quick look; name another folder with --study.")
     else:
         config = quick_look(load_config("quick", ["--name", name, *words]))
     console.print("[bold]A quick look, not evidence: few cases, few training steps, one seed.[/]", highlight=False)

@@ -54,6 +54,9 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     if plain and fewer < planned.runs:
         shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
         offers.append(_price("reasonable", shorter, fewer, fewer * per_run))
+    if plain:  # said in full, so that they are added to a study that began with fewer
+        seeds = ",".join(map(str, config.comparison.seeds))
+        words = [*_without(words), "--losses", ",".join(keys), "--seeds", seeds]
     full = _price("full", ["run", *words], planned.runs, planned.runs * per_run)
     offers.append(full)
     if planned.runs >= RACE_FROM and len(keys) > 1:
