@@ -12,7 +12,9 @@ def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss demo`."""
     summary = "compare three losses on a small synthetic CT, in minutes on two cores"
     parser = add_command(parsers, "demo", demo, summary, resumable=True)
-    parser.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--study", type=Path, default=Path("studies/demo"), help="folder of the study (default: %(default)s)"
+    )
 
 
 def demo(arguments: argparse.Namespace) -> int:

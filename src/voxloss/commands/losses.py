@@ -11,7 +11,7 @@ def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss losses`."""
     summary = "list the losses, or explain one: equation, conventions, parameters"
     parser = add_command(parsers, "losses", losses, summary)
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the loss to explain (default: list all)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the cards of all losses there, as Markdown")
 
 

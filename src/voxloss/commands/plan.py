@@ -12,7 +12,7 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "plan", plan, summary, overrides=True)
     add_study_options(parser)
     parser.add_argument(
-        "--pilot", type=Path, metavar="STUDY", help="take the noise of this study, which may be in progress"
+        "--pilot", type=Path, metavar="STUDY", help="assume the noise of this study, which may be in progress"
     )
 
 

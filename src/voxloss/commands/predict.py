@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
 
@@ -14,7 +14,7 @@ def add_parser(parsers: Parsers) -> None:
     summary = "segment images with the trained networks of a loss, or with the network of one run"
     parser = add_command(parsers, "predict", predict, summary)
     parser.add_argument(
-        "trained", type=Path, metavar="STUDY",
+        "trained", type=existing_path, metavar="STUDY",
         help="a study, whose folds and seeds are averaged, or one run: STUDY/runs/LOSS/fold-K/seed-S",
     )  # fmt: skip
     parser.add_argument(

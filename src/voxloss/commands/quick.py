@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxloss.commands.run import run_study
-from voxloss.commands.shared import Parsers, add_command, add_overriding_options, option_overrides
+from voxloss.commands.shared import Parsers, add_command, add_overriding_options, existing_path, option_overrides
 from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss quick`."""
     summary = "take a quick look at your data: three losses in minutes on two cores, not evidence"
     parser = add_command(parsers, "quick", quick, summary, overrides=True, resumable=True)
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder of the data")
+    parser.add_argument("data", type=existing_path, metavar="DATA", help="folder of the data")
     add_overriding_options(parser)
     parser.add_argument("--study", type=Path, help="folder of the study (default: studies/quick-NAME of the data)")
 

@@ -134,14 +134,14 @@ def add_study_options(parser: Parser) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, a preset (`voxloss config` lists them), or a study"
     )
-    parser.add_argument("--data", type=Path, help="folder of the data (data.root)")
+    parser.add_argument("--data", type=existing_path, help="folder of the data (data.root)")
     add_overriding_options(parser)
 
 
 def add_overriding_options(parser: Parser) -> None:
     """Add short forms of keys of the configuration, which `option_overrides` reads."""
-    parser.add_argument("--losses", help="train only these losses, separated by commas (comparison.losses)")
-    parser.add_argument("--seeds", help="use only these seeds, separated by commas (comparison.seeds)")
+    parser.add_argument("--losses", help="losses to train, separated by commas (comparison.losses)")
+    parser.add_argument("--seeds", help="seeds of weights and patches, separated by commas (comparison.seeds)")
 
 
 def add_study_folder(parser: Parser) -> None:
@@ -202,6 +202,21 @@ def whole_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{option} takes whole numbers separated by commas; received {text!r}.") from None
+
+
+def existing_path(text: str) -> Path:
+    """Read the value of an option that names a file or folder, and suggest one where it does not exist.
+
+    Where none is close, the path is returned, and whoever reads it says what is missing.
+    """
+    path = Path(text)
+    if path.exists() or not path.parent.is_dir():
+        return path
+    names = [entry.name for entry in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, 1)
+    if near:
+        raise argparse.ArgumentTypeError(f"{text} does not exist; did you mean {str(path.parent / near[0])!r}?")
+    return path
 
 
 def whole_number(text: str) -> int:

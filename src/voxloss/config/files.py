@@ -156,7 +156,9 @@ def _one_sentence(message: str) -> str:
     kind = _type_of(key[1]) if key else None
     if key is None or value is None or kind is None:
         return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text) + "."
-    return f"{key[1]} takes {in_words(kind)}; received {value[1].rstrip('.')}."
+    received = value[1].rstrip(".")
+    words = [part for choice in (kind, *get_args(kind)) if get_origin(choice) is Literal for part in get_args(choice)]
+    return f"{key[1]} takes {in_words(kind)}; received {received}{did_you_mean(received, map(str, words)) or '.'}"
 
 
 def _unknown_key(key: str) -> str | None:
