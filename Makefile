@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test quick test-faults fuzz test-peers test-torch docs notebook lint clean
+.PHONY: install demo test quick test-faults fuzz test-peers test-torch package docs notebook lint clean
 
 install: $(VENV)/.installed
 
@@ -25,11 +25,11 @@ lint: install
 # Two processes by default; the tests' tensors are tiny, so each takes one thread.
 JOBS ?= 2
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers" --durations 20 --durations-min 3
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers and not package" --durations 20 --durations-min 3
 
 # What most changes need before a commit.
 quick: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser and not peers"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser and not peers and not package"
 
 # The site, in build/site. --strict: a broken link or an undocumented name is an error.
 docs: install
@@ -60,6 +60,10 @@ $(PEERS)/.installed: constraints.txt tests/peers/requirements.txt tests/peers/re
 
 test-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest tests/peers
+
+# The wheel and the source distribution: built, checked, and installed in a fresh environment that has torch alone.
+package: install
+	$(BIN)/python -m pytest tests/package
 
 # The losses' tests with another version of torch than the pinned one, in an environment of its own: the oldest that
 # pyproject.toml allows by default, `make test-torch TORCH=2.14.1` for another. A build for CUDA takes several GB.

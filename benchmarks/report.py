@@ -69,7 +69,11 @@ def write_study(study: Path, seeds: int, metrics: tuple[str, ...]) -> int:
     write_scores(files.scores_file, rows)
     comparison = {"losses": list(PAPER_LOSSES), "seeds": list(range(seeds)), "primary_class": "tumour"}
     content = {"name": "made-up", "comparison": comparison, "splits": {"folds": FOLDS}}
-    content |= {"patches": {"size": [16, 16, 16]}, "preparation": {"spacing_mm": "stored"}}
+    content |= {
+        "patches": {"size": [16, 16, 16]},
+        "preparation": {"spacing_mm": "stored"},
+        "training": {"precision": "float32"},
+    }
     cases = tuple(Case(case, (Path(f"{case}.nii.gz"),), Path(f"{case}-mask.nii.gz")) for case in difficulty)
     dataset = Dataset("made-up", cases, ("background", *CLASSES), {value: value for value in range(3)})
     files.write_dataset(dataset, digest=False)

@@ -90,7 +90,7 @@ class StudyFiles:
             "preparation": {"clip": list(self.clip) if self.clip else None, "spacing_mm": "stored"},
             "splits": {"folds": self.folds, "seed": 0},
             "patches": {"size": [8, 16, 16]},
-            "training": {"epochs": 8, "iterations": 12, "selection": "last"},
+            "training": {"epochs": 8, "iterations": 12, "selection": "last", "precision": "float32"},
             "comparison": {
                 "losses": list(self.losses), "seeds": list(self.seeds), "primary_class": self.primary_class,
                 "primary_metric": "dice", "interval": self.interval, "demonstration": self.demonstration,

@@ -121,7 +121,10 @@ def test_a_mistake_in_a_file_is_one_sentence_that_names_it(tmp_path, content, na
 
 
 def test_an_unknown_preset_names_those_that_exist():
-    with pytest.raises(InputError, match=r"'kits20' is neither a file, a study nor a preset; the presets are .*kits19"):
+    with pytest.raises(
+        InputError,
+        match=r"'kits20' is neither a file, a study nor a preset; the presets are .*kits19.*; did you mean 'kits19'\?",
+    ):
         load_config("kits20")
 
 

@@ -19,7 +19,8 @@ def test_it_is_still_the_configuration(preset):
 
 @pytest.mark.parametrize("preset", ["kits19", "brats20"])
 def test_every_value_of_the_papers_protocols_says_whether_it_is_the_papers(preset):
-    values = [line for line in annotated_yaml(load_config(preset), preset).splitlines() if not line.endswith(":")]
+    printed = annotated_yaml(load_config(preset), preset).splitlines()
+    values = [line for line in printed if not line.endswith(":") and not line.lstrip().startswith("##")]
     described = [line for line in values if re.search(rf" # ({'|'.join(PAPER)})\b", line)]
     signatures = [line for line in values if line.startswith("    # ")]
     assert len(described) + len(signatures) == len(values)
@@ -38,6 +39,24 @@ def test_the_papers_values_are_named_the_papers():
     ):
         assert re.search(rf"^  {re.escape(text)} +# {re.escape(origin)}", printed, re.MULTILINE), text
     assert "    # focal(alpha=0.25, gamma=2.0, beta=None)\n" in printed
+
+
+def test_every_key_is_explained_above_its_line():
+    lines = annotated_yaml(load_config("folder"), "folder").splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("  batch_size: "))
+    assert lines[place - 1] == "  ## Patches per step."
+    assert max(map(len, (line for line in lines if line.lstrip().startswith("##")))) <= 120
+    for number, line in enumerate(lines):
+        if re.match(r" *\w+:", line):
+            assert lines[number - 1].lstrip().startswith("## "), line
+
+
+def test_the_printed_configuration_is_read_as_a_file_of_its_own(tmp_path):
+    config = load_config("kits19")
+    (tmp_path / "mine.yaml").write_text(annotated_yaml(config, "kits19"))
+    again = load_config(tmp_path / "mine.yaml")
+    assert again == config
+    assert annotated_yaml(again, tmp_path / "mine.yaml") == annotated_yaml(config, "kits19")
 
 
 def test_a_users_values_are_told_apart(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import voxloss
+from voxloss.config.keys import keys_page
 from voxloss.losses.cards.coming_from import coming_from
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -18,6 +19,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def test_coming_from_is_that_of_the_catalogue():
     assert (DOCS / "coming-from.md").read_text(encoding="utf-8") == coming_from()
+
+
+def test_the_page_of_the_configuration_is_that_of_the_schema():
+    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == keys_page()
 
 
 @pytest.mark.parametrize("page", ["nnunet.md", "monai.md", "lightning.md"])

@@ -1,7 +1,6 @@
 """What a study will cost: counts by hand, patches that are measured, memory that does not suffice, wrong input."""
 
 import io
-import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,11 +10,14 @@ import torch
 from rich.console import Console
 
 from study_helpers import TINY, call
-from voxloss.commands.display.plan_table import plan_table
+from voxloss.commands.display.plan_table import load_sentence, plan_table
 from voxloss.config.files import load_config
-from voxloss.study import plan as module
+from voxloss.study import plan as plan_module
+from voxloss.study import probe as module
 from voxloss.study.create import open_study
-from voxloss.study.plan import growing_patches, memory_advice, plan, prediction_advice, window_count
+from voxloss.study.plan import memory_advice, plan, prediction_advice, window_count
+from voxloss.study.probe import growing_patches
+from voxloss.study.settle import survey
 from voxloss.utilities.errors import InputError
 
 
@@ -30,36 +32,100 @@ def test_counts_and_shapes_are_those_of_the_study(phantom, tmp_path):
     said = []
     planned = plan(chosen, said.append)
     assert planned.runs == 2 * 2 * 2 and planned.steps == 4
-    assert planned.patch == (8, 16, 16) and said == ["measuring patches of 8 x 16 x 16"]
-    assert planned.step > 0 and planned.forward > 0
-    assert planned.training == pytest.approx(8 * (4 * planned.step + 2 * 1 * 2 * planned.forward))
+    probe = planned.probe
+    assert probe.patch == (8, 16, 16) and said == ["measuring patches of 8 x 16 x 16"]
+    assert probe.step > 0 and probe.forward > 0
+    assert planned.training == pytest.approx(8 * (4 * probe.step + 2 * 1 * 2 * probe.forward))
     with open_study(chosen, tmp_path / "study") as study:
         prepared = list(study.files.read_prepared().values())
         sizes = [sum(path.stat().st_size for path in folder.glob("*.npy")) for folder in prepared]
         assert planned.survey.config.preparation == study.config.preparation
-    network = planned.parameters * 4 * 4 * 8
+    network = probe.parameters * 4 * 4 * 8
     predictions = planned.survey.original_voxels * 2 * 2 // 50
     assert planned.disk - network - predictions == pytest.approx(sum(sizes), rel=0.05)
     assert not list(tmp_path.glob("*/runs/*"))
 
 
-def test_a_step_that_would_take_too_long_is_projected(phantom, monkeypatch):
-    """A clock that goes on by a second at every look, so that each step and forward pass takes a second."""
-    monkeypatch.setattr(module, "LONGEST_STEP", 1.5)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=itertools.count(0.0).__next__))
-    chosen = config(phantom, "--patches.size", "[16, 32, 64]", "--patches.batch_size", "2")
-    planned = plan(chosen)
-    assert planned.patch == (16, 16, 16)  # an eighth of the size
-    augmentation = 1 / 4  # one second for four batches
-    assert planned.step == pytest.approx(8 + augmentation)
-    assert planned.forward == pytest.approx(8 / 2)  # of one of the two patches
+class Machine:
+    """A machine on which a step takes `fixed` seconds and `per_voxel` more, slowed by others.
+
+    Its clock moves only where a step is measured.
+    """
+
+    def __init__(self, monkeypatch, fixed, per_voxel, others=0.0, fixed_memory=0, memory_per_voxel=0):
+        self.clock = self.work = 0.0
+        self.patches = []
+
+        def measure(config, patch, channels, classes, device, rounds):
+            voxels = math.prod(patch)
+            self.patches.append(patch)
+            idle = fixed + per_voxel * voxels
+            taken = idle * (1 + others)
+            self.clock += taken
+            self.work += idle
+            memory = fixed_memory + memory_per_voxel * voxels
+            return module._Measured(patch, taken, idle, taken / 2, idle / 2, memory)
+
+        monkeypatch.setattr(module, "_measure", measure)
+        monkeypatch.setattr(module, "_augmentation", lambda *_: (0.5 * (1 + others), 0.5))
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(perf_counter=lambda: self.clock, process_time=lambda: self.work)
+        )
+        monkeypatch.setattr(module, "busy_seconds", lambda: self.clock if others else self.work)
+        monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+
+
+def settled(phantom, *overrides):
+    return survey(config(phantom, *overrides)).config
+
+
+def test_a_step_that_would_take_too_long_is_projected_with_its_fixed_part(phantom, monkeypatch):
+    """Of a fixed part of 2 s and 0.1 ms for each voxel; the proportion to the small patch would say six times that."""
+    machine = Machine(monkeypatch, 2.0, 1e-4, fixed_memory=10**9, memory_per_voxel=1000)
+    monkeypatch.setattr(module, "available", lambda _: 10**12)
+    chosen = settled(phantom, "--patches.size", "[64, 64, 64]")
+    measured = module.probe(chosen, 1, 3, torch.device("cpu"))
+    assert machine.patches == [(16, 16, 16), (16, 16, 16), (32, 32, 32)] and measured.patch == (32, 32, 32)
+    assert measured.step == pytest.approx(2.0 + 64**3 * 1e-4 + 0.5)
+    assert measured.forward == pytest.approx((2.0 + 64**3 * 1e-4) / 2)
+    assert measured.memory == 10**9 + 64**3 * 1000
+    assert not measured.busy and measured.slowed == pytest.approx(1)
+
+
+def test_a_patch_that_would_not_fit_in_memory_is_projected(phantom, monkeypatch):
+    machine = Machine(monkeypatch, 0.0, 1e-9, fixed_memory=10**6, memory_per_voxel=1000)
+    monkeypatch.setattr(module, "available", lambda _: 10**8)
+    measured = module.probe(settled(phantom, "--patches.size", "[64, 64, 64]"), 1, 3, torch.device("cpu"))
+    assert machine.patches[-1] == (32, 32, 32) and measured.memory == 10**6 + 64**3 * 1000
+
+
+def test_the_times_are_those_of_an_idle_machine(phantom, monkeypatch):
+    """Other programs take three of four parts of the only core, so that everything takes four times as long."""
+    Machine(monkeypatch, 0.1, 1e-6, others=3.0)
+    measured = module.probe(settled(phantom, "--patches.size", "[32, 32, 32]"), 1, 3, torch.device("cpu"))
+    assert measured.busy and measured.others == pytest.approx(0.75)
+    assert measured.step == pytest.approx(0.1 + 32**3 * 1e-6 + 0.5)
+    assert measured.forward == pytest.approx((0.1 + 32**3 * 1e-6) / 2)
+    assert measured.slowed == pytest.approx(4)
+    assert load_sentence(measured) == (
+        "other programs took 0.8 of 1 cores while this was measured; a step took 4.0 times as long as it is expected "
+        "to alone. The times are those of an idle machine."
+    )
+
+
+def test_less_work_than_the_clock_says_is_no_load_where_nobody_else_works(phantom, monkeypatch):
+    """A network that leaves its threads waiting is as slow on an idle machine."""
+    Machine(monkeypatch, 0.1, 1e-6, others=3.0)
+    monkeypatch.setattr(module, "busy_seconds", lambda: None)
+    measured = module.probe(settled(phantom, "--patches.size", "[32, 32, 32]"), 1, 3, torch.device("cpu"))
+    assert not measured.busy and measured.step == pytest.approx(4 * (0.1 + 32**3 * 1e-6 + 0.5))
 
 
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
         ((80, 160, 160), [(16, 32, 32), (32, 80, 80), (80, 160, 160)]),
-        ((32, 48, 32), [(16, 16, 16), (32, 48, 32)]),
+        ((32, 48, 32), [(16, 16, 16), (16, 32, 16), (32, 48, 32)]),
         ((8, 16, 16), [(8, 16, 16)]),
     ],
 )
@@ -98,7 +164,7 @@ def test_the_memory_of_a_run_is_that_of_its_largest_prediction_where_this_takes_
     if planned.memory is None or planned.prediction_memory is None:
         pytest.skip("this system does not tell how much memory a process uses")
     assert planned.memory >= planned.prediction_memory > 0
-    monkeypatch.setattr(module, "case_memory", lambda *_: 10**11)
+    monkeypatch.setattr(plan_module, "case_memory", lambda *_: 10**11)
     large = plan(chosen)
     assert large.memory == large.prediction_memory > 10**11
     assert large.advice is not None and "the prediction of the largest case takes 10" in large.advice

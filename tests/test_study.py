@@ -331,7 +331,7 @@ def crop(path: Path) -> None:
         (["run", "kits19", "--data", "/does/not/exist"], "/does/not/exist"),
         (["run", "demo", "--data", ".", "--losses", "dise"], "dise"),
         (["run", "demo", "--data", ".", "--seeds", "x"], "--seeds"),
-        (["run", "demo", "--data", ".", "--training.epoch", "3"], "training.epoch"),
+        (["run", "demo", "--data", ".", "--training.epoch", "3"], "training has no key 'epoch'"),
         (["status", "/does/not/exist"], "/does/not/exist"),
         (["report", "/does/not/exist"], "/does/not/exist"),
         (["predict", "/does/not/exist", "a.nii", "--output", "x"], "/does/not/exist"),

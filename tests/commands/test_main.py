@@ -1,23 +1,25 @@
 """The command line itself: what it imports, prints and exits with, whatever the command."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
 
 import pytest
+import torch
 
+import voxloss
 from study_helpers import command, tiny_run
-from voxloss.commands import check, main, run
+from voxloss.commands import check, losses, main, run
 from voxloss.commands.main import run_command
 from voxloss.data.phantom.write import write_phantom
 from voxloss.study import plan
 from voxloss.utilities.errors import InputError
 
 COMMANDS = [
-    "demo", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses", "import",
-    "nnunet-trainers",
-    "check",
+    "demo", "quick", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses",
+    "import", "nnunet-trainers", "check", "completion",
 ]  # fmt: skip
 EXIT_STATUSES = {
     "0": "success",
@@ -52,17 +54,39 @@ def test_help_of_each_command(capsys, arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND; see `voxloss --help`"),
-        (["stat", "x"], "invalid choice: 'stat'"),
+        (["stats", "x"], "'stats' is not a command; did you mean 'status'?"),
+        (["xyz"], "'xyz' is not a command; see `voxloss --help`"),
+        (["/"], "'/' is not a command; did you mean `voxloss quick /`?"),
+        (["import", "nnUnet"], "'nnUnet' is not a source; did you mean 'nnunet'?"),
+        (["completion", "fish"], "argument SHELL: takes bash or zsh; received 'fish'"),
+        (["check", "x", "--layout", "foldr"], "received 'foldr'; did you mean 'folder'?"),
+        (["run", "folder", "/"], "unknown argument /; did you mean `--data /`?"),
+        (["run", "folder", "here"], "unknown argument here; see `voxloss run --help`"),
+        (["run", "folder", "--losess", "dice"], "unknown argument --losess; did you mean '--losses'?"),
+        (["run", "folder", "--epochs", "3"], "unknown argument --epochs; did you mean '--training.epochs'?"),
+        (["run", "folder", "--trainin.epochs", "3"], "did you mean '--training.epochs'?"),
+        (["run", "folder", "--training.epochs", "3", "4"], "unknown argument 4;"),
+        (["run", "folder", "--data", ".", "--losses", "dise"], "unknown loss 'dise' (did you mean 'dice'?)"),
+        (["plan", "folder", "--data", ".", "--losses", "dise"], "unknown loss 'dise' (did you mean 'dice'?)"),
+        (["quick", ".", "--losses", "dise"], "unknown loss 'dise' (did you mean 'dice'?)"),
+        (["run", "kits20"], "did you mean 'kits19'?"),
+        (["run", "/"], "name it with --data: folder --data /"),
         (["status"], "the following arguments are required: STUDY; see `voxloss status --help`"),
         (["status", "x", "--twice", "3"], "unknown argument --twice; see `voxloss status --help`"),
         (["status", "x", "y"], "unknown argument y;"),
         (["report", "x", "--viewer", "3"], "unknown argument --viewer"),  # options are not abbreviated
         (["report", "x", "--viewer-cases", "-1"], "--viewer-cases must be 0 or more; received -1"),
-        (["view", "x", "--port", "y"], "argument --port: invalid int value: 'y'"),
+        (["view", "x", "--port", "y"], "argument --port: takes a whole number; received 'y'"),
         (["import", "csv", "t", "--study", "s", "--bar"], "unknown argument --bar; see `voxloss import csv --help`"),
         (["config", "--training.epochs=3"], "needs a preset or a YAML file before the options"),
-        (["config", "demo", "--training.epoch", "3"], "training.epoch"),
+        (["config", "demo", "--training.epoch", "3"], "training has no key 'epoch'; its keys are epochs, iterations"),
+        (["config", "demo", "--training.epoch", "3"], "did you mean 'epochs'?"),
+        (["config", "demo", "--comparison.primary_metric", "dise"], "takes dice, precision, recall, nsd"),
+        (["config", "demo", "--network.norm", "instnce"], "takes batch or instance; received instnce; did you mean"),
+        (["config", "demo", "--preparation.spacing_mm", "medan"], "received medan; did you mean 'median'?"),
+        (["status", "/usr/locl"], "argument STUDY: /usr/locl does not exist; did you mean '/usr/local'?"),
+        (["quick", "/usr/locl"], "argument DATA: /usr/locl does not exist; did you mean '/usr/local'?"),
+        (["plan", "folder", "--data", "/usr/locl"], "argument --data: /usr/locl does not exist; did you mean"),
         (["check", "x", "--config", "demo", "--layout", "folder"], "give either --config or --layout"),
         (["run", "demo", "--folds", "a"], "--folds takes whole numbers separated by commas; received 'a'"),
     ],
@@ -72,8 +96,45 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(capsys, tmp_path, monkeyp
     assert exit_status(arguments) == 2
     out, error = capsys.readouterr()
     assert not out and error.startswith("voxloss: ") and message in error
-    assert error.endswith(".\n") and error.count("\n") == 1
+    assert error.endswith((".\n", "?\n")) and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert exit_status([]) == 0
+    without = capsys.readouterr().out
+    assert exit_status(["--help"]) == 0
+    assert capsys.readouterr().out == without
+
+
+def test_the_version_names_the_packages_and_the_device(capsys):
+    assert exit_status(["--version"]) == 0
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["voxloss"] == voxloss.__version__ and lines["torch"] == torch.__version__
+    assert lines["python"] == platform.python_version() and lines["device"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_options(capsys, shell):
+    pytest.importorskip("shtab")
+    assert exit_status(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "nnunet-trainers" in script and "--viewer-cases" in script
+
+
+def test_completion_without_its_package_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert exit_status(["completion", "bash"]) == 2
+    assert 'pip install -c constraints.txt ".[completion]"' in capsys.readouterr().err
+
+
+def test_a_network_in_the_working_directory_is_found_and_hides_nothing(capsys, monkeypatch, tmp_path):
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(losses, "losses", lambda _: 0)
+    assert exit_status(["losses"]) == 0
+    assert sys.path[-1] == str(tmp_path) and sys.path[0] != str(tmp_path)
 
 
 class Raises:
@@ -92,7 +153,8 @@ class Raises:
         (InputError("scores.csv is\nno table."), 2, "voxloss: scores.csv is no table.\n"),
         (
             ModuleNotFoundError("No module named 'rich'", name="rich.console"), 2,
-            "voxloss: this command needs the package 'rich'; install it with: pip install 'voxloss[bench]'.\n",
+            "voxloss: this command needs the package 'rich'; install it with: "
+            'pip install -c constraints.txt ".[bench]" (in a checkout of voxloss).\n',
         ),
         (PermissionError(13, "Permission denied", "/data"), 2, "voxloss: /data: Permission denied.\n"),
         (OSError("no space"), 2, "voxloss: no space.\n"),

@@ -31,8 +31,9 @@ def study(tmp_path):
     config = load_config(
         None,
         ["--comparison.losses", "[dice, focal]", "--comparison.seeds", "[0]", "--splits.folds", "2",
-         "--training.epochs", "10", "--execution.parallel", "2", "--data.root", str(tmp_path),
-         "--patches.size", "[8,8,8]", "--preparation.spacing_mm", "[1,1,1]", "--comparison.primary_class", "a[b]"],
+         "--training.epochs", "10", "--training.precision", "float32", "--execution.parallel", "2",
+         "--data.root", str(tmp_path), "--patches.size", "[8,8,8]", "--preparation.spacing_mm", "[1,1,1]",
+         "--comparison.primary_class", "a[b]"],
     )  # fmt: skip
     return write_study(
         tmp_path / "study", SettledConfig.of(config), dataset, [["case0", "case1"], ["case2", "case3"]], {}

@@ -320,7 +320,7 @@ def test_the_description_says_what_was_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"setting": "huge"}, "'huge'.*small, full"),
+        ({"setting": "huge"}, "'huge'.*small, demo, full"),
         ({"cases": 0}, "0 phantom cases"),
         ({"cases": -2}, "-2 phantom cases"),
         ({"first": -1}, "from number -1"),

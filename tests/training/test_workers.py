@@ -63,7 +63,14 @@ def test_a_worker_sends_arrays_where_shared_memory_is_small(tmp_path, monkeypatc
 
 
 def test_a_small_shared_memory_is_named_beforehand(tmp_path, monkeypatch):
-    settled = ("--preparation.spacing_mm", "stored", "--comparison.primary_class", "a")
+    settled = (
+        "--training.precision",
+        "float32",
+        "--preparation.spacing_mm",
+        "stored",
+        "--comparison.primary_class",
+        "a",
+    )
     config = SettledConfig.of(run(tmp_path, "--execution.workers", "4", *settled).config)
     monkeypatch.setattr(module, "shared_memory_room", lambda: 100_000)
     warning = shared_memory_warning(config, 1, CPU)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path
 from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss check`."""
     summary = "check a data set for problems, and measure how rare its structures are"
     parser = add_command(parsers, "check", check, summary, overrides=True)
-    parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--layout", metavar="NAME", help="data.layout (default: recognised)")
+    parser.add_argument(
+        "data", type=existing_path, metavar="DATA", help="folder of the data, or its table or data list"
+    )
+    parser.add_argument("--layout", metavar="NAME", help="data.layout (default: the one that is recognised)")
     parser.add_argument("--config", help="read layout, options, excluded cases, patch, spacing and folds from here")
     parser.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns case and patient")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the report there as a page and as JSON")

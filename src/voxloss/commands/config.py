@@ -1,4 +1,4 @@
-"""`voxloss config`: the presets, or a configuration with the origin of each value."""
+"""`voxloss config`: the presets, or a configuration with the meaning of its keys and the origin of its values."""
 
 import argparse
 
@@ -8,17 +8,22 @@ from voxloss.utilities.errors import InputError
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss config`."""
-    summary = "print a configuration and the origin of each value, or list the presets"
+    summary = "print a configuration with the meaning of each key and the origin of each value, or list the presets"
     parser = add_command(parsers, "config", config, summary, overrides=True)
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file or a preset")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file, a preset or a study")
+    parser.add_argument("--keys", action="store_true", help="explain all keys instead, as a page in Markdown")
 
 
 def config(arguments: argparse.Namespace) -> int:
     """Run `voxloss config` and return its exit status."""
     # PyYAML, jsonargparse
     from voxloss.config.files import load_config, preset_names
+    from voxloss.config.keys import keys_page
     from voxloss.config.origins import annotated_yaml
 
+    if arguments.keys:
+        print(keys_page(), end="")
+        return 0
     name, overrides = arguments.config, arguments.overrides
     if name is None:
         if overrides:

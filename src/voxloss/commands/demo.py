@@ -10,9 +10,11 @@ from voxloss.utilities.errors import InputError
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss demo`."""
-    summary = "compare seven losses on a small synthetic CT, in minutes on two cores"
+    summary = "compare three losses on a small synthetic CT, in minutes on two cores"
     parser = add_command(parsers, "demo", demo, summary, resumable=True)
-    parser.add_argument("--study", type=Path, default=Path("studies/demo"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--study", type=Path, default=Path("studies/demo"), help="folder of the study (default: %(default)s)"
+    )
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -23,7 +25,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
     config = load_config("demo", ["--data.root", str(arguments.study / "phantom")])
     _refuse_foreign_folder(arguments.study)
-    write_phantom(arguments.study / "phantom", cases=12, seed=0, setting="small")
+    write_phantom(arguments.study / "phantom", cases=12, seed=0, setting="demo")
     return run_study(config, arguments.study)
 
 

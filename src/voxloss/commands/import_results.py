@@ -19,7 +19,12 @@ def add_parser(parsers: Parsers) -> None:
     nnunet.add_argument("--folds", help="compare only these folds, numbers separated by commas")
     nnunet.add_argument("--labels", type=Path, metavar="FOLDER", help="references (default: where nnU-Net had them)")
     nnunet.add_argument("--images", type=Path, metavar="FOLDER", help="images (default: imagesTr in nnUNet_raw)")
-    nnunet.add_argument("--tolerance-mm", type=float, default=1.0, help="of the NSD (default: %(default)s)")
+    nnunet.add_argument(
+        "--tolerance-mm",
+        type=float,
+        default=1.0,
+        help="tolerance of the normalised surface Dice (default: %(default)s)",
+    )
 
     nnunet.add_argument(
         "--lesions", metavar="MAPPING", help='keys of evaluation.lesions: "{match: one_to_one, threshold: 0.1}"'
@@ -27,7 +32,7 @@ def add_parser(parsers: Parsers) -> None:
 
     text = "read a long table: one row per loss, case and metric"
     table = sources.add_parser("csv", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    table.add_argument("table", type=Path, metavar="TABLE")
+    table.add_argument("table", type=Path, metavar="TABLE", help="CSV file")
     table.add_argument(
         "--columns", metavar="OURS=THEIRS,...", help="the table's names for columns: loss=method,case=patient"
     )
@@ -35,7 +40,7 @@ def add_parser(parsers: Parsers) -> None:
 
     for source in (nnunet, table):
         source.set_defaults(parser=source)
-        source.add_argument("--study", type=Path, required=True, metavar="STUDY", help="folder to write")
+        source.add_argument("--study", type=Path, required=True, metavar="STUDY", help="folder of the new study")
 
 
 def import_results(arguments: argparse.Namespace) -> int:

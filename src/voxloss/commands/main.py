@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from voxloss.commands import (
     check,
+    completion,
     config,
     demo,
     import_results,
@@ -23,6 +25,7 @@ from voxloss.commands import (
     nnunet_trainers,
     plan,
     predict,
+    quick,
     race,
     report,
     retire,
@@ -31,11 +34,14 @@ from voxloss.commands import (
     view,
 )
 from voxloss.commands.shared import Parser, fail
+from voxloss.commands.version import Version
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.install import install_command
 
 # In the order of `voxloss --help`.
 _COMMANDS = (
     demo,
+    quick,
     run,
     race,
     plan,
@@ -49,6 +55,7 @@ _COMMANDS = (
     import_results,
     nnunet_trainers,
     check,
+    completion,
 )
 
 _DESCRIPTION = (
@@ -76,10 +83,15 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The words cannot be parsed (status 2), or ask for help (status 0).
     """
-    parsed, unknown = _parser().parse_known_args(arguments)
-    if unknown and not parsed.takes_overrides:
-        parsed.parser.error(f"unknown argument {unknown[0]}")
-    parsed.overrides = unknown
+    parser, words = _parser(), sys.argv[1:] if arguments is None else arguments
+    if not words:
+        parser.print_help()
+        return 0
+    parsed, unknown = parser.parse_known_args(words)
+    parsed.parser.refuse_unknown(unknown)
+    parsed.overrides, parsed.all_commands = unknown, parser
+    if (here := str(Path.cwd())) not in sys.path:  # networks of the user's own; last, so that they hide no other module
+        sys.path.append(here)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         exit_status: int = parsed.action(parsed)
@@ -91,7 +103,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "voxloss").split(".")[0]
         if package == "voxloss":  # our own mistake
             raise
-        return fail(f"this command needs the package {package!r}; install it with: pip install 'voxloss[bench]'")
+        return fail(f"this command needs the package {package!r}; install it with: {install_command('bench')}")
     except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         return 1
@@ -109,6 +121,7 @@ def _interrupt(*_: object) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="voxloss", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action=Version, nargs=0, help="print versions and the device, and exit")
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_parser(parsers)

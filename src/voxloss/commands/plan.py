@@ -5,8 +5,6 @@ from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config
 
-MANY_RUNS = 20  # from which a race is worth mentioning
-
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss plan`."""
@@ -14,7 +12,7 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "plan", plan, summary, overrides=True)
     add_study_options(parser)
     parser.add_argument(
-        "--pilot", type=Path, metavar="STUDY", help="take the noise of this study, which may be in progress"
+        "--pilot", type=Path, metavar="STUDY", help="assume the noise of this study, which may be in progress"
     )
 
 
@@ -24,10 +22,12 @@ def plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from voxloss.commands.display.plan_table import design_table, plan_table
+    from voxloss.commands.display.plan_table import design_table, load_sentence, plan_table
+    from voxloss.commands.display.prices import price_table
     from voxloss.evaluation.planning import TYPICAL
     from voxloss.study.design import designs, pilot_noise
     from voxloss.study.plan import plan as plan_study
+    from voxloss.study.prices import prices
 
     noises = TYPICAL if arguments.pilot is None else (pilot_noise(arguments.pilot),)
     console = Console()
@@ -35,17 +35,25 @@ def plan(arguments: argparse.Namespace) -> int:
         planned = plan_study(study_config(arguments), status.update)
         status.update("simulating studies")
         table = design_table(designs(planned, noises), noises)
+        status.update("measuring a quick look")
+        offers = prices(planned, study_words(arguments))
     console.print(plan_table(planned))
+    if planned.probe.busy:
+        console.print(f"[yellow]note[/]: {load_sentence(planned.probe)}", highlight=False)
     console.print(table)
-    if planned.survey.config.comparison.design == "grid" and planned.runs >= MANY_RUNS:
-        console.print(
-            "[yellow]note[/]: `voxloss race` instead of `voxloss run` trains each loss only as long as it may be the "
-            "best, in simulated studies a fifth to a third of these runs",
-            highlight=False,
-        )
     for warning in (*planned.survey.warnings, *planned.survey.config.warnings()):
         console.print(f"[yellow]note[/]: {escape(warning)}", highlight=False)
+    console.print(price_table(offers), soft_wrap=True)
     if planned.advice is not None:
         console.print(f"[red]not enough memory[/]: {planned.advice}", highlight=False)
         return 1
     return 0
+
+
+def study_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the words that describe the planned study after `voxloss run`."""
+    words = [str(arguments.config)]
+    for option in ("data", "losses", "seeds"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", str(value)]
+    return [*words, *arguments.overrides]

@@ -1,22 +1,30 @@
-"""`voxloss predict`: masks of new images by a finished run."""
+"""`voxloss predict`: masks of new images by the finished runs of a loss, or by one run."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss predict`."""
-    parser = add_command(parsers, "predict", predict, "segment images with the network of a finished run")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder: STUDY/runs/LOSS/fold-K/seed-S")
+    summary = "segment images with the trained networks of a loss, or with the network of one run"
+    parser = add_command(parsers, "predict", predict, summary)
     parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="a file or a DICOM folder; several channels separated by commas",
-    )
+        "trained", type=existing_path, metavar="STUDY",
+        help="a study, whose folds and seeds are averaged, or one run: STUDY/runs/LOSS/fold-K/seed-S",
+    )  # fmt: skip
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE",
+        help="a file, the files of several channels separated by commas, the folder of a DICOM series, or a folder of "
+             "images",
+    )  # fmt: skip
+    parser.add_argument("--loss", help="the loss of the study, as `voxloss status` names it")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
+    parser.add_argument("--overwrite", action="store_true", help="replace masks that are in the folder already")
     parser.add_argument(
         "--probabilities", action="store_true", help="also write the probability of every foreground class, as NIfTI"
     )
@@ -25,13 +33,27 @@ def add_parser(parsers: Parsers) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Run `voxloss predict` and return its exit status."""
-    from voxloss.study.predict import segment_files  # torch
+    # torch
+    from voxloss.study.folder import StudyFolder
+    from voxloss.study.predict import networks_of, segment_files
 
+    folders = [arguments.trained]
+    if StudyFolder(arguments.trained).is_study():
+        folders, missing = networks_of(arguments.trained, arguments.loss)
+        without = f"; not finished: {'; '.join(map(str, missing))}" if missing else ""
+        print(f"mean of {count_of(len(folders), 'network')}{without}", file=sys.stderr)
+    elif arguments.loss is not None:
+        raise InputError(f"--loss: {arguments.trained} is not a study, whose loss could be chosen.")
     cases = [_files(image) for image in arguments.images]
-    paths = segment_files(
-        arguments.run, cases, arguments.output, arguments.device, probabilities=arguments.probabilities
+    written = segment_files(
+        folders,
+        cases,
+        arguments.output,
+        arguments.device,
+        overwrite=arguments.overwrite,
+        probabilities=arguments.probabilities,
     )
-    for path in paths:
+    for path in written:
         print(path)
     return 0
 

@@ -1,10 +1,9 @@
 """`voxloss race`: a study whose losses leave as soon as they cannot be the best any more."""
 
 import argparse
-from pathlib import Path
 
 from voxloss.commands.run import run_study
-from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config
+from voxloss.commands.shared import Parsers, add_command, add_study_folder, add_study_options, study_and_config
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -12,17 +11,11 @@ def add_parser(parsers: Parsers) -> None:
     summary = "run a study as a race: losses that cannot be the best any more leave after each round"
     parser = add_command(parsers, "race", race, summary, overrides=True, resumable=True)
     add_study_options(parser)
-    parser.add_argument(
-        "--study", type=Path, help="folder of the study (default: studies/NAME, or the study that CONFIG is)"
-    )
+    add_study_folder(parser)
     parser.add_argument("--no-report", action="store_true", help="do not write the report (`voxloss report` does)")
 
 
 def race(arguments: argparse.Namespace) -> int:
     """Run `voxloss race` and return its exit status."""
-    from voxloss.config.files import study_folder  # jsonargparse
-
-    arguments.overrides = [*arguments.overrides, "--comparison.design", "race"]
-    config = study_config(arguments)
-    folder = arguments.study or study_folder(arguments.config) or Path("studies") / config.name
+    folder, config = study_and_config(arguments, "--comparison.design", "race")
     return run_study(config, folder, report=not arguments.no_report)

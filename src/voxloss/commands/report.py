@@ -1,22 +1,21 @@
 """`voxloss report`: the report of a study, rebuilt from its files."""
 
 import argparse
-from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command, show_report
+from voxloss.commands.shared import Parsers, add_command, existing_path, show_report, whole_number
 from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss report`."""
     parser = add_command(parsers, "report", report, "rebuild a study's tables, figures and page from its files")
-    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("study", type=existing_path, metavar="STUDY", help="folder of the study")
     parser.add_argument(
         "--losses",
         help="show only these losses, separated by commas; intervals and tests remain those of all compared losses",
     )
     parser.add_argument(
-        "--viewer-cases", type=int, metavar="N",
+        "--viewer-cases", type=whole_number, metavar="N",
         help="copy the volumes of the N cases on which the losses disagree most into the viewer (default: 12)",
     )  # fmt: skip
 

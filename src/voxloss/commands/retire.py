@@ -1,16 +1,15 @@
 """`voxloss retire`: stop training losses of a study."""
 
 import argparse
-from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss retire`."""
     summary = "stop training losses of a study, and record when and with which scores"
     parser = add_command(parsers, "retire", retire, summary)
-    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("study", type=existing_path, metavar="STUDY", help="folder of the study")
     parser.add_argument("losses", nargs="+", metavar="LOSS", help="as `voxloss status` names it")
     parser.add_argument("--undo", action="store_true", help="train the losses again")
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from voxloss.commands.shared import (
     Parsers,
     add_command,
+    add_study_folder,
     add_study_options,
     fail,
     show_report,
-    study_config,
+    study_and_config,
     whole_numbers,
 )
 from voxloss.utilities.errors import InputError
@@ -21,27 +22,38 @@ from voxloss.utilities.text import count_of
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
 
+FEW_LEFT_OUT = 10  # cases that are named one by one
+
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss run`."""
     summary = "run a study: train every loss on every fold, score, test and report"
     parser = add_command(parsers, "run", run, summary, overrides=True, resumable=True)
     add_study_options(parser)
-    parser.add_argument(
-        "--study", type=Path, help="folder of the study (default: studies/NAME, or the study that CONFIG is)"
-    )
+    add_study_folder(parser)
     parser.add_argument("--folds", help="train only these folds, numbers separated by commas")
     parser.add_argument("--no-report", action="store_true", help="do not write the report (`voxloss report` does)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `voxloss run` and return its exit status."""
-    from voxloss.config.files import study_folder  # jsonargparse
-
-    config = study_config(arguments)
+    folder, config = study_and_config(arguments)
     folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
-    folder = arguments.study or study_folder(arguments.config) or Path("studies") / config.name
     return run_study(config, folder, folds, report=not arguments.no_report)
+
+
+def _left_out(dropped: Sequence[tuple[str, str]]) -> list[str]:
+    """Say which cases are left out and why; where many are for the same reason, how many."""
+    reasons: dict[str, list[str]] = {}
+    for case_id, reason in dropped:
+        reasons.setdefault(reason, []).append(case_id)
+    return [
+        f"left out: {count_of(len(ids), 'case')} ({reason})"
+        if len(ids) > FEW_LEFT_OUT
+        else f"left out: {one}: {reason}"
+        for reason, ids in reasons.items()
+        for one in (ids if len(ids) <= FEW_LEFT_OUT else ids[:1])
+    ]
 
 
 def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None, *, report: bool = True) -> int:
@@ -60,11 +72,13 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from rich.console import Console
     from rich.markup import escape
 
+    from voxloss.commands.display.plan_table import estimate_sentence, load_sentence
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
     from voxloss.config.losses import loss_choices
     from voxloss.study.create import open_study, run_warnings
+    from voxloss.study.estimate import estimate
     from voxloss.study.executors import execute_locally
     from voxloss.study.folder import FINISHED, Run
     from voxloss.study.race import none_learned, run_race
@@ -77,8 +91,8 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         with preparation_bar(console) as bar:
             notices: list[str] = []
             study = held.enter_context(open_study(config, folder, bar, notices.append, folds or ()))
-        for case_id, reason in study.dataset.dropped:
-            console.print(f"left out: {case_id}: {reason}", markup=False, highlight=False)
+        for line in _left_out(study.dataset.dropped):
+            console.print(line, markup=False, highlight=False)
 
         def execute(runs: Sequence[Run], what: str) -> None:
             console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
@@ -101,6 +115,15 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         notices += (*study.config.warnings(), *run_warnings(study, waiting))
         for note in notices:
             console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
+        if raced:
+            race = study.race()
+            waiting = [run for run in race.runs() if not race.ended and study.status(run).state not in FINISHED]
+        if waiting:
+            expected = estimate(study, waiting)
+            parallel = study.config.execution.parallel
+            console.print(estimate_sentence(expected, len(waiting), parallel, raced), highlight=False, soft_wrap=True)
+            if expected.probe is not None and expected.probe.busy:
+                console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
         if raced:
             run_race(

@@ -1,6 +1,8 @@
 """What several commands need: a parser of their own, lists of numbers, the configuration and the report."""
 
 import argparse
+import dataclasses
+import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import did_you_mean, one_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +38,63 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and exit with status 2."""
-        sys.exit(fail(f"{message}; see `{self.prog} --help`"))
+        sys.exit(fail(message if message.endswith("?") else f"{message}; see `{self.prog} --help`"))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Say in plain words what may be chosen; argparse lists all commands and no likely one."""
+        if action.choices is None or value in action.choices:
+            return
+        suggestion = did_you_mean(str(value), map(str, action.choices))
+        if not isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(action, f"takes {one_of(action.choices)}; received {value!r}{suggestion}")
+        if Path(value).exists() and action.dest == "command":
+            self.error(f"{value!r} is not a command; did you mean `voxloss quick {value}`?")
+        self.error(f"{value!r} is not a {str(action.metavar).lower()}{suggestion}")
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Exit with status 2 for the first word that this parser does not know and no key of the configuration is.
+
+        Args:
+            words: What `parse_known_args` left: for a command with overrides, --SECTION.KEY and its value.
+        """
+        from voxloss.config.schema import StudyConfig  # not for `--help`
+
+        sections = (
+            [item.name for item in dataclasses.fields(StudyConfig)] if self.get_default("takes_overrides") else []
+        )
+        after_key = False  # the word is the value of the key before it
+        for word in words:
+            key, given, _ = word.removeprefix("--").partition("=")
+            if word.startswith("--") and key.partition(".")[0] in sections:
+                after_key = not given
+            elif word.startswith("--") or not after_key:
+                self.error(f"unknown argument {word}{self._meant(word, sections)}")
+            else:
+                after_key = False
+
+    def _meant(self, word: str, sections: Sequence[str]) -> str:
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        if not word.startswith("--"):
+            return f"; did you mean `--data {word}`?" if "--data" in options and Path(word).is_dir() else ""
+        section, dot, key = word.removeprefix("--").partition(".")
+        if dot:
+            near = difflib.get_close_matches(section, sections, 1)
+            return f"; did you mean '--{near[0]}.{key}'?" if near else ""
+        keys = {name: f"--{name}" for name in self._keys(sections)}
+        return did_you_mean(section, [name.removeprefix("--") for name in options], "--") or next(
+            (f"; did you mean '{full}'?" for name, full in keys.items() if name.endswith(f".{section}")), ""
+        )
+
+    def _keys(self, sections: Sequence[str]) -> list[str]:
+        from voxloss.config.schema import StudyConfig  # as above
+
+        kinds = {item.name: item.type for item in dataclasses.fields(StudyConfig) if item.name in sections}
+        return [
+            f"{name}.{item.name}"
+            for name, kind in kinds.items()
+            if dataclasses.is_dataclass(kind)
+            for item in dataclasses.fields(kind)
+        ]
 
 
 Parsers: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -75,15 +134,53 @@ def add_study_options(parser: Parser) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, a preset (`voxloss config` lists them), or a study"
     )
-    parser.add_argument("--data", type=Path, help="folder of the data (data.root)")
-    parser.add_argument("--losses", help="train only these losses, separated by commas (comparison.losses)")
-    parser.add_argument("--seeds", help="use only these seeds, separated by commas (comparison.seeds)")
+    parser.add_argument("--data", type=existing_path, help="folder of the data (data.root)")
+    add_overriding_options(parser)
+
+
+def add_overriding_options(parser: Parser) -> None:
+    """Add short forms of keys of the configuration, which `option_overrides` reads."""
+    parser.add_argument("--losses", help="losses to train, separated by commas (comparison.losses)")
+    parser.add_argument("--seeds", help="seeds of weights and patches, separated by commas (comparison.seeds)")
+
+
+def add_study_folder(parser: Parser) -> None:
+    """Add the study's folder, which `study_and_config` reads."""
+    parser.add_argument(
+        "--study", type=Path, help="folder of the study (default: studies/NAME, or the study that CONFIG is)"
+    )
+
+
+def study_and_config(arguments: argparse.Namespace, *overrides: str) -> tuple[Path, "StudyConfig"]:
+    """Return the folder of the study that the arguments describe, and its configuration.
+
+    What neither CONFIG nor an option says has the value that the study was created with, if it exists, so that a
+    study goes on as it is.
+
+    Args:
+        arguments: Of a command with `add_study_options` and `add_study_folder`.
+        overrides: More of `arguments.overrides`.
+    """
+    from voxloss.config.files import load_config, study_folder  # jsonargparse
+    from voxloss.study.folder import StudyFolder  # NumPy
+
+    words = [*option_overrides(arguments), *overrides]
+    config = load_config(arguments.config, words)
+    folder: Path = arguments.study or study_folder(arguments.config) or Path("studies") / config.name
+    if StudyFolder(folder).is_study():
+        config = load_config(arguments.config, words, StudyFolder(folder).read_description().config)
+    return folder, config
 
 
 def study_config(arguments: argparse.Namespace) -> "StudyConfig":
-    """Load the configuration that the arguments of `run` and `plan` describe."""
+    """Load the configuration that the arguments of `plan` describe."""
     from voxloss.config.files import load_config  # jsonargparse
 
+    return load_config(arguments.config, option_overrides(arguments))
+
+
+def option_overrides(arguments: argparse.Namespace) -> list[str]:
+    """Return the options of `add_overriding_options`, and --data, as keys of the configuration."""
     overrides = list(arguments.overrides)
     if arguments.data is not None:
         overrides += ["--data.root", str(arguments.data)]
@@ -92,7 +189,7 @@ def study_config(arguments: argparse.Namespace) -> "StudyConfig":
         overrides += ["--comparison.losses", json.dumps(names)]
     if arguments.seeds is not None:
         overrides += ["--comparison.seeds", json.dumps(whole_numbers("--seeds", arguments.seeds))]
-    return load_config(arguments.config, overrides)
+    return overrides
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
@@ -105,6 +202,29 @@ def whole_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{option} takes whole numbers separated by commas; received {text!r}.") from None
+
+
+def existing_path(text: str) -> Path:
+    """Read the value of an option that names a file or folder, and suggest one where it does not exist.
+
+    Where none is close, the path is returned, and whoever reads it says what is missing.
+    """
+    path = Path(text)
+    if path.exists() or not path.parent.is_dir():
+        return path
+    names = [entry.name for entry in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, 1)
+    if near:
+        raise argparse.ArgumentTypeError(f"{text} does not exist; did you mean {str(path.parent / near[0])!r}?")
+    return path
+
+
+def whole_number(text: str) -> int:
+    """Read the value of an option that takes a whole number; argparse says which option it is of."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a whole number; received {text!r}") from None
 
 
 def show_report(

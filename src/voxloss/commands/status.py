@@ -1,16 +1,15 @@
 """`voxloss status`: how far a study is."""
 
 import argparse
-from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss status`."""
     summary = "show the progress of every run of a study, live while the study is running"
     parser = add_command(parsers, "status", status, summary)
-    parser.add_argument("study", type=Path, metavar="STUDY")
+    parser.add_argument("study", type=existing_path, metavar="STUDY", help="folder of the study")
     parser.add_argument("--once", action="store_true", help="print it once instead of following it")
 
 

@@ -1,17 +1,16 @@
 """`voxloss view`: the report in the browser."""
 
 import argparse
-from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command
+from voxloss.commands.shared import Parsers, add_command, existing_path, whole_number
 
 
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss view`."""
     summary = "open a study's report in the browser, served to this machine only"
     parser = add_command(parsers, "view", view, summary)
-    parser.add_argument("study", type=Path, metavar="STUDY")
-    parser.add_argument("--port", type=int, default=0, help="port of the address (default: a free one)")
+    parser.add_argument("study", type=existing_path, metavar="STUDY", help="folder of the study")
+    parser.add_argument("--port", type=whole_number, default=0, help="port of the address (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address without opening a browser")
 
 

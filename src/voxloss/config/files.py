@@ -13,6 +13,7 @@ import yaml
 
 from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import did_you_mean, one_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,17 +35,25 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def load_config(source: str | Path | None, overrides: list[str] | None = None) -> StudyConfig:
+def load_config(
+    source: str | Path | None, overrides: list[str] | None = None, recorded: Mapping[str, Any] | None = None
+) -> StudyConfig:
     """Read a preset or a YAML file over the defaults, and `--section.key value` arguments over both.
 
     Args:
         source: Name of a preset or path of a YAML file; None: the defaults alone.
         overrides: Command-line arguments.
+        recorded: The configuration of an existing study, whose values are its defaults.
 
     Raises:
         InputError: No such preset or file, not YAML, an unknown key or a value of the wrong type; the message names it.
     """
     content = {} if source is None else read_config(source)
+    if recorded is not None:
+        content = {
+            name: {**values, **content.get(name, {})} if isinstance(values, dict) else content.get(name, values)
+            for name, values in recorded.items()
+        } | {name: values for name, values in content.items() if name not in recorded}
     return config_from(content, overrides, where=f"{source}: " if source is not None else "")
 
 
@@ -122,8 +131,15 @@ def config_path(source: str | Path) -> Path:
     folder = study_folder(source)
     path = Path(source) if folder is None else folder / "study.yaml"
     if not path.is_file():
+        presets = preset_names()
+        if path.is_dir():
+            raise InputError(
+                f"{source} is a folder without a study, so it is no configuration; if it holds your images, name it "
+                f"with --data: folder --data {source}."
+            )
         raise InputError(
-            f"{str(source)!r} is neither a file, a study nor a preset; the presets are {', '.join(preset_names())}."
+            f"{str(source)!r} is neither a file, a study nor a preset; the presets are {', '.join(presets)}"
+            f"{did_you_mean(str(source), presets) or '.'}"
         )
     return path
 
@@ -131,17 +147,32 @@ def config_path(source: str | Path) -> Path:
 def _one_sentence(message: str) -> str:
     """Jsonargparse's explanation of several lines as one sentence: the key, what it takes and the value received."""
     text = " ".join(message.split()).rstrip(".")
-    if unknown := re.match(r"Group '([^']+)' does not accept option '([^']+)'", text):
-        section, _, name = f"{unknown[1]}.{unknown[2]}".rpartition(".")
-        if dataclasses.is_dataclass(kind := _type_of(section)):
-            keys = ", ".join(item.name for item in dataclasses.fields(kind))
-            return f"{section} has no key {name!r}; its keys are {keys}."
+    for pattern in (r"Group '([^']+)' does not accept option '([^']+)'", r"Option '()([^']+)' is not accepted",
+                    r"unrecognized arguments: --()([\w.]+)"):  # fmt: skip
+        if (unknown := re.match(pattern, text)) and (said := _unknown_key(f"{unknown[1]}.{unknown[2]}".strip("."))):
+            return said
     key = re.match(r'Parser key "([^"]+)": ', text)
     value = re.search(r".*Given value: (.*)", text) or re.search(r"Got value: (.*)", text)  # of a union the whole
     kind = _type_of(key[1]) if key else None
     if key is None or value is None or kind is None:
         return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text) + "."
-    return f"{key[1]} takes {_in_words(kind)}; received {value[1].rstrip('.')}."
+    received = value[1].rstrip(".")
+    words = [part for choice in (kind, *get_args(kind)) if get_origin(choice) is Literal for part in get_args(choice)]
+    return f"{key[1]} takes {in_words(kind)}; received {received}{did_you_mean(received, map(str, words)) or '.'}"
+
+
+def _unknown_key(key: str) -> str | None:
+    """Say where a dotted key goes wrong, which keys there are, and which was probably meant; None where it does not."""
+    section, kind = "", StudyConfig
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        keys = [item.name for item in dataclasses.fields(kind)]
+        if name not in keys:
+            what = f"{section} has no key {name!r}; its keys are" if section else f"there is no section {name!r}, but"
+            return f"{what} {', '.join(keys)}{did_you_mean(name, keys) or '.'}"
+        section, kind = f"{section}.{name}".strip("."), get_type_hints(kind)[name]
+    return None
 
 
 def _type_of(key: str) -> Any:
@@ -157,15 +188,15 @@ def _type_of(key: str) -> Any:
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     """A type as a reader of YAML would say it: "a list of 3 whole numbers or null"."""
     if kind in _WORDS:
         return _WORDS[kind]
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return " or ".join(map(str, parts))
+        return one_of(parts)
     if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, parts))
+        return one_of(map(in_words, parts))
     if origin is tuple:
         number = "" if parts[-1] is Ellipsis else f"{len(parts)} "
         plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(parts[0], "texts or mappings")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import yaml
 
 from voxloss.config.files import config_path, preset_names, to_plain
+from voxloss.config.keys import keys
 from voxloss.config.losses import loss_choices
 from voxloss.config.schema import StudyConfig
 
-COLUMN = 44  # of the comments
+COLUMN = 44  # of the origins
+WIDTH = 120
 DEFAULT = "ours: the default"
 
 
 def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[str] = ()) -> str:
-    """The configuration as YAML, with the origin of every value as a comment.
+    """The configuration as YAML, with the meaning of every key above it and the origin of its value beside it.
 
     An origin is what the preset or file says in a comment on the value's line, or on its section's; else the file's
     name; "given" for `--section.key value` of `overrides`; and "ours: the default" for what
@@ -28,22 +31,25 @@ def annotated_yaml(config: StudyConfig, source: str | Path, overrides: Sequence[
     written = _comments(path.read_text(encoding="utf-8"))
     otherwise = f"preset {source}" if str(source) in preset_names() else path.name
     overridden = {match[1] for text in overrides if (match := re.match(r"--([\w.]+)", text))}
+    meanings = {key.name: key.meaning for key in keys()}
     lines: list[str] = []
 
     def add(values: dict[str, Any], typed: Any, above: tuple[str, ...]) -> None:
         for name, value in values.items():
             names = (*above, name)
             key, part = ".".join(names), getattr(typed, name)
+            indent = "  " * len(above)
+            lines.extend(
+                textwrap.wrap(meanings[key], WIDTH, initial_indent=f"{indent}## ", subsequent_indent=f"{indent}## ")
+            )
             if dataclasses.is_dataclass(part):
-                lines.append(f"{'  ' * len(above)}{name}:")
+                lines.append(f"{indent}{name}:")
                 add(value, part, names)
                 continue
             given = any(".".join(names[:length]) in overridden for length in range(1, len(names) + 1))
             origin = "given" if given else written.get(key, DEFAULT)
             flow = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
-            text = (
-                f"{'  ' * len(above)}{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
-            )
+            text = f"{indent}{name}: {flow.splitlines()[0]}"  # of a scalar YAML's end of document comes after
             lines.append(f"{text:<{COLUMN}}  # {origin or otherwise}")
             if key == "comparison.losses":
                 lines.extend(

@@ -12,6 +12,7 @@ from voxloss.config.schema import (
     Size,
     Spacing,
     StudyConfig,
+    TrainingConfig,
 )
 from voxloss.utilities.errors import InputError
 
@@ -38,11 +39,19 @@ class SettledComparison(ComparisonConfig):
 
 
 @dataclass(frozen=True)
+class SettledTraining(TrainingConfig):
+    """`TrainingConfig` with the precision."""
+
+    precision: Literal["float32", "bfloat16"] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class SettledConfig(StudyConfig):
-    """`StudyConfig` whose spacing, patch size and primary class are known."""
+    """`StudyConfig` whose spacing, patch size, precision and primary class are known."""
 
     preparation: SettledPreparation = field(kw_only=True)
     patches: SettledPatches = field(kw_only=True)
+    training: SettledTraining = field(kw_only=True)
     comparison: SettledComparison = field(kw_only=True)
 
     @classmethod
@@ -55,6 +64,7 @@ class SettledConfig(StudyConfig):
         values = _values(config) | {
             "preparation": settled_preparation(config.preparation),
             "patches": settled_patches(config.patches),
+            "training": settled_training(config.training),
             "comparison": settled_comparison(config.comparison),
         }
         return cls(**values)
@@ -79,6 +89,13 @@ def settled_patches(patches: PatchesConfig) -> SettledPatches:
     if patches.size is None:
         raise InputError("patches.size is not settled: it is still null.")
     return SettledPatches(**_values(patches))
+
+
+def settled_training(training: TrainingConfig) -> SettledTraining:
+    """Raises InputError where the precision is still to be the device's."""
+    if training.precision == "auto":
+        raise InputError("training.precision is not settled: it is still 'auto'.")
+    return SettledTraining(**_values(training))
 
 
 def settled_comparison(comparison: ComparisonConfig) -> SettledComparison:

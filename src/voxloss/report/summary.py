@@ -87,9 +87,15 @@ def _headline(comparison: Comparison) -> str:
     )
 
 
+def _without_evidence(record: StudyRecord) -> bool:
+    return record.study.comparison.demonstration or record.study.comparison.look
+
+
 def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.comparison.demonstration:
         yield "Synthetic data: do not use this to choose a loss."
+    if record.study.comparison.look:
+        yield "A quick look (few cases, few training steps, one seed): do not use this to choose a loss."
     if record.study.dataset.has_regions:
         yield "Training and scores count only the voxels in each case's region of interest."
     yield from _unlearned_limits(comparison)
@@ -122,7 +128,7 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if comparison.partial:
         names = ", ".join(f"{metric_name(metric)} of {class_name}" for class_name, metric in comparison.partial)
         yield f"Not compared, because only some cases have a value: {names}."
-    if comparison.n_cases < FEW_CASES and not record.study.comparison.demonstration:
+    if comparison.n_cases < FEW_CASES and not _without_evidence(record):
         yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be different on other cases."
     if comparison.n_seeds == 1:
         yield "Only one seed: run-to-run variation is estimated from the folds."

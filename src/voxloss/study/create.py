@@ -27,6 +27,7 @@ from voxloss.study.settle import (
     preparation_of,
     rarest_class,
     settle_patch_size,
+    settle_precision,
     settle_sizes,
     settle_spacing,
     settled_layout,
@@ -313,7 +314,10 @@ def _create_study(
     )
     patches = settle_patch_size(config, [case.shape for case in prepared], dataset.flat_axis)
     evaluation = replace(config.evaluation, lesions=settle_sizes(config.evaluation.lesions, dataset, prepared))
-    settled = SettledConfig.of(replace(config, patches=patches, comparison=comparison, evaluation=evaluation))
+    training = settle_precision(config.training, config.execution)
+    settled = SettledConfig.of(
+        replace(config, patches=patches, training=training, comparison=comparison, evaluation=evaluation)
+    )
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
     if config.patches.size is None:
         try_own_losses(settled, dataset)

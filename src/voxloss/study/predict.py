@@ -1,5 +1,6 @@
 """Segment cases with the network of a run: its own held-out cases, or new images."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ import torch
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case, read_image, write_label
 from voxloss.data.dataset import Dataset, channels_of, file_values, to_file_values
-from voxloss.data.formats import mask_ending, read_geometry, stem
+from voxloss.data.formats import is_image, mask_ending, read_geometry, stem
 from voxloss.data.grid import only_axes, same_spacing, turn_of
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image
 from voxloss.data.prepare.resample import Watch
 from voxloss.data.probabilities import write_probabilities
-from voxloss.study.folder import StudyFolder
+from voxloss.study.folder import Run, StudyFolder
 from voxloss.study.probabilities import KeptProbabilities
 from voxloss.study.settle import preparation_of, spacing_of_all
 from voxloss.study.study import Study
@@ -27,12 +28,13 @@ from voxloss.training.precision import place
 from voxloss.training.predict import predict_label
 from voxloss.utilities.arrays import Float32s
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import did_you_mean
 
 Grid = Literal["prepared", "original"]  # of kept probabilities
 
 
 def predict_mask(
-    network: torch.nn.Module,
+    network: torch.nn.Module | Sequence[torch.nn.Module],
     prepared: np.ndarray,
     config: SettledConfig,
     dataset: Dataset,
@@ -45,7 +47,7 @@ def predict_mask(
     """Segment a prepared volume and write the mask, with the data set's own values, on the grid of an image.
 
     Args:
-        network: The trained network.
+        network: The trained network; of several the mean of the probabilities is taken.
         prepared: Float32 (channels, *prepared_shape), along the data set's axes.
         config: The study's configuration.
         dataset: Tells the mask values and the axes.
@@ -88,24 +90,53 @@ def _together(watchers: Sequence[Watch]) -> Watch | None:
     return watch
 
 
+def networks_of(folder: Path, loss: str | None = None) -> tuple[list[Path], list[Run]]:
+    """Return the folders of a loss's finished runs, of all folds and seeds, and the runs that are not finished.
+
+    Args:
+        folder: The study's.
+        loss: The loss's key, as `voxloss status` names it; None where the study has only one.
+
+    Raises:
+        InputError: The folder is no study, the loss is none of its, or none of its runs is finished.
+    """
+    study = Study.open(folder)
+    keys = study.loss_keys
+    if loss is None and len(keys) > 1:
+        raise InputError(f"{folder} has several losses; name one with --loss: {', '.join(keys)}.")
+    loss = loss or keys[0]
+    if loss not in keys:
+        raise InputError(f"{folder} has no loss {loss!r}; it has {', '.join(keys)}{did_you_mean(loss, keys) or '.'}")
+    runs = [run for run in study.runs() if run.loss.key == loss]
+    done = [run for run in runs if study.status(run).state == "done"]
+    if not done:
+        raise InputError(f"{folder} has no finished run of {loss}; train it with: voxloss run {folder}.")
+    return [study.run_folder(run).path for run in done], [run for run in runs if run not in done]
+
+
 def segment_files(
-    run_folder: Path,
+    run_folders: Path | Sequence[Path],
     cases: Sequence[Sequence[Path]],
     output: Path,
     device: str | None = None,
     *,
+    overwrite: bool = False,
     probabilities: bool = False,
 ) -> list[Path]:
-    """Segment images as the run's own cases were segmented; each mask lies on its image's grid.
+    """Segment images as the study's own cases were segmented; each mask lies on its image's grid.
 
     An image that is stored along other axes than the study's is turned, and one of another spacing resampled, before
-    the network sees it.
+    the networks see it. Of several runs the mean of the class probabilities is taken.
 
     Args:
-        run_folder: Folder of a finished run: STUDY/runs/LOSS/fold-K/seed-S.
-        cases: For each case the files of its channels, in the study's order.
-        output: Folder for the masks, each named like its case's first file, in its format (`mask_ending`).
-        device: Where the network works; None: as the study's `execution.device` says.
+        run_folders: Folder of a finished run: STUDY/runs/LOSS/fold-K/seed-S; or those of several runs of one study.
+        cases: For each case the files of its channels, in the study's order. A folder in the place of a case stands for
+            all cases in it: a file each, or, for several channels, files NAME_0000, NAME_0001, ...; the folder of a
+            DICOM series is an image.
+        output: Folder for the masks, each named like its case (of several files: like the first), in the format of the
+            image (`mask_ending`).
+        device: Where the networks work; None: as the study's `execution.device` says.
+        overwrite: Whether a mask may replace a file, other than the image itself.
         probabilities: Also write the probabilities of the foreground classes, NAME_probabilities.nii.gz beside each
             mask (`voxloss.data.probabilities.write_probabilities`).
 
@@ -116,23 +147,21 @@ def segment_files(
         InputError: No finished run, a file is missing or unreadable, channels are too few or many, or a mask would
             overwrite a file. No mask is written then.
     """
-    folder, files = run_folder.resolve(), StudyFolder.around(run_folder)
-    if files is None or not (folder / "checkpoint.pt").is_file():
-        raise InputError(f"{run_folder} is not the folder of a trained run (STUDY/runs/LOSS/fold-K/seed-S).")
-    study = Study.open(files.path)
+    folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
+    study = _study_of(folders[0])
     config = study.config
-    state = load_state(folder / "checkpoint.pt")
-    if state["epoch"] < config.training.epochs:
-        raise InputError(f"{run_folder} was trained for only {state['epoch']} of {config.training.epochs} epochs.")
-    channels = state["channels"]
-    if config.training.selection != "last":
-        state = load_state(folder / "best.pt")
+    where = torch.device(resolve_device(device or config.execution.device))
+    networks, channels = [], 0
+    for folder in folders:
+        weights, channels = _trained(folder, config)
+        network = make_network(config.network, config.patches.size, channels, len(study.dataset.classes))
+        network.load_state_dict(weights)
+        place(network, where, config)
+        networks.append(network)
     dataset = _with_axes(study)
-    targets = _check_files(cases, output, channels, dataset, config.patches.size, probabilities)
+    cases = [case for given in cases for case in _cases(given, channels)]
+    targets = _check_files(cases, output, channels, dataset, config.patches.size, overwrite, probabilities)
     written: list[Path] = []
-    network = make_network(config.network, config.patches.size, channels, len(study.dataset.classes))
-    network.load_state_dict(state["network"])
-    place(network, torch.device(resolve_device(device or config.execution.device)), config)
     preparation = preparation_of(config.preparation)
     common = spacing_of_all(config, dataset, _prepared(study))
     for images, target in zip(cases, targets, strict=True):
@@ -144,7 +173,7 @@ def segment_files(
         prepared = prepare_image(turn.turned(image), spacing, setting)
         kept = probabilities_beside(target) if probabilities else None
         predict_mask(
-            network, prepared, config, dataset, like=images[0], output=target,
+            networks, prepared, config, dataset, like=images[0], output=target,
             probabilities=None if kept is None else (kept, "original"),
         )  # fmt: skip
         written += [target] if kept is None else [target, kept]
@@ -154,6 +183,38 @@ def segment_files(
 def probabilities_beside(mask: Path) -> Path:
     """Return where the probabilities of a mask are written."""
     return mask.with_name(f"{stem(mask)}_probabilities.nii.gz")
+
+
+def _study_of(run_folder: Path) -> Study:
+    files = StudyFolder.around(run_folder)
+    if files is None or not (run_folder.resolve() / "checkpoint.pt").is_file():
+        raise InputError(f"{run_folder} is not the folder of a trained run (STUDY/runs/LOSS/fold-K/seed-S).")
+    return Study.open(files.path)
+
+
+def _trained(run_folder: Path, config: SettledConfig) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the weights of a finished run and the number of channels that they take."""
+    state = load_state(run_folder / "checkpoint.pt")
+    if state["epoch"] < config.training.epochs:
+        raise InputError(f"{run_folder} was trained for only {state['epoch']} of {config.training.epochs} epochs.")
+    channels = state["channels"]
+    if config.training.selection != "last":
+        state = load_state(run_folder / "best.pt")
+    return state["network"], channels
+
+
+def _cases(files: Sequence[Path], channels: int) -> list[Sequence[Path]]:
+    """Return a case, or the cases of a folder."""
+    folder = files[0]
+    if len(files) > 1 or not folder.is_dir() or is_image(folder):
+        return [files]
+    cases: dict[str, list[Path]] = {}
+    for path in sorted(filter(is_image, folder.iterdir())):
+        numbered = re.fullmatch(r"(.+)_\d{4}", stem(path)) if channels > 1 else None
+        cases.setdefault(numbered[1] if numbered else stem(path), []).append(path)
+    if not cases:
+        raise InputError(f"{folder} holds no images in a format that voxloss reads.")
+    return list(cases.values())
 
 
 def _with_axes(study: Study) -> Dataset:
@@ -178,18 +239,23 @@ def _check_files(
     channels: int,
     dataset: Dataset,
     size: Sequence[int],
-    probabilities: bool = False,
+    overwrite: bool,
+    probabilities: bool,
 ) -> list[Path]:
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
-    targets = [output / f"{stem(files[0])}{mask_ending(files[0])}" for files in cases]
-    for files, target in zip(cases, targets, strict=True):
-        if target.exists():
-            what = "its image" if target.resolve() in [file.resolve() for file in files] else "a file"
-            raise InputError(f"The mask {target} would overwrite {what}; name another --output folder.")
+    targets = [output / f"{_mask_name(files)}{mask_ending(files[0])}" for files in cases]
+    images = {file.resolve() for files in cases for file in files}  # of any case, as a later one is read later
+    for target in targets:
+        beside = probabilities_beside(target)
+        if target.resolve() in images or (probabilities and beside.resolve() in images):
+            raise InputError(f"The mask {target} would overwrite its image; name another --output folder.")
+        if target.exists() and not overwrite:
+            raise InputError(
+                f"The mask {target} would overwrite a file; name another --output folder or add --overwrite."
+            )
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
-        beside = probabilities_beside(target)
-        if probabilities and (beside.exists() or beside in targets):
+        if probabilities and (beside in targets or (beside.exists() and not overwrite)):
             raise InputError(f"The probabilities {beside} would overwrite a file; name another --output folder.")
     for files in cases:
         received = channels_of(_case(files))
@@ -207,6 +273,12 @@ def _check_files(
                 "format."
             )
     return targets
+
+
+def _mask_name(files: Sequence[Path]) -> str:
+    """Name a mask like its image; of several files, without the number of the channel."""
+    name = stem(files[0])
+    return re.sub(r"_0000$", "", name) if len(files) > 1 else name
 
 
 def _case(files: Sequence[Path]) -> Case:

@@ -148,17 +148,20 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         del watched
         present |= set(np.unique(reference).tolist()) - {ignore_index}
         predicted |= set(np.unique(prediction).tolist())
-        scores = case_scores(
-            flattened(reference, flat),
-            flattened(prediction, flat),
-            study.dataset.classes,
+        masks, spacing_mm = (
+            (flattened(reference, flat), flattened(prediction, flat)),
             in_plane(geometry.spacing_mm, flat),
+        )
+        scores = case_scores(
+            *masks,
+            study.dataset.classes,
+            spacing_mm,
             config.comparison.tolerance_mm,
             config.evaluation.lesions,
             ignore_index=ignore_index,
             matched=partial(_list_lesions, lesions, case_id, geometry, flat),
         )
-        scores += own_metric_scores(study, functions, reference, prediction, geometry.spacing_mm)
+        scores += own_metric_scores(study, functions, *masks, spacing_mm)
         rows += score_rows(
             scores, dataset=study.dataset.name, fold=run.fold, seed=run.seed, loss=run.loss.key, case=case_id
         )

@@ -13,19 +13,24 @@ from voxloss.config.axes import with_three_axes
 from voxloss.config.losses import loss_choices
 from voxloss.config.schema import (
     DataConfig,
+    ExecutionConfig,
     LayoutName,
     PatchesConfig,
     PreparationConfig,
+    Size,
     Spacing,
     SplitsConfig,
     StudyConfig,
+    TrainingConfig,
 )
 from voxloss.config.settled import (
     SettledConfig,
     SettledPatches,
     SettledPreparation,
+    SettledTraining,
     settled_patches,
     settled_preparation,
+    settled_training,
 )
 from voxloss.data.case import Case, read_label
 from voxloss.data.check.findings import grouped_lines
@@ -43,7 +48,7 @@ from voxloss.evaluation.lesion_rules import AREA_KEYS, LesionRules
 from voxloss.evaluation.lesions import lesion_volumes, limits_of_classes
 from voxloss.geometry.components import class_boxes
 from voxloss.geometry.units import element_size
-from voxloss.training.device import resolve_device
+from voxloss.training.device import resolve_device, resolve_precision
 from voxloss.utilities.arrays import Float64s
 from voxloss.utilities.errors import InputError
 
@@ -95,6 +100,7 @@ def survey(config: StudyConfig) -> Survey:
             preparation=preparation,
             splits=settled_splits(config, dataset),
             patches=settle_patch_size(config, shapes, dataset.flat_axis),
+            training=settle_precision(config.training, config.execution),
             comparison=replace(config.comparison, primary_class=primary),
         )
     )
@@ -333,14 +339,32 @@ def settle_patch_size(
     patches: PatchesConfig = config.patches
     if patches.size is not None:
         return settled_patches(patches)
+    side = PATCH_SIDES[3 if flat_axis is None else 2][resolve_device(config.execution.device).startswith("cuda")]
+    return settled_patches(replace(patches, size=patch_within(shapes, side, config.network.depth, flat_axis)))
+
+
+def patch_within(shapes: Sequence[tuple[int, int, int]], side: int, depth: int, flat_axis: int | None = None) -> Size:
+    """Return a patch with the median case's proportions, even at every level of the network.
+
+    Args:
+        shapes: Shape of every prepared case.
+        side: The side of the largest cubic patch, of images the largest square one, of which it has at most the voxels.
+        depth: Number of poolings of the network.
+        flat_axis: The axis along which every case has one voxel; None: the cases are volumes.
+    """
     axes = [axis for axis in range(3) if axis != flat_axis]
-    side = PATCH_SIDES[len(axes)][resolve_device(config.execution.device).startswith("cuda")]
     shape = np.median(shapes, axis=0)[axes]
     shape = shape * min(1.0, (side ** len(axes) / float(np.prod(shape))) ** (1 / len(axes)))
     size = [1, 1, 1]
     for axis, extent in zip(axes, shape, strict=True):
         # Images are large enough to be halved at every level, and small ones are cut to fit.
         levels = 3 if flat_axis is None else max(2, int(math.log2(extent)) - 2)
-        unit = 2 ** min(config.network.depth, levels)
+        unit = 2 ** min(depth, levels)
         size[axis] = max(unit, int(extent // unit * unit))
-    return settled_patches(replace(patches, size=(size[0], size[1], size[2])))
+    return size[0], size[1], size[2]
+
+
+def settle_precision(training: TrainingConfig, execution: ExecutionConfig) -> SettledTraining:
+    """Choose the precision by the device."""
+    precision = resolve_precision(training.precision, resolve_device(execution.device))
+    return settled_training(replace(training, precision=precision))

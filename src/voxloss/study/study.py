@@ -32,8 +32,10 @@ OPEN_VALUES = (
     ("data.layout", "auto"),
     ("patches.size", None),
     ("preparation.spacing_mm", "median"),
+    ("training.precision", "auto"),
     ("comparison.primary_class", None),
     ("comparison.demonstration", False),
+    ("comparison.look", False),
     ("evaluation.lesions.size_limits_ml", None),
     ("evaluation.lesions.size_limits_mm2", None),
 )
@@ -77,7 +79,10 @@ class Study:
         """
         files = StudyFolder(Path(folder))
         description = files.read_description()
-        parsed = config_from(description.config, where=f"{files.description_file} is damaged: ")
+        content = description.config
+        if isinstance(training := content.get("training"), dict):
+            content = {**content, "training": {"precision": "float32", **training}}  # of a version without this key
+        parsed = config_from(content, where=f"{files.description_file} is damaged: ")
         dataset, digest = files.read_dataset()
         folds, patients = files.read_folds()
         for metric in metric_choices(parsed.evaluation.metrics):

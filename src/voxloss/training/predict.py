@@ -7,6 +7,7 @@ covers it: those of all rows of a large volume with many classes would not fit i
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ BYTES_PER_VOXEL = 16  # of the volume as stored: two masks, and what their resam
 
 
 def predict_label(
-    network: torch.nn.Module,
+    network: torch.nn.Module | Sequence[torch.nn.Module],
     image: Float32s,
     config: SettledConfig,
     shape: tuple[int, int, int],
@@ -37,7 +38,7 @@ def predict_label(
     Each class's probabilities are resampled linearly to the grid, then the largest wins; of equals the lower class.
 
     Args:
-        network: As for `predict_probabilities`.
+        network: As for `predict_probabilities`; of several networks the mean of the probabilities is taken.
         image: float32 (channels, *prepared_shape).
         config: As for `predict_probabilities`.
         shape: The grid's shape; its field of view is that of the prepared volume.
@@ -49,11 +50,13 @@ def predict_label(
     Returns:
         Class indices uint8 (*shape).
     """
+    networks = (network,) if isinstance(network, torch.nn.Module) else tuple(network)
     source = image.shape[1:]
     label = np.empty(shape, dtype=np.uint8)
-    for part in plane_parts(source, shape, config.patches.size, classes):
+    padded = _Padded.of(image, config.patches.size)
+    for part in plane_parts(source, shape, config.patches.size, classes * len(networks)):
         columns = columns_of(source, shape, part)
-        rows = _probability_rows(network, image, config, columns, before_windows)
+        rows = _mean([_probability_rows(one, padded, config, columns, before_windows) for one in networks])
         if watch_prepared is not None:
             rows = _watched(rows, columns, watch_prepared)
         label_of_rows(rows, source, shape, part, label[(slice(None), *part)], watch)
@@ -68,6 +71,19 @@ def _watched(pieces: Iterator[Float32s], columns: Columns, watch: Watch) -> Iter
             watch(index, box, values)
         yield piece
         first = box[0].stop
+
+
+def _mean(networks: Sequence[Iterator[Float32s]]) -> Iterator[Float32s]:
+    """Yield the mean of the probabilities of several networks, piece by piece, so that no volume is kept whole."""
+    if len(networks) == 1:
+        yield from networks[0]
+        return
+    for pieces in zip(*networks, strict=True):
+        total = pieces[0].copy()
+        for piece in pieces[1:]:
+            total += piece
+        total /= len(pieces)
+        yield total
 
 
 def predict_probabilities(
@@ -89,8 +105,9 @@ def predict_probabilities(
         float32 (classes, *spatial), which sum to one over the classes.
     """
     whole = (slice(0, image.shape[2]), slice(0, image.shape[3]))
+    padded = _Padded.of(image, config.patches.size)
     return np.concatenate(
-        [rows.copy() for rows in _probability_rows(network, image, config, whole, before_windows)], axis=1
+        [rows.copy() for rows in _probability_rows(network, padded, config, whole, before_windows)], axis=1
     )
 
 
@@ -142,7 +159,7 @@ def prediction_memory(
 @torch.no_grad()
 def _probability_rows(
     network: torch.nn.Module,
-    image: Float32s,
+    image: "_Padded",
     config: SettledConfig,
     columns: Columns,
     before_windows: Callable[[], None],
@@ -158,7 +175,7 @@ def _probability_rows(
     setting, size = config.patches, config.patches.size
     network.eval()
     device = next(network.parameters()).device
-    padded, before = _padded(image, size)
+    padded, before = image.volume, image.before
     weight = compute_importance_map(size, mode=setting.window, sigma_scale=0.125, device=device)[None]
     starts = [_starts(*axis, setting.overlap) for axis in zip(padded.shape[1:], size, strict=True)]
     # The columns in the padded volume; windows beside them are left out.
@@ -177,7 +194,7 @@ def _probability_rows(
     total: torch.Tensor | None = None
     weights = torch.zeros(1, size[0], *(part.stop - part.start for part in wanted))
     done = 0  # rows that have been yielded; the first row of `total`
-    end = before[0] + image.shape[1]
+    end = before[0] + image.rows
     for number in range(0, len(places), setting.batch_size):
         batch = places[number : number + setting.batch_size]
         windows = torch.stack([padded[:, a : a + size[0], b : b + size[1], c : c + size[2]] for a, b, c in batch])
@@ -195,16 +212,30 @@ def _probability_rows(
     yield from _finished(total, weights, done, padded.shape[1], before[0], end)
 
 
-def _padded(image: Float32s, size: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-    """Return a volume that is at least as large as a window, and the voxels of padding before it along each axis."""
-    before = [padding_before(extent, length) for extent, length in zip(image.shape[1:], size, strict=True)]
-    extents = [max(extent, length) for extent, length in zip(image.shape[1:], size, strict=True)]
-    padded = np.empty((len(image), *extents), dtype=np.float32)
-    for channel, target in zip(image, padded, strict=True):
-        target[:] = channel.min()
-    inside = tuple(slice(start, start + extent) for start, extent in zip(before, image.shape[1:], strict=True))
-    padded[(slice(None), *inside)] = image
-    return torch.from_numpy(padded), before
+@dataclass(frozen=True)
+class _Padded:
+    """A volume that is at least as large as a window.
+
+    Args:
+        volume: Float32 (channels, *spatial).
+        before: Voxels of padding before the image along each axis.
+        rows: Of the image.
+    """
+
+    volume: torch.Tensor
+    before: list[int]
+    rows: int
+
+    @classmethod
+    def of(cls, image: Float32s, size: Sequence[int]) -> "_Padded":
+        before = [padding_before(extent, length) for extent, length in zip(image.shape[1:], size, strict=True)]
+        extents = [max(extent, length) for extent, length in zip(image.shape[1:], size, strict=True)]
+        padded = np.empty((len(image), *extents), dtype=np.float32)
+        for channel, target in zip(image, padded, strict=True):
+            target[:] = channel.min()
+        inside = tuple(slice(start, start + extent) for start, extent in zip(before, image.shape[1:], strict=True))
+        padded[(slice(None), *inside)] = image
+        return cls(torch.from_numpy(padded), before, image.shape[1])
 
 
 def _starts(extent: int, length: int, overlap: float) -> list[int]:

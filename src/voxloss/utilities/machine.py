@@ -15,6 +15,15 @@ def available_memory() -> int | None:
     return _kilobytes("/proc/meminfo", "MemAvailable")
 
 
+def busy_seconds() -> float | None:
+    """Return the seconds that the machine's cores have worked for any process; None if the system does not say."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # without idle and waiting for disks
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def forget_peak_memory() -> None:
     """Reset `peak_memory`, if the system can."""
     with suppress(OSError):

@@ -1,4 +1,7 @@
-"""Write counts and durations as people do."""
+"""Write counts, durations and choices as people do."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def duration_text(seconds: float) -> str:
@@ -16,3 +19,21 @@ def duration_text(seconds: float) -> str:
 def count_of(number: int, noun: str) -> str:
     """Write a count: "1 fold", "5 folds", "2 losses"."""
     return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def one_of(values: Iterable[object]) -> str:
+    """Write what may be chosen: "a", "a or b", "a, b or c"."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def did_you_mean(word: str, known: Iterable[str], lead: str = "") -> str:
+    """Return "; did you mean 'x'?" for the known word closest to a wrong one, or nothing where none is close.
+
+    Args:
+        word: What was written.
+        known: What could have been meant.
+        lead: Put before the word in the question, for example "--".
+    """
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {lead + near[0]!r}?" if near else ""

@@ -1,5 +1,6 @@
 """What `voxloss plan` prints."""
 
+import os
 from collections.abc import Sequence
 
 from rich.markup import escape
@@ -8,15 +9,18 @@ from rich.table import Table
 from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import Noise
 from voxloss.study.design import Design
+from voxloss.study.estimate import Estimate
 from voxloss.study.plan import Plan
-from voxloss.utilities.text import count_of
+from voxloss.study.probe import Probe
+from voxloss.utilities.text import count_of, duration_text
 
 
 def plan_table(plan: Plan) -> Table:
     """Lay out what a study will cost, a line for each part."""
     config, survey = plan.survey.config, plan.survey
-    size, of = (_by_axis(patch, survey.dataset.flat_axis) for patch in (config.patches.size, plan.patch))
-    measured = "measured" if plan.patch == config.patches.size else f"projected from {of}"
+    patch = plan.probe.patch
+    size, of = (_by_axis(one, survey.dataset.flat_axis) for one in (config.patches.size, patch))
+    measured = "measured" if patch == config.patches.size else f"projected from {of}"
     losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
     parallel = config.execution.parallel
     of_seeds = count_of(seeds, "seed")
@@ -25,9 +29,9 @@ def plan_table(plan: Plan) -> Table:
     lines = {
         "data": f"{cases}, {channels}, {', '.join(survey.dataset.classes[1:])}",
         "patches": f"{config.patches.batch_size} of {size}, {measured}",
-        "network": f"{network_title(config)}, {plan.parameters:,} parameters",
+        "network": f"{network_title(config)}, {plan.probe.parameters:,} parameters",
         "memory": f"{_size(plan.memory)} per run, {parallel} at a time; {_size(plan.available)} available",
-        "step": f"{_duration(plan.step)}; {plan.steps:,} steps per run",
+        "step": f"{_duration(plan.probe.step)}; {plan.steps:,} steps per run",
         "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
         "prediction": f"{_duration(plan.prediction)} in total; {_size(plan.prediction_memory)} of the machine's memory "
@@ -47,6 +51,32 @@ def _kept_text(plan: Plan) -> str:
         return ""
     grid = plan.survey.config.evaluation.probabilities
     return f", of which at most {_size(plan.probabilities)} for probabilities on the {grid} grid"
+
+
+def estimate_sentence(expected: Estimate, runs: int, parallel: int, at_most: bool) -> str:
+    """Say what the runs of a study will take, before they start."""
+    source = (
+        f"as the {count_of(expected.finished, 'finished run')} took"
+        if expected.finished
+        else "by training steps measured now"
+    )
+    several = f" with {parallel} at a time" if parallel > 1 and runs > 1 else ""
+    trainings = ("at most " if at_most else "") + count_of(runs, "training")
+    return (
+        f"{trainings}, about {duration_text(expected.each)} each, {source}: about "
+        f"{duration_text(expected.total)}{several}; memory {_size(expected.memory)} each "
+        f"({_size(expected.available)} free), disk {_size(expected.disk)}"
+    )
+
+
+def load_sentence(probe: Probe) -> str:
+    """Say that other programs use the machine, and what it means for the estimates."""
+    cores = os.cpu_count() or 1
+    slowed = f"; a step took {probe.slowed:.1f} times as long as it is expected to alone" if probe.slowed > 1.1 else ""
+    return (
+        f"other programs took {probe.others:.1f} of {cores} cores while this was measured{slowed}. The times are those "
+        "of an idle machine."
+    )
 
 
 def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:

@@ -62,6 +62,10 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
             return
     elif any(run.state not in ("done", "diverged") for run in record.runs) and not record.study.imported:
         yield "Finish the study: some runs are missing or failed.", f"voxloss run {folder}"
+    if record.study.comparison.look:
+        data = shlex.quote(str(record.study.config.data.root))
+        yield "This was a quick look. The plan says what a study takes.", f"voxloss plan folder --data {data}"
+        return
     if verdict.n_folds < 2:
         yield "Use at least two folds, better five: one fold cannot judge any difference.", ""
         return

@@ -1,0 +1,99 @@
+"""What a look, a reasonable study and the full study would cost, each with its command."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from voxloss.config.files import load_config
+from voxloss.config.losses import loss_choices
+from voxloss.config.schema import DEFAULT_LOSSES
+from voxloss.study.plan import Plan, plan
+from voxloss.study.quick import quick_look
+
+FEW_LOSSES = 3
+RACE_SHARES = (0.2, 0.4)  # of the full study's runs, in the simulated studies of docs/benchmarks/race.md
+RACE_FROM = 20  # runs: a race of fewer saves little
+
+
+@dataclass(frozen=True)
+class Price:
+    """A study that may be run, and what it takes.
+
+    Args:
+        name: What kind of answer it gives.
+        command: The command that runs it.
+        runs: Trainings; of a race the fewest and most that are usual.
+        seconds: Of training and prediction on this machine; of a race likewise.
+    """
+
+    name: Literal["look", "reasonable", "full", "race"]
+    command: str
+    runs: tuple[int, int]
+    seconds: tuple[float, float]
+
+
+def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
+    """Return a look, a reasonable study with fewer losses and one seed, the planned study, and it as a race.
+
+    A study that would be no smaller than the planned one is left out, and so is a race of few runs.
+
+    Args:
+        planned: The plan of the full study.
+        words: What describes it after `voxloss run`.
+    """
+    config = planned.survey.config
+    look = plan(quick_look(replace(load_config("quick"), data=config.data)))
+    per_run = _seconds(planned) / planned.runs
+    offers = [_price("look", ["quick", config.data.root], look.runs, _seconds(look))]
+    keys = [choice.key for choice in loss_choices(config.comparison.losses)]
+    few = [name for name in (*DEFAULT_LOSSES, *keys) if name in keys]
+    few = list(dict.fromkeys(few))[:FEW_LOSSES]
+    fewer = len(few) * config.splits.folds
+    plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
+    if plain and fewer < planned.runs:
+        shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
+        offers.append(_price("reasonable", shorter, fewer, fewer * per_run))
+    if plain:  # said in full, so that they are added to a study that began with fewer
+        seeds = ",".join(map(str, config.comparison.seeds))
+        words = [*_without(words), "--losses", ",".join(keys), "--seeds", seeds]
+    full = _price("full", ["run", *words], planned.runs, planned.runs * per_run)
+    offers.append(full)
+    if planned.runs >= RACE_FROM and len(keys) > 1:
+        least, most = RACE_SHARES
+        offers.append(
+            Price(
+                "race",
+                _command(["race", *words]),
+                (round(least * planned.runs), round(most * planned.runs)),
+                (least * full.seconds[0], most * full.seconds[1]),
+            )
+        )
+    return offers
+
+
+def _price(name: Literal["look", "reasonable", "full"], words: Sequence[str], runs: int, seconds: float) -> Price:
+    return Price(name, _command(words), (runs, runs), (seconds, seconds))
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["voxloss", *words])
+
+
+def _seconds(planned: Plan) -> float:
+    return (planned.training + planned.prediction) / planned.survey.config.execution.parallel
+
+
+def _without(words: Sequence[str]) -> list[str]:
+    """Leave the options of losses and seeds out."""
+    kept: list[str] = []
+    value = False
+    for word in words:
+        option, given, _ = word.partition("=")
+        if option in ("--losses", "--seeds", "--comparison.losses", "--comparison.seeds"):
+            value = not given
+        elif value:
+            value = False
+        else:
+            kept.append(word)
+    return kept
