@@ -10,6 +10,7 @@ from voxloss.evaluation.critical import dunnett_points, tukey_points
 from voxloss.evaluation.fold_model import (
     PRIOR_DEGREES,
     PRIOR_SCALES,
+    alikeness,
     levels,
     model_pairs,
     moderate,
@@ -130,6 +131,44 @@ def test_equal_losses_share_their_degrees_of_freedom_and_unequal_ones_do_not():
     assert 4 < np.median(unequal) < 8
 
 
+def test_variances_look_alike_or_unequal():
+    """By hand for eight losses and five folds; then simulated losses, of which half are five times as noisy."""
+    assert alikeness(np.full(28, 4.0), 8, 5) == 0.0
+    assert alikeness(np.full(28, 28.0), 8, 5) == 1.0
+    between = alikeness(np.full(28, 4 * math.sqrt(0.85 * 1.4 * 10)), 8, 5)
+    assert between == pytest.approx(0.5)
+    generator = np.random.default_rng(3)
+    means = generator.normal(size=(300, 8, 5))
+    noisier = means * np.array([1, 1, 1, 1, 5, 5, 5, 5])[:, None]
+    equal, unequal = (alikeness(model_pairs(values).degrees, 8, 5) for values in (means, noisier))
+    assert np.median(equal) > 0.8 and np.median(unequal) == 0.0
+
+
+def test_the_point_lies_between_those_of_the_two_levels():
+    """In most pairs, whose half width is not that of their own fold differences."""
+    model = model_pairs(np.random.default_rng(8).normal(size=(50, 8, 5)))
+    points = model.half_width / model.standard_error
+    first = tukey_points(8, model.degrees, 0.03)
+    last = tukey_points(8, model.degrees, 0.055)
+    share = alikeness(model.degrees, 8, 5)[:, None]
+    expected = first + share * (last - first)
+    assert (points >= expected * (1 - 1e-9)).all()
+    assert (np.isclose(points, expected)).mean() > 0.5
+
+
+def test_the_variance_from_the_cases_has_their_degrees_up_to_twice_those_of_the_folds():
+    means = np.random.default_rng(9).normal(size=(4, 5))
+    plain = model_pairs(means)
+    from_cases = model_pairs(means, 2 * plain.standard_error.max() ** 2)
+    assert from_cases.degrees == pytest.approx(2 * plain.degrees)
+    few = model_pairs(means, 2 * plain.standard_error.max() ** 2, case_degrees=2)
+    assert few.degrees == pytest.approx(plain.degrees)
+    between = 1.5 * float(plain.degrees.max())
+    some = model_pairs(means, 2 * plain.standard_error.max() ** 2, case_degrees=between)
+    assert some.degrees == pytest.approx(np.minimum(between, 2 * plain.degrees))
+    assert model_pairs(means, 0.5 * plain.standard_error.min() ** 2).degrees == pytest.approx(plain.degrees)
+
+
 def test_a_stack_of_studies_is_each_of_them():
     stack = np.random.default_rng(1).normal(size=(7, 4, 5))
     stack[2, 1] = 0.0
@@ -153,9 +192,8 @@ def test_losses_that_never_vary_count_as_one():
     means[3:] = 0.0
     model = model_pairs(means)
     assert (model.variances[3:] == 0).all() and (model.variances[:3] > 0).all()
-    level = levels(6, 5).simultaneous
     live = (model.first < 3) & (model.second < 3)
-    points = tukey_points(4, model.degrees[live], level)
+    points = tukey_points(4, model.degrees[live], levels(6, 5).alike)
     assert (model.half_width[live] >= points * model.standard_error[live] * (1 - 1e-9)).all()
     assert (model.half_width[(model.first >= 3) & (model.second >= 3)] == 0).all()
 

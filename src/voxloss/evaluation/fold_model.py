@@ -3,6 +3,7 @@
 Every function takes one study or a stack of studies: the leading dimensions of all arrays are those of the stack.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,12 @@ PRIOR_SCALES = np.exp(np.linspace(-3, 3, 30))
 # and the width of the log-uniform prior of such a variance.
 OWN_LOSSES, OWN_LOG_RANGE = 0.6, 12.0
 
-MANY_FOLDS, MANY_LOSSES = 8, 8  # from which the nominal levels are nearer to 5 %; see `levels`
+MANY_FOLDS = 8  # from which the nominal level of the comparison with the best is nearer to 5 %
+
+# Degrees of freedom over those of a single loss, as a multiple of √(K + 2): up to the first the losses' variances look
+# unequal, from the second on alike; see `alikeness`.
+UNEQUAL, ALIKE = 0.85, 1.4
+MOST_CASE_DEGREES = 2.0  # times the degrees of freedom of the folds, where the variance is that of the cases
 ROUNDS = 4  # of estimating variances and weights of the fold effects in turn
 NEGLIGIBLE = 1e-9  # fold means that deviate by less than this share of the largest deviation never vary
 STILL = 0.01  # the same share for losses that hardly vary, such as those that found next to nothing
@@ -31,12 +37,14 @@ class Levels(NamedTuple):
     """Nominal levels.
 
     Args:
-        simultaneous: Of the simultaneous intervals of all pairs.
+        unequal: Of the simultaneous intervals of all pairs, where the losses' variances look unequal.
+        alike: The same where they look alike.
         best: Of the one-sided comparison with the best.
         own: Of the two-sided test on a pair's own fold differences.
     """
 
-    simultaneous: float
+    unequal: float
+    alike: float
     best: float
     own: float
 
@@ -76,16 +84,35 @@ def levels(count: int, n_folds: int) -> Levels:
     """Return the nominal levels for `count` losses and `n_folds` folds.
 
     Two losses are judged by a paired t test, whose level is exact. With more losses, variances are estimated from a few
-    folds each, and the moderation makes noisy losses look quieter than they are. The nominal levels are below 5 % by as
-    much as keeps the measured share of studies with a false difference near 5 % (`benchmarks/verdict.py`).
+    folds each, and the moderation makes noisy losses look quieter than they are, but only where the losses' variances
+    differ. The nominal levels are those that keep the measured share of studies with a false difference near 5 %
+    (`benchmarks/verdict.py`).
     """
     if count == 2:
-        return Levels(0.05, 0.05, 0.05)
+        return Levels(0.05, 0.05, 0.05, 0.05)
     if n_folds <= 3:
-        return Levels(0.04, 0.03, 0.04)
-    if n_folds < MANY_FOLDS:
-        return Levels(0.035 if count < MANY_LOSSES else 0.0375, 0.03, 0.05)
-    return Levels(0.0425, 0.0375, 0.05)
+        return Levels(0.04, 0.04, 0.03, 0.04)
+    return Levels(0.03, 0.055, 0.03 if n_folds < MANY_FOLDS else 0.0375, 0.05)
+
+
+def alikeness(degrees: Float64s, count: int, n_folds: int) -> Float64s:
+    """Return how alike the losses' variances look, from 0 (unequal) to 1 (alike), of shape (...).
+
+    Where they look alike, the moderation leans on the common prior, which has many degrees of freedom. With ρ the
+    harmonic mean over the pairs of df_ij / (F - 1), it is
+
+        log(ρ / (0.85 √(K + 2))) / log(1.4 / 0.85),  limited to 0 to 1.
+
+    The limits were chosen on simulated studies with equal and unequal variances, 3 to 20 losses and 4 to 10 folds.
+
+    Args:
+        degrees: df_ij, of shape (..., pairs).
+        count: K.
+        n_folds: F.
+    """
+    ratio = 1 / ((n_folds - 1) / degrees).mean(axis=-1) / np.sqrt(count + 2)
+    share: Float64s = np.clip(np.log(ratio / UNEQUAL) / np.log(ALIKE / UNEQUAL), 0.0, 1.0)
+    return share
 
 
 def moderated_variances(fold_means: Float64s, fold_effects: bool = True, interim: Interim | None = None) -> Variances:
@@ -227,7 +254,10 @@ class PairModel:
 
 
 def model_pairs(
-    fold_means: Float64s, case_variances: Float64s | float = 0.0, interim: Interim | None = None
+    fold_means: Float64s,
+    case_variances: Float64s | float = 0.0,
+    interim: Interim | None = None,
+    case_degrees: float = math.inf,
 ) -> PairModel:
     """Return the simultaneous intervals of all differences between the losses' means over folds.
 
@@ -237,18 +267,21 @@ def model_pairs(
         1 / df_ij = (Ẽ_i / df_i + Ẽ_j / df_j) / (Ẽ_i + Ẽ_j),
         half_width = max(q √V_ij, t s_ij / √F).
 
-    q is Tukey's point for K means and df_ij (`tukey_points`). Losses that never vary count as one mean, and beside one
-    of them, the other's Ẽ is without fold effects, which do not cancel. The second part widens the interval of a pair
-    whose own F fold differences (standard deviation s_ij) vary more than the model says: t is Student's point with
-    F - 1 degrees of freedom. df_ij is a weighted harmonic mean, which is at most Satterthwaite's (1946): as both
-    variances lean on the same prior, their errors do not average out. For the comparison with the best (Hsu 1981,
-    1996), one_sided has Dunnett's and Student's one-sided points instead.
+    q is Tukey's point for K means and df_ij (`tukey_points`), between those of the two levels of `levels` by how alike
+    the variances look (`alikeness`). Where V_ij is v_ij, the variance from the cases, df_ij is that of the cases, but at
+    least that of the folds and at most twice it. Losses that never vary count as one mean, and beside one of them, the
+    other's Ẽ is without fold effects, which do not cancel. The second part widens the interval of a pair whose own F
+    fold differences (standard deviation s_ij) vary more than the model says: t is Student's point with F - 1 degrees of
+    freedom. df_ij is a weighted harmonic mean, which is at most Satterthwaite's (1946): as both variances lean on the
+    same prior, their errors do not average out. For the comparison with the best (Hsu 1981, 1996), one_sided has
+    Dunnett's and Student's one-sided points instead.
 
     Args:
         fold_means: Of shape (..., K losses, F folds), with at least 2 losses and folds.
         case_variances: v, the variance of the difference of two losses' means that the cases alone give, of shape
             (..., pairs).
         interim: Of a comparison that losses have left: q and c are those of all its means, at the level of this look.
+        case_degrees: Degrees of freedom of v.
     """
     count, n_folds = fold_means.shape[-2:]
     first, second = np.triu_indices(count, 1)
@@ -267,17 +300,22 @@ def model_pairs(
     one_df, other_df = of_pair(df, alone_df)
     total, weighted = one + other, one / one_df + other / other_df
     degrees = np.where(total > 0, total / np.where(total > 0, weighted, 1.0), float(n_folds - 1))
+    look_alike = alikeness(degrees, count, n_folds)[..., None]
+    of_cases = np.clip(case_degrees, degrees, MOST_CASE_DEGREES * degrees)
+    degrees = np.where(case_variances > total / n_folds, of_cases, degrees)
     standard_error = np.sqrt(np.maximum(total / n_folds, case_variances))
     own = (fold_means[..., first, :] - fold_means[..., second, :]).std(axis=-1, ddof=1) / np.sqrt(n_folds)
     means = np.clip(varying.sum(axis=-1) + (~varying).any(axis=-1), 2, count)[..., None]
     level = levels(count, n_folds)
     if interim is not None:
-        level = Levels(interim.level, interim.level, level.own)
+        level = Levels(interim.level, interim.level, interim.level, level.own)
         means = means + max(0, interim.family - count)
     tukey, dunnett = np.empty_like(degrees), np.empty_like(degrees)
     for number in np.unique(means):
         here = np.broadcast_to(means == number, degrees.shape)
-        tukey[here] = tukey_points(int(number), degrees[here], level.simultaneous)
+        share = np.broadcast_to(look_alike, degrees.shape)[here]
+        tukey[here] = (1 - share) * tukey_points(int(number), degrees[here], level.unequal)
+        tukey[here] += share * tukey_points(int(number), degrees[here], level.alike)
         dunnett[here] = dunnett_points(int(number) - 1, degrees[here], level.best)
     two_sided = float(stats.t.ppf(1 - level.own / 2, n_folds - 1))
     one_sided = float(stats.t.ppf(1 - level.own, n_folds - 1))

@@ -289,7 +289,7 @@ def judge(
     model = None
     if n_folds > 1:
         by_cases = np.nan_to_num(np.maximum(spread, 0.0)) * (1 / sizes).mean() / n_folds
-        model = model_pairs(fold_means, by_cases, interim)
+        model = model_pairs(fold_means, by_cases, interim, case_degrees=max(1, n - n_folds))
     names = tuple(losses[index] for index in order)
     difference = np.abs(means[first] - means[second])
     out = _beaten(count, first, second, difference, model)
