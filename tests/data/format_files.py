@@ -1,5 +1,6 @@
 """Small images and masks in all formats, written by other libraries than those that read them."""
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ def write_series(
     tags: dict[str, str] | None = None,
 ) -> Path:
     """Write slices (z, y, x) by GDCM; `places`: along the normal, in slices; `reverse`: the last file is the lowest."""
+    before = locale.setlocale(locale.LC_ALL)
     folder.mkdir(parents=True, exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -104,6 +106,7 @@ def write_series(
         name = len(values) - number if reverse else number
         writer.SetFileName(str(folder / f"{name:03}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # which GDCM sets to "C", where Python reads text as ASCII
     return folder
 
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss
-from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
 
 from voxloss.evaluation.probabilities.calibration import calibration
 from voxloss.evaluation.probabilities.counts import ProbabilityCounts, count_probabilities
 from voxloss.evaluation.probabilities.thresholds import average_precision
 
 pytestmark = pytest.mark.peers
+
+sklearn = pytest.importorskip("sklearn.metrics")
+torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -24,20 +25,22 @@ def voxels(request):
 
 def test_calibration_error_is_that_of_torchmetrics(voxels):
     values, truth, counts = voxels
-    expected = binary_calibration_error(torch.tensor(values), torch.tensor(truth).int(), n_bins=15, norm="l1")
+    expected = torchmetrics.binary_calibration_error(
+        torch.tensor(values), torch.tensor(truth).int(), n_bins=15, norm="l1"
+    )
     assert calibration(counts).ece == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_average_precision_is_that_of_torchmetrics_and_scikit_learn(voxels):
     values, truth, counts = voxels
-    expected = float(binary_average_precision(torch.tensor(values), torch.tensor(truth).int()))
+    expected = float(torchmetrics.binary_average_precision(torch.tensor(values), torch.tensor(truth).int()))
     assert average_precision(counts) == pytest.approx(expected, abs=0.005)
-    assert expected == pytest.approx(average_precision_score(truth, values), abs=1e-4)
+    assert expected == pytest.approx(sklearn.average_precision_score(truth, values), abs=1e-4)
 
 
 def test_brier_and_log_score_are_those_of_scikit_learn(voxels):
     values, truth, counts = voxels
     found = calibration(counts)
-    assert found.brier == pytest.approx(brier_score_loss(truth, values), rel=1e-3)
+    assert found.brier == pytest.approx(sklearn.brier_score_loss(truth, values), rel=1e-3)
     clipped = np.clip(values.astype(float), 0.5 / 65535, 1 - 0.5 / 65535)
-    assert found.log_score == pytest.approx(log_loss(truth, clipped), rel=5e-3)
+    assert found.log_score == pytest.approx(sklearn.log_loss(truth, clipped), rel=5e-3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from voxloss.data.formats import read_geometry
+from voxloss.data.formats import NIFTI, ending_of, read_geometry
 from voxloss.data.formats.nifti import open_nifti
 from voxloss.utilities.arrays import ClassIndices, Float32s
 from voxloss.utilities.errors import InputError
@@ -51,9 +51,13 @@ def write_probabilities(path: Path, values: ClassIndices, like: Path) -> None:
     header.set_data_shape(stored.shape)
     header.set_zooms((*(np.array(geometry.spacing_mm) * factors), 1.0))
     header.set_xyzt_units("mm")
-    if geometry.axes:  # else the image says nothing about its place in the world
-        header.set_sform(affine, 1)
-        header.set_qform(affine, 1)
+    # Without a code the file says nothing about its place in the world.
+    codes = [int(bool(geometry.axes))] * 2
+    if ending_of(like) in NIFTI:
+        codes = [int(open_nifti(like).header[f"{kind}_code"]) for kind in ("sform", "qform")]
+    for code, kind in zip(codes, ("sform", "qform"), strict=True):
+        if code:
+            getattr(header, f"set_{kind}")(affine, code)
     header.set_slope_inter(1 / STEPS, 0)
     header["magic"], header["vox_offset"] = header.single_magic, header.single_vox_offset  # where `write_to` ends
     # nibabel writes scaled integers from floating arrays alone, of four times the size.

@@ -268,12 +268,12 @@ def model_pairs(
         half_width = max(q √V_ij, t s_ij / √F).
 
     q is Tukey's point for K means and df_ij (`tukey_points`), between those of the two levels of `levels` by how alike
-    the variances look (`alikeness`). Where V_ij is v_ij, the variance from the cases, df_ij is that of the cases, but at
-    least that of the folds and at most twice it. Losses that never vary count as one mean, and beside one of them, the
-    other's Ẽ is without fold effects, which do not cancel. The second part widens the interval of a pair whose own F
-    fold differences (standard deviation s_ij) vary more than the model says: t is Student's point with F - 1 degrees of
-    freedom. df_ij is a weighted harmonic mean, which is at most Satterthwaite's (1946): as both variances lean on the
-    same prior, their errors do not average out. For the comparison with the best (Hsu 1981, 1996), one_sided has
+    the variances look (`alikeness`). Where V_ij is v_ij, the variance from the cases, df_ij is that of the cases, but
+    at least that of the folds and at most twice it. Losses that never vary count as one mean, and beside one of them,
+    the other's Ẽ is without fold effects, which do not cancel. The second part widens the interval of a pair whose own
+    F fold differences (standard deviation s_ij) vary more than the model says: t is Student's point with F - 1 degrees
+    of freedom. df_ij is a weighted harmonic mean, which is at most Satterthwaite's (1946): as both variances lean on
+    the same prior, their errors do not average out. For the comparison with the best (Hsu 1981, 1996), one_sided has
     Dunnett's and Student's one-sided points instead.
 
     Args:

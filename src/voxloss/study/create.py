@@ -82,10 +82,14 @@ def open_study(
             the study changed or are missing, or another process works on the study.
     """
     files = StudyFolder(folder)
+    exists = files.is_study()
+    # Before anything in the folder is changed, a later version's study is refused.
+    if exists and files.read_description().imported is not None:
+        _ = Study.open(folder).config  # which says that imported scores cannot be run
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
-    check_losses([choice for choice in choices if not (choice.own and files.is_study())])
-    if config.evaluation.metrics and not files.is_study():
+    check_losses([choice for choice in choices if not (choice.own and exists)])
+    if config.evaluation.metrics and not exists:
         config = replace(
             config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
         )
@@ -93,10 +97,7 @@ def open_study(
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
-    exists = files.is_study()
-    if exists:
-        files.read_description()  # before anything in the folder is changed: a later version's study is refused
-    else:
+    if not exists:
         _refuse_foreign(folder)
     new = _first_missing(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.data.readers import OPTION
 from voxloss.evaluation.lesion_rules import LesionRules
-from voxloss.evaluation.metrics import register_metric
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
@@ -86,6 +85,8 @@ class Study:
         dataset, digest = files.read_dataset()
         folds, patients = files.read_folds()
         for metric in metric_choices(parsed.evaluation.metrics):
+            from voxloss.evaluation.metrics import register_metric  # SciPy, which few studies make `status` wait for
+
             register_metric(metric.name, metric.range, metric.higher_is_better, metric.unit)
         return cls(files, description, parsed, dataset, digest, folds, patients)
 

@@ -17,7 +17,7 @@ from voxloss.data.layouts.names import subfolders
 from voxloss.data.layouts.regions import with_regions
 from voxloss.data.layouts.unknown import not_recognised, several_fit
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def load_dataset(
 def _load(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
     name = OTHER_NAMES.get(layout, layout)
     if name not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}; there are {', '.join(LAYOUTS)}, and auto")
+        near = did_you_mean(layout, (*LAYOUTS, *OTHER_NAMES, "auto"))
+        raise InputError(f"there is no layout {layout!r}; there are {', '.join(LAYOUTS)}, and auto{near}")
     known = options_of(name)
     for option in options:
         if option not in known:

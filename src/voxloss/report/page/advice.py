@@ -63,8 +63,7 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
     elif any(run.state not in ("done", "diverged") for run in record.runs) and not record.study.imported:
         yield "Finish the study: some runs are missing or failed.", f"voxloss run {folder}"
     if record.study.comparison.look:
-        data = shlex.quote(str(record.study.config.data.root))
-        yield "This was a quick look. The plan says what a study takes.", f"voxloss plan folder --data {data}"
+        yield _after_look(record)
         return
     if verdict.n_folds < 2:
         yield "Use at least two folds, better five: one fold cannot judge any difference.", ""
@@ -124,6 +123,11 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
         yield sentence, "" if record.study.imported else command
 
 
+def _after_look(record: StudyRecord) -> tuple[str, str]:
+    data = shlex.quote(str(record.study.config.data.root))
+    return "This was a quick look. The plan says what a study takes.", f"voxloss plan folder --data {data}"
+
+
 def _remedies(record: StudyRecord, comparison: Comparison) -> Iterator[tuple[str, str]]:
     """What to change where no loss has learned the primary class: more seeds or folds of the same would not help."""
     folder, name = shlex.quote(str(record.study.folder)), comparison.primary_class
@@ -132,6 +136,9 @@ def _remedies(record: StudyRecord, comparison: Comparison) -> Iterator[tuple[str
         return
     if any(run.state not in ("done", "diverged") for run in record.runs):
         yield "Some runs are missing or failed; finishing them may change this.", f"voxloss run {folder}"
+    if record.study.comparison.look:
+        yield _after_look(record)
+        return
     config = record.study.config
     share, rate = config.patches.foreground_share, config.training.learning_rate
     changes = [
