@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 _OTHER_NAMES = (
     "__all__",
     "Compound",
+    "CosineSchedule",
     "DeepSupervision",
+    "LinearSchedule",
     "VoxelStatistics",
     "describe",
+    "distance_maps",
     "functional",
     "get_loss",
     "lesion_regions",

@@ -1,10 +1,15 @@
-"""Transforms for loaders: what the losses per lesion need of the labels, made beside the training and not in it."""
+"""Transforms for loaders: maps of the labels that some losses need, made beside the training and not in it."""
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from voxloss.losses import lesion_regions
+from voxloss.losses.voxel_pass.further.distances import Measure, measure_labels, signed_distances
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,73 @@ class LesionRegions:
             multi_hot=self.multi_hot,
         )
         return {**sample, self.regions: found[0]}
+
+
+@dataclass(frozen=True)
+class DistanceMaps:
+    """Add the signed distances to the border of every class to a dictionary of one sample.
+
+        transform = DistanceMaps("label", classes=2, spacing=(1.5, 0.8, 0.8))  # after cropping and augmentation
+        sample = transform({"image": image, "label": label})  # and sample["distances"], (F, *spatial)
+        loss(logits, batch["label"], distances=batch["distances"])
+
+    It belongs after all transforms that move or cut voxels, so that the borders are those of the patch. It needs no
+    MONAI; `monai.transforms.Compose` and `torchvision`'s take it as it is. Where SciPy is installed it measures the
+    distances, else torch, which takes longer; they are the same, see `voxloss.distance_maps`.
+
+    Args:
+        labels: Key of the labels: a tensor or array (*spatial) or (1, *spatial), or if `multi_hot` (C, *spatial).
+        distances: Key that the distances get, (F, *spatial), float32.
+        classes: C, the channels of the network's output.
+        spacing: Of the voxels along each axis, in mm, or the key of the sample that has it. None counts voxels.
+        activation: That of the loss: "softmax", where F is C-1, or "sigmoid", where it is C.
+        ignore_index: That of the loss.
+        multi_hot: Whether the labels are multi-hot or soft targets.
+        background: Whether to measure to the border of class 0 under "softmax" too, for losses that include it.
+
+    Raises:
+        KeyError: The sample has no such labels, or no such spacing.
+        ValueError: Their shape does not fit, or a label or spacing is out of range.
+    """
+
+    labels: str = "label"
+    distances: str = "distances"
+    classes: int = 2
+    spacing: Sequence[float] | str | None = None
+    activation: str = "softmax"
+    ignore_index: int | None = None
+    multi_hot: bool = False
+    background: bool = False
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of the sample with the distances."""
+        spacing = self._of(sample, "spacing", self.spacing) if isinstance(self.spacing, str) else self.spacing
+        found = measure_labels(
+            self._of(sample, "labels", self.labels)[None],
+            self.classes,
+            _measure(),
+            spacing,
+            self.activation,
+            self.ignore_index,
+            self.multi_hot,
+            self.background,
+        )
+        return {**sample, self.distances: found[0]}
+
+    @staticmethod
+    def _of(sample: Mapping[str, Any], what: str, key: str) -> Any:
+        if key not in sample:
+            raise KeyError(f"the sample has no {what} {key!r}; its keys are {', '.join(map(repr, sample))}")
+        return sample[key]
+
+
+def _measure() -> Measure:
+    """SciPy's distances where it is installed, else those of torch."""
+    if importlib.util.find_spec("scipy") is None:
+        return signed_distances
+    from voxloss.geometry import distances  # needs SciPy, which losses alone do not
+
+    def measure(inside: Tensor, outside: Tensor, spacing: Sequence[float]) -> Tensor:
+        return torch.from_numpy(distances.signed_distances(inside.numpy(), outside.numpy(), spacing))
+
+    return measure

@@ -236,6 +236,127 @@ def lesions(
     return total / max(1, samples)
 
 
+def signed_distances(inside, outside):
+    """To the nearest voxel inside, or less 1 and negative to the nearest outside: by all distances."""
+    places = torch.stack(torch.meshgrid(*map(torch.arange, inside.shape), indexing="ij"), -1).flatten(0, -2).double()
+    if not inside.any() or not outside.any():
+        return torch.zeros(inside.shape, dtype=torch.float64)
+    to_inside, to_outside = (
+        ((places[:, None] - mask.nonzero()) ** 2).sum(2).amin(1).sqrt().view(mask.shape) for mask in (inside, outside)
+    )
+    return torch.where(inside, 1 - to_outside, to_inside)
+
+
+def of_classes(costs, sizes, voxels, first, class_reduction, absent_class, ignored_samples):
+    """mean over the samples that count of the costs [sample][class], which are tensors, reduced over classes."""
+    total = torch.zeros((), dtype=torch.float64)
+    for values, volumes, number in zip(costs, sizes, voxels, strict=True):
+        kept = [v for v, n in zip(values[first:], volumes[first:], strict=True) if absent_class == "keep" or n > 0]
+        if number and kept:
+            total = total + (sum(kept) / len(kept) if class_reduction == "mean" else sum(kept))
+    return total / samples(torch.tensor(voxels), ignored_samples)
+
+
+def by_group(pool, batch):
+    """The samples that are taken together."""
+    return [list(range(batch))] if pool == "batch" else [[b] for b in range(batch)]
+
+
+def boundary(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    pool="sample",
+    include_background=None,
+    class_reduction="mean",
+    absent_class="keep",
+    ignored_samples="skip",
+    **_,
+):
+    """mean of p times the signed distance."""
+    p = probabilities(logits, activation)[0]
+    first = 1 if include_background is False or (include_background is None and activation == "softmax") else 0
+    costs, sizes, voxels = [], [], []
+    for group in by_group(pool, len(p)):
+        number = int(keep[group].sum())
+        row, volumes = [], []
+        for c in range(p.shape[1]):
+            total = torch.zeros((), dtype=torch.float64)
+            for b in group:
+                inside = (target[b, c] >= 0.5) & keep[b]
+                phi = signed_distances(inside, keep[b] & ~inside)
+                total = total + (p[b, c] * phi * weight[b])[keep[b]].sum()
+            volumes.append(float((target[group, c] * keep[group] * weight[group]).sum()))
+            row.append(total / max(1, number) if volumes[-1] > 0 else 0 * total)
+        costs.append(row)
+        sizes.append(volumes)
+        voxels.append(number)
+    return of_classes(costs, sizes, voxels, first, class_reduction, absent_class, ignored_samples)
+
+
+def jaccard_loss(missed, excess, volume):
+    """1 - intersection over union of a prediction with these weights of missed voxels and false positives."""
+    return (missed + excess) / (volume + excess) if volume + excess > 0 else 0.0
+
+
+def lovasz(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    pool="batch",
+    include_background=True,
+    class_reduction="mean",
+    absent_class="skip",
+    ignored_samples="skip",
+    **_,
+):
+    """The Lovász extension from its definition: the loss of each set of the largest errors, one voxel after another."""
+    p = probabilities(logits, activation)[0]
+    first = 1 if include_background is False or (include_background is None and activation == "softmax") else 0
+    costs, sizes, voxels = [], [], []
+    for group in by_group(pool, len(p)):
+        row, volumes = [], []
+        counted = keep[group].flatten()
+        for c in range(p.shape[1]):
+            q, w = p[group, c].flatten()[counted], weight[group].flatten()[counted].tolist()
+            inside = (target[group, c] >= 0.5).flatten()[counted]
+            error = torch.where(inside, 1 - q, q)
+            volume = sum(x for x, own in zip(w, inside.tolist(), strict=True) if own)
+            missed = excess = before = 0.0
+            total = torch.zeros((), dtype=torch.float64)
+            for k in sorted(range(len(w)), key=lambda k, error=error: -float(error[k].detach())):
+                missed, excess = missed + w[k] * bool(inside[k]), excess + w[k] * (not inside[k])
+                now = jaccard_loss(missed, excess, volume)
+                total, before = total + error[k] * (now - before), now
+            row.append(total)
+            volumes.append(float((target[group, c] * keep[group] * weight[group]).sum()))
+        costs.append(row)
+        sizes.append(volumes)
+        voxels.append(int(counted.sum()))
+    return of_classes(costs, sizes, voxels, first, class_reduction, absent_class, ignored_samples)
+
+
+def hardest(logits, target, keep, weight, top_k, *, activation="softmax", pool="batch", label_smoothing=0.0):
+    """The mean of the largest cross entropies, of a list that is sorted."""
+    sides = 2 if activation == "sigmoid" else logits.shape[1]
+    t = target + label_smoothing * (1 / sides - target)
+    _, log_p, log_q = probabilities(logits, activation)
+    each = -(t * log_p + ((1 - t) * log_q if activation == "sigmoid" else 0)).sum(1) * weight
+    total, number = torch.zeros((), dtype=torch.float64), 0
+    for group in by_group(pool, len(logits)):
+        values = each[group][keep[group]].sort(descending=True).values
+        if len(values):
+            chosen = max(1, int(len(values) * top_k / 100))
+            total, number = total + values[:chosen].sum(), number + chosen
+    return total / max(1, number)
+
+
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
     """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
     parameters, options = parameters or {}, dict(options or {})
@@ -317,11 +438,24 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         of_lesions = {**shared, "smooth": smooth} | ({"absent_class": "skip"} if blob else {})
         each = lesions(logits, target, keep, weight, domain, entropy=entropy, **of_lesions)
         return get("global_weight", 1) * (entropy * cross + dice) + get("lesion_weight", 1) * each
+    if name == "boundary":
+        return boundary(logits, target, keep, weight, activation=activation, **options)
+    if name == "lovasz":
+        return lovasz(logits, target, keep, weight, activation=activation, **options)
+    if name in ("topk", "dice_topk"):
+        chosen = {"pool": options.get("pool", "batch"), "label_smoothing": smoothing}
+        entropy = hardest(logits, target, keep, weight, get("top_k", 10), activation=activation, **chosen)
+        if name == "topk":
+            return entropy
+        rest = twin("dice_cross_entropy", logits, target, keep, weight, activation=activation, options=options)
+        channels = logits.shape[1] if activation == "sigmoid" else 1
+        return entropy / channels + rest - pixelwise(logits, target, keep, weight, activation=activation) / channels
     raise AssertionError(f"no twin of {name}")
 
 
 PER_LESION = {"cc_dice_ce", "blob"}
-PIXELWISE = {"cross_entropy", "focal"}
+OF_MAPS = {"boundary", "lovasz"}  # of no sums that `overlap` and `label_smoothing` are of
+PIXELWISE = {"cross_entropy", "focal", "topk"}
 BOTH = {
     "combo",
     "modified_combo",
@@ -330,8 +464,10 @@ BOTH = {
     "asymmetric_unified_focal",
     "dice_focal",
     "dice_cross_entropy",
+    "dice_topk",
 }
-EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal", "dice_cross_entropy"}
+EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal"}
+EQUAL_ERRORS |= {"dice_cross_entropy", "dice_topk"}
 
 
 def accepts(name, options):
@@ -339,7 +475,9 @@ def accepts(name, options):
     overlap, smoothing = options.get("overlap") or "product", options.get("label_smoothing") or 0
     if name in PIXELWISE and (overlap != "product" or options.get("class_weight") is not None):
         return False
-    if name in PER_LESION:
+    if name in OF_MAPS and isinstance(options.get("class_weight"), str):
+        return False
+    if name in PER_LESION | OF_MAPS:
         return overlap == "product" and smoothing == 0
     if overlap == "squared" and name not in EQUAL_ERRORS:
         return False

@@ -42,6 +42,10 @@ PUBLISHED = {
     "dice_cross_entropy": {},
     "cc_dice_ce": {"global_weight": 1, "lesion_weight": 1},
     "blob": {"global_weight": 1, "lesion_weight": 1, "entropy_weight": 1},
+    "boundary": {"spacing": None},
+    "topk": {"top_k": 10},
+    "dice_topk": {"top_k": 10},
+    "lovasz": {},
 }  # fmt: skip
 OPTIONS = {
     "activation": "softmax", "inputs": "logits", "include_background": True, "ignore_index": None,
@@ -55,6 +59,10 @@ OTHER = {
     "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
     "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "boundary": {"class_reduction": "mean", "include_background": None},
+    "topk": {"pool": "batch"},
+    "dice_topk": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "lovasz": {"class_reduction": "mean", "pool": "batch", "absent_class": "skip"},
 }
 NAMES = list(PUBLISHED)
 
@@ -72,8 +80,9 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:6] == ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions"]
-    assert {key: value.default for key, value in list(shown.items())[6:]} == expected
+    call = ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions", "distances"]
+    assert list(shown)[: len(call)] == call
+    assert {key: value.default for key, value in list(shown.items())[len(call) :]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 

@@ -8,7 +8,7 @@ import torch
 from loss_twin import PER_LESION, accepts, one_hot, twin
 from torch.torch_version import TorchVersion
 
-from voxloss import functional, get_loss, lesion_regions, list_losses
+from voxloss import distance_maps, functional, get_loss, lesion_regions, list_losses
 from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
@@ -101,7 +101,8 @@ def test_one_channel_agrees_with_the_twin(name):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_stay_in_the_stated_range(name, kind):
-    low, high = CATALOGUE[name].value_range.strip("[])").split(", ")
+    low, high = CATALOGUE[name].value_range.strip("[()]").split(", ")
+    low = low.replace("-∞", "-inf")
     high = math.inf if high == "∞" else eval(high.replace("·", "*"), {"C": 3})
     logits, labels, target = problem((2, 3, 40), kind)
     right = 60 * (target - 0.5)
@@ -137,7 +138,9 @@ def test_invariances(name, activation, pool):
 
     voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     regions = lesion_regions(labels, 4, activation=activation).flatten(2)[..., voxels]  # lesions are of neighbours
-    moved = partial(loss, regions=regions if name in PER_LESION else None)
+    distances = distance_maps(labels, 4, activation=activation).flatten(2)[..., voxels]
+    maps = {"regions": regions} if name in PER_LESION else {"distances": distances} if name == "boundary" else {}
+    moved = partial(loss, **maps)
     shuffled = outcome(moved, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
     torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
 

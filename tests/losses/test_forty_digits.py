@@ -32,7 +32,8 @@ PIXELWISE = {  # α, γ, the weights of background and foreground, and the share
     "mixed_focal": (0.25, 2, 1, 1, 1),
     "unified_focal": (1, 0.5, 0.4, 0.6, 0.5),
 }
-LOSSES = sorted({*REGION, *PIXELWISE})
+OTHERS = {"boundary", "lovasz", "topk"}
+LOSSES = sorted({*REGION, *PIXELWISE, *OTHERS})
 OPTIONS = [
     {},
     {"overlap": "minimum"},
@@ -40,6 +41,7 @@ OPTIONS = [
     {"label_smoothing": 0.2},
     {"overlap": "minimum", "class_weight": [0.5, 1.0, 3.0], "class_reduction": "mean"},
     {"class_weight": "inverse_volume"},
+    {"class_weight": [0.5, 1.0, 3.0]},
     {"pool": "batch", "overlap": "squared"},
 ]
 
@@ -59,6 +61,8 @@ def exact(name, logits, target, activation, options):
         by_voxel = [probabilities([logits[b][c][v] for c in range(classes)], activation) for v in range(voxels)]
         p[b] = [[by_voxel[v][c] for v in range(voxels)] for c in range(classes)]
     total = mpf(0)
+    if name in OTHERS:
+        return {"boundary": boundary, "lovasz": lovasz, "topk": topk}[name](p, target, activation, options)
     if name in PIXELWISE:
         total += pixelwise(PIXELWISE[name], p, target, activation, mpf(options.get("label_smoothing", 0)))
     if name in REGION:
@@ -79,6 +83,64 @@ def pixelwise(parameters, p, target, activation, smoothing):
         else:
             total += (foreground if c else background) * t * (1 - q) ** gamma * -mpmath.log(q)
     return share * alpha * total / (samples * voxels)
+
+
+def topk(p, target, activation, options):
+    """A third of the voxels, of eight two: the mean of the largest cross entropies."""
+    samples, classes, voxels = SHAPE
+    smoothing, each = mpf(options.get("label_smoothing", 0)), []
+    for b, v in itertools.product(range(samples), range(voxels)):
+        total = mpf(0)
+        for c in range(classes):
+            t = (1 - smoothing) * target[b][c][v] + smoothing / (2 if activation == "sigmoid" else classes)
+            total -= t * mpmath.log(p[b][c][v])
+            total -= (1 - t) * mpmath.log(1 - p[b][c][v]) if activation == "sigmoid" else 0
+        each.append(total)
+    return sum(sorted(each)[-2:]) / 2
+
+
+def by_class(values, sizes, options):
+    """Reduce the costs of the classes that count."""
+    weights = options.get("class_weight", [1] * SHAPE[1])
+    kept = [(w, x) for w, x, size in zip(weights, values, sizes, strict=True) if size]
+    value = sum(w * x for w, x in kept)
+    return value / sum(w for w, _ in kept) if options.get("class_reduction", "mean") == "mean" else value
+
+
+def boundary(p, target, activation, options):
+    """The mean of p times the distance along the only axis, of all classes but the background under softmax."""
+    samples, classes, voxels = SHAPE
+    total = mpf(0)
+    for b in range(samples):
+        costs = [mpf(0)] * classes
+        for c in range(classes):
+            inside = {v for v in range(voxels) if target[b][c][v] >= 0.5}
+            outside = set(range(voxels)) - inside
+            if not inside or not outside:
+                continue
+            for v in range(voxels):
+                away = 1 - min(abs(v - w) for w in outside) if v in inside else min(abs(v - w) for w in inside)
+                costs[c] += p[b][c][v] * away / voxels
+        first = 0 if activation == "sigmoid" else 1
+        total += by_class(costs, [c >= first for c in range(classes)], options)
+    return total / samples
+
+
+def lovasz(p, target, activation, options):
+    """The Lovász extension over the voxels of the batch."""
+    samples, classes, voxels = SHAPE
+    costs, sizes = [], []
+    for c in range(classes):
+        pairs = [(p[b][c][v], target[b][c][v] >= 0.5) for b in range(samples) for v in range(voxels)]
+        errors = sorted(((1 - q if own else q, own) for q, own in pairs), reverse=True)
+        volume, missed, excess, before, total = sum(own for _, own in pairs), 0, 0, mpf(0), mpf(0)
+        for error, own in errors:
+            missed, excess = missed + own, excess + (not own)
+            now = mpf(missed + excess) / (volume + excess)
+            total, before = total + error * (now - before), now
+        costs.append(total)
+        sizes.append(sum(target[b][c][v] for b in range(samples) for v in range(voxels)))
+    return by_class(costs, sizes, options)
 
 
 def region(parameters, p, target, options):
@@ -130,7 +192,8 @@ def problem(soft):
 def test_value_and_gradient_in_forty_digits(name, options, soft, activation):
     logits, given, target = problem(soft)
     leaf = logits.clone().requires_grad_()
-    value = get_loss(name, activation=activation, **options)(leaf, given)
+    own = {"top_k": 33.3} if name == "topk" else {}
+    value = get_loss(name, activation=activation, **own, **options)(leaf, given)
     value.backward()
     numbers = [[[mpf(x) for x in row] for row in sample] for sample in logits.tolist()]
     expected = exact(name, numbers, target.tolist(), activation, options)

@@ -8,7 +8,7 @@ from collections import UserList
 import numpy as np
 import pytest
 import torch
-from loss_twin import BOTH, PER_LESION, PIXELWISE
+from loss_twin import BOTH, OF_MAPS, PER_LESION, PIXELWISE
 from torch.torch_version import TorchVersion
 
 import voxloss
@@ -41,11 +41,13 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "gamma_focal": ([1.0, 2.0, 0.5], [1.0, -2.0]),
     "gamma_tversky": (2, 0),
     "power": (1, float("inf")),
+    "top_k": (40.0, 0),
+    "spacing": ([2.0], [-1.0]),
 }
 # Parameters that a loss refuses or that need other logits and labels; tests/losses/test_options.py has these.
 APART = {("generalised_dice", "class_weight")}
 APART |= {(name, parameter) for name in PIXELWISE for parameter in ("class_weight", "overlap")}
-APART |= {(name, "overlap") for name in PER_LESION}
+APART |= {(name, "overlap") for name in PER_LESION | OF_MAPS}
 APART |= {(name, "label_smoothing") for name in NAMES if name not in PIXELWISE | BOTH}
 APART |= {(name, parameter) for name in NAMES for parameter in ("inputs", "ignore_scope")}
 FIELDS = [(name, field) for name in NAMES for field in CATALOGUE[name].arguments if (name, field) not in APART]

@@ -30,6 +30,10 @@ OWN = {
     "dice_cross_entropy": [{}],
     "cc_dice_ce": [{}, {"global_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2}],
     "blob": [{}, {"entropy_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2, "entropy_weight": 0.5}],
+    "boundary": [{}],
+    "topk": [{}, {"top_k": 33.4}, {"top_k": 100}],
+    "dice_topk": [{}, {"top_k": 55}],
+    "lovasz": [{}],
 }
 CASES = [(name, parameters) for name, several in OWN.items() for parameters in several]
 REGION = {

@@ -41,7 +41,8 @@ def smp_loss(function):
     )
     module = sys.modules["smp_losses"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return eval(f"losses.{function}", {"losses": module})
+    loss = eval(f"losses.{function}", {"losses": module})
+    return (lambda x, y: loss(x.float(), y)) if "Lovasz" in function else loss  # which takes float32 alone
 
 
 def nnunet_loss(function):
@@ -53,6 +54,12 @@ def nnunet_loss(function):
     if function == "DC_and_BCE_loss":
         loss = compound.DC_and_BCE_loss({}, dice | {"do_bg": True})
         return lambda x, y: loss(x, one_hot(y, x.shape[1]))
+    if function == "DC_and_topk_loss":
+        loss = compound.DC_and_topk_loss(dice | {"do_bg": False}, {"k": 10, "label_smoothing": 0.0})
+        return lambda x, y: loss(x, y[:, None])
+    if function.startswith("TopKLoss"):
+        loss = eval(f"compound.{function}", {"compound": compound})
+        return lambda x, y: loss(x, y[:, None])
     loss = compound.MemoryEfficientSoftDiceLoss(compound.softmax_helper_dim1, ddp=False)
     return lambda x, y: loss(x, y[:, None])
 

@@ -6,21 +6,24 @@ A loss is one class (`distribution`, `region`, `mixed`); `loss` has their base, 
 from typing import Any
 
 from voxloss.losses import functional
+from voxloss.losses.boundary import BoundaryLoss
 from voxloss.losses.cards.card import describe
 from voxloss.losses.catalogue import get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
 from voxloss.losses.deprecated import renamed
-from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
 from voxloss.losses.loss import Loss
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
     DiceCrossEntropyLoss,
     DiceFocalLoss,
+    DiceTopkLoss,
     MixedFocalLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.order import LovaszLoss
 from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
@@ -32,6 +35,8 @@ from voxloss.losses.region import (
     LogCoshDiceLoss,
     TverskyLoss,
 )
+from voxloss.losses.schedules import CosineSchedule, LinearSchedule
+from voxloss.losses.voxel_pass.further.distances import distance_maps
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
@@ -39,27 +44,34 @@ __all__ = [
     "AsymmetricFocalTverskyLoss",
     "AsymmetricUnifiedFocalLoss",
     "BlobLoss",
+    "BoundaryLoss",
     "CcDiceCeLoss",
     "ComboLoss",
     "Compound",
+    "CosineSchedule",
     "CosineTverskyLoss",
     "CrossEntropyLoss",
     "DeepSupervision",
     "DiceCrossEntropyLoss",
     "DiceFocalLoss",
     "DiceLoss",
+    "DiceTopkLoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralisedDiceLoss",
     "JaccardLoss",
+    "LinearSchedule",
     "LogCoshDiceLoss",
     "Loss",
+    "LovaszLoss",
     "MixedFocalLoss",
     "ModifiedComboLoss",
+    "TopkLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
     "VoxelStatistics",
     "describe",
+    "distance_maps",
     "functional",
     "get_loss",
     "lesion_regions",

@@ -1,21 +1,25 @@
 """The losses of this package by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voxloss.losses import functional
 from voxloss.losses.loss import Loss, closest, way_out
 
 if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functional` and the package alone
-    from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+    from voxloss.losses.boundary import BoundaryLoss
+    from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
     from voxloss.losses.mixed import (
         AsymmetricUnifiedFocalLoss,
         ComboLoss,
         DiceCrossEntropyLoss,
         DiceFocalLoss,
+        DiceTopkLoss,
         MixedFocalLoss,
         ModifiedComboLoss,
         UnifiedFocalLoss,
     )
+    from voxloss.losses.order import LovaszLoss
     from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
     from voxloss.losses.region import (
         AsymmetricFocalTverskyLoss,
@@ -32,13 +36,19 @@ CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
 }
 
+# Losses that `get_loss` builds of others by their names; `compound` adds itself.
+BUILDERS: dict[str, Callable[..., Loss]] = {}
+
 # Names that other libraries and American English have for them.
 ALIASES = {
     "ce": "cross_entropy",
     "dice_ce": "dice_cross_entropy",
     "generalized_dice": "generalised_dice",
+    "dice_top_k": "dice_topk",
     "iou": "jaccard",
     "logcosh_dice": "log_cosh_dice",
+    "lovasz_softmax": "lovasz",
+    "top_k": "topk",
 }
 
 
@@ -99,6 +109,14 @@ def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": 
 @overload
 def get_loss(name: Literal["blob"], **parameters: Any) -> "BlobLoss": ...
 @overload
+def get_loss(name: Literal["boundary"], **parameters: Any) -> "BoundaryLoss": ...
+@overload
+def get_loss(name: Literal["topk"], **parameters: Any) -> "TopkLoss": ...
+@overload
+def get_loss(name: Literal["dice_topk"], **parameters: Any) -> "DiceTopkLoss": ...
+@overload
+def get_loss(name: Literal["lovasz"], **parameters: Any) -> "LovaszLoss": ...
+@overload
 def get_loss(name: str, **parameters: Any) -> Loss: ...
 
 
@@ -106,12 +124,15 @@ def get_loss(name: str, **parameters: Any) -> Loss:
     """Return the loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
-        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce".
+        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce"; or
+            "compound", whose parameters are those of `Compound`.
         parameters: Of the loss, shared ones included; published values by default.
 
     Raises:
         ValueError: Unknown name, unknown parameter, or a value that a parameter cannot have.
     """
+    if name in BUILDERS:
+        return BUILDERS[name](**parameters)
     loss = loss_class(name)
     for parameter in parameters:
         if parameter not in loss.arguments:

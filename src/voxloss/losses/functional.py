@@ -13,17 +13,20 @@ from typing import Any, ParamSpec, Protocol, cast
 from torch import Tensor
 
 from voxloss.losses import documentation
-from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+from voxloss.losses.boundary import BoundaryLoss
+from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
 from voxloss.losses.loss import FIRST_CALLS, Loss, argument_text, reference
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
     DiceCrossEntropyLoss,
     DiceFocalLoss,
+    DiceTopkLoss,
     MixedFocalLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.order import LovaszLoss
 from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
@@ -62,11 +65,14 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        distances: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions)
+        value: Tensor = loss(
+            logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions, distances=distances
+        )
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -84,7 +90,7 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     parameters = list(inspect.signature(loss).parameters.values())
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-        for name in ("mask", "sample_weight", "regions")
+        for name in ("mask", "sample_weight", "regions", "distances")
     ]
     return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
@@ -125,5 +131,9 @@ dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
+boundary_loss = as_function(BoundaryLoss)
+topk_loss = as_function(TopkLoss)
+dice_topk_loss = as_function(DiceTopkLoss)
+lovasz_loss = as_function(LovaszLoss)
 
 generalized_dice_loss = generalised_dice_loss  # in American English

@@ -33,6 +33,7 @@ from voxloss.losses.parameters import (
     check_of,
 )
 from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term
+from voxloss.losses.voxel_pass.further.passes import HardestPass
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
 
@@ -127,6 +128,9 @@ class Loss(nn.Module):
             the F classes that can have lesions (all but the background under softmax; with F = 1 also (B, *spatial)).
             `lesion_regions` makes them. Without them, losses per lesion find the lesions in every call; other losses
             ignore them.
+        distances: (B, F, *spatial), optional; the signed distance to the border of each class, for all classes, or all
+            but the background under softmax. `distance_maps` makes them. Without them, losses of distances measure
+            them in every call; other losses ignore them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.
@@ -211,6 +215,7 @@ class Loss(nn.Module):
             mask: Tensor | None = None,
             sample_weight: Tensor | None = None,
             regions: Tensor | None = None,
+            distances: Tensor | None = None,
         ) -> Tensor:
             """Return the loss."""
 
@@ -265,6 +270,15 @@ class Loss(nn.Module):
             self.overlap,
         )
 
+    def hardest(self, share: float) -> HardestPass:
+        """Return the pass over the hardest voxels, `share` per cent of them, for a pixelwise term."""
+        if self.ignore_scope == "channel":
+            raise ValueError(
+                'ignore_scope="channel" leaves voxels that count in some channels alone, and cannot be ranked with the '
+                'others: use ignore_scope="voxel"'
+            )
+        return HardestPass(share, "sample" if self.reduction != "mean" else self.pool)
+
     def _build(self) -> Formula:
         terms = self.terms()
         parts = terms if isinstance(terms, tuple) else (terms,)
@@ -282,7 +296,7 @@ class Loss(nn.Module):
     def _check_kinds(self, kinds: set[str]) -> None:
         """Refuse parameters of a kind of term that the loss does not have."""
         of_kinds: dict[str, tuple[tuple[str, ...], Any]] = {
-            "class_weight": (("region", "lesion"), None),
+            "class_weight": (("region", "lesion", "boundary", "order"), None),
             "overlap": (("region",), "product"),
             "label_smoothing": (("pixelwise",), 0),
         }
@@ -309,7 +323,7 @@ class Loss(nn.Module):
             "ignore_scope": self.ignore_scope,
             "validate": self.validate,
         }
-        if self.formula.exponents:
+        if self.formula.exponents or any(isinstance(one, HardestPass) for one in self.formula.further):
             reading["label_smoothing"] = self.label_smoothing
         return reading
 
@@ -322,6 +336,7 @@ class Loss(nn.Module):
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        distances: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
@@ -343,6 +358,8 @@ class Loss(nn.Module):
             sample_weight=sample_weight,
             lesions=formula.lesions,
             regions=regions,
+            further=formula.further,
+            distances=distances,
             **reading,
         )
         if self.reduction == "mean":

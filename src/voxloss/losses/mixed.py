@@ -7,13 +7,16 @@ from voxloss.losses.conventions import (
     BETA,
     DELTA,
     DELTA_CLASS,
+    HARDEST,
     MEAN_INDEX,
     NNUNET,
+    NNUNET_TOPK,
     ONE_MINUS_GAMMA,
     ONE_OVER_GAMMA,
     OUR_SMOOTHING,
     PAPER,
     SCALAR_ALPHA,
+    SHARE,
     SMOOTHING,
     SUMMED,
     UNIFIED,
@@ -29,6 +32,7 @@ from voxloss.losses.parameters import (
     NonNegative,
     OptionalFraction,
     OptionalSwitch,
+    Percent,
     Pool,
     Positive,
     Reduction,
@@ -338,3 +342,46 @@ class DiceCrossEntropyLoss(Loss):
         # nnU-Net adds its smoothing to 2·TP and to 2·TP + FP + FN, which are twice the parts of the index.
         index = replace(self.region(0.5, Negative()), smooth=self.smooth / 2)
         return Pixelwise(channel_mean=True), index
+
+
+class DiceTopkLoss(Loss):
+    """Dice + top-k cross entropy.
+
+        mean_{v∈K}[-log p_y] - mean_{c>0} (2·TP_c + s) / (2·TP_c + FP_c + FN_c + s)
+
+    Dice + cross entropy where the cross entropy is the mean over the hardest voxels alone. The index is that of the
+    whole batch. With sigmoid every channel has a Dice term. Missed voxels and false positives weigh the same.
+
+    Where:
+        K: the `top_k` per cent of the counted voxels of the batch with the largest -log p_y
+        mean_{v∈K}: mean over these voxels; with sigmoid the negative side (1-p, 1-t) is added, and the channels are
+            averaged
+        mean_{c>0}: mean over the foreground classes (see `include_background`)
+
+    Args:
+        top_k: Share of the voxels that count in the cross entropy, in per cent. 100 is Dice + cross entropy.
+
+    Example:
+        >>> loss = voxloss.DiceTopkLoss(top_k=25)
+        >>> round(loss(logits, labels).item(), 4)
+        0.8129
+    """
+
+    top_k: Percent = 10.0
+    include_background: OptionalSwitch = None
+    class_reduction: Reduction = "mean"
+    pool: Pool = "batch"
+    smooth: NonNegative = 1e-5
+
+    source = NNUNET_TOPK
+    equations = "Dice with TopK loss"
+    value_range = "[-1, ∞)"
+    conventions = (
+        "The defaults are those of nnU-Net's trainer DiceTopK10: 10 per cent, Dice over the batch, no background.",
+        *SHARE,
+        HARDEST,
+    )
+
+    def terms(self) -> tuple[Pixelwise, Region]:
+        index = replace(self.region(0.5, Negative()), smooth=self.smooth / 2)  # of twice the parts, as in nnU-Net
+        return Pixelwise(channel_mean=True, hardest=self.hardest(self.top_k)), index

@@ -13,9 +13,10 @@ from torch import Tensor
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
+from voxloss.losses.voxel_pass.further.passes import DistancePass, HardestPass, JaccardPass
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
-from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
 SMALLEST_DENOMINATOR = 1e-8
@@ -25,8 +26,8 @@ class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region", "lesion"]:
-        """Whether it is a pixelwise term, a region term or a term of lesions."""
+    def kind(self) -> Literal["pixelwise", "region", "lesion", "boundary", "order"]:
+        """Whether it is a pixelwise term, a region term, or one of lesions, of distances or of the order of errors."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -50,6 +51,7 @@ class Pixelwise:
     With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
     Where the counted voxels differ among channels, N is that of each, and an average is over those that have any.
     `by_class`: the parts of the channels, (C,), instead of their sum.
+    `hardest`: sum and N are over the voxels of this pass alone, which has the cross entropy (γ = 0).
     """
 
     gamma: float | Sequence[float] = 0.0
@@ -59,17 +61,27 @@ class Pixelwise:
     foreground_gamma: float | Sequence[float] | None = None
     channel_mean: bool = False
     by_class: bool = False
+    hardest: HardestPass | None = None
 
     kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
     overlap: ClassVar[Overlap] = "product"
 
     @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return () if self.hardest is None else (self.hardest,)
+
+    @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
+        if self.hardest is not None:
+            return ()
         return (self.gamma,) if self.foreground_gamma is None else (self.gamma, self.foreground_gamma)
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
+        if self.hardest is not None:
+            statistics = statistics.further[self.hardest]
         positive, negative = statistics.focal_sums(self.gamma)
         if self.foreground_gamma is not None:
             foreground, _ = statistics.focal_sums(self.foreground_gamma)
@@ -267,8 +279,72 @@ class PerLesion:
         return cost + self.entropy * sums[3] / voxels.clamp_min(1) if self.entropy else cost
 
 
+@dataclass(frozen=True)
+class Boundary:
+    """scale · mean_b reduce_c (1/N) Σ φ_c p_c over the N counted voxels, φ_c the signed distance to the class's border.
+
+    A class that the target does not have costs 0, whatever distances are given. The other parameters are those of
+    `Region`.
+    """
+
+    distances: DistancePass
+    scale: float = 1.0
+    include_background: bool | None = None
+    class_reduction: Reduction = "mean"
+    absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
+    class_weight: tuple[float, ...] | None = None
+
+    kind: ClassVar[Literal["boundary"]] = "boundary"
+    exponents: ClassVar[tuple[float, ...]] = ()
+    overlap: ClassVar[Overlap] = "product"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.distances,)
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
+        found = statistics.further[self.distances]
+        voxels = found.voxels[:, None] if found.channel_voxels is None else found.channel_voxels
+        values = torch.where(statistics.present, found.true_positive / voxels.clamp_min(1), 0)
+        return self.scale * _of_costs(values, statistics, self)
+
+
+@dataclass(frozen=True)
+class Lovasz:
+    """scale · mean_b reduce_c of the Lovász extension of the Jaccard loss of class c at the errors of its voxels.
+
+    Σ_k e_k (J_k - J_(k-1)) over the errors e in falling order, 1-p of a voxel of the class and p of another; J_k is the
+    Jaccard loss of a prediction that is wrong in the first k voxels alone. The parameters are those of `Region`.
+    """
+
+    order: JaccardPass
+    scale: float = 1.0
+    include_background: bool | None = True
+    class_reduction: Reduction = "mean"
+    absent_class: AbsentClass = "skip"
+    ignored_samples: IgnoredSamples = "skip"
+    class_weight: tuple[float, ...] | None = None
+
+    kind: ClassVar[Literal["order"]] = "order"
+    exponents: ClassVar[tuple[float, ...]] = ()
+    overlap: ClassVar[Overlap] = "product"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.order,)
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
+        found = statistics.further[self.order]
+        return self.scale * _of_costs(found.false_positive + found.false_negative, statistics, self)
+
+
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents`, `overlaps` and `lesions` say which sums these must have."""
+    """A loss of `VoxelStatistics`; its properties say which sums these must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -281,6 +357,10 @@ class Formula(Protocol):
     @property
     def lesions(self) -> bool:
         """Whether the statistics must have the sums over lesions."""
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -314,6 +394,11 @@ class Sum:
         """Whether the statistics must have the sums over lesions."""
         return any(isinstance(part, PerLesion) for part in self.parts)
 
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return tuple(dict.fromkeys(one for part in self.parts for one in getattr(part, "further", ())))
+
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
         names = numbered([part.kind for part in self.parts])
@@ -346,6 +431,18 @@ def _one_each(name: str, values: tuple[float, ...], classes: int) -> tuple[float
     if len(values) != classes:
         raise ValueError(f"{name} has {len(values)} values {values} for {classes} classes")
     return values
+
+
+def _of_costs(costs: Tensor, statistics: VoxelStatistics, term: Boundary | Lovasz) -> Tensor:
+    """Reduce the costs (B, C) of a term over classes and samples, as its parameters say."""
+    first = _first_channel(statistics, term.include_background)
+    counted = statistics.counted[:, first:]
+    kept = counted & statistics.present[:, first:] if term.absent_class == "skip" else counted
+    weight = None
+    if term.class_weight is not None:
+        weight = costs.new_tensor(_one_each("class_weight", term.class_weight, costs.shape[1])[first:])
+    per_sample = _of_classes(costs[:, first:], kept, weight, first, term.class_reduction)
+    return _mean_of_samples(per_sample, statistics, term.ignored_samples)
 
 
 def _of_classes(values: Tensor, kept: Tensor, weight: Tensor | None, first: int, reduction: Reduction) -> Tensor:

@@ -48,6 +48,7 @@ def _statistics(loss: Loss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
         focal_exponents=formula.exponents,
         overlaps=formula.overlaps,
         lesions=formula.lesions,
+        further=formula.further,
         **loss.reading,
     )
 

@@ -2,7 +2,8 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
-The codes of the losses per lesion are in no package index; they were run beside ours once, in float64, and agreed.
+The authors' codes of the losses per lesion, the boundary and the Lovász loss are in no package index; they were run beside
+ours once and agreed. SegLossOdyssey's were read.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ class Peer:
 
 MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nnU-Net", "kornia", "exacta"
 KERAS = "the authors' Keras code"
+SURFACE = "boundary-loss (Kervadec et al.)"
+SEGLOSS = "SegLossOdyssey (Ma et al.)"
+LOVASZ = "LovaszSoftmax (Berman et al.)"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS)
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, SURFACE, SEGLOSS, LOVASZ)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -312,6 +316,52 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {"activation": "sigmoid", "entropy_weight": 0, "global_weight": 2},
             "Only one channel, and the Dice loss of sigmoid outputs. A cross entropy there keeps the voxels of the "
             "other lesions, with outputs of 0.",
+        ),
+    ),
+    "boundary": (
+        Peer(
+            SURFACE,
+            "BoundaryLoss(idc=[1, 2])",
+            {},
+            "Takes probabilities and maps that a loader makes. Inside a structure they are 1 less than the "
+            "distance whatever the spacing, here the smallest spacing: the same for a spacing of 1.",
+        ),
+        Peer(SEGLOSS, "BDLoss()", {}, "Volumes alone, with maps that a loader makes."),
+    ),
+    "topk": (
+        Peer(NNUNET, "TopKLoss(k=10)", {}, "The same. Its number of voxels counts ignored ones, of a loss of 0."),
+        Peer(
+            NNUNET,
+            "TopKLoss(k=10, label_smoothing=0.1)",
+            {"label_smoothing": 0.1},
+            "The same, with smoothed labels.",
+        ),
+        Peer(SEGLOSS, "TopKLoss(k=10)", {}, "The same."),
+    ),
+    "dice_topk": (
+        Peer(
+            NNUNET,
+            "DC_and_topk_loss",
+            {},
+            "The same, with the arguments that its trainer gives: batch Dice, smoothing 1e-5, no background.",
+        ),
+    ),
+    "lovasz": (
+        Peer(LOVASZ, "lovasz_softmax()", {}, "Takes probabilities, of images alone."),
+        Peer(
+            LOVASZ, 'lovasz_softmax(classes="all")', {"absent_class": "keep"}, "Takes probabilities, of images alone."
+        ),
+        Peer(
+            LOVASZ,
+            "lovasz_softmax(per_image=True)",
+            {"pool": "sample"},
+            "Takes probabilities, of images alone.",
+        ),
+        Peer(
+            SMP,
+            'LovaszLoss("multiclass")',
+            {},
+            "The same. In its binary mode it is the Lovász hinge.",
         ),
     ),
 }

@@ -1,8 +1,8 @@
 """From logits and labels to the sums that every loss is computed from."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class VoxelStatistics:
     is the number of counted voxels, without weights and without gradient; where they differ among channels,
     `channel_voxels` (B, C) is that of each, and `voxels` the largest of a sample. `sums` (B, S, C) holds the sums in
     the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
-    sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for.
+    sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for,
+    and `further` the statistics of each further pass that was asked for.
     """
 
     sums: Tensor
@@ -33,6 +34,7 @@ class VoxelStatistics:
     sample_weight: Tensor | None = None
     channel_voxels: Tensor | None = None
     lesions: LesionStatistics | None = None
+    further: "Mapping[FurtherPass, VoxelStatistics]" = field(default_factory=dict)
 
     @property
     def activation(self) -> str:
@@ -120,7 +122,8 @@ class VoxelStatistics:
             sums, counts = distributed.sum_over_ranks(sums, counts)
         channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
         lesions = replace(self.lesions, world=world) if self.lesions is not None else None
-        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions)
+        further = {one: statistics.pooled(world=world) for one, statistics in self.further.items()}
+        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions, further)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -137,6 +140,7 @@ class VoxelStatistics:
             split(self.channel_voxels),
             strict=True,
         )
+        further = {one: statistics.samples() for one, statistics in self.further.items()}
         return [
             VoxelStatistics(
                 sums,
@@ -145,9 +149,55 @@ class VoxelStatistics:
                 weight,
                 channel_voxels,
                 None if self.lesions is None else replace(self.lesions, sample=b),
+                {one: each[b] for one, each in further.items()},
             )
             for b, (sums, voxels, weight, channel_voxels) in enumerate(parts)
         ]
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """What a pass over the voxels reads, as `voxel_statistics` takes it.
+
+    Args:
+        logits: (B, C, *spatial).
+        target: (B, *spatial) labels, or if `settings.dense` targets (B, C, *spatial).
+        weight: The voxel weight, (B, *spatial).
+        settings: Of the first pass.
+        apart: Whether channels are ignored apart.
+        check: Whether the values of what is given are checked.
+        sample_weight: (B,), kept for what is computed from the sums.
+        distances: As they are given.
+    """
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None
+    settings: PassSettings
+    apart: bool
+    check: bool
+    sample_weight: Tensor | None
+    distances: Tensor | None = None
+
+    @property
+    def classes(self) -> int:
+        """C, the channels of the logits."""
+        return self.logits.shape[1]
+
+    def sums(self, target: Tensor, weight: Tensor | None, settings: PassSettings) -> VoxelStatistics:
+        """Return the statistics of a pass over the same logits."""
+        if self.apart:
+            sums, channel_voxels = _each_channel(self.logits, target, weight, settings)
+            return VoxelStatistics(sums, channel_voxels.amax(1), settings, self.sample_weight, channel_voxels)
+        sums, voxels = operator.sums(self.logits, target, weight, settings)
+        return VoxelStatistics(sums, voxels.detach(), settings, self.sample_weight)
+
+
+class FurtherPass(Protocol):
+    """A pass over the same voxels with a target or weight of its own; it can be a key of a dictionary."""
+
+    def __call__(self, voxels: Voxels, /) -> VoxelStatistics:
+        """Return the sums."""
 
 
 def voxel_statistics(
@@ -166,6 +216,8 @@ def voxel_statistics(
     sample_weight: Tensor | None = None,
     lesions: bool = False,
     regions: Tensor | None = None,
+    further: Collection[FurtherPass] = (),
+    distances: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -189,6 +241,9 @@ def voxel_statistics(
         sample_weight: (B,), not negative; kept for what is computed from the sums.
         lesions: Whether the sums over each lesion and its region are asked for.
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
+        further: Further passes over the same voxels that are asked for.
+        distances: The signed distances to the border of every class, see `distance_maps`; made from the labels where
+            they are not given and asked for.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -211,7 +266,7 @@ def voxel_statistics(
             apart = ignore_scope == "channel"
             targets.check_probabilities(logits.detach(), activation, targets.counted(target, ignore_index, apart))
         logits = targets.logits_of(logits, activation)
-    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+    if lesions or further:  # several passes, whose gradients are added up before they are rounded to the logits' type
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weight = None
     if voxel_weight is not None:
@@ -232,7 +287,8 @@ def voxel_statistics(
         minimum="minimum" in overlaps and target.dense,
     )
     channel_voxels = None
-    if ignore_scope == "channel" and target.dense and ignore_index is not None:
+    apart = ignore_scope == "channel" and target.dense and ignore_index is not None
+    if apart:
         sums, channel_voxels = _each_channel(logits, target.values, weight, settings)
         voxels = channel_voxels.amax(1)
     else:
@@ -245,7 +301,11 @@ def voxel_statistics(
     if lesions:
         how = Reading(activation, target.dense, ignore_index, channel_voxels is not None, check)
         of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions)
+    if distances is not None:
+        distances = targets.as_tensor("distances", distances, logits)
+    read = Voxels(logits, target.values, weight, settings, apart, check, of_samples, distances)
+    passes: dict[Any, VoxelStatistics] = {one: one(read) for one in further}
+    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes)
 
 
 def _each_channel(
