@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import torch
 from lesions import seconds, volume
-from losses import peak_extra
 from torch import Tensor
 
 import voxloss
+from losses import peak_extra
 from voxloss.transforms import DistanceMaps
 
 REFERENCE = "dice_cross_entropy"

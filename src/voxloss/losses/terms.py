@@ -308,7 +308,7 @@ class Boundary:
         """Return the value."""
         found = statistics.further[self.distances]
         voxels = found.voxels[:, None] if found.channel_voxels is None else found.channel_voxels
-        values = torch.where(statistics.present, found.true_positive / voxels.clamp_min(1), 0)
+        values = torch.where(statistics.present, found.sums[:, 0] / voxels.clamp_min(1), 0)
         return self.scale * _of_costs(values, statistics, self)
 
 
@@ -339,8 +339,7 @@ class Lovasz:
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
-        found = statistics.further[self.order]
-        return self.scale * _of_costs(found.false_positive + found.false_negative, statistics, self)
+        return self.scale * _of_costs(statistics.further[self.order].sums[:, 0], statistics, self)
 
 
 class Formula(Protocol):

@@ -2,8 +2,8 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
-The authors' codes of the losses per lesion, the boundary and the Lovász loss are in no package index; they were run beside
-ours once and agreed. SegLossOdyssey's were read.
+The authors' codes of the losses per lesion, the boundary and the Lovász loss are in no package index; they were run
+beside ours once and agreed. SegLossOdyssey's were read.
 """
 
 from dataclasses import dataclass

@@ -167,6 +167,8 @@ class Voxels:
         apart: Whether channels are ignored apart.
         check: Whether the values of what is given are checked.
         sample_weight: (B,), kept for what is computed from the sums.
+        voxels: The number of counted voxels, (B,).
+        channel_voxels: That of each channel where they differ, (B, C).
         distances: As they are given.
     """
 
@@ -177,6 +179,8 @@ class Voxels:
     apart: bool
     check: bool
     sample_weight: Tensor | None
+    voxels: Tensor
+    channel_voxels: Tensor | None
     distances: Tensor | None = None
 
     @property
@@ -185,10 +189,8 @@ class Voxels:
         return self.logits.shape[1]
 
     def sums(self, target: Tensor, weight: Tensor | None, settings: PassSettings) -> VoxelStatistics:
-        """Return the statistics of a pass over the same logits."""
-        if self.apart:
-            sums, channel_voxels = _each_channel(self.logits, target, weight, settings)
-            return VoxelStatistics(sums, channel_voxels.amax(1), settings, self.sample_weight, channel_voxels)
+        """Return the statistics of a pass over the same logits, whose channels are not ignored apart."""
+        assert not self.apart
         sums, voxels = operator.sums(self.logits, target, weight, settings)
         return VoxelStatistics(sums, voxels.detach(), settings, self.sample_weight)
 
@@ -303,7 +305,9 @@ def voxel_statistics(
         of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
     if distances is not None:
         distances = targets.as_tensor("distances", distances, logits)
-    read = Voxels(logits, target.values, weight, settings, apart, check, of_samples, distances)
+    read = Voxels(
+        logits, target.values, weight, settings, apart, check, of_samples, voxels.detach(), channel_voxels, distances
+    )
     passes: dict[Any, VoxelStatistics] = {one: one(read) for one in further}
     return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes)
 

@@ -1,6 +1,7 @@
-"""What the further passes make of labels and logits as operators of torch's dispatcher, without a gradient.
+"""The further passes as operators of torch's dispatcher, like the pass over the voxels.
 
-`torch.compile` takes them as they are, although they look at values; under torch.func they see plain tensors.
+What is made of labels and logits has no gradient; the sums have. `torch.compile` takes the operators as they are,
+although they look at values.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-any-return"
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from voxloss.losses.voxel_pass.further import distances as maps
-from voxloss.losses.voxel_pass.further import hardest, jaccard
+from voxloss.losses.voxel_pass.further import hardest, jaccard, linear
 from voxloss.losses.voxel_pass.further.reading import TargetReading
-from voxloss.losses.voxel_pass.plain import working_type
+from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
 
 _READING = "str activation, bool dense, int? ignore_index, bool apart"
 
@@ -48,6 +50,21 @@ def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, how: TargetRea
     return torch.ops.voxloss.jaccard_slopes(logits.detach(), target, weight, by_sample, *_arguments(how))
 
 
+def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
+    """Return Σ factor·error of every sample and class, (B, C), differentiable, see `linear.sums`."""
+    if not torch.compiler.is_compiling() and _transformed(logits):
+        with torch.autocast(logits.device.type, enabled=False):
+            return linear.composite(logits, factors, members, activation)
+    return torch.ops.voxloss.weighted_errors(logits, factors, members, activation)
+
+
+def _transformed(logits: Tensor) -> bool:
+    """Whether torch.func transforms the call, or logits have a tangent of forward mode."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None
+
+
 def _arguments(how: TargetReading) -> tuple[Any, ...]:
     return how.activation, how.dense, how.ignore_index, how.apart
 
@@ -67,6 +84,49 @@ def _selection(
 def _slopes(logits: Tensor, target: Tensor, weight: Tensor | None, by_sample: bool, *how: Any) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         return jaccard.slopes(logits, target, weight, TargetReading(*how), by_sample)
+
+
+def _errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return linear.sums(logits, factors, members, activation)
+
+
+def _errors_gradient(
+    upstream: Tensor, logits: Tensor, factors: Tensor, members: Tensor | None, activation: str
+) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return linear.gradient(upstream, logits, factors, members, activation)
+
+
+def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    *tensors, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> Any:
+    given = (*ctx.saved_tensors, ctx.activation)
+    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
+        return linear.composite_gradient(upstream, *given), None, None, None
+    return torch.ops.voxloss.weighted_errors_gradient(upstream, *given), None, None, None
+
+
+def _second_backward(ctx: Any, above: Tensor) -> Any:
+    upstream, logits, factors, members = ctx.saved_tensors
+
+    def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
+        return linear.composite_gradient(upstream, logits, factors, members, ctx.activation)
+
+    with torch.autocast(logits.device.type, enabled=False):
+        of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
+    return of_upstream, of_logits, None, None, None
+
+
+def _shape_of_errors(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty(logits.shape[:2], dtype=total_type(logits))
+
+
+def _shape_of_gradient(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return empty_gradient(logits)
 
 
 def _shape_of_distances(
@@ -105,10 +165,19 @@ def _register() -> torch.library.Library | None:
             _shape_of_slopes,
         ),
     }
+    errors = "Tensor logits, Tensor factors, Tensor? members, str activation"
+    operators = {name: (f"{given}, {_READING}", run, shape) for name, (given, run, shape) in operators.items()} | {
+        "weighted_errors": (errors, _errors, _shape_of_errors),
+        "weighted_errors_gradient": (f"Tensor upstream, {errors}", _errors_gradient, _shape_of_gradient),
+    }
     for name, (given, run, shape) in operators.items():
-        library.define(f"{name}({given}, {_READING}) -> Tensor")
+        library.define(f"{name}({given}) -> Tensor")
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
+    torch.library.register_autograd("voxloss::weighted_errors", _backward, setup_context=_save, lib=library)
+    torch.library.register_autograd(
+        "voxloss::weighted_errors_gradient", _second_backward, setup_context=_save, lib=library
+    )
     return library
 
 

@@ -10,14 +10,12 @@ from voxloss.losses.voxel_pass.further import operator
 from voxloss.losses.voxel_pass.further.distances import check_spacing
 from voxloss.losses.voxel_pass.further.reading import TargetReading
 from voxloss.losses.voxel_pass.plain import working_type
-from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import Voxels, VoxelStatistics
-from voxloss.losses.voxel_pass.targets import MASKED
 
 
 @dataclass(frozen=True)
 class DistancePass:
-    """Sums of the probabilities times the signed distances: `true_positive` is Σ φ_c·p_c, linear in p.
+    """Sums of the probabilities times the signed distances: the only row is Σ φ_c·p_c, linear in p.
 
     The distances φ are those that are given, or are made of the labels with the `spacing` of the voxels. Without the
     `background` those of channel 0 are 0.
@@ -40,9 +38,9 @@ class DistancePass:
                     "distances leave out the background, which include_background=True needs: give "
                     "voxloss.distance_maps background=True"
                 )
-        if maps.shape[1] < voxels.classes:
-            maps = torch.cat([torch.zeros_like(maps[:, :1]), maps], 1)
-        return _linear(voxels, maps, how)
+        if voxels.weight is not None:
+            maps = maps * voxels.weight[:, None]
+        return _weighted_errors(voxels, maps, None, how)
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,9 @@ class HardestPass:
 
 @dataclass(frozen=True)
 class JaccardPass:
-    """Sums of the errors times their slopes in the Lovász extension of the Jaccard loss.
+    """Sums of the errors times their slopes in the Lovász extension of the Jaccard loss, in the only row.
 
-    `false_positive` is the sum over the voxels that are not of the class, `false_negative` over those that are. The
-    errors are ordered in each sample, or in the batch.
+    The errors are ordered in each sample, or in the batch.
     """
 
     by_sample: bool
@@ -82,13 +79,7 @@ class JaccardPass:
         """Return the sums."""
         how = _reading(voxels)
         slopes = operator.slopes(voxels.logits, voxels.target, voxels.weight, how, self.by_sample).detach()
-        members = how.members(voxels.target, voxels.classes)
-        unweighted = replace(voxels, weight=None)  # the weights are in the slopes
-        missed = _linear(unweighted, slopes * members, how)
-        excess = _linear(unweighted, slopes * ~members, how)
-        rows = [torch.zeros_like(missed.true_positive), excess.true_positive, missed.false_negative]
-        assert (TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE) == (0, 1, 2)
-        return replace(missed, sums=torch.stack(rows, 1))
+        return _weighted_errors(voxels, slopes, how.members(voxels.target, voxels.classes), how)
 
 
 def _reading(voxels: Voxels) -> TargetReading:
@@ -96,15 +87,16 @@ def _reading(voxels: Voxels) -> TargetReading:
     return TargetReading(settings.activation, settings.dense, settings.ignore_index, voxels.apart)
 
 
-def _linear(voxels: Voxels, factors: Tensor, how: TargetReading) -> VoxelStatistics:
-    """Sums of p and of 1-p times `factors` (B, C, *spatial), which take the place of the target."""
-    ignored = ~how.counted(voxels.target, voxels.classes)
-    factors = torch.where(ignored, MASKED, factors.to(torch.promote_types(factors.dtype, torch.float32)))
-    settings = replace(
-        voxels.settings, dense=True, exponents=(), ignore_index=MASKED, check=False, watch=False,
-        label_smoothing=0.0, squared=False, minimum=False,
-    )  # fmt: skip
-    return voxels.sums(factors, voxels.weight, settings)
+def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, how: TargetReading) -> VoxelStatistics:
+    """Statistics whose only row is the sum of the errors times `factors` (B, C, *spatial) over the counted voxels."""
+    logits = voxels.logits
+    if how.ignore_index is not None:
+        counted = how.counted(voxels.target, voxels.classes)
+        apart = counted.shape[1] == voxels.classes > 1
+        factors = torch.where(counted[:, -factors.shape[1] :] if apart else counted, factors, 0)
+        logits = torch.where(counted, logits, 0)  # whatever is in ignored voxels, NaN included, must not get out
+    sums = operator.weighted_errors(logits, factors, members, how.activation)
+    return VoxelStatistics(sums[:, None], voxels.voxels, voxels.settings, voxels.sample_weight, voxels.channel_voxels)
 
 
 def _given(voxels: Voxels, how: TargetReading) -> Tensor:
@@ -125,17 +117,23 @@ def _given(voxels: Voxels, how: TargetReading) -> Tensor:
         )
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     if voxels.check and not torch.compiler.is_compiling():
-        first = classes - maps.shape[1]
-        counted = how.counted(voxels.target, classes).expand(-1, classes, *spatial)[:, first:]
-        _check(maps, how.members(voxels.target, classes)[:, first:], counted)
+        _check(maps, voxels, how)
     return maps
 
 
-def _check(maps: Tensor, members: Tensor, counted: Tensor) -> None:
+def _check(maps: Tensor, voxels: Voxels, how: TargetReading) -> None:
     """Raise ValueError unless distances are finite, not above 0 in their class, and not below it elsewhere."""
+    if maps.numel() == 0:
+        return
+    counted = how.counted(voxels.target, voxels.classes).expand(-1, voxels.classes, *voxels.logits.shape[2:])
+    members = how.members(voxels.target, voxels.classes)
+    first = voxels.classes - maps.shape[1]
     try:
-        finite = bool(maps.isfinite().all())
-        wrong = bool((counted & torch.where(members, maps > 0, maps < 0)).any())
+        finite = all(bool(value.isfinite()) for value in maps.aminmax())
+        wrong = any(
+            bool((torch.where(members[:, first + f], each, -each).gt(0) & counted[:, first + f]).any())
+            for f, each in enumerate(maps.unbind(1))
+        )
     except RuntimeError:  # a transform such as vmap hides the values
         return
     if not finite:
