@@ -56,8 +56,9 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion.
-OURS = tuple(name for name in voxloss.list_losses() if name not in ("cc_dice_ce", "blob"))
+# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion, benchmarks/distances.py the others.
+APART = ("cc_dice_ce", "blob", "boundary", "topk", "dice_topk", "lovasz")
+OURS = tuple(name for name in voxloss.list_losses() if name not in APART)
 
 
 def implementations(company: str) -> dict[str, tuple[str, Loss]]:

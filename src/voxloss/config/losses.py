@@ -40,6 +40,9 @@ class LossChoice:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        named = [str(value["name"])] if "name" in value else []
+        return ",".join([*named, *(f"{key}={_short(item)}" for key, item in value.items() if key != "name")])
     if isinstance(value, list | tuple):
         return "+".join(_short(item) for item in value)
     text = f"{value:g}" if isinstance(value, float) else str(value)
@@ -66,14 +69,15 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
     Raises:
         InputError: An unknown loss, or a parameter that is unknown or has a value that it cannot have.
     """
-    from voxloss.losses import get_loss  # imports torch, which listing a study's losses need not wait for
+    from voxloss.losses import Compound, Loss, get_loss  # imports torch, which listing losses need not wait for
 
     for choice in choices:
         try:
             loss = get_loss(choice.name, **choice.parameters)
             if loss.name != choice.name:
                 raise ValueError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
-            if loss.reduction != "mean" or loss.class_reduction == "none":
+            parts = [part for part in loss.modules() if isinstance(part, Loss) and not isinstance(part, Compound)]
+            if any(part.reduction != "mean" or part.class_reduction == "none" for part in parts):
                 raise ValueError(f"the loss {choice.key!r} gives several values, but training needs one")
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error

@@ -13,8 +13,8 @@ class BoundaryLoss(Loss):
         mean_{c>0} (1/N)·Σ_v φ_c·p_c
 
     Linear in p: false positives cost their distance to the structure, and missed voxels their depth in it. It is
-    negative where the prediction is good. It is meant beside a region term, as a part of `Compound`, where its weight
-    can follow a schedule.
+    negative where the prediction is good. Alone it may end in an empty prediction: it is meant beside a region term, as
+    a part of `Compound`, where its weight can follow a schedule.
 
     Where:
         φ_c: signed distance of the voxel to the border of class c: above 0 outside, below 0 inside, 0 in voxels at the

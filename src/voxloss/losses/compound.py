@@ -220,7 +220,7 @@ def set_epoch(module: nn.Module, epoch: int) -> None:
 
 
 def _by_name(
-    losses: Sequence[Loss | str | Mapping[str, Any]],
+    losses: Sequence[Loss | str | Mapping[str, Any]] = (),
     weights: Sequence[float | Schedule | Mapping[str, Any]] | None = None,
     **shared: Any,
 ) -> Compound:

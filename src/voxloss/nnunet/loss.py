@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from voxloss.losses import Compound, Loss, get_loss
 
+# Losses that take the batch of each process by itself.
+OF_ONE_PROCESS = ("lovasz",)
+
 # Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
 IGNORED = -1
 
@@ -40,7 +43,7 @@ def nnunet_loss(
     """Return the loss for one resolution of nnU-Net's output.
 
     Args:
-        name: One of `voxloss.list_losses()`.
+        name: One of `voxloss.list_losses()`, or "compound".
         parameters: Of the loss, and shared options; they go before what nnU-Net decides, but for activation and
             ignored voxels.
         regions: How many, each with a sigmoid channel of its own; None: labels, with a softmax.
@@ -57,7 +60,8 @@ def nnunet_loss(
     for decided in ("activation", "ignore_index"):
         if decided in parameters:
             raise ValueError(f"{decided} is decided by the data set's labels; leave it out of the parameters of {name}")
-    pool = "sample" if not batch_dice else "world" if several_processes else "batch"
+    world = several_processes and name not in OF_ONE_PROCESS
+    pool = "sample" if not batch_dice else "world" if world else "batch"
     ignore_index = ignore_label if regions is None else None if ignore_label is None else IGNORED
     reading = {"activation": "softmax" if regions is None else "sigmoid", "ignore_index": ignore_index}
     loss = get_loss(name, **{"pool": pool, **parameters}, **reading)

@@ -8,6 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 import voxloss
+from voxloss.losses.compound import set_epoch
 from voxloss.nnunet.loss import nnunet_loss
 from voxloss.nnunet.names import RECORD, trainer_name
 from voxloss.nnunet.parameters import check_unchanged, read_parameters
@@ -35,6 +36,9 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
             batch_dice=self.configuration_manager.batch_dice,
             several_processes=self.is_ddp,
         )
+        for part in loss.modules():
+            if isinstance(part, voxloss.BoundaryLoss) and part.spacing is None:
+                part.spacing = tuple(self.configuration_manager.spacing)
         self._record(parameters)
         self.print_to_log_file(f"Loss: {loss}")
         theirs = super()._build_loss()
@@ -43,6 +47,11 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
         theirs.loss = loss  # and their weights stay
         with_supervision: nn.Module = theirs
         return with_supervision
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch; weights that follow a schedule are those of this epoch, also in a resumed training."""
+        super().on_train_epoch_start()
+        set_epoch(self.loss, self.current_epoch)
 
     def _record(self, parameters: dict[str, Any]) -> None:
         """Write the loss into the fold's folder; a resumed training must have the same loss."""
@@ -60,5 +69,7 @@ def make_trainer(loss: str) -> type[VoxlossTrainer]:
     return type(trainer_name(loss), (VoxlossTrainer,), content)
 
 
-TRAINERS: dict[str, type[VoxlossTrainer]] = {trainer_name(loss): make_trainer(loss) for loss in voxloss.list_losses()}
+TRAINERS: dict[str, type[VoxlossTrainer]] = {
+    trainer_name(loss): make_trainer(loss) for loss in [*voxloss.list_losses(), "compound"]
+}
 globals().update(TRAINERS)  # so that they can be imported, and pickled, by name

@@ -13,6 +13,7 @@ import torch
 import voxloss
 from voxloss.losses import Loss
 from voxloss.training.batches import (
+    Batch,
     TrainingJob,
     augmentation_seeds,
     device_augmenter,
@@ -23,6 +24,7 @@ from voxloss.training.batches import (
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.events import Events
 from voxloss.training.history import COLUMNS, write_history
+from voxloss.training.maps import LabelMaps
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.schedule import Schedule
@@ -66,8 +68,11 @@ def train(
     network, optimizer = trainee.network, trainee.optimizer
     schedule = Schedule(job.config, optimizer)
     progress = _State.resume(job.folder, network, optimizer, schedule, device)
-    batches = training_batches(job, progress.epoch, device)
-    validation = validation_batches(job)
+    maps = LabelMaps.of(trainee.loss, len(job.classes))
+    batches = training_batches(job, progress.epoch, device, maps)
+    validation: list[Batch] = [
+        (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
+    ]
     events = Events(job.folder, progress.epoch)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
@@ -117,6 +122,10 @@ class _Trainee:
     def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
+    def maps_to_device(self, maps: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The maps of a batch by name; none if it came without."""
+        return {name: each.to(self.device, non_blocking=True) for part in maps for name, each in part.items()}
+
     def logits(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The network's outputs, the finest first."""
         with autocast(self.device, self.job.config.training):
@@ -124,16 +133,21 @@ class _Trainee:
 
 
 def make_loss(job: TrainingJob) -> Loss:
-    """Build the loss of a job, which leaves the ignored voxels of its data out.
+    """Build the loss of a job, which leaves the ignored voxels of its data out and measures distances in mm.
 
     Raises:
         InputError: The loss's own parameters ignore another class.
     """
     if job.ignore_index is None:
-        return voxloss.get_loss(job.loss, **job.parameters)
-    if job.parameters.get("ignore_index") is not None:
+        loss = voxloss.get_loss(job.loss, **job.parameters)
+    elif job.parameters.get("ignore_index") is not None:
         raise InputError(f"{job.loss}: ignore_index cannot be set, as the data set itself ignores a value.")
-    return voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
+    else:
+        loss = voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
+    for part in loss.modules():
+        if isinstance(part, voxloss.BoundaryLoss) and part.spacing is None:
+            part.spacing = job.spacing_mm
+    return loss
 
 
 @dataclass
@@ -199,7 +213,7 @@ def _select(job: TrainingJob, network: torch.nn.Module, progress: _State, loss: 
 
 def _train_epoch(
     trainee: _Trainee,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterator[Batch],
     epoch: int,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -212,6 +226,7 @@ def _train_epoch(
     augment = device_augmenter(job, trainee.device)
     trainee.network.train()
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
+    supervised.set_epoch(epoch)
     digest = hashlib.blake2b(digest_size=16)
     total, waiting, shares = 0.0, 0.0, ""
     begin = time.perf_counter()
@@ -219,7 +234,7 @@ def _train_epoch(
         if stop():
             raise InterruptedRunError
         asked = time.perf_counter()
-        images, labels = next(batches)
+        images, labels, *maps = next(batches)
         waiting += time.perf_counter() - asked
         digest.update(images.numpy().data)
         digest.update(labels.numpy().data)
@@ -227,14 +242,15 @@ def _train_epoch(
         if augment is not None:
             augment(images, labels, augmentation_seeds(job, epoch * job.config.training.iterations + step))
         logits = trainee.logits(images)
-        value = supervised(logits, labels)
+        of_labels = trainee.maps_to_device(maps)
+        value = supervised(logits, labels, **of_labels)
         number = float(value.detach())
         if not math.isfinite(number):
-            reason = what_is_not_finite(loss, logits[0], labels, job.classes)
+            reason = what_is_not_finite(loss, logits[0], labels, job.classes, of_labels)
             raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
         if step == 0:
-            parts = gradient_shares(loss, logits[0], labels)
-            shares = " ".join(f"{name}={share:.4f}" for name, share in parts.items())
+            parts = gradient_shares(loss, logits[0], labels, of_labels)
+            shares = " ".join(f"{name.replace(' ', '_')}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -248,7 +264,7 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+def _validate(trainee: _Trainee, batches: Sequence[Batch]) -> dict[str, Any]:
     """Validate the network.
 
     Returns the mean loss over the validation batches, the mean over foreground classes of Dice pooled over their
@@ -258,10 +274,10 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
     classes = trainee.job.classes
     total, count = 0.0, len(classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)
-    for batch in batches:
+    for *batch, maps in batches:
         images, labels = trainee.to_device(*batch)
         logits = trainee.logits(images)[0]
-        total += float(trainee.loss(logits, labels))
+        total += float(trainee.loss(logits, labels, **trainee.maps_to_device([maps])))
         pairs = labels.long() * count + logits.argmax(dim=1)
         pairs = pairs[labels < count]  # the others are ignored
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()
