@@ -1,11 +1,11 @@
-"""Time and memory of the boundary, top-k and Lovász losses beside Dice + cross entropy and others' code, on the CPU.
+"""Time and memory of the boundary, Hausdorff, top-k and Lovász losses beside Dice + cross entropy and others' code.
 
     python benchmarks/distances.py --lesions 20 --size 96
 
-One volume of `--classes` classes with boxes as in benchmarks/lesions.py. The implementations take turns, and what is
-measured is the time of the process, so that other work on the machine counts less; memory is the peak beyond the
-inputs. Others' code that is not installed is left out; `make test-peers` makes an environment with nnU-Net, MONAI and
-segmentation_models.pytorch. The boundary loss of its authors is one line, which is written here. Making the maps is
+On the CPU. One volume of `--classes` classes with boxes as in benchmarks/lesions.py. The implementations take turns, and
+what is measured is the time of the process, so that other work on the machine counts less; memory is the peak beyond
+the inputs. Others' code that is not installed is left out; `make test-peers` makes an environment with nnU-Net, MONAI
+and segmentation_models.pytorch. The boundary loss of its authors is one line, which is written here. Making the maps is
 measured alone, by torch and by SciPy.
 """
 
@@ -36,12 +36,13 @@ def implementations(labels: Tensor, classes: int) -> dict[str, Loss]:
         "boundary of its authors, maps given": lambda x, y: (x.softmax(1)[:, 1:] * maps).mean(),
         "boundary": voxloss.get_loss("boundary"),
         "mixed_focal + boundary, maps given": lambda x, y: compound(x, y, distances=maps),
+        "hausdorff": voxloss.get_loss("hausdorff"),
         "topk": voxloss.get_loss("topk"),
         "dice_topk": voxloss.get_loss("dice_topk"),
         "lovasz": voxloss.get_loss("lovasz"),
     }
     compound = voxloss.Compound(["mixed_focal", "boundary"], [1, 0.01])
-    for make in (_nnunet, _smp):
+    for make in (_nnunet, _smp, _monai):
         try:
             losses |= make()
         except ImportError as error:
@@ -54,6 +55,13 @@ def _nnunet() -> dict[str, Loss]:
 
     loss = TopKLoss(k=10)
     return {"topk of nnU-Net": lambda x, y: loss(x, y[:, None])}
+
+
+def _monai() -> dict[str, Loss]:
+    from monai.losses import HausdorffDTLoss
+
+    loss = HausdorffDTLoss(to_onehot_y=True, softmax=True)
+    return {"hausdorff of MONAI": lambda x, y: loss(x, y[:, None])}
 
 
 def _smp() -> dict[str, Loss]:

@@ -56,8 +56,8 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion, benchmarks/distances.py the others.
-APART = ("cc_dice_ce", "blob", "boundary", "topk", "dice_topk", "lovasz")
+# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion, distances.py the others.
+APART = ("cc_dice_ce", "blob", "boundary", "hausdorff", "topk", "dice_topk", "lovasz")
 OURS = tuple(name for name in voxloss.list_losses() if name not in APART)
 
 

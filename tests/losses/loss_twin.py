@@ -297,6 +297,45 @@ def boundary(
     return of_classes(costs, sizes, voxels, first, class_reduction, absent_class, ignored_samples)
 
 
+def hausdorff(
+    logits,
+    target,
+    keep,
+    weight,
+    alpha,
+    *,
+    activation="softmax",
+    pool="sample",
+    include_background=None,
+    class_reduction="mean",
+    absent_class="keep",
+    ignored_samples="skip",
+    **_,
+):
+    """mean of the squared error times the distances to the other side of both borders."""
+    p = probabilities(logits, activation)[0]
+    first = 1 if include_background is False or (include_background is None and activation == "softmax") else 0
+    costs, sizes, voxels = [], [], []
+    for group in by_group(pool, len(p)):
+        number = int(keep[group].sum())
+        row, volumes = [], []
+        for c in range(p.shape[1]):
+            total = torch.zeros((), dtype=torch.float64)
+            for b in group:
+                inside = (target[b, c] >= 0.5) & keep[b]
+                factor = 0
+                for mask in (inside, p[b, c] > 0.5):
+                    phi = signed_distances(mask & keep[b], keep[b] & ~mask)
+                    factor = factor + torch.where(mask & (phi <= 0) & phi.any(), 1 - phi, phi) ** alpha
+                total = total + ((p[b, c] - inside.double()) ** 2 * factor * weight[b])[keep[b]].sum()
+            volumes.append(float((target[group, c] * keep[group] * weight[group]).sum()))
+            row.append(total / max(1, number))
+        costs.append(row)
+        sizes.append(volumes)
+        voxels.append(number)
+    return of_classes(costs, sizes, voxels, first, class_reduction, absent_class, ignored_samples)
+
+
 def jaccard_loss(missed, excess, volume):
     """1 - intersection over union of a prediction with these weights of missed voxels and false positives."""
     return (missed + excess) / (volume + excess) if volume + excess > 0 else 0.0
@@ -440,6 +479,8 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         return get("global_weight", 1) * (entropy * cross + dice) + get("lesion_weight", 1) * each
     if name == "boundary":
         return boundary(logits, target, keep, weight, activation=activation, **options)
+    if name == "hausdorff":
+        return hausdorff(logits, target, keep, weight, get("alpha", 2), activation=activation, **options)
     if name == "lovasz":
         return lovasz(logits, target, keep, weight, activation=activation, **options)
     if name in ("topk", "dice_topk"):
@@ -454,7 +495,7 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
 
 
 PER_LESION = {"cc_dice_ce", "blob"}
-OF_MAPS = {"boundary", "lovasz"}  # of no sums that `overlap` and `label_smoothing` are of
+OF_MAPS = {"boundary", "hausdorff", "lovasz"}  # of no sums that `overlap` and `label_smoothing` are of
 PIXELWISE = {"cross_entropy", "focal", "topk"}
 BOTH = {
     "combo",

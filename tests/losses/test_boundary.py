@@ -161,7 +161,7 @@ def test_wrong_maps_are_refused():
         distance_maps(labels, 2)
     with pytest.raises(ValueError, match=r"must have the shape \(B, 2, \*spatial\), received \(2, 3, 4, 5\)"):
         distance_maps(torch.zeros(2, 3, 4, 5), 2, activation="sigmoid", multi_hot=True)
-    with pytest.raises(ValueError, match="class_weight must be numbers in the boundary loss"):
+    with pytest.raises(ValueError, match="class_weight must be numbers in a loss of distances"):
         get_loss("boundary", class_weight="inverse_volume")
     with pytest.raises(ValueError, match="overlap is a parameter of region terms"):
         get_loss("boundary", overlap="minimum")
@@ -226,3 +226,32 @@ def test_training_moves_the_border():
         loss(logits, labels).backward()
         optimizer.step()
     assert torch.equal(logits.argmax(1), labels)
+
+
+def test_hausdorff_by_hand():
+    """p = 3/4, 1/4, 1/4, 3/4 of a structure of the first two voxels: one missed, one invented far away."""
+    p = torch.tensor([0.75, 0.25, 0.25, 0.75], dtype=torch.float64)
+    logits, labels = torch.stack([1 - p, p]).log()[None], torch.tensor([[1, 1, 0, 0]])
+    # Distances to the other side: in the labels 2, 1, 1, 2, in the prediction 1, 1, 1, 1.
+    for alpha in (2, 1.0, 0.5):
+        errors = [0.0625 * (2**alpha + 1), 0.5625 * 2, 0.0625 * 2, 0.5625 * (2**alpha + 1)]
+        value = get_loss("hausdorff", alpha=alpha)(logits, labels)
+        assert value.item() == pytest.approx(sum(errors) / 4, rel=1e-12)
+    wide = get_loss("hausdorff", spacing=[3])(logits, labels)
+    assert wide.item() == pytest.approx(9 * get_loss("hausdorff")(logits, labels).item(), rel=1e-12)
+    empty = get_loss("hausdorff")(logits, torch.zeros_like(labels))  # distances of the prediction alone
+    assert empty.item() == pytest.approx((p**2).sum().item() / 4, rel=1e-12)
+    assert (
+        get_loss("hausdorff")(1000 * (logits[:, [0, 1]] * 0 + torch.tensor([[[0.0, 0, 1, 1], [1, 1, 0, 0]]])), labels)
+        == 0
+    )
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_hausdorff_gradcheck(activation):
+    logits, labels = problem((1, 3, 3, 4))
+    loss = get_loss("hausdorff", activation=activation, class_weight=[1, 2, 0.5], spacing=(2, 0.5), ignore_index=2)
+    assert torch.autograd.gradcheck(loss, (logits.requires_grad_(), labels))
+    twice = Compound(["mixed_focal", "hausdorff"], [1, 0.1])
+    expected = get_loss("mixed_focal")(logits, labels) + 0.1 * get_loss("hausdorff")(logits, labels)
+    torch.testing.assert_close(twice(logits, labels), expected)

@@ -14,7 +14,7 @@ from voxloss import Compound, get_loss
 pytestmark = pytest.mark.slow
 
 LOSSES = ["dice", "mixed_focal", "cross_entropy", "generalised_dice", "asymmetric_unified_focal", "cc_dice_ce", "blob"]
-LOSSES += ["boundary", "dice_topk"]
+LOSSES += ["boundary", "hausdorff", "dice_topk"]
 PARTS = [slice(0, 3), slice(3, 4)]  # of unequal size
 
 

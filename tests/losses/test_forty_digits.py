@@ -32,7 +32,7 @@ PIXELWISE = {  # α, γ, the weights of background and foreground, and the share
     "mixed_focal": (0.25, 2, 1, 1, 1),
     "unified_focal": (1, 0.5, 0.4, 0.6, 0.5),
 }
-OTHERS = {"boundary", "lovasz", "topk"}
+OTHERS = {"boundary", "hausdorff", "lovasz", "topk"}
 LOSSES = sorted({*REGION, *PIXELWISE, *OTHERS})
 OPTIONS = [
     {},
@@ -62,7 +62,9 @@ def exact(name, logits, target, activation, options):
         p[b] = [[by_voxel[v][c] for v in range(voxels)] for c in range(classes)]
     total = mpf(0)
     if name in OTHERS:
-        return {"boundary": boundary, "lovasz": lovasz, "topk": topk}[name](p, target, activation, options)
+        return {"boundary": boundary, "hausdorff": hausdorff, "lovasz": lovasz, "topk": topk}[name](
+            p, target, activation, options
+        )
     if name in PIXELWISE:
         total += pixelwise(PIXELWISE[name], p, target, activation, mpf(options.get("label_smoothing", 0)))
     if name in REGION:
@@ -121,6 +123,23 @@ def boundary(p, target, activation, options):
             for v in range(voxels):
                 away = 1 - min(abs(v - w) for w in outside) if v in inside else min(abs(v - w) for w in inside)
                 costs[c] += p[b][c][v] * away / voxels
+        first = 0 if activation == "sigmoid" else 1
+        total += by_class(costs, [c >= first for c in range(classes)], options)
+    return total / samples
+
+
+def hausdorff(p, target, activation, options):
+    """The mean of the squared error times the squared distances to the other side, of labels and prediction."""
+    samples, classes, voxels = SHAPE
+    total = mpf(0)
+    for b in range(samples):
+        costs = [mpf(0)] * classes
+        for c in range(classes):
+            own = [target[b][c][v] >= 0.5 for v in range(voxels)]
+            for side in (own, [p[b][c][v] > 0.5 for v in range(voxels)]):
+                for v in range(voxels):
+                    away = [abs(v - w) for w in range(voxels) if side[w] != side[v]]
+                    costs[c] += (p[b][c][v] - own[v]) ** 2 * (min(away) if away else 0) ** 2 / voxels
         first = 0 if activation == "sigmoid" else 1
         total += by_class(costs, [c >= first for c in range(classes)], options)
     return total / samples

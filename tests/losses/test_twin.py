@@ -31,6 +31,7 @@ OWN = {
     "cc_dice_ce": [{}, {"global_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2}],
     "blob": [{}, {"entropy_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2, "entropy_weight": 0.5}],
     "boundary": [{}],
+    "hausdorff": [{}, {"alpha": 1.5}],
     "topk": [{}, {"top_k": 33.4}, {"top_k": 100}],
     "dice_topk": [{}, {"top_k": 55}],
     "lovasz": [{}],

@@ -6,7 +6,7 @@ A loss is one class (`distribution`, `region`, `mixed`); `loss` has their base, 
 from typing import Any
 
 from voxloss.losses import functional
-from voxloss.losses.boundary import BoundaryLoss
+from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
 from voxloss.losses.cards.card import describe
 from voxloss.losses.catalogue import get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
@@ -59,6 +59,7 @@ __all__ = [
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralisedDiceLoss",
+    "HausdorffLoss",
     "JaccardLoss",
     "LinearSchedule",
     "LogCoshDiceLoss",

@@ -7,7 +7,7 @@ from voxloss.losses import functional
 from voxloss.losses.loss import Loss, closest, way_out
 
 if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functional` and the package alone
-    from voxloss.losses.boundary import BoundaryLoss
+    from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
     from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
     from voxloss.losses.mixed import (
         AsymmetricUnifiedFocalLoss,
@@ -110,6 +110,8 @@ def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": 
 def get_loss(name: Literal["blob"], **parameters: Any) -> "BlobLoss": ...
 @overload
 def get_loss(name: Literal["boundary"], **parameters: Any) -> "BoundaryLoss": ...
+@overload
+def get_loss(name: Literal["hausdorff"], **parameters: Any) -> "HausdorffLoss": ...
 @overload
 def get_loss(name: Literal["topk"], **parameters: Any) -> "TopkLoss": ...
 @overload

@@ -35,6 +35,10 @@ KERVADEC = (
     'Kervadec, Bouchtiba, Desrosiers, Granger, Dolz, Ben Ayed, "Boundary loss for highly unbalanced segmentation", '
     "MIDL 2019 and Medical Image Analysis 67, 2021, arXiv 1812.07032"
 )
+KARIMI = (
+    'Karimi, Salcudean, "Reducing the Hausdorff Distance in Medical Image Segmentation with Convolutional Neural '
+    'Networks", IEEE Transactions on Medical Imaging 39, 2020, arXiv 1904.10030'
+)
 BERMAN = (
     'Berman, Rannen Triki, Blaschko, "The Lovász-Softmax loss: A tractable surrogate for the optimization of the '
     'intersection-over-union measure in neural networks", CVPR 2018, arXiv 1705.08790'

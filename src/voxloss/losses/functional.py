@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Protocol, cast
 from torch import Tensor
 
 from voxloss.losses import documentation
-from voxloss.losses.boundary import BoundaryLoss
+from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
 from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
 from voxloss.losses.loss import FIRST_CALLS, Loss, argument_text, reference
 from voxloss.losses.mixed import (
@@ -132,6 +132,7 @@ dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
 boundary_loss = as_function(BoundaryLoss)
+hausdorff_loss = as_function(HausdorffLoss)
 topk_loss = as_function(TopkLoss)
 dice_topk_loss = as_function(DiceTopkLoss)
 lovasz_loss = as_function(LovaszLoss)

@@ -13,7 +13,7 @@ from torch import Tensor
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
-from voxloss.losses.voxel_pass.further.passes import DistancePass, HardestPass, JaccardPass
+from voxloss.losses.voxel_pass.further.passes import DistancePass, HardestPass, HausdorffPass, JaccardPass
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
@@ -313,6 +313,38 @@ class Boundary:
 
 
 @dataclass(frozen=True)
+class Hausdorff:
+    """scale · mean_b reduce_c (1/N) Σ (p_c - t_c)² (d_t^α + d_p^α) over the N counted voxels.
+
+    d_t and d_p are the distances to the border of class c in the labels and in the prediction. The other parameters are
+    those of `Region`.
+    """
+
+    distances: HausdorffPass
+    scale: float = 1.0
+    include_background: bool | None = None
+    class_reduction: Reduction = "mean"
+    absent_class: AbsentClass = "keep"
+    ignored_samples: IgnoredSamples = "skip"
+    class_weight: tuple[float, ...] | None = None
+
+    kind: ClassVar[Literal["boundary"]] = "boundary"
+    exponents: ClassVar[tuple[float, ...]] = ()
+    overlap: ClassVar[Overlap] = "product"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.distances,)
+
+    def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
+        """Return the value."""
+        found = statistics.further[self.distances]
+        voxels = found.voxels[:, None] if found.channel_voxels is None else found.channel_voxels
+        return self.scale * _of_costs(found.sums[:, 0] / voxels.clamp_min(1), statistics, self)
+
+
+@dataclass(frozen=True)
 class Lovasz:
     """scale · mean_b reduce_c of the Lovász extension of the Jaccard loss of class c at the errors of its voxels.
 
@@ -432,7 +464,7 @@ def _one_each(name: str, values: tuple[float, ...], classes: int) -> tuple[float
     return values
 
 
-def _of_costs(costs: Tensor, statistics: VoxelStatistics, term: Boundary | Lovasz) -> Tensor:
+def _of_costs(costs: Tensor, statistics: VoxelStatistics, term: Boundary | Hausdorff | Lovasz) -> Tensor:
     """Reduce the costs (B, C) of a term over classes and samples, as its parameters say."""
     first = _first_channel(statistics, term.include_background)
     counted = statistics.counted[:, first:]

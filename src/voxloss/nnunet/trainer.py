@@ -37,7 +37,7 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
             several_processes=self.is_ddp,
         )
         for part in loss.modules():
-            if isinstance(part, voxloss.BoundaryLoss) and part.spacing is None:
+            if isinstance(part, voxloss.BoundaryLoss | voxloss.HausdorffLoss) and part.spacing is None:
                 part.spacing = tuple(self.configuration_manager.spacing)
         self._record(parameters)
         self.print_to_log_file(f"Loss: {loss}")

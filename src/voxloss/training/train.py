@@ -145,7 +145,7 @@ def make_loss(job: TrainingJob) -> Loss:
     else:
         loss = voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
     for part in loss.modules():
-        if isinstance(part, voxloss.BoundaryLoss) and part.spacing is None:
+        if isinstance(part, voxloss.BoundaryLoss | voxloss.HausdorffLoss) and part.spacing is None:
             part.spacing = job.spacing_mm
     return loss
 

@@ -8,7 +8,7 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import Boundary, Lovasz, PerLesion, Pixelwise, Region, Sum
+from voxloss.losses.terms import Boundary, Hausdorff, Lovasz, PerLesion, Pixelwise, Region, Sum
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -114,12 +114,12 @@ def _of_terms(loss: type[Loss]) -> list[str]:
                 "save making them in every step; those without a voxel of their lesion are left out. Lesions of soft "
                 "targets are where the target is 1/2 or more."
             )
-        if isinstance(part, Boundary | Lovasz):
+        if isinstance(part, Boundary | Hausdorff | Lovasz):
             lines += _of_costs(part, formula.pool)
     return [*lines, _soft_targets(formula)]
 
 
-def _of_costs(term: Boundary | Lovasz, pool: str) -> list[str]:
+def _of_costs(term: Boundary | Hausdorff | Lovasz, pool: str) -> list[str]:
     """Describe how the costs of the classes become the value, and maps that can be given."""
     pooled = {"sample": "each sample, then averaged over the batch", "batch": "the whole batch"}[pool]
     background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
@@ -141,7 +141,7 @@ def _soft_targets(formula: Sum) -> str:
     focal = any(part.gamma != 0 for part in formula.parts if isinstance(part, Pixelwise))
     weighted = any(part.beta is not None for part in formula.parts if isinstance(part, Pixelwise))
     sentences = []
-    if any(isinstance(part, Boundary | Lovasz) for part in formula.parts):
+    if any(isinstance(part, Boundary | Hausdorff | Lovasz) for part in formula.parts):
         sentences.append("only whether the target is 1/2 or more matters")
     elif any(isinstance(part, PerLesion) for part in formula.parts):
         sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")

@@ -328,6 +328,22 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         ),
         Peer(SEGLOSS, "BDLoss()", {}, "Volumes alone, with maps that a loader makes."),
     ),
+    "hausdorff": (
+        Peer(
+            MONAI,
+            "HausdorffDTLoss(to_onehot_y=True, softmax=True)",
+            {},
+            "The same, with SciPy's distances, for which the tensors go to the CPU.",
+        ),
+        Peer(
+            SURFACE,
+            "HausdorffLoss(idc=[1, 2])",
+            None,
+            "Its distances are those inside of a structure alone and 0 outside, where false positives then cost "
+            "nothing by the labels.",
+        ),
+        Peer(SEGLOSS, "HDDTBinaryLoss()", {}, "Two classes, volumes alone."),
+    ),
     "topk": (
         Peer(NNUNET, "TopKLoss(k=10)", {}, "The same. Its number of voxels counts ignored ones, of a loss of 0."),
         Peer(

@@ -144,6 +144,30 @@ def signed_distances(
     return torch.where(inside, -depth, distances_to(inside, spacing, kind))
 
 
+def border_distances(mask: Tensor, counted: Tensor, spacing: Sequence[float], kind: torch.dtype) -> Tensor:
+    """Return every voxel's distance to the nearest counted voxel on the other side of a mask's border.
+
+    Args:
+        mask: (B, F, *spatial).
+        counted: The voxels that count, which broadcasts to the mask.
+        spacing: Of the voxels along each axis.
+        kind: Type of the distances.
+
+    Returns:
+        The distances, 0 everywhere where one of the sides is empty.
+    """
+    inside, outside = mask & counted, ~mask & counted
+    maps = torch.zeros(mask.shape, dtype=kind, device=mask.device)
+    for b in range(mask.shape[0]):
+        for c in range(mask.shape[1]):
+            own, rest = inside[b, c], outside[b, c]
+            if own.any() and rest.any():
+                maps[b, c] = torch.where(
+                    mask[b, c], distances_to(rest, spacing, kind), distances_to(own, spacing, kind)
+                )
+    return maps
+
+
 def distances_to(mask: Tensor, spacing: Sequence[float], kind: torch.dtype = torch.float32) -> Tensor:
     """Return the Euclidean distance of every voxel to the nearest set voxel of a mask that is not empty.
 

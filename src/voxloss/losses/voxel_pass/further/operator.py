@@ -30,6 +30,11 @@ def distances(
     return torch.ops.voxloss.signed_distances(target, classes, first, list(spacing), kind, *_arguments(how))
 
 
+def border_distances(mask: Tensor, counted: Tensor, spacing: Sequence[float], kind: torch.dtype) -> Tensor:
+    """Return the distances to the other side of the border of masks, see `distances.border_distances`."""
+    return torch.ops.voxloss.border_distances(mask, counted, list(spacing), kind)
+
+
 def selection(
     logits: Tensor,
     target: Tensor,
@@ -72,6 +77,10 @@ def _arguments(how: TargetReading) -> tuple[Any, ...]:
 def _distances(target: Tensor, classes: int, first: int, spacing: list[float], kind: torch.dtype, *how: Any) -> Tensor:
     measure = functools.partial(maps.signed_distances, kind=kind)
     return maps.find_distances(target, classes, first, spacing, TargetReading(*how), measure, kind)
+
+
+def _border_distances(mask: Tensor, counted: Tensor, spacing: list[float], kind: torch.dtype) -> Tensor:
+    return maps.border_distances(mask, counted, spacing, kind)
 
 
 def _selection(
@@ -135,6 +144,10 @@ def _shape_of_distances(
     return target.new_empty((target.shape[0], classes - first, *target.shape[-len(spacing) :]), dtype=kind)
 
 
+def _shape_of_border(mask: Tensor, counted: Tensor, spacing: list[float], kind: torch.dtype) -> Tensor:
+    return mask.new_empty(mask.shape, dtype=kind)
+
+
 def _shape_of_selection(logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty((logits.shape[0], *logits.shape[2:]), dtype=working_type(logits))
 
@@ -167,6 +180,11 @@ def _register() -> torch.library.Library | None:
     }
     errors = "Tensor logits, Tensor factors, Tensor? members, str activation"
     operators = {name: (f"{given}, {_READING}", run, shape) for name, (given, run, shape) in operators.items()} | {
+        "border_distances": (
+            "Tensor mask, Tensor counted, float[] spacing, ScalarType kind",
+            _border_distances,
+            _shape_of_border,
+        ),
         "weighted_errors": (errors, _errors, _shape_of_errors),
         "weighted_errors_gradient": (f"Tensor upstream, {errors}", _errors_gradient, _shape_of_gradient),
     }

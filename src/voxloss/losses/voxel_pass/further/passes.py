@@ -8,8 +8,8 @@ from torch import Tensor
 from voxloss.losses.parameters import Pool
 from voxloss.losses.voxel_pass.further import operator
 from voxloss.losses.voxel_pass.further.distances import check_spacing
-from voxloss.losses.voxel_pass.further.reading import TargetReading
-from voxloss.losses.voxel_pass.plain import working_type
+from voxloss.losses.voxel_pass.further.reading import TargetReading, errors
+from voxloss.losses.voxel_pass.plain import total_type, working_type
 from voxloss.losses.voxel_pass.statistics import Voxels, VoxelStatistics
 
 
@@ -41,6 +41,45 @@ class DistancePass:
         if voxels.weight is not None:
             maps = maps * voxels.weight[:, None]
         return _weighted_errors(voxels, maps, None, how)
+
+
+@dataclass(frozen=True)
+class HausdorffPass:
+    """Sums of the squared errors times the distances to both borders: the only row is Σ (p-t)²·(d_t^α + d_p^α).
+
+    d_t is the distance to the border of the labels, d_p to that of the prediction, where p is above 1/2; neither has a
+    gradient. Without the `background` the sums of channel 0 are 0.
+    """
+
+    alpha: float = 2.0
+    spacing: tuple[float, ...] | None = None
+    background: bool = True
+
+    def __call__(self, voxels: Voxels) -> VoxelStatistics:
+        """Return the sums."""
+        how, classes = _reading(voxels), voxels.classes
+        spacing, first = check_spacing(self.spacing, voxels.logits.ndim - 2), int(not self.background)
+        counted = how.counted(voxels.target, classes)
+        counted = counted[:, first:] if counted.shape[1] == classes > 1 else counted
+        members = how.members(voxels.target, classes)
+        x = voxels.logits.to(working_type(voxels.logits))
+        if how.ignore_index is not None:
+            x = torch.where(how.counted(voxels.target, classes), x, 0)
+        each = errors(x, members, how.activation)[:, first:]
+        members = members[:, first:]
+        predicted = torch.where(members, each < 0.5, each > 0.5).detach()
+        factors = sum(
+            operator.border_distances(mask, counted, spacing, x.dtype).detach() ** self.alpha
+            for mask in (members, predicted)
+        )
+        if voxels.weight is not None:
+            factors = factors * voxels.weight[:, None]
+        costs = torch.where(counted, each.square() * factors, 0).flatten(2)
+        sums = costs.sum(2, dtype=total_type(voxels.logits))
+        sums = torch.cat([sums.new_zeros(len(sums), first), sums], 1)
+        return VoxelStatistics(
+            sums[:, None], voxels.voxels, voxels.settings, voxels.sample_weight, voxels.channel_voxels
+        )
 
 
 @dataclass(frozen=True)
