@@ -2,7 +2,7 @@
 
     python benchmarks/distances.py --lesions 20 --size 96
 
-On the CPU. One volume of `--classes` classes with boxes as in benchmarks/lesions.py. The implementations take turns, and
+On the CPU. One volume of `--classes` classes with boxes as in benchmarks/lesions.py. The implementations take turns;
 what is measured is the time of the process, so that other work on the machine counts less; memory is the peak beyond
 the inputs. Others' code that is not installed is left out; `make test-peers` makes an environment with nnU-Net, MONAI
 and segmentation_models.pytorch. The boundary loss of its authors is one line, which is written here. Making the maps is

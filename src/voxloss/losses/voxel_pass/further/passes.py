@@ -164,20 +164,20 @@ def _check(maps: Tensor, voxels: Voxels, how: TargetReading) -> None:
     """Raise ValueError unless distances are finite, not above 0 in their class, and not below it elsewhere."""
     if maps.numel() == 0:
         return
-    counted = how.counted(voxels.target, voxels.classes).expand(-1, voxels.classes, *voxels.logits.shape[2:])
-    members = how.members(voxels.target, voxels.classes)
     first = voxels.classes - maps.shape[1]
+    members = how.members(voxels.target, voxels.classes, first)
     try:
         finite = all(bool(value.isfinite()) for value in maps.aminmax())
-        wrong = any(
-            bool((torch.where(members[:, first + f], each, -each).gt(0) & counted[:, first + f]).any())
-            for f, each in enumerate(maps.unbind(1))
-        )
+        wrong = torch.where(members, maps, -maps)
+        if how.ignore_index is not None:
+            counted = how.counted(voxels.target, voxels.classes)
+            wrong = torch.where(counted if counted.shape[1] == 1 else counted[:, first:], wrong, 0)
+        differs = bool(wrong.amax() > 0)
     except RuntimeError:  # a transform such as vmap hides the values
         return
     if not finite:
         raise ValueError("distances must be finite; voxloss.distance_maps makes them")
-    if wrong:
+    if differs:
         raise ValueError(
             "distances must not be above 0 inside their class nor below 0 outside it, so these are unsigned or not of "
             "these labels; voxloss.distance_maps makes them"

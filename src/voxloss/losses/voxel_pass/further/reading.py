@@ -37,13 +37,18 @@ class TargetReading:
         counted = target != self.ignore_index
         return counted if self.apart else counted.all(1, keepdim=True)
 
-    def members(self, target: Tensor, classes: int) -> Tensor:
-        """Return which counted voxels are of each class, (B, C, *spatial): those whose target is 1/2 or more."""
+    def members(self, target: Tensor, classes: int, first: int = 0) -> Tensor:
+        """Return which counted voxels are of each class from `first` on, (B, C - first, *spatial).
+
+        They are those whose target is 1/2 or more.
+        """
+        target = _signed(target)
         if self.dense:
-            return (_signed(target) >= INSIDE) & self.counted(target, classes)
-        shape = (classes, *(1,) * (target.ndim - 1))
-        own = _signed(target)[:, None] == torch.arange(classes, device=target.device).view(shape)
-        return own & self.counted(target, classes)
+            counted = self.counted(target, classes)
+            return (target[:, first:] >= INSIDE) & (counted if counted.shape[1] == 1 else counted[:, first:])
+        shape = (classes - first, *(1,) * (target.ndim - 1))
+        own = target[:, None] == torch.arange(first, classes, device=target.device).view(shape)
+        return own if self.ignore_index is None else own & (target != self.ignore_index)[:, None]
 
 
 def _signed(target: Tensor) -> Tensor:
