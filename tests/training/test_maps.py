@@ -6,6 +6,7 @@ from test_train import CASES, CPU, digests, history, run
 
 import voxloss
 from voxloss.config.losses import LossChoice, check_losses, loss_choices
+from voxloss.report.names import loss_name
 from voxloss.training.batches import training_batches, validation_batches
 from voxloss.training.maps import LabelMaps
 from voxloss.training.train import InterruptedRunError, make_loss, train
@@ -99,3 +100,12 @@ def test_a_compound_in_a_configuration():
     ):
         with pytest.raises(InputError, match=words):
             check_losses(loss_choices([{"name": "compound", **wrong}]))
+
+
+def test_the_name_of_a_compound_in_tables():
+    assert loss_name("compound-losses=mixed_focal+boundary") == "Mixed Focal loss + Boundary loss"
+    key = LossChoice.of({"name": "compound", **COMPOUND}).key
+    weights = "(weights = 1+shape=linear,start=0,end=0.4,epochs=4)"
+    assert loss_name(key) == f"Mixed Focal loss + Boundary loss {weights}"
+    assert loss_name("compound-losses=dice+tversky,delta=0.6") == "Dice loss + tversky,delta=0.6"
+    assert loss_name("compound") == "compound" and loss_name("mine-x=1") == "mine-x=1"
