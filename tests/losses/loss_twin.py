@@ -162,6 +162,48 @@ def generalised_dice(
     return total / samples(counted, ignored_samples)
 
 
+def matthews(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    smooth=1e-7,
+    pool="sample",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over classes of 1 - MCC, from the four sums."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    w, axes = keep[:, None].double() * weight[:, None], tuple(range(2, logits.ndim))
+    parts = [p * target, p * (1 - target), (1 - p) * target, (1 - p) * (1 - target), target]
+    parts = [(part * w).sum(axes) for part in parts]
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        parts, counted = [part.sum(0, keepdim=True) for part in parts], counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            tp, fp, fn, tn, size = (part[b, c] for part in parts)
+            if absent_class == "skip" and size == 0:
+                continue
+            root = torch.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + smooth)
+            perfect = fp == 0 and fn == 0
+            values.append(0 * tp if perfect else 1 - (tp * tn - fp * fn) / root)
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
 def components(mask):
     """Masks of the connected components, by face, edge or corner: flood from the first voxel that is left."""
     left, found = {tuple(place) for place in mask.nonzero().tolist()}, []
@@ -288,6 +330,10 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         return area(lambda index: torch.log(torch.cosh(1 - index)), 0.5)
     if name == "jaccard":
         return area(lambda index: 1 - index / (2 - index), 0.5)
+    if name == "mcc":
+        mean = {"class_reduction": "mean", "pool": "batch", "include_background": None}
+        chosen = mean | options
+        return matthews(logits, target, keep, weight, activation=activation, **chosen)
     if name == "unified_focal":
         delta, gamma = get("delta", 0.6), get("gamma", 0.5)
         overlap = area(lambda index: (1 - index) ** (1 - gamma), delta)
@@ -321,6 +367,7 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
 
 
 PER_LESION = {"cc_dice_ce", "blob"}
+ONE_OVERLAP = {"mcc"}  # losses with a region term of products alone
 PIXELWISE = {"cross_entropy", "focal"}
 BOTH = {
     "combo",
@@ -339,7 +386,7 @@ def accepts(name, options):
     overlap, smoothing = options.get("overlap") or "product", options.get("label_smoothing") or 0
     if name in PIXELWISE and (overlap != "product" or options.get("class_weight") is not None):
         return False
-    if name in PER_LESION:
+    if name in PER_LESION | ONE_OVERLAP:
         return overlap == "product" and smoothing == 0
     if overlap == "squared" and name not in EQUAL_ERRORS:
         return False

@@ -36,6 +36,7 @@ PUBLISHED = {
     "generalised_dice": {"power": 2},
     "log_cosh_dice": {},
     "jaccard": {},
+    "mcc": {},
     "unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
@@ -51,6 +52,7 @@ OPTIONS = {
 }  # fmt: skip
 OTHER = {
     "combo": {"class_reduction": "mean"},
+    "mcc": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-7},
     "dice_focal": {"class_reduction": "mean"},
     "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
     "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},

@@ -32,7 +32,7 @@ PIXELWISE = {  # α, γ, the weights of background and foreground, and the share
     "mixed_focal": (0.25, 2, 1, 1, 1),
     "unified_focal": (1, 0.5, 0.4, 0.6, 0.5),
 }
-LOSSES = sorted({*REGION, *PIXELWISE})
+LOSSES = sorted({*REGION, *PIXELWISE, "mcc"})
 OPTIONS = [
     {},
     {"overlap": "minimum"},
@@ -63,6 +63,8 @@ def exact(name, logits, target, activation, options):
         total += pixelwise(PIXELWISE[name], p, target, activation, mpf(options.get("label_smoothing", 0)))
     if name in REGION:
         total += region(REGION[name], p, target, options)
+    if name == "mcc":
+        total += region((None, 0.5, 1), p, target, {"pool": "batch"} | options, activation == "softmax")
     return total
 
 
@@ -81,7 +83,14 @@ def pixelwise(parameters, p, target, activation, smoothing):
     return share * alpha * total / (samples * voxels)
 
 
-def region(parameters, p, target, options):
+def correlation(pairs):
+    tp, fp = sum(q * t for q, t in pairs), sum(q * (1 - t) for q, t in pairs)
+    fn, tn = sum((1 - q) * t for q, t in pairs), sum((1 - q) * (1 - t) for q, t in pairs)
+    return (tp * tn - fp * fn) / mpmath.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + mpf(1e-7))
+
+
+def region(parameters, p, target, options, foreground_mean=False):
+    """The loss of an index; without a cost in `parameters` that of Matthews's correlation, a mean over classes."""
     cost, delta, share = parameters
     delta, smooth, kind = mpf(delta), mpf(1e-6), options.get("overlap", "product")
     samples, classes, voxels = SHAPE
@@ -95,6 +104,9 @@ def region(parameters, p, target, options):
             weights = [min(v for v in volumes if v) / v if v else mpf(1) for v in volumes]
         costs = []
         for each in pairs:
+            if cost is None:
+                costs.append(1 - correlation(each))
+                continue
             if kind == "minimum":
                 hit = sum(min(q, t) for q, t in each)
                 excess, missed = sum(max(q - t, 0) for q, t in each), sum(max(t - q, 0) for q, t in each)
@@ -107,8 +119,14 @@ def region(parameters, p, target, options):
                 errors = sum(delta * (1 - q) * t + (1 - delta) * q * (1 - t) for q, t in each)
                 index = (hit + smooth) / (hit + errors + smooth)
             costs.append(cost(index))
+        if foreground_mean:  # inverse volumes are those of the classes that count
+            costs, volumes, chosen = costs[1:], volumes[1:], weights[1:]
+            if options.get("class_weight") == "inverse_volume":
+                chosen = [min(v for v in volumes if v) / v if v else mpf(1) for v in volumes]
+            weights = chosen
         value = sum(w * x for w, x in zip(weights, costs, strict=True))
-        total += value / sum(weights) if options.get("class_reduction") == "mean" else value
+        mean = cost is None or options.get("class_reduction") == "mean"
+        total += value / sum(weights) if mean else value
     return mpf(share) * total / len(groups)
 
 

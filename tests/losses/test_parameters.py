@@ -8,7 +8,7 @@ from collections import UserList
 import numpy as np
 import pytest
 import torch
-from loss_twin import BOTH, PER_LESION, PIXELWISE
+from loss_twin import BOTH, ONE_OVERLAP, PER_LESION, PIXELWISE
 from torch.torch_version import TorchVersion
 
 import voxloss
@@ -45,7 +45,7 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
 # Parameters that a loss refuses or that need other logits and labels; tests/losses/test_options.py has these.
 APART = {("generalised_dice", "class_weight")}
 APART |= {(name, parameter) for name in PIXELWISE for parameter in ("class_weight", "overlap")}
-APART |= {(name, "overlap") for name in PER_LESION}
+APART |= {(name, "overlap") for name in PER_LESION | ONE_OVERLAP}
 APART |= {(name, "label_smoothing") for name in NAMES if name not in PIXELWISE | BOTH}
 APART |= {(name, parameter) for name in NAMES for parameter in ("inputs", "ignore_scope")}
 FIELDS = [(name, field) for name in NAMES for field in CATALOGUE[name].arguments if (name, field) not in APART]

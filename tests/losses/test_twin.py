@@ -24,6 +24,7 @@ OWN = {
     "generalised_dice": [{}, {"power": 1}, {"power": 0}],
     "log_cosh_dice": [{}],
     "jaccard": [{}],
+    "mcc": [{}],
     "unified_focal": [{}, {"weight": None, "delta": 0.7, "gamma": 0.25}, {"weight": 0.1, "gamma": 0.9}],
     "asymmetric_unified_focal": [{}, {"weight": None, "delta": 0.7, "gamma": 0.25}, {"weight": 0.1, "gamma": 0.9}],
     "dice_focal": [{}, {"weight": 0.3, "alpha": "per class", "beta": 0.6, "gamma": "per class"}],

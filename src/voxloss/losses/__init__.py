@@ -30,6 +30,7 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
@@ -54,6 +55,7 @@ __all__ = [
     "JaccardLoss",
     "LogCoshDiceLoss",
     "Loss",
+    "MccLoss",
     "MixedFocalLoss",
     "ModifiedComboLoss",
     "TverskyLoss",

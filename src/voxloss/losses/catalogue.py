@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         GeneralisedDiceLoss,
         JaccardLoss,
         LogCoshDiceLoss,
+        MccLoss,
         TverskyLoss,
     )
 
@@ -39,6 +40,7 @@ ALIASES = {
     "generalized_dice": "generalised_dice",
     "iou": "jaccard",
     "logcosh_dice": "log_cosh_dice",
+    "matthews": "mcc",
 }
 
 
@@ -86,6 +88,8 @@ def get_loss(name: Literal["generalised_dice"], **parameters: Any) -> "Generalis
 def get_loss(name: Literal["log_cosh_dice"], **parameters: Any) -> "LogCoshDiceLoss": ...
 @overload
 def get_loss(name: Literal["jaccard"], **parameters: Any) -> "JaccardLoss": ...
+@overload
+def get_loss(name: Literal["mcc"], **parameters: Any) -> "MccLoss": ...
 @overload
 def get_loss(name: Literal["unified_focal"], **parameters: Any) -> "UnifiedFocalLoss": ...
 @overload

@@ -31,6 +31,10 @@ BOUTEILLE = (
 KOFLER = (
     'Kofler et al., "blob loss: instance imbalance aware loss functions for semantic segmentation", arXiv 2205.08209'
 )
+ABHISHEK = (
+    'Abhishek, Hamarneh, "Matthews Correlation Coefficient Loss for Deep Convolutional Networks: Application to Skin '
+    'Lesion Segmentation", ISBI 2021, arXiv 2010.13454'
+)
 NNUNET = 'Isensee et al., "nnU-Net", Nature Methods 18, 2021; its version 2 source, DC_and_CE_loss'
 
 DELTA = (

@@ -33,6 +33,7 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
 
@@ -119,6 +120,7 @@ asymmetric_focal_tversky_loss = as_function(AsymmetricFocalTverskyLoss)
 generalised_dice_loss = as_function(GeneralisedDiceLoss)
 log_cosh_dice_loss = as_function(LogCoshDiceLoss)
 jaccard_loss = as_function(JaccardLoss)
+mcc_loss = as_function(MccLoss)
 unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)

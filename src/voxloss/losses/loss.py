@@ -252,18 +252,20 @@ class Loss(nn.Module):
                 f'overlap="squared" needs false positives and missed voxels to weigh the same, delta=0.5, not {delta}'
             )
         return Region(
-            delta,
-            Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
-            background_curve,
-            scale,
-            self.smooth,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-            self.overlap,
+            delta=delta,
+            curve=Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
+            background_curve=background_curve,
+            scale=scale,
+            **self.of_classes(),
         )
+
+    def of_classes(self) -> dict[str, Any]:
+        """The shared parameters of a term that is a cost of each class, keyword arguments of `terms.OfClasses`."""
+        names = (
+            *("smooth", "include_background", "class_reduction", "absent_class", "ignored_samples"),
+            *("class_weight", "overlap"),
+        )
+        return {name: getattr(self, name) for name in names}
 
     def _build(self) -> Formula:
         terms = self.terms()

@@ -19,6 +19,8 @@ from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
 SMALLEST_DENOMINATOR = 1e-8
+# The same of the product under the root of Matthews's correlation.
+SMALLEST_PRODUCT = 1e-30
 
 
 class Term(Protocol):
@@ -105,12 +107,10 @@ class Pixelwise:
         return scale * parts / voxels
 
 
-@dataclass(frozen=True)
-class Region:
-    """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
+@dataclass(frozen=True, kw_only=True)
+class OfClasses:
+    """scale · mean_b reduce_c cost_c, a cost of each class; `costs` says which.
 
-    TP, FP and FN are the sums of `VoxelStatistics.overlap`.
-    `background_curve`, where set, is the curve of channel 0 under softmax.
     A sample without any counted voxel is left out of the mean, or with ignored_samples="keep" adds 0; with
     absent_class="skip" one without any of the classes adds 0.
     include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
@@ -119,9 +119,6 @@ class Region:
     the pool), V_min the smallest that is not 0, and 1 for an absent class.
     """
 
-    delta: float
-    curve: Curve
-    background_curve: Curve | None = None
     scale: float = 1.0
     smooth: float = 1e-6
     include_background: bool | None = True
@@ -134,15 +131,15 @@ class Region:
     kind: ClassVar[Literal["region"]] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
 
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        raise NotImplementedError
+
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
         present = statistics.present[:, first:]
-        index = tversky_index(statistics.overlap(self.overlap)[:, :, first:], self.delta, self.smooth)
-        values = self.curve(index)
-        if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
-            background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
-            values = torch.cat([background, values[:, 1:]], 1)
+        values = self.costs(statistics, first)
         counted = statistics.counted[:, first:]
         kept = counted & present if self.absent_class == "skip" else counted
         weight = self._weight(statistics, present, first)
@@ -156,6 +153,51 @@ class Region:
             return _inverse_volume(statistics.sums[:, :, first:], present, 1.0)
         weight = _one_each("class_weight", self.class_weight, statistics.sums.shape[2])
         return statistics.sums.new_tensor(weight[first:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(OfClasses):
+    """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
+
+    TP, FP and FN are the sums of `VoxelStatistics.overlap`.
+    `background_curve`, where set, is the curve of channel 0 under softmax.
+    """
+
+    delta: float
+    curve: Curve
+    background_curve: Curve | None = None
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        index = tversky_index(statistics.overlap(self.overlap)[:, :, first:], self.delta, self.smooth)
+        values = self.curve(index)
+        if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
+            background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
+            values = torch.cat([background, values[:, 1:]], 1)
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matthews(OfClasses):
+    """scale · mean_b reduce_c (1 - MCC_c), the correlation of p and t.
+
+    MCC = (TP·TN - FP·FN) / √((TP + FP)·(TP + FN)·(TN + FP)·(TN + FN) + s), and 1 where FP and FN are 0.
+    """
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        tp, fp, fn = statistics.sums[:, : FALSE_NEGATIVE + 1, first:].unbind(1)
+        tn = statistics.true_negative[:, first:]
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        root = (product + self.smooth).clamp_min(SMALLEST_PRODUCT).sqrt()
+        above = tp * tn - fp * fn
+        # 1 - MCC has no digits left where the prediction is nearly perfect. There it is (root² - above²) divided by
+        # root·(root + above), where the difference of the squares is a sum without a minus.
+        errors, right = fp + fn, tp * tn
+        crossed = fp * fn * (tp * (tp + errors) + tn * (tn + errors) + 2 * right)
+        squares = right * errors * (tp + tn + errors) + crossed + self.smooth
+        cost = torch.where(above > 0, squares / (root * (root + above.clamp_min(0))), 1 - above / root)
+        return torch.where((fp == 0) & (fn == 0), 0, cost)
 
 
 @dataclass(frozen=True)

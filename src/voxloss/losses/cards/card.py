@@ -8,7 +8,7 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import PerLesion, Pixelwise, Region, Sum
+from voxloss.losses.terms import Matthews, OfClasses, PerLesion, Pixelwise, Sum
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -103,7 +103,7 @@ def _of_terms(loss: type[Loss]) -> list[str]:
             )
     pixelwise = bool(lines)
     for part in formula.parts:
-        if isinstance(part, Region):
+        if isinstance(part, OfClasses):
             lines += _of_region(part, formula.pool, pixelwise)
         if isinstance(part, PerLesion):
             lines.append(
@@ -123,6 +123,8 @@ def _soft_targets(formula: Sum) -> str:
     sentences = []
     if any(isinstance(part, PerLesion) for part in formula.parts):
         sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")
+    elif any(isinstance(part, Matthews) for part in formula.parts):
+        sentences.append("the correlation is largest where every p is 0 or 1, not at p = t")
     elif region:
         sentences.append(
             "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
@@ -137,15 +139,18 @@ def _soft_targets(formula: Sum) -> str:
     return f"Soft targets: {'; '.join(sentences)}."
 
 
-def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
+def _of_region(term: OfClasses, pool: str, pixelwise: bool) -> list[str]:
     pooled = {"sample": "of each sample, then averaged over the batch", "batch": "of the whole batch"}
     background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
     lines = [
         f"Region term: the {term.class_reduction} over the classes {pooled.get(pool, 'of the batches of all ranks')}; "
         f"the background is {background}.",
-        'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
-        'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.',
     ]
+    if not isinstance(term, Matthews):
+        lines.append(
+            'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
+            'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.'
+        )
     if term.class_reduction == "sum" and pixelwise:
         lines.append(
             "The region term is a sum of C parts and the pixelwise term is not: from 2 to C classes the share of the "

@@ -2,7 +2,7 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
-The codes of the losses per lesion are in no package index; they were run beside ours once, in float64, and agreed.
+Authors' codes that are in no package index were run beside ours once, in float64, and agreed.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ class Peer:
 MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nnU-Net", "kornia", "exacta"
 KERAS = "the authors' Keras code"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS)
+MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -221,6 +222,20 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             "mixed_focal_loss()",
             None,
             "λ weighs the focal Tversky side, β the background; no α, which makes the focal part four times as large.",
+        ),
+    ),
+    "mcc": (
+        Peer(
+            MONAI,
+            "MCCLoss(to_onehot_y=True, softmax=True)",
+            {"pool": "sample", "include_background": True, "smooth": 1e-5},
+            "The background is included, the sums are of each sample, and 1e-5 is added under the root.",
+        ),
+        Peer(
+            MCC_LOSS,
+            "MCCLoss(from_logits=True)",
+            {"activation": "sigmoid"},
+            "Only one channel.",
         ),
     ),
     "unified_focal": (

@@ -25,6 +25,8 @@ class VoxelStatistics:
     `channel_voxels` (B, C) is that of each, and `voxels` the largest of a sample. `sums` (B, S, C) holds the sums in
     the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
     sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for.
+    `weights` (B, 1 or C) is the sum of the voxel weights, without gradient; None where the target is labels, of which
+    the other sums say it.
     """
 
     sums: Tensor
@@ -33,6 +35,7 @@ class VoxelStatistics:
     sample_weight: Tensor | None = None
     channel_voxels: Tensor | None = None
     lesions: LesionStatistics | None = None
+    weights: Tensor | None = None
 
     @property
     def activation(self) -> str:
@@ -58,6 +61,13 @@ class VoxelStatistics:
     def false_negative(self) -> Tensor:
         """Σ (1-p)·t, (B, C)."""
         return self.sums[:, FALSE_NEGATIVE]
+
+    @property
+    def true_negative(self) -> Tensor:
+        """Σ (1-p)·(1-t), (B, C)."""
+        inside = (self.true_positive + self.false_negative).detach()
+        total = inside.sum(1, keepdim=True) if self.weights is None else self.weights  # of labels each voxel has one
+        return (total - inside - self.false_positive).clamp_min(0)  # sums in float32 may leave less than nothing
 
     @property
     def focal(self) -> tuple[Tensor, ...]:
@@ -115,12 +125,17 @@ class VoxelStatistics:
         counts = self.voxels[:, None]
         if self.channel_voxels is not None:
             counts = torch.cat([counts, self.channel_voxels], 1)
+        numbers = counts.shape[1]
+        if self.weights is not None:
+            of_samples = 1 if self.sample_weight is None else self.sample_weight[:, None]
+            counts = torch.cat([counts, self.weights * of_samples], 1)
         sums, counts = weighted.sum(0, keepdim=True), counts.sum(0)
         if world:
             sums, counts = distributed.sum_over_ranks(sums, counts)
-        channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
+        channel_voxels = None if self.channel_voxels is None else counts[None, 1:numbers]
+        weights = None if self.weights is None else counts[None, numbers:]
         lesions = replace(self.lesions, world=world) if self.lesions is not None else None
-        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions)
+        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions, weights)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -135,6 +150,7 @@ class VoxelStatistics:
             self.voxels.split(1),
             split(self.sample_weight),
             split(self.channel_voxels),
+            split(self.weights),
             strict=True,
         )
         return [
@@ -145,8 +161,9 @@ class VoxelStatistics:
                 weight,
                 channel_voxels,
                 None if self.lesions is None else replace(self.lesions, sample=b),
+                weights,
             )
-            for b, (sums, voxels, weight, channel_voxels) in enumerate(parts)
+            for b, (sums, voxels, weight, channel_voxels, weights) in enumerate(parts)
         ]
 
 
@@ -245,7 +262,19 @@ def voxel_statistics(
     if lesions:
         how = Reading(activation, target.dense, ignore_index, channel_voxels is not None, check)
         of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions)
+    weights = None
+    if target.dense:
+        each = voxels.detach()[:, None] if channel_voxels is None else channel_voxels
+        weights = each if weight is None else _weights(target, weight, ignore_index, channel_voxels is not None, each)
+    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, weights)
+
+
+def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, apart: bool, voxels: Tensor) -> Tensor:
+    """The sum of the weights of the counted voxels, (B, 1), or (B, C) where the channels are ignored apart."""
+    values, counted = weight[:, None].to(voxels.dtype), targets.counted(target, ignore_index, apart)
+    if counted is not None:
+        values = torch.where(counted, values, 0)
+    return values.flatten(2).sum(2)
 
 
 def _each_channel(
