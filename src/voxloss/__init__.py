@@ -28,6 +28,7 @@ _OTHER_NAMES = (
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 )
 

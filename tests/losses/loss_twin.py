@@ -7,6 +7,7 @@ import itertools
 import math
 
 import torch
+from skimage.morphology import skeletonize
 
 
 def one_hot(labels, classes):
@@ -204,6 +205,66 @@ def matthews(
     return total / samples(counted, ignored_samples)
 
 
+def tube(mask):
+    """The skeleton of scikit-image, widened twice by the voxels that share a face, inside the mask."""
+    if mask.ndim == 1:
+        return tube(mask[None])[0]
+    wide = torch.from_numpy(skeletonize(mask.numpy()) > 0)
+    for _ in range(2):
+        shifted = [wide]
+        for axis, step in itertools.product(range(mask.ndim), (-1, 1)):
+            moved = torch.zeros_like(wide)
+            length = mask.shape[axis] - 1
+            to, source = (1, 0) if step > 0 else (0, 1)
+            moved.narrow(axis, to, length).copy_(wide.narrow(axis, source, length))
+            shifted.append(moved)
+        wide = torch.stack(shifted).any(0)
+    return wide & mask
+
+
+def skeleton_recall(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    smooth=1e-5,
+    pool="batch",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over classes of Σ k p t / Σ k t, k around the skeleton."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    inside = (target >= 0.5) & keep[:, None]
+    if activation == "softmax":
+        masks = torch.stack([tube(mask[1:].any(0)) for mask in inside])[:, None].expand_as(inside)
+    else:
+        masks = torch.stack([torch.stack([tube(mask) for mask in masks]) for masks in inside])
+    w, axes = keep[:, None].double() * weight[:, None], tuple(range(2, logits.ndim))
+    parts = [(part * w).sum(axes) for part in (masks * p * target, masks * target, target)]
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        parts, counted = [part.sum(0, keepdim=True) for part in parts], counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            found, there, size = (part[b, c] for part in parts)
+            if absent_class == "keep" or size > 0:
+                values.append((found + smooth) / (there + smooth))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
 def components(mask):
     """Masks of the connected components, by face, edge or corner: flood from the first voxel that is left."""
     left, found = {tuple(place) for place in mask.nonzero().tolist()}, []
@@ -280,7 +341,7 @@ def lesions(
 
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
     """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
-    parameters, options = parameters or {}, dict(options or {})
+    parameters, given, options = parameters or {}, dict(options or {}), dict(options or {})
     smoothing = options.pop("label_smoothing", 0.0)
     shape = (logits.shape[0], *logits.shape[2:])
     keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
@@ -350,6 +411,10 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         chosen = {**options, "smooth": options.get("smooth", 1e-5) / 2}  # on TP instead of 2·TP
         dice = region(logits, target, keep, weight, lambda index: index, activation=activation, **{**nnunets, **chosen})
         return pixel() / (logits.shape[1] if activation == "sigmoid" else 1) - dice
+    if name == "skeleton_recall":
+        dice = twin("dice_cross_entropy", logits, target, keep, weight, activation=activation, options=given)
+        recall = skeleton_recall(logits, target, keep, weight, activation=activation, **options)
+        return dice - get("recall_weight", 1) * recall
     if name in PER_LESION:
         blob = name == "blob"
         entropy = get("entropy_weight", 1) if blob else 1
@@ -367,6 +432,7 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
 
 
 PER_LESION = {"cc_dice_ce", "blob"}
+SKELETONS = {"skeleton_recall"}
 ONE_OVERLAP = {"mcc"}  # losses with a region term of products alone
 PIXELWISE = {"cross_entropy", "focal"}
 BOTH = {
@@ -377,8 +443,10 @@ BOTH = {
     "asymmetric_unified_focal",
     "dice_focal",
     "dice_cross_entropy",
+    "skeleton_recall",
 }
 EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal", "dice_cross_entropy"}
+EQUAL_ERRORS |= SKELETONS
 
 
 def accepts(name, options):

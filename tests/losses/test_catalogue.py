@@ -41,6 +41,7 @@ PUBLISHED = {
     "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
     "dice_cross_entropy": {},
+    "skeleton_recall": {"recall_weight": 1},
     "cc_dice_ce": {"global_weight": 1, "lesion_weight": 1},
     "blob": {"global_weight": 1, "lesion_weight": 1, "entropy_weight": 1},
 }  # fmt: skip
@@ -54,6 +55,7 @@ OTHER = {
     "combo": {"class_reduction": "mean"},
     "mcc": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-7},
     "dice_focal": {"class_reduction": "mean"},
+    "skeleton_recall": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
     "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
     "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
@@ -74,8 +76,8 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:6] == ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions"]
-    assert {key: value.default for key, value in list(shown.items())[6:]} == expected
+    assert list(shown)[:7] == ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions", "skeletons"]
+    assert {key: value.default for key, value in list(shown.items())[7:]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from loss_twin import PER_LESION, accepts, one_hot, twin
+from loss_twin import PER_LESION, SKELETONS, accepts, one_hot, twin
 from torch.torch_version import TorchVersion
 
-from voxloss import functional, get_loss, lesion_regions, list_losses
+from voxloss import functional, get_loss, lesion_regions, list_losses, skeleton_tubes
 from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
@@ -137,7 +137,10 @@ def test_invariances(name, activation, pool):
 
     voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     regions = lesion_regions(labels, 4, activation=activation).flatten(2)[..., voxels]  # lesions are of neighbours
-    moved = partial(loss, regions=regions if name in PER_LESION else None)
+    tubes = skeleton_tubes(labels, 4, activation=activation).flatten(1)[:, voxels]  # and skeletons of shapes
+    moved = partial(
+        loss, regions=regions if name in PER_LESION else None, skeletons=tubes if name in SKELETONS else None
+    )
     shuffled = outcome(moved, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
     torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
 

@@ -20,6 +20,7 @@ LOSSES = [
     "generalised_dice",
     "mcc",
     "asymmetric_unified_focal",
+    "skeleton_recall",
     "cc_dice_ce",
     "blob",
 ]

@@ -130,6 +130,32 @@ def region(parameters, p, target, options, foreground_mean=False):
     return mpf(share) * total / len(groups)
 
 
+def test_skeleton_recall_in_forty_digits():
+    """Three voxels of two classes, a line that is its own skeleton, beside Dice + cross entropy."""
+    logits = torch.tensor([[[0.5, -1.25, 2.0], [-0.75, 0.25, 1.5]]], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[0, 1, 1]])
+
+    def total(x):
+        p = [mpmath.exp(b) / (mpmath.exp(a) + mpmath.exp(b)) for a, b in zip(*x, strict=True)]
+        entropy = -(mpmath.log(1 - p[0]) + mpmath.log(p[1]) + mpmath.log(p[2])) / 3
+        dice = (2 * (p[1] + p[2]) + mpf(1e-5)) / (sum(p) + 2 + mpf(1e-5))
+        return entropy - dice - mpf(0.25) * (p[1] + p[2] + mpf(1e-5)) / (2 + mpf(1e-5))
+
+    value = get_loss("skeleton_recall", recall_weight=0.25)(logits, labels)
+    value.backward()
+    numbers = [[mpf(x) for x in row] for row in logits[0].tolist()]
+    assert value.item() == pytest.approx(float(total(numbers)), rel=1e-14)
+    step = mpf(10) ** -20
+    for c, v in itertools.product(range(2), range(3)):
+        sides = []
+        for sign in (1, -1):
+            numbers[c][v] += sign * step
+            sides.append(total(numbers))
+            numbers[c][v] -= sign * step
+        slope = (sides[0] - sides[1]) / (2 * step)
+        assert logits.grad[0, c, v].item() == pytest.approx(float(slope), rel=1e-12)
+
+
 def problem(soft):
     generator = torch.Generator().manual_seed(int(soft))
     logits = 2 * torch.randn(SHAPE, generator=generator, dtype=torch.float64)

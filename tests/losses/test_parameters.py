@@ -34,6 +34,7 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "global_weight": (0.3, -1),
     "lesion_weight": (0.3, -1),
     "entropy_weight": (0.3, -1),
+    "recall_weight": (0.3, -1),
     "alpha": (0.6, -1),
     "beta": (0.8, 2),
     "delta": (0.2, None),

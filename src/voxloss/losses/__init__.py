@@ -33,7 +33,9 @@ from voxloss.losses.region import (
     MccLoss,
     TverskyLoss,
 )
+from voxloss.losses.thin import SkeletonRecallLoss
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
+from voxloss.losses.voxel_pass.skeletons import skeleton_tubes
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "MccLoss",
     "MixedFocalLoss",
     "ModifiedComboLoss",
+    "SkeletonRecallLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
     "VoxelStatistics",
@@ -66,6 +69,7 @@ __all__ = [
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 ]
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         MccLoss,
         TverskyLoss,
     )
+    from voxloss.losses.thin import SkeletonRecallLoss
 
 CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
@@ -98,6 +99,8 @@ def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "A
 def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss": ...
 @overload
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
+@overload
+def get_loss(name: Literal["skeleton_recall"], **parameters: Any) -> "SkeletonRecallLoss": ...
 @overload
 def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": ...
 @overload

@@ -37,6 +37,11 @@ class WeightedFormulas:
         """Whether any of the formulas needs the sums over lesions."""
         return any(formula.lesions for formula in self.formulas.values())
 
+    @property
+    def tubes(self) -> bool:
+        """Whether any of the formulas needs the sums in the tubes around skeletons."""
+        return any(formula.tubes for formula in self.formulas.values())
+
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each formula's part of the sum by name, weighted."""
         parts = zip(self.formulas.items(), self.weights, strict=True)
@@ -197,13 +202,13 @@ class DeepSupervision(nn.Module):
         loss = DeepSupervision(voxloss.get_loss("mixed_focal"))
         loss([logits, logits_half, logits_quarter], labels)
 
-    Labels (and a voxel weight, mask or regions) of the finest grid are taken to the other grids by nearest neighbour:
-    the voxel of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one
-    for each output.
+    Labels (and a voxel weight, mask, regions or skeletons) of the finest grid are taken to the other grids by nearest
+    neighbour: the voxel of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too.
+    Or give one for each output.
 
     Args:
         loss: Called as `loss(logits, labels)`, and where they are given with a third argument `voxel_weight`, `mask=`,
-            `sample_weight=` and `regions=`.
+            `sample_weight=`, `regions=` and `skeletons=`.
         weights: One per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
             as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
             out.
@@ -235,10 +240,11 @@ class DeepSupervision(nn.Module):
         mask: Sequence[Tensor] | Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Sequence[Tensor] | Tensor | None = None,
+        skeletons: Sequence[Tensor] | Tensor | None = None,
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
-            return self._at(0, [logits], labels, voxel_weight, mask, sample_weight, regions)
+            return self._at(0, [logits], labels, voxel_weight, mask, sample_weight, regions, skeletons)
         if isinstance(logits, dict):
             names = ", ".join(map(repr, logits))
             raise ValueError(f"DeepSupervision takes a list of outputs, received a dictionary of {names}")
@@ -251,7 +257,8 @@ class DeepSupervision(nn.Module):
         parts = []
         for k, weight in enumerate(weights):
             if weight != 0:
-                parts.append(weight * self._at(k, logits, labels, voxel_weight, mask, sample_weight, regions))
+                given = (labels, voxel_weight, mask, sample_weight, regions, skeletons)
+                parts.append(weight * self._at(k, logits, *given))
         return torch.stack(parts).sum(0)
 
     def _at(
@@ -263,13 +270,14 @@ class DeepSupervision(nn.Module):
         mask: Any,
         sample_weight: Any,
         regions: Any,
+        skeletons: Any,
     ) -> Tensor:
-        labels, voxel_weight, mask, regions = (
-            _of_output(tensors, k, outputs) for tensors in (labels, voxel_weight, mask, regions)
+        labels, voxel_weight, mask, regions, skeletons = (
+            _of_output(tensors, k, outputs) for tensors in (labels, voxel_weight, mask, regions, skeletons)
         )
         # A loss of another library may take neither weights nor a mask.
         positional = () if voxel_weight is None else (voxel_weight,)
-        named = {"mask": mask, "sample_weight": sample_weight, "regions": regions}
+        named = {"mask": mask, "sample_weight": sample_weight, "regions": regions, "skeletons": skeletons}
         named = {name: value for name, value in named.items() if value is not None}
         value: Tensor = self.loss(outputs[k], labels, *positional, **named)
         return value

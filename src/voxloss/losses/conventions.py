@@ -31,6 +31,10 @@ BOUTEILLE = (
 KOFLER = (
     'Kofler et al., "blob loss: instance imbalance aware loss functions for semantic segmentation", arXiv 2205.08209'
 )
+KIRCHHOFF = (
+    'Kirchhoff, Rokuss, Roy et al., "Skeleton Recall Loss for Connectivity Conserving and Resource Efficient '
+    'Segmentation of Thin Tubular Structures", ECCV 2024, arXiv 2404.03010'
+)
 ABHISHEK = (
     'Abhishek, Hamarneh, "Matthews Correlation Coefficient Loss for Deep Convolutional Networks: Application to Skin '
     'Lesion Segmentation", ISBI 2021, arXiv 2010.13454'

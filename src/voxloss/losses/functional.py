@@ -36,6 +36,7 @@ from voxloss.losses.region import (
     MccLoss,
     TverskyLoss,
 )
+from voxloss.losses.thin import SkeletonRecallLoss
 
 P = ParamSpec("P")
 
@@ -63,11 +64,13 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        skeletons: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions)
+        given = {"mask": mask, "sample_weight": sample_weight, "regions": regions, "skeletons": skeletons}
+        value: Tensor = loss(logits, labels, voxel_weight, **given)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -85,7 +88,7 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     parameters = list(inspect.signature(loss).parameters.values())
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-        for name in ("mask", "sample_weight", "regions")
+        for name in ("mask", "sample_weight", "regions", "skeletons")
     ]
     return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
@@ -125,6 +128,7 @@ unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+skeleton_recall_loss = as_function(SkeletonRecallLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
 

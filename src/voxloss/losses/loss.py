@@ -127,6 +127,9 @@ class Loss(nn.Module):
             the F classes that can have lesions (all but the background under softmax; with F = 1 also (B, *spatial)).
             `lesion_regions` makes them. Without them, losses per lesion find the lesions in every call; other losses
             ignore them.
+        skeletons: (B, *spatial), or with sigmoid and soft or multi-hot targets (B, C, *spatial), optional; not 0 at the
+            voxels of a structure that are close to its skeleton. `skeleton_tubes` makes them. Without them, the losses
+            that need them make them in every call, with scikit-image; other losses ignore them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.
@@ -211,6 +214,7 @@ class Loss(nn.Module):
             mask: Tensor | None = None,
             sample_weight: Tensor | None = None,
             regions: Tensor | None = None,
+            skeletons: Tensor | None = None,
         ) -> Tensor:
             """Return the loss."""
 
@@ -324,6 +328,7 @@ class Loss(nn.Module):
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        skeletons: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
@@ -345,6 +350,8 @@ class Loss(nn.Module):
             sample_weight=sample_weight,
             lesions=formula.lesions,
             regions=regions,
+            tubes=formula.tubes,
+            skeletons=skeletons,
             **reading,
         )
         if self.reduction == "mean":

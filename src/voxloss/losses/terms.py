@@ -27,8 +27,8 @@ class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region", "lesion"]:
-        """Whether it is a pixelwise term, a region term or a term of lesions."""
+    def kind(self) -> Literal["pixelwise", "region", "lesion", "skeleton"]:
+        """Whether it is a pixelwise term, a region term, a term of lesions or one of skeletons."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -200,6 +200,18 @@ class Matthews(OfClasses):
         return torch.where((fp == 0) & (fn == 0), 0, cost)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recall(OfClasses):
+    """scale · mean_b reduce_c -(TP + s) / (TP + FN + s), the sums over the tubes around the skeletons."""
+
+    kind: ClassVar[Literal["skeleton"]] = "skeleton"  # type: ignore[assignment]
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        found, missed = statistics.in_tube[:, :, first:].unbind(1)
+        return -(found + self.smooth) / (found + missed + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+
+
 @dataclass(frozen=True)
 class GeneralisedDice:
     """mean_b (1 - index), one index of all classes: Σ w TP + s over Σ w (TP + (FN + FP) / 2) + s.
@@ -310,7 +322,7 @@ class PerLesion:
 
 
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents`, `overlaps` and `lesions` say which sums these must have."""
+    """A loss of `VoxelStatistics`; `exponents`, `overlaps`, `lesions` and `tubes` say which sums it must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -323,6 +335,10 @@ class Formula(Protocol):
     @property
     def lesions(self) -> bool:
         """Whether the statistics must have the sums over lesions."""
+
+    @property
+    def tubes(self) -> bool:
+        """Whether the statistics must have the sums in the tubes around skeletons."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -355,6 +371,11 @@ class Sum:
     def lesions(self) -> bool:
         """Whether the statistics must have the sums over lesions."""
         return any(isinstance(part, PerLesion) for part in self.parts)
+
+    @property
+    def tubes(self) -> bool:
+        """Whether the statistics must have the sums in the tubes around skeletons."""
+        return any(isinstance(part, Recall) for part in self.parts)
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""

@@ -28,7 +28,8 @@ MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nn
 KERAS = "the authors' Keras code"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
 MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS)
+SKELETON_RECALL = "Skeleton-Recall (Kirchhoff et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS, SKELETON_RECALL)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -303,6 +304,15 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {"pool": "sample", "include_background": True},
             "1 minus the mean index, of each sample, the background included.",
             offset=1.0,
+        ),
+    ),
+    "skeleton_recall": (
+        Peer(
+            SKELETON_RECALL,
+            "nnUNetTrainerSkeletonRecall",
+            {},
+            'With batch Dice in nnU-Net\'s plan; without it, pool="sample". Its skeletons take ignored voxels for '
+            "foreground; it has no regions.",
         ),
     ),
     "cc_dice_ce": (

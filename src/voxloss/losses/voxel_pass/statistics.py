@@ -11,7 +11,15 @@ from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, P
 from voxloss.losses.voxel_pass import distributed, operator, targets
 from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics, lesion_statistics
-from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, FALSE_POSITIVE, FOCAL, TRUE_POSITIVE, PassSettings
+from voxloss.losses.voxel_pass.settings import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    FOCAL,
+    MINIMA,
+    TRUE_POSITIVE,
+    PassSettings,
+)
+from voxloss.losses.voxel_pass.skeletons import read_tubes
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,17 @@ class VoxelStatistics:
             half = self.sums[:, first]
             return torch.stack([self.true_positive, half, half], 1)
         if kind == "minimum" and self.settings.minimum:
-            return self.sums[:, first + self.settings.squared :]
+            return self.sums[:, first + self.settings.squared :][:, :MINIMA]
         if kind == "product" or (kind == "minimum" and not self.settings.dense):
             return self.sums[:, :FOCAL]
         raise ValueError(f"the sums of overlap={kind!r} were not asked for")
+
+    @property
+    def in_tube(self) -> Tensor:
+        """Σ p·t and Σ (1-p)·t over the tubes around the skeletons, (B, 2, C)."""
+        if not self.settings.tube:
+            raise ValueError("the sums in tubes were not asked for")
+        return self.sums[:, self.settings.before_tube :]
 
     @property
     def present(self) -> Tensor:
@@ -183,6 +198,8 @@ def voxel_statistics(
     sample_weight: Tensor | None = None,
     lesions: bool = False,
     regions: Tensor | None = None,
+    tubes: bool = False,
+    skeletons: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -206,6 +223,8 @@ def voxel_statistics(
         sample_weight: (B,), not negative; kept for what is computed from the sums.
         lesions: Whether the sums over each lesion and its region are asked for.
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
+        tubes: Whether the sums in the tubes around the skeletons are asked for.
+        skeletons: These tubes, see `skeleton_tubes`; made from the labels where they are not given.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -247,20 +266,29 @@ def voxel_statistics(
         label_smoothing=label_smoothing,
         squared="squared" in overlaps,
         minimum="minimum" in overlaps and target.dense,
+        tube=tubes,
     )
+    apart = ignore_scope == "channel" and target.dense and ignore_index is not None
+    how = Reading(activation, target.dense, ignore_index, apart, check)
+    tube = read_tubes(skeletons, logits, target.values, how) if tubes else None
     channel_voxels = None
-    if ignore_scope == "channel" and target.dense and ignore_index is not None:
-        sums, channel_voxels = _each_channel(logits, target.values, weight, settings)
+    if apart or (tube is not None and tube.ndim == logits.ndim):
+        values, counted = target.values, targets.counted(target, ignore_index, apart)
+        if (
+            counted is not None and ignore_index is not None
+        ):  # what takes a voxel out of all channels must be in all of them
+            values = torch.where(counted, values, ignore_index)
+        sums, channel_voxels = _each_channel(logits, values, weight, settings, tube)
         voxels = channel_voxels.amax(1)
+        channel_voxels = channel_voxels if apart else None
     else:
-        sums, voxels = operator.sums(logits, target.values, weight, settings)
+        sums, voxels = operator.sums(logits, target.values, weight, settings, tube)
     of_samples = None
     if sample_weight is not None:
         of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
         of_samples = of_samples.to(sums.dtype)
     of_lesions = None
     if lesions:
-        how = Reading(activation, target.dense, ignore_index, channel_voxels is not None, check)
         of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
     weights = None
     if target.dense:
@@ -278,7 +306,7 @@ def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, a
 
 
 def _each_channel(
-    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, tube: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) and counted voxels (B, C) of channels that are samples of a single channel for the pass."""
     if settings.activation != "sigmoid":
@@ -295,8 +323,9 @@ def _each_channel(
         own_weight = weight
         if weight is not None:
             own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
+        own_tube = None if tube is None else tube[:, group].flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
-        found, counted = operator.sums(parts[0], parts[1], own_weight, own)
+        found, counted = operator.sums(parts[0], parts[1], own_weight, own, own_tube)
         shape = (batch, group.stop - group.start)
         sums.append(found.unflatten(0, shape).squeeze(3).movedim(1, 2))
         voxels.append(counted.detach().view(shape))
