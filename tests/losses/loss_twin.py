@@ -265,6 +265,85 @@ def skeleton_recall(
     return total / samples(counted, ignored_samples)
 
 
+def extreme(values, keep, offsets, best):
+    """The least or largest (`best`) of the values at the offsets from each voxel, of those that count."""
+    found = []
+    for offset in offsets:
+        moved, seen = values, keep
+        for axis, step in enumerate(offset):
+            moved, seen = torch.roll(moved, step, axis), torch.roll(seen, step, axis)
+            if step:
+                edge = [slice(None)] * values.ndim
+                edge[axis] = 0 if step > 0 else -1
+                seen = seen.clone()
+                seen[tuple(edge)] = False
+        worst = torch.full_like(moved, torch.inf if best is torch.amin else -torch.inf)
+        found.append(torch.where(seen, moved, worst))
+    return best(torch.stack(found), 0)
+
+
+def soft_skeleton(values, keep, iterations):
+    """By Shit et al.'s algorithm 1, with both minima of each turn, on one volume; inf where a voxel does not count."""
+    box = list(itertools.product((-1, 0, 1), repeat=values.ndim))
+    cross = [offset for offset in box if sum(map(abs, offset)) <= 1]
+    skeleton = torch.zeros_like(values)
+    for turn in range(iterations + 1):
+        if turn:
+            values = torch.where(keep, extreme(values, keep, cross, torch.amin), 0)
+        opened = extreme(torch.where(keep, extreme(values, keep, cross, torch.amin), 0), keep, box, torch.amax)
+        delta = torch.relu(torch.where(keep, values - opened, 0))
+        skeleton = delta if turn == 0 else skeleton + torch.relu(delta - skeleton * delta)
+    return skeleton
+
+
+def centre_lines(
+    logits,
+    target,
+    keep,
+    weight,
+    iterations,
+    *,
+    activation="softmax",
+    smooth=1.0,
+    pool="batch",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+):
+    """mean over the batch of the reduction over classes of 1 - clDice, a loop over samples and classes."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    first, classes = 0 if include_background else 1, p.shape[1]
+    w = keep.double() * weight
+    sums = torch.zeros(len(p), classes, 5, dtype=torch.float64)
+    rows = []
+    for b in range(len(p)):
+        for c in range(first, classes):
+            q, t = p[b, c], target[b, c]
+            line, wanted = soft_skeleton(q, keep[b], iterations), soft_skeleton(t, keep[b], iterations)
+            rows.append(torch.stack([(part * w[b]).sum() for part in (line * t, line, wanted * q, wanted, t)]))
+    if rows:
+        sums = torch.stack(rows).view(len(p), classes - first, 5)
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        sums, counted = sums.sum(0, keepdim=True), counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for covered, line, found, wanted, size in sums[b]:
+            if absent_class == "skip" and size == 0:
+                continue
+            precision, sensitivity = (covered + smooth) / (line + smooth), (found + smooth) / (wanted + smooth)
+            values.append(1 - 2 * precision * sensitivity / (precision + sensitivity))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
 def components(mask):
     """Masks of the connected components, by face, edge or corner: flood from the first voxel that is left."""
     left, found = {tuple(place) for place in mask.nonzero().tolist()}, []
@@ -415,6 +494,13 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         dice = twin("dice_cross_entropy", logits, target, keep, weight, activation=activation, options=given)
         recall = skeleton_recall(logits, target, keep, weight, activation=activation, **options)
         return dice - get("recall_weight", 1) * recall
+    if name == "cl_dice":
+        chosen = {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1.0, **options}
+        alpha, lines = get("alpha", 0.5), {key: value for key, value in chosen.items() if key != "overlap"}
+        dice = {**chosen, "smooth": chosen["smooth"] / 2}
+        dice = region(logits, target, keep, weight, lambda index: 1 - index, activation=activation, **dice)
+        lines = centre_lines(logits, target, keep, weight, get("iterations", 10), activation=activation, **lines)
+        return (1 - alpha) * dice + alpha * lines
     if name in PER_LESION:
         blob = name == "blob"
         entropy = get("entropy_weight", 1) if blob else 1
@@ -446,7 +532,8 @@ BOTH = {
     "skeleton_recall",
 }
 EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal", "dice_cross_entropy"}
-EQUAL_ERRORS |= SKELETONS
+EQUAL_ERRORS |= SKELETONS | {"cl_dice"}
+NEIGHBOURS = {"cl_dice"}  # losses of which a voxel's part depends on its neighbours
 
 
 def accepts(name, options):

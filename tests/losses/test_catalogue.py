@@ -42,6 +42,7 @@ PUBLISHED = {
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
     "dice_cross_entropy": {},
     "skeleton_recall": {"recall_weight": 1},
+    "cl_dice": {"alpha": 0.5, "iterations": 10},
     "cc_dice_ce": {"global_weight": 1, "lesion_weight": 1},
     "blob": {"global_weight": 1, "lesion_weight": 1, "entropy_weight": 1},
 }  # fmt: skip
@@ -56,6 +57,7 @@ OTHER = {
     "mcc": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-7},
     "dice_focal": {"class_reduction": "mean"},
     "skeleton_recall": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "cl_dice": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1.0},
     "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
     "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},

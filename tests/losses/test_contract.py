@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from loss_twin import PER_LESION, SKELETONS, accepts, one_hot, twin
+from loss_twin import NEIGHBOURS, PER_LESION, SKELETONS, accepts, one_hot, twin
 from torch.torch_version import TorchVersion
 
 from voxloss import functional, get_loss, lesion_regions, list_losses, skeleton_tubes
@@ -136,13 +136,17 @@ def test_invariances(name, activation, pool):
     torch.testing.assert_close(outcome(loss, logits[samples], labels[samples]), (value, gradient[samples]))
 
     voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    if name in NEIGHBOURS:  # the order of the axes and their directions alone
+        voxels = torch.arange(30).view(5, 6).flip(0).T.flatten()
     regions = lesion_regions(labels, 4, activation=activation).flatten(2)[..., voxels]  # lesions are of neighbours
     tubes = skeleton_tubes(labels, 4, activation=activation).flatten(1)[:, voxels]  # and skeletons of shapes
     moved = partial(
         loss, regions=regions if name in PER_LESION else None, skeletons=tubes if name in SKELETONS else None
     )
-    shuffled = outcome(moved, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
-    torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
+    grid = (6, 5) if name in NEIGHBOURS else (30,)
+    given = [tensor.unflatten(-1, grid) for tensor in (logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])]
+    changed, slope = outcome(moved, *given)
+    torch.testing.assert_close((changed, slope.flatten(2)), (value, gradient.flatten(2)[..., voxels]))
 
     classes = torch.tensor([0, 3, 1, 2])
     renamed = outcome(loss, logits[:, classes], classes.argsort()[labels])

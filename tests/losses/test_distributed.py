@@ -21,6 +21,7 @@ LOSSES = [
     "mcc",
     "asymmetric_unified_focal",
     "skeleton_recall",
+    "cl_dice",
     "cc_dice_ce",
     "blob",
 ]

@@ -35,6 +35,7 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "lesion_weight": (0.3, -1),
     "entropy_weight": (0.3, -1),
     "recall_weight": (0.3, -1),
+    "iterations": (0, 1.5),
     "alpha": (0.6, -1),
     "beta": (0.8, 2),
     "delta": (0.2, None),

@@ -30,6 +30,7 @@ OWN = {
     "dice_focal": [{}, {"weight": 0.3, "alpha": "per class", "beta": 0.6, "gamma": "per class"}],
     "dice_cross_entropy": [{}],
     "skeleton_recall": [{}, {"recall_weight": 0.3}],
+    "cl_dice": [{}, {"alpha": 0.2, "iterations": 1}, {"iterations": 0}],
     "cc_dice_ce": [{}, {"global_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2}],
     "blob": [{}, {"entropy_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2, "entropy_weight": 0.5}],
 }

@@ -33,7 +33,7 @@ from voxloss.losses.region import (
     MccLoss,
     TverskyLoss,
 )
-from voxloss.losses.thin import SkeletonRecallLoss
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
 from voxloss.losses.voxel_pass.skeletons import skeleton_tubes
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
@@ -43,6 +43,7 @@ __all__ = [
     "AsymmetricUnifiedFocalLoss",
     "BlobLoss",
     "CcDiceCeLoss",
+    "ClDiceLoss",
     "ComboLoss",
     "Compound",
     "CosineTverskyLoss",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         MccLoss,
         TverskyLoss,
     )
-    from voxloss.losses.thin import SkeletonRecallLoss
+    from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
@@ -37,6 +37,7 @@ CATALOGUE: dict[str, type[Loss]] = {
 # Names that other libraries and American English have for them.
 ALIASES = {
     "ce": "cross_entropy",
+    "cldice": "cl_dice",
     "dice_ce": "dice_cross_entropy",
     "generalized_dice": "generalised_dice",
     "iou": "jaccard",
@@ -101,6 +102,8 @@ def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss":
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
 @overload
 def get_loss(name: Literal["skeleton_recall"], **parameters: Any) -> "SkeletonRecallLoss": ...
+@overload
+def get_loss(name: Literal["cl_dice"], **parameters: Any) -> "ClDiceLoss": ...
 @overload
 def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": ...
 @overload

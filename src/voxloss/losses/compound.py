@@ -11,6 +11,7 @@ from voxloss.losses.catalogue import get_loss
 from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import WEIGHTS, Overlap
 from voxloss.losses.terms import Formula, numbered
+from voxloss.losses.voxel_pass.further import Further
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
 from voxloss.losses.voxel_pass.targets import as_tensor
 
@@ -41,6 +42,11 @@ class WeightedFormulas:
     def tubes(self) -> bool:
         """Whether any of the formulas needs the sums in the tubes around skeletons."""
         return any(formula.tubes for formula in self.formulas.values())
+
+    def further(self, activation: str) -> tuple[Further, ...]:
+        """Each kind of further sums that any of the formulas needs, once."""
+        kinds = (kind for formula in self.formulas.values() for kind in formula.further(activation))
+        return tuple(dict.fromkeys(kinds))
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each formula's part of the sum by name, weighted."""

@@ -36,7 +36,7 @@ from voxloss.losses.region import (
     MccLoss,
     TverskyLoss,
 )
-from voxloss.losses.thin import SkeletonRecallLoss
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 P = ParamSpec("P")
 
@@ -129,6 +129,7 @@ asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
 skeleton_recall_loss = as_function(SkeletonRecallLoss)
+cl_dice_loss = as_function(ClDiceLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
 

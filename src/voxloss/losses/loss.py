@@ -32,7 +32,7 @@ from voxloss.losses.parameters import (
     RegionWeights,
     check_of,
 )
-from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term
+from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term, needs
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
 
@@ -343,15 +343,12 @@ class Loss(nn.Module):
         statistics = voxel_statistics(
             logits,
             labels,
-            focal_exponents=formula.exponents,
-            overlaps=formula.overlaps,
             voxel_weight=voxel_weight,
             mask=mask,
             sample_weight=sample_weight,
-            lesions=formula.lesions,
             regions=regions,
-            tubes=formula.tubes,
             skeletons=skeletons,
+            **needs(formula, reading["activation"]),
             **reading,
         )
         if self.reduction == "mean":

@@ -5,7 +5,7 @@ As they take the statistics, several losses can share one pass over the voxels; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
+from voxloss.losses.voxel_pass.further import CentreLines, Further
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
@@ -212,6 +213,35 @@ class Recall(OfClasses):
         return -(found + self.smooth) / (found + missed + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CentreLine(OfClasses):
+    """scale · mean_b reduce_c (1 - 2ab / (a + b)), the clDice of soft skeletons S.
+
+    a = (Σ S(p)·t + s) / (Σ S(p) + s), b = (Σ S(t)·p + s) / (Σ S(t) + s).
+    """
+
+    iterations: int
+
+    kind: ClassVar[Literal["skeleton"]] = "skeleton"  # type: ignore[assignment]
+
+    def kind_of_sums(self, activation: str) -> Further:
+        """The further sums that the statistics must have."""
+        include = activation == "sigmoid" if self.include_background is None else self.include_background
+        return CentreLines(self.iterations, 0 if include else 1)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        sums = statistics.of_further(self.kind_of_sums(statistics.activation))[:, :, first:]
+        covered, excess, found, missed = sums.unbind(1)
+        of_prediction = (covered + excess + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+        of_target = (found + missed + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+        precision, sensitivity = (covered + self.smooth) / of_prediction, (found + self.smooth) / of_target
+        # 1 - 2ab / (a + b) from 1 - a and 1 - b, which have digits left where the prediction is nearly perfect.
+        errors = precision * (missed / of_target) + sensitivity * (excess / of_prediction)
+        nothing = precision + sensitivity == 0
+        return torch.where(nothing, 1, errors / torch.where(nothing, 1, precision + sensitivity))
+
+
 @dataclass(frozen=True)
 class GeneralisedDice:
     """mean_b (1 - index), one index of all classes: Σ w TP + s over Σ w (TP + (FN + FP) / 2) + s.
@@ -322,7 +352,7 @@ class PerLesion:
 
 
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents`, `overlaps`, `lesions` and `tubes` say which sums it must have."""
+    """A loss of `VoxelStatistics`; `exponents`, `overlaps`, `lesions` and others say which sums it must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -339,6 +369,9 @@ class Formula(Protocol):
     @property
     def tubes(self) -> bool:
         """Whether the statistics must have the sums in the tubes around skeletons."""
+
+    def further(self, activation: str) -> tuple[Further, ...]:
+        """The kinds of further sums that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -376,6 +409,11 @@ class Sum:
     def tubes(self) -> bool:
         """Whether the statistics must have the sums in the tubes around skeletons."""
         return any(isinstance(part, Recall) for part in self.parts)
+
+    def further(self, activation: str) -> tuple[Further, ...]:
+        """The kinds of further sums that the statistics must have, each once."""
+        kinds = (part.kind_of_sums(activation) for part in self.parts if isinstance(part, CentreLine))
+        return tuple(dict.fromkeys(kinds))
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
@@ -454,3 +492,14 @@ def _first_channel(statistics: VoxelStatistics, include_background: bool | None)
     if not include_background and statistics.sums.shape[2] == 1:
         raise ValueError("include_background=False leaves nothing of logits with a single channel")
     return 0 if include_background else 1
+
+
+def needs(formula: Formula, activation: str) -> dict[str, Any]:
+    """Return which sums a formula needs, keyword arguments of `voxel_statistics`."""
+    return {
+        "focal_exponents": formula.exponents,
+        "overlaps": formula.overlaps,
+        "lesions": formula.lesions,
+        "tubes": formula.tubes,
+        "further": formula.further(activation),
+    }

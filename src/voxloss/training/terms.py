@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from voxloss.losses import Loss, VoxelStatistics, voxel_statistics
+from voxloss.losses.terms import needs
 
 
 def gradient_shares(loss: Loss, logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -41,15 +42,8 @@ def what_is_not_finite(loss: Loss, logits: Tensor, labels: Tensor, classes: Sequ
 
 
 def _statistics(loss: Loss, logits: Tensor, labels: Tensor) -> VoxelStatistics:
-    formula = loss.formula
-    return voxel_statistics(
-        logits,
-        labels,
-        focal_exponents=formula.exponents,
-        overlaps=formula.overlaps,
-        lesions=formula.lesions,
-        **loss.reading,
-    )
+    reading = loss.reading
+    return voxel_statistics(logits, labels, **needs(loss.formula, reading["activation"]), **reading)
 
 
 def _names(classes: Sequence[str], chosen: Tensor) -> str:

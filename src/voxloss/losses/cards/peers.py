@@ -29,7 +29,8 @@ KERAS = "the authors' Keras code"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
 MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
 SKELETON_RECALL = "Skeleton-Recall (Kirchhoff et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS, SKELETON_RECALL)
+CL_DICE = "clDice (Shit et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS, SKELETON_RECALL, CL_DICE)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -313,6 +314,22 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {},
             'With batch Dice in nnU-Net\'s plan; without it, pool="sample". Its skeletons take ignored voxels for '
             "foreground; it has no regions.",
+        ),
+    ),
+    "cl_dice": (
+        Peer(
+            CL_DICE,
+            "soft_dice_cldice()",
+            {"activation": "sigmoid"},
+            "Only one channel: of several it adds up the sums. It takes minima 10 times, whatever `iter_` is.",
+        ),
+        Peer(
+            MONAI,
+            "SoftDiceclDiceLoss(to_onehot_y=True, softmax=True)",
+            None,
+            "The background is included, and the centre lines of all classes have one index for each sample; minima are "
+            "taken 3 times; 1e-4 is added to a + b. With two classes, include_background=False and almost nothing added "
+            'it is equal to pool="sample".',
         ),
     ),
     "cc_dice_ce": (

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, PerClass
 from voxloss.losses.voxel_pass import distributed, operator, targets
+from voxloss.losses.voxel_pass.further import Further, Volume
 from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics, lesion_statistics
 from voxloss.losses.voxel_pass.settings import (
@@ -34,7 +35,7 @@ class VoxelStatistics:
     the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
     sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for.
     `weights` (B, 1 or C) is the sum of the voxel weights, without gradient; None where the target is labels, of which
-    the other sums say it.
+    the other sums say it. `further_sums` (B, R, C) are those of each kind of `further`.
     """
 
     sums: Tensor
@@ -44,6 +45,8 @@ class VoxelStatistics:
     channel_voxels: Tensor | None = None
     lesions: LesionStatistics | None = None
     weights: Tensor | None = None
+    further: tuple[Further, ...] = ()
+    further_sums: tuple[Tensor, ...] = ()
 
     @property
     def activation(self) -> str:
@@ -103,6 +106,13 @@ class VoxelStatistics:
             return self.sums[:, :FOCAL]
         raise ValueError(f"the sums of overlap={kind!r} were not asked for")
 
+    def of_further(self, kind: Further) -> Tensor:
+        """Return the further sums of a kind, (B, R, C)."""
+        for summed, sums in zip(self.further, self.further_sums, strict=True):
+            if summed == kind:
+                return sums
+        raise ValueError(f"the sums of {kind} were not asked for")
+
     @property
     def in_tube(self) -> Tensor:
         """Σ p·t and Σ (1-p)·t over the tubes around the skeletons, (B, 2, C)."""
@@ -136,7 +146,8 @@ class VoxelStatistics:
         torch.distributed. Where the ranks' gradients are then averaged, as DistributedDataParallel does, the result is
         the gradient of a loss of the sums of all ranks. Every rank must call this.
         """
-        weighted = self.sums if self.sample_weight is None else self.sums * self.sample_weight[:, None, None]
+        every = torch.cat([self.sums, *self.further_sums], 1) if self.further else self.sums
+        weighted = every if self.sample_weight is None else every * self.sample_weight[:, None, None]
         counts = self.voxels[:, None]
         if self.channel_voxels is not None:
             counts = torch.cat([counts, self.channel_voxels], 1)
@@ -150,7 +161,10 @@ class VoxelStatistics:
         channel_voxels = None if self.channel_voxels is None else counts[None, 1:numbers]
         weights = None if self.weights is None else counts[None, numbers:]
         lesions = replace(self.lesions, world=world) if self.lesions is not None else None
-        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions, weights)
+        sums, *further = sums.split([part.shape[1] for part in (self.sums, *self.further_sums)], 1)
+        return VoxelStatistics(
+            sums, counts[:1], self.settings, None, channel_voxels, lesions, weights, self.further, tuple(further)
+        )
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -177,6 +191,8 @@ class VoxelStatistics:
                 channel_voxels,
                 None if self.lesions is None else replace(self.lesions, sample=b),
                 weights,
+                self.further,
+                tuple(further[b : b + 1] for further in self.further_sums),
             )
             for b, (sums, voxels, weight, channel_voxels, weights) in enumerate(parts)
         ]
@@ -200,6 +216,7 @@ def voxel_statistics(
     regions: Tensor | None = None,
     tubes: bool = False,
     skeletons: Tensor | None = None,
+    further: Sequence[Further] = (),
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -225,6 +242,7 @@ def voxel_statistics(
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
         tubes: Whether the sums in the tubes around the skeletons are asked for.
         skeletons: These tubes, see `skeleton_tubes`; made from the labels where they are not given.
+        further: Kinds of further sums that are asked for.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -247,7 +265,9 @@ def voxel_statistics(
             apart = ignore_scope == "channel"
             targets.check_probabilities(logits.detach(), activation, targets.counted(target, ignore_index, apart))
         logits = targets.logits_of(logits, activation)
-    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+    if (
+        lesions or further
+    ):  # several passes, whose gradients are added up before they are rounded to the type of the logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weight = None
     if voxel_weight is not None:
@@ -294,7 +314,12 @@ def voxel_statistics(
     if target.dense:
         each = voxels.detach()[:, None] if channel_voxels is None else channel_voxels
         weights = each if weight is None else _weights(target, weight, ignore_index, channel_voxels is not None, each)
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, weights)
+    volume = Volume(logits, target, weight, activation, ignore_index, apart)
+    with torch.autocast(logits.device.type, enabled=False):
+        further_sums = tuple(kind(volume) for kind in further)
+    return VoxelStatistics(
+        sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, weights, tuple(further), further_sums
+    )
 
 
 def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, apart: bool, voxels: Tensor) -> Tensor:
