@@ -344,6 +344,47 @@ def centre_lines(
     return total / samples(counted, ignored_samples)
 
 
+def calibration(
+    logits,
+    target,
+    keep,
+    weight,
+    bins,
+    *,
+    activation="softmax",
+    smooth=None,
+    pool="sample",
+    class_reduction="mean",
+    include_background=True,
+    absent_class=None,
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over present classes of the average calibration error, voxel by voxel."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    groups = [list(range(len(p)))] if pool == "batch" else [[b] for b in range(len(p))]
+    total, counted = torch.zeros((), dtype=torch.float64), []
+    for group in groups:
+        seen = keep[group]
+        counted.append(int(seen.sum()))
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            q, t, w = (tensor[seen] for tensor in (p[group, c], target[group, c], weight[group]))
+            if (w * t).sum() == 0:
+                continue
+            errors, numbers = [0.0] * bins, [0.0] * bins
+            for one, wanted, share in zip(q, t, w, strict=True):
+                k = max(0, math.ceil(float(one.detach()) * bins) - 1)
+                errors[k], numbers[k] = errors[k] + share * (one - wanted), numbers[k] + float(share)
+            each = [abs(e) / n for e, n in zip(errors, numbers, strict=True) if n > 0]
+            values.append(sum(each) / len(each))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(torch.tensor(counted), ignored_samples)
+
+
 def components(mask):
     """Masks of the connected components, by face, edge or corner: flood from the first voxel that is left."""
     left, found = {tuple(place) for place in mask.nonzero().tolist()}, []
@@ -494,6 +535,12 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         dice = twin("dice_cross_entropy", logits, target, keep, weight, activation=activation, options=given)
         recall = skeleton_recall(logits, target, keep, weight, activation=activation, **options)
         return dice - get("recall_weight", 1) * recall
+    if name == "ml1_ace":
+        chosen = {"class_reduction": "mean", "overlap": "squared", "smooth": 1e-5, **options}
+        dice = region(logits, target, keep, weight, lambda index: 1 - index, activation=activation, **chosen)
+        error = calibration(logits, target, keep, weight, get("bins", 20), activation=activation, **chosen)
+        entropy = pixel() / (logits.shape[1] if activation == "sigmoid" else 1)
+        return entropy + dice + get("ace_weight", 1) * error
     if name == "cl_dice":
         chosen = {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1.0, **options}
         alpha, lines = get("alpha", 0.5), {key: value for key, value in chosen.items() if key != "overlap"}
@@ -530,9 +577,10 @@ BOTH = {
     "dice_focal",
     "dice_cross_entropy",
     "skeleton_recall",
+    "ml1_ace",
 }
 EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal", "dice_cross_entropy"}
-EQUAL_ERRORS |= SKELETONS | {"cl_dice"}
+EQUAL_ERRORS |= SKELETONS | {"cl_dice", "ml1_ace"}
 NEIGHBOURS = {"cl_dice"}  # losses of which a voxel's part depends on its neighbours
 
 

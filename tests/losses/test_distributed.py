@@ -20,6 +20,7 @@ LOSSES = [
     "generalised_dice",
     "mcc",
     "asymmetric_unified_focal",
+    "ml1_ace",
     "skeleton_recall",
     "cl_dice",
     "cc_dice_ce",

@@ -36,6 +36,8 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "entropy_weight": (0.3, -1),
     "recall_weight": (0.3, -1),
     "iterations": (0, 1.5),
+    "ace_weight": (0.3, -1),
+    "bins": (4, 0),
     "alpha": (0.6, -1),
     "beta": (0.8, 2),
     "delta": (0.2, None),
@@ -275,7 +277,7 @@ def test_hydra_builds_losses(name):
     hydra = pytest.importorskip("hydra.utils")
     omegaconf = pytest.importorskip("omegaconf")
     values = {field: other(voxloss.get_loss(name), field) for loss, field in FIELDS if loss == name}
-    if "alpha" in values and name not in ("combo", "modified_combo"):
+    if "alpha" in values and name not in ("combo", "modified_combo", "cl_dice"):
         values["alpha"] = [0.2, 0.3, 0.5]  # a ListConfig
     config = omegaconf.OmegaConf.create({"_target_": f"voxloss.{CATALOGUE[name].__name__}", **values})
     assert same(hydra.instantiate(config), voxloss.get_loss(name, **values))

@@ -18,6 +18,7 @@ from voxloss.losses.mixed import (
     DiceCrossEntropyLoss,
     DiceFocalLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "Loss",
     "MccLoss",
     "MixedFocalLoss",
+    "Ml1AceLoss",
     "ModifiedComboLoss",
     "SkeletonRecallLoss",
     "TverskyLoss",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         DiceCrossEntropyLoss,
         DiceFocalLoss,
         MixedFocalLoss,
+        Ml1AceLoss,
         ModifiedComboLoss,
         UnifiedFocalLoss,
     )
@@ -100,6 +101,8 @@ def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "A
 def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss": ...
 @overload
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
+@overload
+def get_loss(name: Literal["ml1_ace"], **parameters: Any) -> "Ml1AceLoss": ...
 @overload
 def get_loss(name: Literal["skeleton_recall"], **parameters: Any) -> "SkeletonRecallLoss": ...
 @overload

@@ -35,6 +35,10 @@ KIRCHHOFF = (
     'Kirchhoff, Rokuss, Roy et al., "Skeleton Recall Loss for Connectivity Conserving and Resource Efficient '
     'Segmentation of Thin Tubular Structures", ECCV 2024, arXiv 2404.03010'
 )
+BARFOOT = (
+    'Barfoot, Garcia-Peraza-Herrera, Akcay, Glocker, Vercauteren, "Average Calibration Losses for Reliable Uncertainty '
+    'in Medical Image Segmentation", arXiv 2506.03942'
+)
 SHIT = (
     'Shit, Paetzold et al., "clDice - a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", '
     "CVPR 2021, arXiv 2003.07311"

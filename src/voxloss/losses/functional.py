@@ -21,6 +21,7 @@ from voxloss.losses.mixed import (
     DiceCrossEntropyLoss,
     DiceFocalLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
@@ -128,6 +129,7 @@ unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+ml1_ace_loss = as_function(Ml1AceLoss)
 skeleton_recall_loss = as_function(SkeletonRecallLoss)
 cl_dice_loss = as_function(ClDiceLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)

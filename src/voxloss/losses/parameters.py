@@ -105,6 +105,11 @@ def _not_negative_whole(value: Any) -> int:
     return int(value)
 
 
+def _positive_whole(value: Any) -> int:
+    _require(_whole(value) > 0)
+    return int(value)
+
+
 def _optional(check: Check) -> Check:
     return Check(f"{check.allowed} or None", lambda value: None if value is None else check.convert(value))
 
@@ -144,6 +149,7 @@ FractionBelowOne = Annotated[float, Check("in [0, 1)", _fraction_below_one)]
 Positive = Annotated[float, POSITIVE]
 NonNegative = Annotated[float, NOT_NEGATIVE]
 Iterations = Annotated[int, Check("a whole number not below 0", _not_negative_whole)]
+PositiveWhole = Annotated[int, Check("a whole number above 0", _positive_whole)]
 ClassWeights = Annotated[float | Sequence[float], PER_CLASS]  # any sequence, array or tensor; stored as a tuple
 RegionWeights = Annotated[
     Sequence[float] | Literal["inverse_volume"] | None,

@@ -13,7 +13,7 @@ from torch import Tensor
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
-from voxloss.losses.voxel_pass.further import CentreLines, Further
+from voxloss.losses.voxel_pass.further import Bins, CentreLines, Further
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics
@@ -28,8 +28,8 @@ class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region", "lesion", "skeleton"]:
-        """Whether it is a pixelwise term, a region term, a term of lesions or one of skeletons."""
+    def kind(self) -> Literal["pixelwise", "region", "lesion", "skeleton", "calibration"]:
+        """Whether it is a pixelwise term, a region term, or one of lesions, of skeletons or of calibration."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -136,6 +136,11 @@ class OfClasses:
         """Return the costs (B, C - first) of the classes from channel `first` on."""
         raise NotImplementedError
 
+    def first_of(self, activation: str) -> int:
+        """The first channel that counts: 1 if the background is excluded, else 0."""
+        include = activation == "sigmoid" if self.include_background is None else self.include_background
+        return 0 if include else 1
+
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
@@ -226,8 +231,7 @@ class CentreLine(OfClasses):
 
     def kind_of_sums(self, activation: str) -> Further:
         """The further sums that the statistics must have."""
-        include = activation == "sigmoid" if self.include_background is None else self.include_background
-        return CentreLines(self.iterations, 0 if include else 1)
+        return CentreLines(self.iterations, self.first_of(activation))
 
     def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
         """Return the costs (B, C - first) of the classes from channel `first` on."""
@@ -240,6 +244,27 @@ class CentreLine(OfClasses):
         errors = precision * (missed / of_target) + sensitivity * (excess / of_prediction)
         nothing = precision + sensitivity == 0
         return torch.where(nothing, 1, errors / torch.where(nothing, 1, precision + sensitivity))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(OfClasses):
+    """scale · mean_b reduce_c ACE_c, the mean over the bins of p with a voxel of |Σ (p-t)| / Σ 1."""
+
+    bins: int
+
+    kind: ClassVar[Literal["calibration"]] = "calibration"  # type: ignore[assignment]
+
+    def kind_of_sums(self, activation: str) -> Further:
+        """The further sums that the statistics must have."""
+        return Bins(self.bins, self.first_of(activation))
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        sums = statistics.of_further(self.kind_of_sums(statistics.activation))[:, :, first:]
+        errors, numbers = sums[:, : self.bins], sums[:, self.bins :].detach()
+        filled = numbers > 0
+        each = torch.where(filled, errors.abs() / torch.where(filled, numbers, 1), 0)
+        return each.sum(1) / filled.sum(1).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -412,7 +437,8 @@ class Sum:
 
     def further(self, activation: str) -> tuple[Further, ...]:
         """The kinds of further sums that the statistics must have, each once."""
-        kinds = (part.kind_of_sums(activation) for part in self.parts if isinstance(part, CentreLine))
+        having = (part for part in self.parts if isinstance(part, CentreLine | Calibration))
+        kinds = (part.kind_of_sums(activation) for part in having)
         return tuple(dict.fromkeys(kinds))
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:

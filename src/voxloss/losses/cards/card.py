@@ -8,7 +8,7 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import CentreLine, Matthews, OfClasses, PerLesion, Pixelwise, Recall, Sum
+from voxloss.losses.terms import Calibration, CentreLine, Matthews, OfClasses, PerLesion, Pixelwise, Recall, Sum
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -105,6 +105,8 @@ def _of_terms(loss: type[Loss]) -> list[str]:
     for part in formula.parts:
         if isinstance(part, Recall | CentreLine):
             lines.append("Term of skeletons: it is averaged and reduced as the region term is.")
+        elif isinstance(part, Calibration):
+            lines.append("Term of calibration: it is averaged and reduced as the region term is, absent classes apart.")
         elif isinstance(part, OfClasses):
             lines += _of_region(part, formula.pool, pixelwise)
         if isinstance(part, PerLesion):

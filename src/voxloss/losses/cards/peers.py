@@ -30,7 +30,8 @@ CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler
 MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
 SKELETON_RECALL = "Skeleton-Recall (Kirchhoff et al.)"
 CL_DICE = "clDice (Shit et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS, SKELETON_RECALL, CL_DICE)
+ACE = "Average-Calibration-Losses (Barfoot et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, MCC_LOSS, SKELETON_RECALL, CL_DICE, ACE)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -307,6 +308,15 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             offset=1.0,
         ),
     ),
+    "ml1_ace": (
+        Peer(
+            ACE,
+            "HardL1ACEandDiceCELoss(ace_weight=1, dice_weight=1, ce_weight=1, ...)",
+            None,
+            "The calibration error is the same where the target has all classes; an absent one counts as 0 in the "
+            "mean, here it is left out. Its Dice loss adds 1e-5 to the denominator alone.",
+        ),
+    ),
     "skeleton_recall": (
         Peer(
             SKELETON_RECALL,
@@ -327,9 +337,9 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             MONAI,
             "SoftDiceclDiceLoss(to_onehot_y=True, softmax=True)",
             None,
-            "The background is included, and the centre lines of all classes have one index for each sample; minima are "
-            "taken 3 times; 1e-4 is added to a + b. With two classes, include_background=False and almost nothing added "
-            'it is equal to pool="sample".',
+            "The background is included, and the centre lines of all classes have one index for each sample; minima "
+            "are taken 3 times; 1e-4 is added to a + b. With two classes, include_background=False and almost nothing "
+            'added it is equal to pool="sample".',
         ),
     ),
     "cc_dice_ce": (

@@ -87,7 +87,38 @@ class CentreLines:
         parts = (of_prediction * t, of_prediction * (1 - t), of_target * p, of_target * q)
         kind = total_type(volume.logits)
         sums = torch.stack([part.flatten(2).sum(2, dtype=kind) for part in parts], 1)
-        return torch.cat([sums.new_zeros(*sums.shape[:2], self.first), sums], 2) if self.first else sums
+        return _with_first(sums, self.first)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Sums over the voxels whose p lies in each of equal bins, (k/bins, (k+1)/bins]: Σ (p-t) of all bins, then Σ 1.
+
+    Those of the channels before `first` are 0. The place of a p has no gradient.
+    """
+
+    bins: int
+    first: int
+
+    def __call__(self, volume: Volume, /) -> Tensor:
+        """Return the sums (B, 2·bins, C)."""
+        p, q, t, counts = volume.read(self.first)
+        batch, classes = p.shape[:2]
+        place = (p.detach() * self.bins).ceil().to(torch.int64).sub(1).clamp(0, self.bins - 1)
+        starts = torch.arange(batch * classes, device=p.device) * self.bins
+        index = (place + starts.view(batch, classes, *(1,) * (p.ndim - 2))).flatten()
+        factor = volume.factor(counts, p)
+        number = torch.ones_like(p) if factor is None else factor.expand_as(p)
+        rows = [(p * (1 - t) - q * t) * number, number]  # the difference keeps its digits where p is close to 1
+        empty = torch.zeros(batch * classes * self.bins, dtype=total_type(volume.logits), device=p.device)
+        sums = torch.stack([empty.scatter_add(0, index, row.flatten().to(empty.dtype)) for row in rows])
+        sums = sums.view(2, batch, classes, self.bins).permute(1, 0, 3, 2).reshape(batch, 2 * self.bins, classes)
+        return _with_first(sums, self.first)
+
+
+def _with_first(sums: Tensor, first: int) -> Tensor:
+    """Put zeros before the sums for the channels that they are not of."""
+    return torch.cat([sums.new_zeros(*sums.shape[:2], first), sums], 2) if first else sums
 
 
 def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Tensor:
