@@ -50,6 +50,18 @@ def test_tubes_are_those_of_the_authors_code(shape):
             assert np.array_equal(tube > 0, dilation(dilation(skeleton)) * sample > 0)
 
 
+def test_a_slice_is_a_plane_and_a_row_a_line():
+    labels = lines((3, 20, 22))
+    plane = skeleton_tubes(labels, 3)
+    for axis in (1, 2, 3):
+        assert skeleton_tubes(labels.unsqueeze(axis), 3).squeeze(axis).equal(plane)
+    row = torch.tensor([[0, 1, 1, 0, 2, 0]])
+    assert skeleton_tubes(row, 3).equal((row > 0).to(torch.uint8))
+    assert skeleton_tubes(row[:, None, None], 3).flatten(1).equal((row > 0).to(torch.uint8))
+    assert skeleton_tubes(torch.ones(1, 1, 1, dtype=torch.long), 2).tolist() == [[1]]
+    assert skeleton_tubes(torch.zeros(1, 4, 4, dtype=torch.long), 2).sum() == 0
+
+
 def test_a_bar_by_hand():
     """The skeleton of a bar is its middle row, and the tube reaches two rows from it."""
     labels = torch.zeros(1, 15, 31, dtype=torch.long)

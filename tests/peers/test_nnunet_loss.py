@@ -108,6 +108,42 @@ def test_every_loss_has_values_and_gradients(name, kind, tmp_path):
         assert gradients[0][ignored.expand_as(gradients[0])].count_nonzero() == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["cc_dice_ce", "blob", "skeleton_recall"])
+def test_maps_of_the_loader_are_those_that_the_loss_makes(name, kind, tmp_path):
+    """As further channels of the target, through nnU-Net's own transforms, at the resolutions of its outputs."""
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.names import trainer_name
+    from voxloss.nnunet.trainer import TRAINERS, AddMaps
+
+    loss = built(TRAINERS[trainer_name(name)], KINDS[kind], tmp_path, deep=False)
+    logits, (target,) = problem(KINDS[kind], deep=False)
+    with_maps = torch.stack([loss.maps.add(sample) for sample in target])
+    assert with_maps.shape[1] > target.shape[1] == loss.maps.channels and with_maps.dtype == torch.int32
+    found, expected = outcome(loss, logits, [with_maps]), outcome(loss, logits, [target])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    own, given = loss.maps.split(with_maps)
+    assert own.equal(target.int()) and list(given) == ["skeletons" if name == "skeleton_recall" else "regions"]
+
+    trainer = object.__new__(TRAINERS[trainer_name(name)])
+    trainer._maps = loss.maps
+    settings = ([8, 8, 8], (0, 0), [[1, 1, 1], [0.5] * 3], None, False)
+    transforms = trainer.get_training_transforms(*settings).transforms
+    before = nnUNetTrainer.get_training_transforms(*settings).transforms
+    assert [type(part) for part in transforms[:-2]] == [type(part) for part in before[:-1]]
+    assert isinstance(transforms[-2], AddMaps) and isinstance(transforms[-1], DownsampleSegForDSTransform)
+    assert not any(isinstance(part, RandomTransform) for part in transforms[-2:])
+    scales = ComposeTransforms(transforms[-2:])(image=None, segmentation=target[0])["segmentation"]
+    assert scales[0].equal(with_maps[0]) and scales[1].equal(with_maps[0][:, 1::2, 1::2, 1::2])
+    whole = nnUNetTrainer.get_training_transforms(*settings[:2], None, None, False).transforms
+    trainer._maps = None
+    assert len(trainer.get_training_transforms(*settings[:2], None, None, False).transforms) == len(whole)
+
+
 def test_the_inner_loss_is_that_of_the_functional_form(tmp_path):
     from voxloss.nnunet.trainer import TRAINERS
 

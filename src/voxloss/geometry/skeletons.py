@@ -11,7 +11,8 @@ def tubed_skeleton(mask: Mask) -> Mask:
     """Return the skeleton of a mask and the voxels within `RADIUS` steps of it that share a face.
 
     The skeleton is that of `skimage.morphology.skeletonize`: by Zhang and Suen's thinning in two dimensions, by Lee,
-    Kashyap and Chu's in three. A mask of one dimension is a line, its own skeleton. The tube may leave the mask.
+    Kashyap and Chu's in three; axes of one voxel do not count as dimensions. In one dimension a mask is its own
+    skeleton. The tube may leave the mask.
 
     Raises:
         ModuleNotFoundError: scikit-image is not installed; the message says how to install it.
@@ -26,7 +27,9 @@ def tubed_skeleton(mask: Mask) -> Mask:
 
     if not mask.any():
         return np.zeros_like(mask)
-    flat = mask[None] if mask.ndim == 1 else mask
+    flat = mask.squeeze()
+    if flat.ndim < 2:
+        flat = flat.reshape(1, -1)
     skeleton = np.asarray(skeletonize(flat)).astype(bool)
     tube: Mask = ndimage.binary_dilation(skeleton, iterations=RADIUS)
     return tube.reshape(mask.shape)

@@ -6,9 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from voxloss.losses import Compound, Loss, get_loss
-
-# Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
-IGNORED = -1
+from voxloss.nnunet.maps import IGNORED, Maps, WithMaps, ignored_in_all
 
 
 class RegionsWithIgnored(nn.Module):
@@ -21,10 +19,9 @@ class RegionsWithIgnored(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, **given: Tensor) -> Tensor:
         """Return the loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
-        ignored = target[:, -1:] > 0
-        loss: Tensor = self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        loss: Tensor = self.loss(logits, ignored_in_all(target), **given)
         return loss
 
 
@@ -36,6 +33,7 @@ def nnunet_loss(
     ignore_label: int | None,
     batch_dice: bool,
     several_processes: bool,
+    classes: int = 0,
 ) -> nn.Module:
     """Return the loss for one resolution of nnU-Net's output.
 
@@ -46,6 +44,8 @@ def nnunet_loss(
         regions: How many, each with a sigmoid channel of its own; None: labels, with a softmax.
         ignore_label: Of voxels that do not count.
         batch_dice: Region terms of the batch instead of each sample.
+        classes: The channels of the network's output; with it, maps that are further channels of the target are
+            taken, where the loss needs any (`Maps`).
         several_processes: As under DistributedDataParallel: "the batch" is then that of all processes, as in nnU-Net.
 
     `dice_cross_entropy` is nnU-Net's own loss, also where it sums instead of averages: the cross entropy of regions
@@ -61,6 +61,10 @@ def nnunet_loss(
     ignore_index = ignore_label if regions is None else None if ignore_label is None else IGNORED
     reading = {"activation": "softmax" if regions is None else "sigmoid", "ignore_index": ignore_index}
     loss = get_loss(name, **{"pool": pool, **parameters}, **reading)
+    maps = Maps.of(loss, classes, regions is not None, ignore_label) if classes else None
+    if maps is not None:
+        whole = loss if regions is None or ignore_label is None else RegionsWithIgnored(loss)
+        return WithMaps(whole, maps)
     if regions is None or ignore_label is None:
         return loss
     if name == "dice_cross_entropy":

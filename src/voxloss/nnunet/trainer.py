@@ -3,15 +3,29 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
+from torch import Tensor, nn
 
 import voxloss
 from voxloss.nnunet.loss import nnunet_loss
+from voxloss.nnunet.maps import Maps, WithMaps
 from voxloss.nnunet.names import RECORD, trainer_name
 from voxloss.nnunet.parameters import check_unchanged, read_parameters
 from voxloss.utilities.files import write_json
+
+
+class AddMaps(SegOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
+    """Add the maps that a loss needs to the target of one sample."""
+
+    def __init__(self, maps: Maps) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def _apply_to_segmentation(self, segmentation: Tensor, **_: Any) -> Tensor:
+        return self.maps.add(segmentation)
 
 
 class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
@@ -22,6 +36,7 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
     """
 
     voxloss_name: ClassVar[str]
+    _maps: Maps | None = None  # that the loss needs
 
     def _build_loss(self) -> nn.Module:
         folder = self.preprocessed_dataset_folder_base
@@ -34,7 +49,9 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
             ignore_label=labels.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
             several_processes=self.is_ddp,
+            classes=labels.num_segmentation_heads,
         )
+        self._maps = loss.maps if isinstance(loss, WithMaps) else None
         self._record(parameters)
         self.print_to_log_file(f"Loss: {loss}")
         theirs = super()._build_loss()
@@ -43,6 +60,15 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
         theirs.loss = loss  # and their weights stay
         with_supervision: nn.Module = theirs
         return with_supervision
+
+    def get_training_transforms(self, *arguments: Any, **named: Any) -> Any:
+        """Return nnU-Net's transforms, with the maps that the loss needs made after the last that moves voxels."""
+        transforms = super().get_training_transforms(*arguments, **named)
+        if self._maps is not None:
+            parts = transforms.transforms
+            resized = bool(parts) and isinstance(parts[-1], DownsampleSegForDSTransform)
+            parts.insert(len(parts) - resized, AddMaps(self._maps))
+        return transforms
 
     def _record(self, parameters: dict[str, Any]) -> None:
         """Write the loss into the fold's folder; a resumed training must have the same loss."""
