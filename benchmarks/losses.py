@@ -56,8 +56,9 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion.
-OURS = tuple(name for name in voxloss.list_losses() if name not in ("cc_dice_ce", "blob"))
+# Those of the pass over the voxels alone; benchmarks/lesions.py and benchmarks/thin.py have the others.
+ELSEWHERE = ("ml1_ace", "skeleton_recall", "cl_dice", "cc_dice_ce", "blob")
+OURS = tuple(name for name in voxloss.list_losses() if name not in ELSEWHERE)
 
 
 def implementations(company: str) -> dict[str, tuple[str, Loss]]:
