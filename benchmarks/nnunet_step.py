@@ -2,9 +2,9 @@
 
     python benchmarks/nnunet_step.py            # in the environment of `make test-peers`
 
-The network is nnU-Net's plain U-Net of its widths with deep supervision; a step is forward, loss, backward, clipping and SGD, as in
-its trainer. Maps of lesions and skeletons come with the target, as from its loaders. The losses take turns; the ratio
-is the median over the rounds.
+The network is nnU-Net's plain U-Net of its widths with deep supervision; a step is forward, loss, backward, clipping
+and SGD, as in its trainer. Maps of lesions and skeletons come with the target, as from its loaders. The losses take
+turns; the ratio is the median over the rounds.
 """
 
 import argparse

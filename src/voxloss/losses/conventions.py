@@ -92,7 +92,8 @@ UNIFIED_WEIGHT = (
 )
 BY_CLASS = (
     "The released code is of one foreground class. With several, each is taken against the rest: under softmax its "
-    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged."
+    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged, as Kundu et al. "
+    "(arXiv 2604.24276) propose for both losses; their weights by inverse size inside a lesion are left out."
 )
 NO_OPTIONS = "`overlap` and `label_smoothing` must keep their defaults: terms of lesions take no other value."
 MEAN_INDEX = (
