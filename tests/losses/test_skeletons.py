@@ -1,6 +1,7 @@
 """Skeleton Recall: tubes by hand and as in the authors' code, maps given and made, and where they are missing."""
 
 import builtins
+import importlib.util
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,9 @@ from skimage.morphology import dilation, skeletonize
 
 import voxloss
 from voxloss import Compound, DeepSupervision, get_loss, skeleton_tubes
+from voxloss.config.losses import check_losses, loss_choices
 from voxloss.transforms import Skeletons
+from voxloss.utilities.errors import InputError
 
 
 def lines(shape=(2, 24, 26), seed=0):
@@ -212,6 +215,16 @@ def test_without_scikit_image_the_map_is_demanded(monkeypatch):
     assert loss(logits, labels, skeletons=tubes).isfinite()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'voxloss\[skeletons\]'"):
         skeleton_tubes(labels, 3)
+
+
+def test_a_study_without_scikit_image_is_refused_before_it_trains(monkeypatch):
+    choices = loss_choices(["dice", {"name": "skeleton_recall", "recall_weight": 2}])
+    check_losses(choices)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = r"the loss 'skeleton_recall-recall_weight=2' needs scikit-image.*pip install 'voxloss\[skeletons\]'"
+    with pytest.raises(InputError, match=message):
+        check_losses(choices)
+    check_losses(choices[:1])
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
