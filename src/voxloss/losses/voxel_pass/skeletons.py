@@ -26,8 +26,8 @@ def skeleton_tubes(
     The skeleton is that of `skimage.morphology.skeletonize`, the tube has the voxels within two steps of it along the
     axes, and what of the tube is outside the structure is left out. With "softmax" the structure is all foreground
     together, as in the code of Kirchhoff et al., with "sigmoid" each channel by itself. Ignored voxels belong to no
-    structure. It needs scikit-image (`pip install "voxloss[skeletons]"`) and works on the CPU: about 0.03 s for a volume
-    of 96³ voxels with a few dozen vessels.
+    structure. It needs scikit-image (`pip install "voxloss[skeletons]"`) and works on the CPU: about 0.03 s for
+    96³ voxels with a few dozen vessels.
 
     Args:
         labels: (B, *spatial) or (B, 1, *spatial), whole numbers. With one class always a target of it, in [0, 1].
