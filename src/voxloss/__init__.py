@@ -23,6 +23,7 @@ _OTHER_NAMES = (
     "Compound",
     "CosineSchedule",
     "DeepSupervision",
+    "LabelMaps",
     "LinearSchedule",
     "VoxelStatistics",
     "describe",
@@ -31,6 +32,7 @@ _OTHER_NAMES = (
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 )
 

@@ -1,15 +1,11 @@
-"""Transforms for loaders: maps of the labels that some losses need, made beside the training and not in it."""
+"""Transforms for loaders: the maps of the labels that some losses need, made beside the training and not in it."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from voxloss.losses import lesion_regions
-from voxloss.losses.voxel_pass.further.distances import Measure, measure_labels, signed_distances
+from voxloss.losses import lesion_regions, skeleton_tubes
+from voxloss.losses.voxel_pass.further.distances import measure_labels, quick_measure
 
 
 @dataclass(frozen=True)
@@ -45,10 +41,8 @@ class LesionRegions:
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of the sample with the regions."""
-        if self.labels not in sample:
-            raise KeyError(f"the sample has no labels {self.labels!r}; its keys are {', '.join(map(repr, sample))}")
         found = lesion_regions(
-            sample[self.labels][None],
+            _of(sample, "labels", self.labels)[None],
             self.classes,
             activation=self.activation,
             ignore_index=self.ignore_index,
@@ -95,11 +89,11 @@ class DistanceMaps:
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of the sample with the distances."""
-        spacing = self._of(sample, "spacing", self.spacing) if isinstance(self.spacing, str) else self.spacing
+        spacing = _of(sample, "spacing", self.spacing) if isinstance(self.spacing, str) else self.spacing
         found = measure_labels(
-            self._of(sample, "labels", self.labels)[None],
+            _of(sample, "labels", self.labels)[None],
             self.classes,
-            _measure(),
+            quick_measure(),
             spacing,
             self.activation,
             self.ignore_index,
@@ -108,20 +102,52 @@ class DistanceMaps:
         )
         return {**sample, self.distances: found[0]}
 
-    @staticmethod
-    def _of(sample: Mapping[str, Any], what: str, key: str) -> Any:
-        if key not in sample:
-            raise KeyError(f"the sample has no {what} {key!r}; its keys are {', '.join(map(repr, sample))}")
-        return sample[key]
+
+@dataclass(frozen=True)
+class Skeletons:
+    """Add the tubes around the skeletons to a dictionary of one sample, as MONAI's dictionary transforms do.
+
+        transform = Skeletons("label", classes=2)  # after cropping and augmentation
+        sample = transform({"image": image, "label": label})  # and sample["skeletons"], (*spatial)
+        loss(logits, batch["label"], skeletons=batch["skeletons"])
+
+    It belongs after all transforms that move or cut voxels, like `LesionRegions`, and needs scikit-image
+    (`pip install "voxloss[skeletons]"`).
+
+    Args:
+        labels: Key of the labels: a tensor or array (*spatial) or (1, *spatial), or if `multi_hot` (C, *spatial).
+        skeletons: Key that the tubes get, uint8: (*spatial), or of multi-hot labels with "sigmoid" (C, *spatial).
+        classes: C, the channels of the network's output.
+        activation: That of the loss, "softmax" or "sigmoid".
+        ignore_index: That of the loss.
+        multi_hot: Whether the labels are multi-hot or soft targets.
+
+    Raises:
+        KeyError: The sample has no such labels.
+        ValueError: Their shape does not fit, or one is out of range.
+        ModuleNotFoundError: scikit-image is not installed.
+    """
+
+    labels: str = "label"
+    skeletons: str = "skeletons"
+    classes: int = 2
+    activation: str = "softmax"
+    ignore_index: int | None = None
+    multi_hot: bool = False
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of the sample with the tubes."""
+        found = skeleton_tubes(
+            _of(sample, "labels", self.labels)[None],
+            self.classes,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            multi_hot=self.multi_hot,
+        )
+        return {**sample, self.skeletons: found[0]}
 
 
-def _measure() -> Measure:
-    """SciPy's distances where it is installed, else those of torch."""
-    if importlib.util.find_spec("scipy") is None:
-        return signed_distances
-    from voxloss.geometry import distances  # needs SciPy, which losses alone do not
-
-    def measure(inside: Tensor, outside: Tensor, spacing: Sequence[float]) -> Tensor:
-        return torch.from_numpy(distances.signed_distances(inside.numpy(), outside.numpy(), spacing))
-
-    return measure
+def _of(sample: Mapping[str, Any], what: str, key: str) -> Any:
+    if key not in sample:
+        raise KeyError(f"the sample has no {what} {key!r}; its keys are {', '.join(map(repr, sample))}")
+    return sample[key]

@@ -7,6 +7,7 @@ import itertools
 import math
 
 import torch
+from skimage.morphology import skeletonize
 
 
 def one_hot(labels, classes):
@@ -160,6 +161,228 @@ def generalised_dice(
             below = below + w * (tp[b, c] + (fn[b, c] + fp[b, c]) / 2)
         total = total + 1 - above / below
     return total / samples(counted, ignored_samples)
+
+
+def matthews(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    smooth=1e-7,
+    pool="sample",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over classes of 1 - MCC, from the four sums."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    w, axes = keep[:, None].double() * weight[:, None], tuple(range(2, logits.ndim))
+    parts = [p * target, p * (1 - target), (1 - p) * target, (1 - p) * (1 - target), target]
+    parts = [(part * w).sum(axes) for part in parts]
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        parts, counted = [part.sum(0, keepdim=True) for part in parts], counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            tp, fp, fn, tn, size = (part[b, c] for part in parts)
+            if absent_class == "skip" and size == 0:
+                continue
+            root = torch.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + smooth)
+            perfect = fp == 0 and fn == 0
+            values.append(0 * tp if perfect else 1 - (tp * tn - fp * fn) / root)
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
+def tube(mask):
+    """The skeleton of scikit-image, widened twice by the voxels that share a face, inside the mask."""
+    if mask.ndim == 1:
+        return tube(mask[None])[0]
+    wide = torch.from_numpy(skeletonize(mask.numpy()) > 0)
+    for _ in range(2):
+        shifted = [wide]
+        for axis, step in itertools.product(range(mask.ndim), (-1, 1)):
+            moved = torch.zeros_like(wide)
+            length = mask.shape[axis] - 1
+            to, source = (1, 0) if step > 0 else (0, 1)
+            moved.narrow(axis, to, length).copy_(wide.narrow(axis, source, length))
+            shifted.append(moved)
+        wide = torch.stack(shifted).any(0)
+    return wide & mask
+
+
+def skeleton_recall(
+    logits,
+    target,
+    keep,
+    weight,
+    *,
+    activation="softmax",
+    smooth=1e-5,
+    pool="batch",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over classes of Σ k p t / Σ k t, k around the skeleton."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    inside = (target >= 0.5) & keep[:, None]
+    if activation == "softmax":
+        masks = torch.stack([tube(mask[1:].any(0)) for mask in inside])[:, None].expand_as(inside)
+    else:
+        masks = torch.stack([torch.stack([tube(mask) for mask in masks]) for masks in inside])
+    w, axes = keep[:, None].double() * weight[:, None], tuple(range(2, logits.ndim))
+    parts = [(part * w).sum(axes) for part in (masks * p * target, masks * target, target)]
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        parts, counted = [part.sum(0, keepdim=True) for part in parts], counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            found, there, size = (part[b, c] for part in parts)
+            if absent_class == "keep" or size > 0:
+                values.append((found + smooth) / (there + smooth))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
+def extreme(values, keep, offsets, best):
+    """The least or largest (`best`) of the values at the offsets from each voxel, of those that count."""
+    found = []
+    for offset in offsets:
+        moved, seen = values, keep
+        for axis, step in enumerate(offset):
+            moved, seen = torch.roll(moved, step, axis), torch.roll(seen, step, axis)
+            if step:
+                edge = [slice(None)] * values.ndim
+                edge[axis] = 0 if step > 0 else -1
+                seen = seen.clone()
+                seen[tuple(edge)] = False
+        worst = torch.full_like(moved, torch.inf if best is torch.amin else -torch.inf)
+        found.append(torch.where(seen, moved, worst))
+    return best(torch.stack(found), 0)
+
+
+def soft_skeleton(values, keep, iterations):
+    """By Shit et al.'s algorithm 1, with both minima of each turn, on one volume; inf where a voxel does not count."""
+    box = list(itertools.product((-1, 0, 1), repeat=values.ndim))
+    cross = [offset for offset in box if sum(map(abs, offset)) <= 1]
+    skeleton = torch.zeros_like(values)
+    for turn in range(iterations + 1):
+        if turn:
+            values = torch.where(keep, extreme(values, keep, cross, torch.amin), 0)
+        opened = extreme(torch.where(keep, extreme(values, keep, cross, torch.amin), 0), keep, box, torch.amax)
+        delta = torch.relu(torch.where(keep, values - opened, 0))
+        skeleton = delta if turn == 0 else skeleton + torch.relu(delta - skeleton * delta)
+    return skeleton
+
+
+def centre_lines(
+    logits,
+    target,
+    keep,
+    weight,
+    iterations,
+    *,
+    activation="softmax",
+    smooth=1.0,
+    pool="batch",
+    class_reduction="mean",
+    include_background=None,
+    absent_class="keep",
+    ignored_samples="skip",
+):
+    """mean over the batch of the reduction over classes of 1 - clDice, a loop over samples and classes."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    first, classes = 0 if include_background else 1, p.shape[1]
+    w = keep.double() * weight
+    sums = torch.zeros(len(p), classes, 5, dtype=torch.float64)
+    rows = []
+    for b in range(len(p)):
+        for c in range(first, classes):
+            q, t = p[b, c], target[b, c]
+            line, wanted = soft_skeleton(q, keep[b], iterations), soft_skeleton(t, keep[b], iterations)
+            rows.append(torch.stack([(part * w[b]).sum() for part in (line * t, line, wanted * q, wanted, t)]))
+    if rows:
+        sums = torch.stack(rows).view(len(p), classes - first, 5)
+    counted = keep.flatten(1).sum(1)
+    if pool == "batch":
+        sums, counted = sums.sum(0, keepdim=True), counted.sum(0, keepdim=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(len(counted)):
+        if counted[b] == 0:
+            continue
+        values = []
+        for covered, line, found, wanted, size in sums[b]:
+            if absent_class == "skip" and size == 0:
+                continue
+            precision, sensitivity = (covered + smooth) / (line + smooth), (found + smooth) / (wanted + smooth)
+            values.append(1 - 2 * precision * sensitivity / (precision + sensitivity))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(counted, ignored_samples)
+
+
+def calibration(
+    logits,
+    target,
+    keep,
+    weight,
+    bins,
+    *,
+    activation="softmax",
+    smooth=None,
+    pool="sample",
+    class_reduction="mean",
+    include_background=True,
+    absent_class=None,
+    ignored_samples="skip",
+    overlap=None,
+):
+    """mean over the batch of the reduction over present classes of the average calibration error, voxel by voxel."""
+    if include_background is None:
+        include_background = activation == "sigmoid"
+    p, _, _ = probabilities(logits, activation)
+    groups = [list(range(len(p)))] if pool == "batch" else [[b] for b in range(len(p))]
+    total, counted = torch.zeros((), dtype=torch.float64), []
+    for group in groups:
+        seen = keep[group]
+        counted.append(int(seen.sum()))
+        values = []
+        for c in range(0 if include_background else 1, p.shape[1]):
+            q, t, w = (tensor[seen] for tensor in (p[group, c], target[group, c], weight[group]))
+            if (w * t).sum() == 0:
+                continue
+            errors, numbers = [0.0] * bins, [0.0] * bins
+            for one, wanted, share in zip(q, t, w, strict=True):
+                k = max(0, math.ceil(float(one.detach()) * bins) - 1)
+                errors[k], numbers[k] = errors[k] + share * (one - wanted), numbers[k] + float(share)
+            each = [abs(e) / n for e, n in zip(errors, numbers, strict=True) if n > 0]
+            values.append(sum(each) / len(each))
+        if values:
+            total = total + (sum(values) / len(values) if class_reduction == "mean" else sum(values))
+    return total / samples(torch.tensor(counted), ignored_samples)
 
 
 def components(mask):
@@ -398,7 +621,7 @@ def hardest(logits, target, keep, weight, top_k, *, activation="softmax", pool="
 
 def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", parameters=None, options=None):
     """The loss `name` on targets (B, C, *spatial), with counted voxels `keep` and `weight` (B, *spatial)."""
-    parameters, options = parameters or {}, dict(options or {})
+    parameters, given, options = parameters or {}, dict(options or {}), dict(options or {})
     smoothing = options.pop("label_smoothing", 0.0)
     shape = (logits.shape[0], *logits.shape[2:])
     keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
@@ -448,6 +671,10 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         return area(lambda index: torch.log(torch.cosh(1 - index)), 0.5)
     if name == "jaccard":
         return area(lambda index: 1 - index / (2 - index), 0.5)
+    if name == "mcc":
+        mean = {"class_reduction": "mean", "pool": "batch", "include_background": None}
+        chosen = mean | options
+        return matthews(logits, target, keep, weight, activation=activation, **chosen)
     if name == "unified_focal":
         delta, gamma = get("delta", 0.6), get("gamma", 0.5)
         overlap = area(lambda index: (1 - index) ** (1 - gamma), delta)
@@ -464,6 +691,23 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
         chosen = {**options, "smooth": options.get("smooth", 1e-5) / 2}  # on TP instead of 2·TP
         dice = region(logits, target, keep, weight, lambda index: index, activation=activation, **{**nnunets, **chosen})
         return pixel() / (logits.shape[1] if activation == "sigmoid" else 1) - dice
+    if name == "skeleton_recall":
+        dice = twin("dice_cross_entropy", logits, target, keep, weight, activation=activation, options=given)
+        recall = skeleton_recall(logits, target, keep, weight, activation=activation, **options)
+        return dice - get("recall_weight", 1) * recall
+    if name == "ml1_ace":
+        chosen = {"class_reduction": "mean", "overlap": "squared", "smooth": 1e-5, **options}
+        dice = region(logits, target, keep, weight, lambda index: 1 - index, activation=activation, **chosen)
+        error = calibration(logits, target, keep, weight, get("bins", 20), activation=activation, **chosen)
+        entropy = pixel() / (logits.shape[1] if activation == "sigmoid" else 1)
+        return entropy + dice + get("ace_weight", 1) * error
+    if name == "cl_dice":
+        chosen = {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1.0, **options}
+        alpha, lines = get("alpha", 0.5), {key: value for key, value in chosen.items() if key != "overlap"}
+        dice = {**chosen, "smooth": chosen["smooth"] / 2}
+        dice = region(logits, target, keep, weight, lambda index: 1 - index, activation=activation, **dice)
+        lines = centre_lines(logits, target, keep, weight, get("iterations", 10), activation=activation, **lines)
+        return (1 - alpha) * dice + alpha * lines
     if name in PER_LESION:
         blob = name == "blob"
         entropy = get("entropy_weight", 1) if blob else 1
@@ -496,6 +740,8 @@ def twin(name, logits, target, keep=None, weight=None, *, activation="softmax", 
 
 PER_LESION = {"cc_dice_ce", "blob"}
 OF_MAPS = {"boundary", "hausdorff", "lovasz"}  # of no sums that `overlap` and `label_smoothing` are of
+SKELETONS = {"skeleton_recall"}
+ONE_OVERLAP = {"mcc"}  # losses with a region term of products alone
 PIXELWISE = {"cross_entropy", "focal", "topk"}
 BOTH = {
     "combo",
@@ -506,9 +752,12 @@ BOTH = {
     "dice_focal",
     "dice_cross_entropy",
     "dice_topk",
+    "skeleton_recall",
+    "ml1_ace",
 }
 EQUAL_ERRORS = {"dice", "generalised_dice", "log_cosh_dice", "jaccard", "combo", "dice_focal"}
-EQUAL_ERRORS |= {"dice_cross_entropy", "dice_topk"}
+EQUAL_ERRORS |= SKELETONS | {"dice_cross_entropy", "dice_topk", "cl_dice", "ml1_ace"}
+NEIGHBOURS = {"cl_dice"}  # losses of which a voxel's part depends on its neighbours
 
 
 def accepts(name, options):
@@ -518,7 +767,7 @@ def accepts(name, options):
         return False
     if name in OF_MAPS and isinstance(options.get("class_weight"), str):
         return False
-    if name in PER_LESION | OF_MAPS:
+    if name in PER_LESION | OF_MAPS | ONE_OVERLAP:
         return overlap == "product" and smoothing == 0
     if overlap == "squared" and name not in EQUAL_ERRORS:
         return False

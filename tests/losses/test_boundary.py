@@ -1,5 +1,6 @@
 """Boundary loss: maps against SciPy and by hand, wrong maps, scales, and its place beside other losses."""
 
+import importlib.util
 import math
 from functools import partial
 
@@ -11,7 +12,6 @@ from scipy import ndimage
 
 import voxloss
 from voxloss import Compound, DeepSupervision, distance_maps, get_loss
-from voxloss import transforms as loader
 from voxloss.geometry import distances as geometry
 from voxloss.losses.voxel_pass.further.distances import distances_to
 from voxloss.transforms import DistanceMaps
@@ -63,7 +63,7 @@ def test_maps_of_torch_and_of_the_loader_are_equal(shape, spacing, density, monk
     sample = DistanceMaps(**options)({"label": labels})
     assert maps.dtype == sample["distances"].dtype == torch.float32
     torch.testing.assert_close(maps, sample["distances"], rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)  # as without SciPy
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # as without SciPy
     assert torch.equal(DistanceMaps(**options)({"label": labels})["distances"], maps)
     if len(set(spacing)) == 1:  # in units of the spacing they are those in voxels
         voxels = distance_maps(labels[None], 3, ignore_index=255, background=True)[0]

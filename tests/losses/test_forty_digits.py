@@ -33,7 +33,7 @@ PIXELWISE = {  # α, γ, the weights of background and foreground, and the share
     "unified_focal": (1, 0.5, 0.4, 0.6, 0.5),
 }
 OTHERS = {"boundary", "hausdorff", "lovasz", "topk"}
-LOSSES = sorted({*REGION, *PIXELWISE, *OTHERS})
+LOSSES = sorted({*REGION, *PIXELWISE, *OTHERS, "mcc"})
 OPTIONS = [
     {},
     {"overlap": "minimum"},
@@ -69,6 +69,8 @@ def exact(name, logits, target, activation, options):
         total += pixelwise(PIXELWISE[name], p, target, activation, mpf(options.get("label_smoothing", 0)))
     if name in REGION:
         total += region(REGION[name], p, target, options)
+    if name == "mcc":
+        total += region((None, 0.5, 1), p, target, {"pool": "batch"} | options, activation == "softmax")
     return total
 
 
@@ -162,7 +164,14 @@ def lovasz(p, target, activation, options):
     return by_class(costs, sizes, options)
 
 
-def region(parameters, p, target, options):
+def correlation(pairs):
+    tp, fp = sum(q * t for q, t in pairs), sum(q * (1 - t) for q, t in pairs)
+    fn, tn = sum((1 - q) * t for q, t in pairs), sum((1 - q) * (1 - t) for q, t in pairs)
+    return (tp * tn - fp * fn) / mpmath.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + mpf(1e-7))
+
+
+def region(parameters, p, target, options, foreground_mean=False):
+    """The loss of an index; without a cost in `parameters` that of Matthews's correlation, a mean over classes."""
     cost, delta, share = parameters
     delta, smooth, kind = mpf(delta), mpf(1e-6), options.get("overlap", "product")
     samples, classes, voxels = SHAPE
@@ -176,6 +185,9 @@ def region(parameters, p, target, options):
             weights = [min(v for v in volumes if v) / v if v else mpf(1) for v in volumes]
         costs = []
         for each in pairs:
+            if cost is None:
+                costs.append(1 - correlation(each))
+                continue
             if kind == "minimum":
                 hit = sum(min(q, t) for q, t in each)
                 excess, missed = sum(max(q - t, 0) for q, t in each), sum(max(t - q, 0) for q, t in each)
@@ -188,9 +200,41 @@ def region(parameters, p, target, options):
                 errors = sum(delta * (1 - q) * t + (1 - delta) * q * (1 - t) for q, t in each)
                 index = (hit + smooth) / (hit + errors + smooth)
             costs.append(cost(index))
+        if foreground_mean:  # inverse volumes are those of the classes that count
+            costs, volumes, chosen = costs[1:], volumes[1:], weights[1:]
+            if options.get("class_weight") == "inverse_volume":
+                chosen = [min(v for v in volumes if v) / v if v else mpf(1) for v in volumes]
+            weights = chosen
         value = sum(w * x for w, x in zip(weights, costs, strict=True))
-        total += value / sum(weights) if options.get("class_reduction") == "mean" else value
+        mean = cost is None or options.get("class_reduction") == "mean"
+        total += value / sum(weights) if mean else value
     return mpf(share) * total / len(groups)
+
+
+def test_skeleton_recall_in_forty_digits():
+    """Three voxels of two classes, a line that is its own skeleton, beside Dice + cross entropy."""
+    logits = torch.tensor([[[0.5, -1.25, 2.0], [-0.75, 0.25, 1.5]]], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[0, 1, 1]])
+
+    def total(x):
+        p = [mpmath.exp(b) / (mpmath.exp(a) + mpmath.exp(b)) for a, b in zip(*x, strict=True)]
+        entropy = -(mpmath.log(1 - p[0]) + mpmath.log(p[1]) + mpmath.log(p[2])) / 3
+        dice = (2 * (p[1] + p[2]) + mpf(1e-5)) / (sum(p) + 2 + mpf(1e-5))
+        return entropy - dice - mpf(0.25) * (p[1] + p[2] + mpf(1e-5)) / (2 + mpf(1e-5))
+
+    value = get_loss("skeleton_recall", recall_weight=0.25)(logits, labels)
+    value.backward()
+    numbers = [[mpf(x) for x in row] for row in logits[0].tolist()]
+    assert value.item() == pytest.approx(float(total(numbers)), rel=1e-14)
+    step = mpf(10) ** -20
+    for c, v in itertools.product(range(2), range(3)):
+        sides = []
+        for sign in (1, -1):
+            numbers[c][v] += sign * step
+            sides.append(total(numbers))
+            numbers[c][v] -= sign * step
+        slope = (sides[0] - sides[1]) / (2 * step)
+        assert logits.grad[0, c, v].item() == pytest.approx(float(slope), rel=1e-12)
 
 
 def problem(soft):

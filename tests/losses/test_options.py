@@ -280,7 +280,7 @@ def test_channels_of_labels_and_of_one_value_are_voxels():
     logits, labels = problem("labels")
     labels[0, 0] = 255
     options = {"activation": "sigmoid", "ignore_index": 255}
-    for name in LOSSES:
+    for name in CHANNELS:
         channel, voxel = (get_loss(name, ignore_scope=scope, **options) for scope in ("channel", "voxel"))
         close(channel(logits, labels), voxel(logits, labels))
         target = one_hot(labels, 4).masked_fill((labels == 255)[:, None], 255)

@@ -23,6 +23,15 @@ KINDS = {
 }
 
 
+NAMES_OF_MAPS = {
+    "cc_dice_ce": ["regions"],
+    "blob": ["regions"],
+    "skeleton_recall": ["skeletons"],
+    "boundary": ["distances"],
+    "compound": ["regions", "distances", "skeletons"],
+}
+
+
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
     monkeypatch.delenv("VOXLOSS_PARAMETERS", raising=False)
@@ -147,6 +156,48 @@ def test_top_k_is_nnunets(name, tmp_path):
     torch.testing.assert_close(ours[0], expected[0], rtol=1e-6, atol=1e-6)
     for own, other in zip(ours[1][:2], expected[1][:2], strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES_OF_MAPS)
+def test_maps_of_the_loader_are_those_that_the_loss_makes(name, kind, tmp_path, monkeypatch):
+    """As further channels of the target, through nnU-Net's own transforms, at the resolutions of its outputs."""
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.names import trainer_name
+    from voxloss.nnunet.trainer import TRAINERS, AddMaps
+
+    if name == "compound":
+        monkeypatch.setenv("VOXLOSS_PARAMETERS", "{losses: [boundary, skeleton_recall, blob]}")
+    loss = built(TRAINERS[trainer_name(name)], KINDS[kind], tmp_path, deep=False)
+    logits, (target,) = problem(KINDS[kind], deep=False)
+    with_maps = torch.stack([loss.maps.add(sample) for sample in target])
+    assert with_maps.shape[1] > target.shape[1] == loss.maps.channels and with_maps.dtype == (
+        torch.float32 if "distances" in NAMES_OF_MAPS[name] else torch.int32
+    )
+    found, expected = outcome(loss, logits, [with_maps]), outcome(loss, logits, [target])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    own, given = loss.maps.split(with_maps)
+    assert own.equal(target.int()) and list(given) == NAMES_OF_MAPS[name]
+
+    trainer = object.__new__(TRAINERS[trainer_name(name)])
+    trainer._maps = loss.maps
+    settings = ([8, 8, 8], (0, 0), [[1, 1, 1], [0.5] * 3], None, False)
+    transforms = trainer.get_training_transforms(*settings).transforms
+    before = nnUNetTrainer.get_training_transforms(*settings).transforms
+    assert [type(part) for part in transforms[:-2]] == [type(part) for part in before[:-1]]
+    assert isinstance(transforms[-2], AddMaps) and isinstance(transforms[-1], DownsampleSegForDSTransform)
+    assert not any(isinstance(part, RandomTransform) for part in transforms[-2:])
+    scales = ComposeTransforms(transforms[-2:])(image=None, segmentation=target[0])["segmentation"]
+    assert scales[0].equal(with_maps[0]) and scales[1].equal(with_maps[0][:, 1::2, 1::2, 1::2])
+    parts = trainer.get_validation_transforms([[1, 1, 1], [0.5] * 3]).transforms
+    assert isinstance(parts[-2], AddMaps) and isinstance(parts[-1], DownsampleSegForDSTransform)
+    whole = nnUNetTrainer.get_training_transforms(*settings[:2], None, None, False).transforms
+    trainer._maps = None
+    assert len(trainer.get_training_transforms(*settings[:2], None, None, False).transforms) == len(whole)
 
 
 def test_the_inner_loss_is_that_of_the_functional_form(tmp_path):

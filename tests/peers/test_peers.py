@@ -143,6 +143,17 @@ def test_monai_generalised_dice_is_drowned_by_its_smoothing():
     assert get_loss("generalised_dice")(wrong, labels) > 0.99
 
 
+def test_monai_cldice_of_two_classes_and_almost_no_smoothing():
+    losses = pytest.importorskip("monai.losses")
+    theirs = losses.SoftDiceclDiceLoss(iter_=4, alpha=0.3, smooth=1e-30, include_background=False, softmax=True)
+    logits, labels = problem(2)
+    for volume in (logits, logits[:, :, :4].repeat_interleave(5, 2).unflatten(2, (4, 5))):
+        given = labels if volume is logits else labels[:, :4].repeat_interleave(5, 1).unflatten(1, (4, 5))
+        value, gradient = outcome(lambda x, y: theirs(x, one_hot(y, 2)), volume, given)
+        ours = outcome(get_loss("cl_dice", iterations=4, alpha=0.3, pool="sample"), volume, given)
+        torch.testing.assert_close(ours, (value, gradient), rtol=1e-10, atol=1e-12)
+
+
 def test_smp_counts_an_absent_class_as_perfect():
     theirs = smp_loss('DiceLoss("multiclass")')
     logits, labels = problem()

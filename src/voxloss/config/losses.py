@@ -1,5 +1,6 @@
 """The losses of a study's configuration: their names, parameters and keys."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -67,7 +68,8 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
     """Build every loss once, to check its name and parameters.
 
     Raises:
-        InputError: An unknown loss, or a parameter that is unknown or has a value that it cannot have.
+        InputError: An unknown loss, a parameter that is unknown or has a value that it cannot have, or a package that
+            the loss needs is not installed.
     """
     from voxloss.losses import Compound, Loss, get_loss  # imports torch, which listing losses need not wait for
 
@@ -79,5 +81,10 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
             parts = [part for part in loss.modules() if isinstance(part, Loss) and not isinstance(part, Compound)]
             if any(part.reduction != "mean" or part.class_reduction == "none" for part in parts):
                 raise ValueError(f"the loss {choice.key!r} gives several values, but training needs one")
+            if loss.formula.tubes and importlib.util.find_spec("skimage") is None:
+                raise ValueError(
+                    f"the loss {choice.key!r} needs scikit-image, which is not installed: "
+                    "pip install 'voxloss[skeletons]'"
+                )
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error

@@ -12,6 +12,7 @@ from voxloss.losses.catalogue import get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
 from voxloss.losses.deprecated import renamed
 from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
+from voxloss.losses.label_maps import LabelMaps
 from voxloss.losses.loss import Loss
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
@@ -20,6 +21,7 @@ from voxloss.losses.mixed import (
     DiceFocalLoss,
     DiceTopkLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
@@ -33,11 +35,14 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
 from voxloss.losses.schedules import CosineSchedule, LinearSchedule
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 from voxloss.losses.voxel_pass.further.distances import distance_maps
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
+from voxloss.losses.voxel_pass.skeletons import skeleton_tubes
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
 __all__ = [
@@ -46,6 +51,7 @@ __all__ = [
     "BlobLoss",
     "BoundaryLoss",
     "CcDiceCeLoss",
+    "ClDiceLoss",
     "ComboLoss",
     "Compound",
     "CosineSchedule",
@@ -61,12 +67,16 @@ __all__ = [
     "GeneralisedDiceLoss",
     "HausdorffLoss",
     "JaccardLoss",
+    "LabelMaps",
     "LinearSchedule",
     "LogCoshDiceLoss",
     "Loss",
     "LovaszLoss",
+    "MccLoss",
     "MixedFocalLoss",
+    "Ml1AceLoss",
     "ModifiedComboLoss",
+    "SkeletonRecallLoss",
     "TopkLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
@@ -77,6 +87,7 @@ __all__ = [
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 ]
 

@@ -1,5 +1,10 @@
 """Losses of distances to the border of a structure."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
 from voxloss.losses.conventions import KARIMI, KERVADEC
 from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import OptionalSwitch, Positive, Reduction, Spacing
@@ -56,15 +61,9 @@ class BoundaryLoss(Loss):
 
     def terms(self) -> Boundary:
         _refuse_volumes(self)
-        return Boundary(
-            DistancePass(self.spacing, _background(self)),  # type: ignore[arg-type]  # stored as a tuple
-            1.0,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-        )
+        spacing: Any = self.spacing  # stored as a tuple
+        distances = DistancePass(spacing, self.includes_background())
+        return Boundary(distances=distances, **self.of_classes())
 
 
 class HausdorffLoss(Loss):
@@ -112,20 +111,16 @@ class HausdorffLoss(Loss):
 
     def terms(self) -> Hausdorff:
         _refuse_volumes(self)
-        return Hausdorff(
-            HausdorffPass(self.alpha, self.spacing, _background(self)),  # type: ignore[arg-type]  # stored as a tuple
-            1.0,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-        )
+        spacing: Any = self.spacing  # stored as a tuple
+        distances = HausdorffPass(self.alpha, spacing, self.includes_background())
+        return Hausdorff(distances=distances, **self.of_classes())
 
 
-def _background(loss: BoundaryLoss | HausdorffLoss) -> bool:
-    """Whether channel 0 counts."""
-    return loss.activation == "sigmoid" if loss.include_background is None else loss.include_background
+def set_spacing(module: nn.Module, spacing: Sequence[float]) -> None:
+    """Set the spacing of every loss of distances within a module that has none yet."""
+    for part in module.modules():
+        if isinstance(part, BoundaryLoss | HausdorffLoss) and part.spacing is None:
+            part.spacing = tuple(spacing)
 
 
 def _refuse_volumes(loss: BoundaryLoss | HausdorffLoss) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         DiceFocalLoss,
         DiceTopkLoss,
         MixedFocalLoss,
+        Ml1AceLoss,
         ModifiedComboLoss,
         UnifiedFocalLoss,
     )
@@ -29,8 +30,10 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         GeneralisedDiceLoss,
         JaccardLoss,
         LogCoshDiceLoss,
+        MccLoss,
         TverskyLoss,
     )
+    from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
@@ -42,6 +45,7 @@ BUILDERS: dict[str, Callable[..., Loss]] = {}
 # Names that other libraries and American English have for them.
 ALIASES = {
     "ce": "cross_entropy",
+    "cldice": "cl_dice",
     "dice_ce": "dice_cross_entropy",
     "generalized_dice": "generalised_dice",
     "dice_top_k": "dice_topk",
@@ -49,6 +53,7 @@ ALIASES = {
     "logcosh_dice": "log_cosh_dice",
     "lovasz_softmax": "lovasz",
     "top_k": "topk",
+    "matthews": "mcc",
 }
 
 
@@ -97,6 +102,8 @@ def get_loss(name: Literal["log_cosh_dice"], **parameters: Any) -> "LogCoshDiceL
 @overload
 def get_loss(name: Literal["jaccard"], **parameters: Any) -> "JaccardLoss": ...
 @overload
+def get_loss(name: Literal["mcc"], **parameters: Any) -> "MccLoss": ...
+@overload
 def get_loss(name: Literal["unified_focal"], **parameters: Any) -> "UnifiedFocalLoss": ...
 @overload
 def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "AsymmetricUnifiedFocalLoss": ...
@@ -104,6 +111,12 @@ def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "A
 def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss": ...
 @overload
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
+@overload
+def get_loss(name: Literal["ml1_ace"], **parameters: Any) -> "Ml1AceLoss": ...
+@overload
+def get_loss(name: Literal["skeleton_recall"], **parameters: Any) -> "SkeletonRecallLoss": ...
+@overload
+def get_loss(name: Literal["cl_dice"], **parameters: Any) -> "ClDiceLoss": ...
 @overload
 def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": ...
 @overload

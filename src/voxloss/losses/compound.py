@@ -39,6 +39,11 @@ class WeightedFormulas:
         return any(formula.lesions for formula in self.formulas.values())
 
     @property
+    def tubes(self) -> bool:
+        """Whether any of the formulas needs the sums in the tubes around skeletons."""
+        return any(formula.tubes for formula in self.formulas.values())
+
+    @property
     def further(self) -> tuple[FurtherPass, ...]:
         """Each further pass that any of the formulas needs, once."""
         return tuple(dict.fromkeys(one for formula in self.formulas.values() for one in formula.further))
@@ -279,13 +284,13 @@ class DeepSupervision(nn.Module):
         loss = DeepSupervision(voxloss.get_loss("mixed_focal"))
         loss([logits, logits_half, logits_quarter], labels)
 
-    Labels (and a voxel weight, mask, regions or distances) of the finest grid are taken to the other grids by nearest
+    Labels (and a voxel weight, mask or maps of the labels) of the finest grid are taken to the other grids by nearest
     neighbour: the voxel of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too.
     Or give one for each output.
 
     Args:
         loss: Called as `loss(logits, labels)`, and where they are given with a third argument `voxel_weight`, `mask=`,
-            `sample_weight=`, `regions=` and `distances=`.
+            `sample_weight=`, `regions=`, `distances=` and `skeletons=`.
         weights: One per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
             as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
             out.
@@ -322,9 +327,10 @@ class DeepSupervision(nn.Module):
         sample_weight: Tensor | None = None,
         regions: Sequence[Tensor] | Tensor | None = None,
         distances: Sequence[Tensor] | Tensor | None = None,
+        skeletons: Sequence[Tensor] | Tensor | None = None,
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
-        of_voxels = {"mask": mask, "regions": regions, "distances": distances}
+        of_voxels = {"mask": mask, "regions": regions, "distances": distances, "skeletons": skeletons}
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
             return self._at(0, [logits], labels, voxel_weight, of_voxels, sample_weight)
         if isinstance(logits, dict):

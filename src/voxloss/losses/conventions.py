@@ -44,6 +44,22 @@ BERMAN = (
     'intersection-over-union measure in neural networks", CVPR 2018, arXiv 1705.08790'
 )
 ODYSSEY = 'Ma et al., "Loss odyssey in medical image segmentation", Medical Image Analysis 71, 2021'
+KIRCHHOFF = (
+    'Kirchhoff, Rokuss, Roy et al., "Skeleton Recall Loss for Connectivity Conserving and Resource Efficient '
+    'Segmentation of Thin Tubular Structures", ECCV 2024, arXiv 2404.03010'
+)
+BARFOOT = (
+    'Barfoot, Garcia-Peraza-Herrera, Akcay, Glocker, Vercauteren, "Average Calibration Losses for Reliable Uncertainty '
+    'in Medical Image Segmentation", arXiv 2506.03942'
+)
+SHIT = (
+    'Shit, Paetzold et al., "clDice - a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", '
+    "CVPR 2021, arXiv 2003.07311"
+)
+ABHISHEK = (
+    'Abhishek, Hamarneh, "Matthews Correlation Coefficient Loss for Deep Convolutional Networks: Application to Skin '
+    'Lesion Segmentation", ISBI 2021, arXiv 2010.13454'
+)
 NNUNET = 'Isensee et al., "nnU-Net", Nature Methods 18, 2021; its version 2 source, DC_and_CE_loss'
 
 DELTA = (
@@ -89,7 +105,8 @@ UNIFIED_WEIGHT = (
 )
 BY_CLASS = (
     "The released code is of one foreground class. With several, each is taken against the rest: under softmax its "
-    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged."
+    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged, as Kundu et al. "
+    "(arXiv 2604.24276) propose for both losses; their weights by inverse size inside a lesion are left out."
 )
 NO_OPTIONS = "`overlap` and `label_smoothing` must keep their defaults: terms of lesions take no other value."
 NNUNET_TOPK = f"{ODYSSEY}; {NNUNET.replace('DC_and_CE_loss', 'TopKLoss and DC_and_topk_loss')}"

@@ -23,6 +23,7 @@ from voxloss.losses.mixed import (
     DiceFocalLoss,
     DiceTopkLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
@@ -36,8 +37,10 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 P = ParamSpec("P")
 
@@ -66,13 +69,14 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
         distances: Tensor | None = None,
+        skeletons: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(
-            logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions, distances=distances
-        )
+        given = {"mask": mask, "sample_weight": sample_weight}
+        given |= {"regions": regions, "distances": distances, "skeletons": skeletons}
+        value: Tensor = loss(logits, labels, voxel_weight, **given)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -90,7 +94,7 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     parameters = list(inspect.signature(loss).parameters.values())
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-        for name in ("mask", "sample_weight", "regions", "distances")
+        for name in ("mask", "sample_weight", "regions", "distances", "skeletons")
     ]
     return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
@@ -125,10 +129,14 @@ asymmetric_focal_tversky_loss = as_function(AsymmetricFocalTverskyLoss)
 generalised_dice_loss = as_function(GeneralisedDiceLoss)
 log_cosh_dice_loss = as_function(LogCoshDiceLoss)
 jaccard_loss = as_function(JaccardLoss)
+mcc_loss = as_function(MccLoss)
 unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+ml1_ace_loss = as_function(Ml1AceLoss)
+skeleton_recall_loss = as_function(SkeletonRecallLoss)
+cl_dice_loss = as_function(ClDiceLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
 boundary_loss = as_function(BoundaryLoss)

@@ -32,7 +32,7 @@ from voxloss.losses.parameters import (
     RegionWeights,
     check_of,
 )
-from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term
+from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term, needs
 from voxloss.losses.voxel_pass.further.passes import HardestPass
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
@@ -131,6 +131,9 @@ class Loss(nn.Module):
         distances: (B, F, *spatial), optional; the signed distance to the border of each class, for all classes, or all
             but the background under softmax. `distance_maps` makes them. Without them, losses of distances measure
             them in every call; other losses ignore them.
+        skeletons: (B, *spatial), or with sigmoid and soft or multi-hot targets (B, C, *spatial), optional; not 0 at the
+            voxels of a structure that are close to its skeleton. `skeleton_tubes` makes them. Without them, the losses
+            that need them make them in every call, with scikit-image; other losses ignore them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.
@@ -216,6 +219,7 @@ class Loss(nn.Module):
             sample_weight: Tensor | None = None,
             regions: Tensor | None = None,
             distances: Tensor | None = None,
+            skeletons: Tensor | None = None,
         ) -> Tensor:
             """Return the loss."""
 
@@ -257,17 +261,11 @@ class Loss(nn.Module):
                 f'overlap="squared" needs false positives and missed voxels to weigh the same, delta=0.5, not {delta}'
             )
         return Region(
-            delta,
-            Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
-            background_curve,
-            scale,
-            self.smooth,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-            self.overlap,
+            delta=delta,
+            curve=Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
+            background_curve=background_curve,
+            scale=scale,
+            **self.of_classes(),
         )
 
     def hardest(self, share: float) -> HardestPass:
@@ -278,6 +276,18 @@ class Loss(nn.Module):
                 'others: use ignore_scope="voxel"'
             )
         return HardestPass(share, "sample" if self.reduction != "mean" else self.pool)
+
+    def of_classes(self) -> dict[str, Any]:
+        """The shared parameters of a term that is a cost of each class, keyword arguments of `terms.OfClasses`."""
+        names = (
+            *("smooth", "include_background", "class_reduction", "absent_class", "ignored_samples"),
+            *("class_weight", "overlap"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def includes_background(self) -> bool:
+        """Whether channel 0 counts in the terms that are a cost of each class."""
+        return self.activation == "sigmoid" if self.include_background is None else self.include_background
 
     def _build(self) -> Formula:
         terms = self.terms()
@@ -337,6 +347,7 @@ class Loss(nn.Module):
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
         distances: Tensor | None = None,
+        skeletons: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
@@ -351,15 +362,13 @@ class Loss(nn.Module):
         statistics = voxel_statistics(
             logits,
             labels,
-            focal_exponents=formula.exponents,
-            overlaps=formula.overlaps,
             voxel_weight=voxel_weight,
             mask=mask,
             sample_weight=sample_weight,
-            lesions=formula.lesions,
             regions=regions,
-            further=formula.further,
             distances=distances,
+            skeletons=skeletons,
+            **needs(formula),
             **reading,
         )
         if self.reduction == "mean":

@@ -57,12 +57,5 @@ class LovaszLoss(Loss):
             )
         if isinstance(self.class_weight, str):
             raise ValueError(f"class_weight must be numbers in the Lovász loss, received {self.class_weight!r}")
-        return Lovasz(
-            JaccardPass(self.pool == "sample" or self.reduction != "mean"),
-            1.0,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-        )
+        order = JaccardPass(self.pool == "sample" or self.reduction != "mean")
+        return Lovasz(order=order, **self.of_classes())

@@ -113,6 +113,16 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
+def _not_negative_whole(value: Any) -> int:
+    _require(_whole(value) >= 0)
+    return int(value)
+
+
+def _positive_whole(value: Any) -> int:
+    _require(_whole(value) > 0)
+    return int(value)
+
+
 def _optional(check: Check) -> Check:
     return Check(f"{check.allowed} or None", lambda value: None if value is None else check.convert(value))
 
@@ -153,6 +163,8 @@ Positive = Annotated[float, POSITIVE]
 NonNegative = Annotated[float, NOT_NEGATIVE]
 Percent = Annotated[float, Check("in (0, 100]", _percent)]
 Spacing = Annotated[Sequence[float] | None, Check("finite numbers above 0, one per axis, or None", _spacing)]
+Iterations = Annotated[int, Check("a whole number not below 0", _not_negative_whole)]
+PositiveWhole = Annotated[int, Check("a whole number above 0", _positive_whole)]
 ClassWeights = Annotated[float | Sequence[float], PER_CLASS]  # any sequence, array or tensor; stored as a tuple
 RegionWeights = Annotated[
     Sequence[float] | Literal["inverse_volume"] | None,

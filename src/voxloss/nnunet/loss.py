@@ -1,17 +1,16 @@
 """A loss of the catalogue with what nnU-Net decides: regions, ignored voxels, batch Dice, processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxloss.losses import Compound, Loss, get_loss
+from voxloss.losses.boundary import set_spacing
+from voxloss.nnunet.maps import IGNORED, TargetMaps, WithMaps, ignored_in_all
 
 # Losses that take the batch of each process by itself.
 OF_ONE_PROCESS = ("lovasz",)
-
-# Marks ignored voxels in multi-hot targets, whose own values are 0 and 1.
-IGNORED = -1
 
 
 class RegionsWithIgnored(nn.Module):
@@ -24,10 +23,9 @@ class RegionsWithIgnored(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, **given: Tensor) -> Tensor:
         """Return the loss as a scalar: logits (B, C, *spatial), target (B, C + 1, *spatial) of 0 and 1."""
-        ignored = target[:, -1:] > 0
-        loss: Tensor = self.loss(logits, target[:, :-1].char().masked_fill(ignored, IGNORED))
+        loss: Tensor = self.loss(logits, ignored_in_all(target), **given)
         return loss
 
 
@@ -39,6 +37,8 @@ def nnunet_loss(
     ignore_label: int | None,
     batch_dice: bool,
     several_processes: bool,
+    classes: int = 0,
+    spacing: Sequence[float] | None = None,
 ) -> nn.Module:
     """Return the loss for one resolution of nnU-Net's output.
 
@@ -49,6 +49,9 @@ def nnunet_loss(
         regions: How many, each with a sigmoid channel of its own; None: labels, with a softmax.
         ignore_label: Of voxels that do not count.
         batch_dice: Region terms of the batch instead of each sample.
+        classes: The channels of the network's output; with it, maps that are further channels of the target are
+            taken, where the loss needs any (`Maps`).
+        spacing: Of the voxels along each axis, in mm, of losses that measure distances and have none of their own.
         several_processes: As under DistributedDataParallel: "the batch" is then that of all processes, as in nnU-Net.
 
     `dice_cross_entropy` is nnU-Net's own loss, also where it sums instead of averages: the cross entropy of regions
@@ -65,6 +68,12 @@ def nnunet_loss(
     ignore_index = ignore_label if regions is None else None if ignore_label is None else IGNORED
     reading = {"activation": "softmax" if regions is None else "sigmoid", "ignore_index": ignore_index}
     loss = get_loss(name, **{"pool": pool, **parameters}, **reading)
+    if spacing is not None:
+        set_spacing(loss, spacing)
+    maps = TargetMaps.of(loss, classes, regions is not None, ignore_label is not None) if classes else None
+    if maps is not None:
+        whole = loss if regions is None or ignore_label is None else RegionsWithIgnored(loss)
+        return WithMaps(whole, maps)
     if regions is None or ignore_label is None:
         return loss
     if name == "dice_cross_entropy":

@@ -3,16 +3,30 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
+from torch import Tensor, nn
 
 import voxloss
 from voxloss.losses.compound import set_epoch
 from voxloss.nnunet.loss import nnunet_loss
+from voxloss.nnunet.maps import TargetMaps, WithMaps
 from voxloss.nnunet.names import RECORD, trainer_name
 from voxloss.nnunet.parameters import check_unchanged, read_parameters
 from voxloss.utilities.files import write_json
+
+
+class AddMaps(SegOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
+    """Add the maps that a loss needs to the target of one sample."""
+
+    def __init__(self, maps: TargetMaps) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def _apply_to_segmentation(self, segmentation: Tensor, **_: Any) -> Tensor:
+        return self.maps.add(segmentation)
 
 
 class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
@@ -23,6 +37,7 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
     """
 
     voxloss_name: ClassVar[str]
+    _maps: TargetMaps | None = None  # that the loss needs
 
     def _build_loss(self) -> nn.Module:
         folder = self.preprocessed_dataset_folder_base
@@ -35,10 +50,10 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
             ignore_label=labels.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
             several_processes=self.is_ddp,
+            classes=labels.num_segmentation_heads,
+            spacing=tuple(self.configuration_manager.spacing),
         )
-        for part in loss.modules():
-            if isinstance(part, voxloss.BoundaryLoss | voxloss.HausdorffLoss) and part.spacing is None:
-                part.spacing = tuple(self.configuration_manager.spacing)
+        self._maps = loss.maps if isinstance(loss, WithMaps) else None
         self._record(parameters)
         self.print_to_log_file(f"Loss: {loss}")
         theirs = super()._build_loss()
@@ -52,6 +67,21 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
         """Begin an epoch; weights that follow a schedule are those of this epoch, also in a resumed training."""
         super().on_train_epoch_start()
         set_epoch(self.loss, self.current_epoch)
+
+    def get_training_transforms(self, *arguments: Any, **named: Any) -> Any:
+        """Return nnU-Net's transforms, with the maps that the loss needs made after the last that moves voxels."""
+        return self._with_maps(super().get_training_transforms(*arguments, **named))
+
+    def get_validation_transforms(self, *arguments: Any, **named: Any) -> Any:
+        """Return nnU-Net's transforms with the same maps, so that the losses of both are of the same maps."""
+        return self._with_maps(super().get_validation_transforms(*arguments, **named))
+
+    def _with_maps(self, transforms: Any) -> Any:
+        if self._maps is not None:
+            parts = transforms.transforms
+            resized = bool(parts) and isinstance(parts[-1], DownsampleSegForDSTransform)
+            parts.insert(len(parts) - resized, AddMaps(self._maps))
+        return transforms
 
     def _record(self, parameters: dict[str, Any]) -> None:
         """Write the loss into the fold's folder; a resumed training must have the same loss."""

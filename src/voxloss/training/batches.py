@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
+from voxloss.losses import LabelMaps
 from voxloss.training.augment import Augmenter
-from voxloss.training.maps import LabelMaps
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import shared_memory_room
 

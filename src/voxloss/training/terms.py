@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from voxloss.losses import Loss, VoxelStatistics, voxel_statistics
+from voxloss.losses.terms import needs
 
 
 def gradient_shares(
@@ -45,16 +46,7 @@ def what_is_not_finite(
 
 
 def _statistics(loss: Loss, logits: Tensor, labels: Tensor, maps: Mapping[str, Tensor] | None) -> VoxelStatistics:
-    formula = loss.formula
-    return voxel_statistics(
-        logits,
-        labels,
-        focal_exponents=formula.exponents,
-        overlaps=formula.overlaps,
-        lesions=formula.lesions,
-        further=formula.further,
-        **loss.reading | dict(maps or {}),
-    )
+    return voxel_statistics(logits, labels, **needs(loss.formula), **loss.reading | dict(maps or {}))
 
 
 def _names(classes: Sequence[str], chosen: Tensor) -> str:

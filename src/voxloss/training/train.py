@@ -12,6 +12,7 @@ import torch
 
 import voxloss
 from voxloss.losses import Loss
+from voxloss.losses.boundary import set_spacing
 from voxloss.training.batches import (
     Batch,
     TrainingJob,
@@ -24,7 +25,6 @@ from voxloss.training.batches import (
 from voxloss.training.checkpoint import load_state, save_state
 from voxloss.training.events import Events
 from voxloss.training.history import COLUMNS, write_history
-from voxloss.training.maps import LabelMaps
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
 from voxloss.training.schedule import Schedule
@@ -68,11 +68,9 @@ def train(
     network, optimizer = trainee.network, trainee.optimizer
     schedule = Schedule(job.config, optimizer)
     progress = _State.resume(job.folder, network, optimizer, schedule, device)
-    maps = LabelMaps.of(trainee.loss, len(job.classes))
+    maps = voxloss.LabelMaps.of(trainee.loss, len(job.classes))
     batches = training_batches(job, progress.epoch, device, maps)
-    validation: list[Batch] = [
-        (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
-    ]
+    validation: list[Batch] = [(images, labels, maps(labels)) for images, labels in validation_batches(job)]
     events = Events(job.folder, progress.epoch)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
@@ -144,9 +142,7 @@ def make_loss(job: TrainingJob) -> Loss:
         raise InputError(f"{job.loss}: ignore_index cannot be set, as the data set itself ignores a value.")
     else:
         loss = voxloss.get_loss(job.loss, **job.parameters | {"ignore_index": job.ignore_index})
-    for part in loss.modules():
-        if isinstance(part, voxloss.BoundaryLoss | voxloss.HausdorffLoss) and part.spacing is None:
-            part.spacing = job.spacing_mm
+    set_spacing(loss, job.spacing_mm)
     return loss
 
 

@@ -8,7 +8,19 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import Boundary, Hausdorff, Lovasz, PerLesion, Pixelwise, Region, Sum
+from voxloss.losses.terms import (
+    Boundary,
+    Calibration,
+    CentreLine,
+    Hausdorff,
+    Lovasz,
+    Matthews,
+    OfClasses,
+    PerLesion,
+    Pixelwise,
+    Recall,
+    Sum,
+)
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -105,7 +117,13 @@ def _of_terms(loss: type[Loss]) -> list[str]:
             )
     pixelwise = bool(lines)
     for part in formula.parts:
-        if isinstance(part, Region):
+        if isinstance(part, Recall | CentreLine):
+            lines.append("Term of skeletons: it is averaged and reduced as the region term is.")
+        elif isinstance(part, Calibration):
+            lines.append("Term of calibration: it is averaged and reduced as the region term is, absent classes apart.")
+        elif isinstance(part, Boundary | Hausdorff | Lovasz):
+            lines += _of_costs(part, formula.pool)
+        elif isinstance(part, OfClasses):
             lines += _of_region(part, formula.pool, pixelwise)
         if isinstance(part, PerLesion):
             lines.append(
@@ -114,8 +132,6 @@ def _of_terms(loss: type[Loss]) -> list[str]:
                 "save making them in every step; those without a voxel of their lesion are left out. Lesions of soft "
                 "targets are where the target is 1/2 or more."
             )
-        if isinstance(part, Boundary | Hausdorff | Lovasz):
-            lines += _of_costs(part, formula.pool)
     return [*lines, _soft_targets(formula)]
 
 
@@ -145,6 +161,8 @@ def _soft_targets(formula: Sum) -> str:
         sentences.append("only whether the target is 1/2 or more matters")
     elif any(isinstance(part, PerLesion) for part in formula.parts):
         sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")
+    elif any(isinstance(part, Matthews) for part in formula.parts):
+        sentences.append("the correlation is largest where every p is 0 or 1, not at p = t")
     elif region:
         sentences.append(
             "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
@@ -159,15 +177,18 @@ def _soft_targets(formula: Sum) -> str:
     return f"Soft targets: {'; '.join(sentences)}."
 
 
-def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
+def _of_region(term: OfClasses, pool: str, pixelwise: bool) -> list[str]:
     pooled = {"sample": "of each sample, then averaged over the batch", "batch": "of the whole batch"}
     background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
     lines = [
         f"Region term: the {term.class_reduction} over the classes {pooled.get(pool, 'of the batches of all ranks')}; "
         f"the background is {background}.",
-        'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
-        'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.',
     ]
+    if not isinstance(term, Matthews):
+        lines.append(
+            'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
+            'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.'
+        )
     if term.class_reduction == "sum" and pixelwise:
         lines.append(
             "The region term is a sum of C parts and the pixelwise term is not: from 2 to C classes the share of the "

@@ -2,8 +2,8 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
-The authors' codes of the losses per lesion, the boundary and the Lovász loss are in no package index; they were run
-beside ours once and agreed. SegLossOdyssey's were read.
+Authors' codes that are in no package index were run beside ours once, in float64, and agreed; SegLossOdyssey's were
+read.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,11 @@ SURFACE = "boundary-loss (Kervadec et al.)"
 SEGLOSS = "SegLossOdyssey (Ma et al.)"
 LOVASZ = "LovaszSoftmax (Berman et al.)"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS, SURFACE, SEGLOSS, LOVASZ)
+MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
+SKELETON_RECALL = "Skeleton-Recall (Kirchhoff et al.)"
+CL_DICE = "clDice (Shit et al.)"
+ACE = "Average-Calibration-Losses (Barfoot et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, SURFACE, SEGLOSS, LOVASZ, MCC_LOSS, SKELETON_RECALL, CL_DICE, ACE)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -227,6 +231,20 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             "λ weighs the focal Tversky side, β the background; no α, which makes the focal part four times as large.",
         ),
     ),
+    "mcc": (
+        Peer(
+            MONAI,
+            "MCCLoss(to_onehot_y=True, softmax=True)",
+            {"pool": "sample", "include_background": True, "smooth": 1e-5},
+            "The background is included, the sums are of each sample, and 1e-5 is added under the root.",
+        ),
+        Peer(
+            MCC_LOSS,
+            "MCCLoss(from_logits=True)",
+            {"activation": "sigmoid"},
+            "Only one channel.",
+        ),
+    ),
     "unified_focal": (
         Peer(
             KERAS,
@@ -292,6 +310,40 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {"pool": "sample", "include_background": True},
             "1 minus the mean index, of each sample, the background included.",
             offset=1.0,
+        ),
+    ),
+    "ml1_ace": (
+        Peer(
+            ACE,
+            "HardL1ACEandDiceCELoss(ace_weight=1, dice_weight=1, ce_weight=1, ...)",
+            None,
+            "The calibration error is the same where the target has all classes; an absent one counts as 0 in the "
+            "mean, here it is left out. Its Dice loss adds 1e-5 to the denominator alone.",
+        ),
+    ),
+    "skeleton_recall": (
+        Peer(
+            SKELETON_RECALL,
+            "nnUNetTrainerSkeletonRecall",
+            {},
+            'With batch Dice in nnU-Net\'s plan; without it, pool="sample". Its skeletons take ignored voxels for '
+            "foreground; it has no regions.",
+        ),
+    ),
+    "cl_dice": (
+        Peer(
+            CL_DICE,
+            "soft_dice_cldice()",
+            {"activation": "sigmoid"},
+            "Only one channel: of several it adds up the sums. It takes minima 10 times, whatever `iter_` is.",
+        ),
+        Peer(
+            MONAI,
+            "SoftDiceclDiceLoss(to_onehot_y=True, softmax=True)",
+            None,
+            "The background is included, and the centre lines of all classes have one index for each sample; minima "
+            "are taken 3 times; 1e-4 is added to a + b. With two classes, include_background=False and almost nothing "
+            'added it is equal to pool="sample".',
         ),
     ),
     "cc_dice_ce": (

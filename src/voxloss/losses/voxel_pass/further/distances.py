@@ -1,5 +1,6 @@
 """Signed distances to the border of every class, by torch alone and on the device of the labels."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,6 +143,20 @@ def signed_distances(
     """Return the distance to `inside`, negative in it, as `distance_maps` says; neither mask may be empty."""
     depth = distances_to(outside, spacing, kind) - min(spacing)
     return torch.where(inside, -depth, distances_to(inside, spacing, kind))
+
+
+def quick_measure() -> Measure:
+    """Return SciPy's distances on the CPU where it is installed, else those of torch."""
+    if importlib.util.find_spec("scipy") is None:
+        return signed_distances
+    from voxloss.geometry import distances  # needs SciPy, which losses alone do not
+
+    def measure(inside: Tensor, outside: Tensor, spacing: Sequence[float]) -> Tensor:
+        if inside.device.type != "cpu":
+            return signed_distances(inside, outside, spacing)
+        return torch.from_numpy(distances.signed_distances(inside.numpy(), outside.numpy(), spacing))
+
+    return measure
 
 
 def border_distances(mask: Tensor, counted: Tensor, spacing: Sequence[float], kind: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""The further passes: each is a pass over the same voxels with another target or weight."""
+"""The further passes over the same voxels: each has another target or weight, or other sums."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,8 @@ from torch import Tensor
 from voxloss.losses.parameters import Pool
 from voxloss.losses.voxel_pass.further import operator
 from voxloss.losses.voxel_pass.further.distances import check_spacing
-from voxloss.losses.voxel_pass.further.reading import TargetReading, errors
+from voxloss.losses.voxel_pass.further.reading import TargetReading, errors, probabilities
+from voxloss.losses.voxel_pass.further.soft_skeletons import soft_skeleton
 from voxloss.losses.voxel_pass.plain import total_type, working_type
 from voxloss.losses.voxel_pass.statistics import Voxels, VoxelStatistics
 
@@ -75,11 +76,7 @@ class HausdorffPass:
         if voxels.weight is not None:
             factors = factors * voxels.weight[:, None]
         costs = torch.where(counted, each.square() * factors, 0).flatten(2)
-        sums = costs.sum(2, dtype=total_type(voxels.logits))
-        sums = torch.cat([sums.new_zeros(len(sums), first), sums], 1)
-        return VoxelStatistics(
-            sums[:, None], voxels.voxels, voxels.settings, voxels.sample_weight, voxels.channel_voxels
-        )
+        return _rows(voxels, costs.sum(2, dtype=total_type(voxels.logits))[:, None], first)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class HardestPass:
         chosen = operator.selection(
             voxels.logits, voxels.target, voxels.weight, how, smoothing, self.share, self.pool
         ).detach()
-        settings = replace(voxels.settings, exponents=(0.0,), squared=False, minimum=False)
+        settings = replace(voxels.settings, exponents=(0.0,), squared=False, minimum=False, tube=False)
         weight = chosen if voxels.weight is None else chosen * voxels.weight
         found = voxels.sums(voxels.target, weight, settings)
         return replace(found, voxels=chosen.flatten(1).sum(1, dtype=found.sums.dtype))
@@ -121,6 +118,58 @@ class JaccardPass:
         return _weighted_errors(voxels, slopes, how.members(voxels.target, voxels.classes), how)
 
 
+@dataclass(frozen=True)
+class CentreLines:
+    """Sums over soft skeletons S: rows Σ S(p)·t, Σ S(p)·(1-t), Σ S(t)·p and Σ S(t)·(1-p), see `soft_skeleton`.
+
+    Without the `background` those of channel 0 are 0.
+    """
+
+    iterations: int
+    background: bool = True
+
+    def __call__(self, voxels: Voxels) -> VoxelStatistics:
+        """Return the sums."""
+        first = int(not self.background)
+        p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
+        with torch.no_grad():
+            of_target = soft_skeleton(t, counted, self.iterations)
+        of_prediction = soft_skeleton(p, counted, self.iterations)
+        factor = _factor(voxels, counted, p.dtype)
+        if factor is not None:
+            of_target, of_prediction = of_target * factor, of_prediction * factor
+        parts = (of_prediction * t, of_prediction * (1 - t), of_target * p, of_target * q)
+        kind = total_type(voxels.logits)
+        return _rows(voxels, torch.stack([part.flatten(2).sum(2, dtype=kind) for part in parts], 1), first)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Sums over the voxels whose p lies in each of equal bins, (k/bins, (k+1)/bins]: rows Σ (p-t) of all, then Σ 1.
+
+    The place of a p has no gradient. Without the `background` those of channel 0 are 0.
+    """
+
+    bins: int
+    background: bool = True
+
+    def __call__(self, voxels: Voxels) -> VoxelStatistics:
+        """Return the sums."""
+        first = int(not self.background)
+        p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
+        batch, classes = p.shape[:2]
+        place = (p.detach() * self.bins).ceil().to(torch.int64).sub(1).clamp(0, self.bins - 1)
+        starts = torch.arange(batch * classes, device=p.device) * self.bins
+        index = (place + starts.view(batch, classes, *(1,) * (p.ndim - 2))).flatten()
+        factor = _factor(voxels, counted, p.dtype)
+        number = torch.ones_like(p) if factor is None else factor.expand_as(p)
+        rows = [(p * (1 - t) - q * t) * number, number]  # the difference keeps its digits where p is close to 1
+        empty = torch.zeros(batch * classes * self.bins, dtype=total_type(voxels.logits), device=p.device)
+        sums = torch.stack([empty.scatter_add(0, index, row.flatten().to(empty.dtype)) for row in rows])
+        sums = sums.view(2, batch, classes, self.bins).permute(1, 0, 3, 2).reshape(batch, 2 * self.bins, classes)
+        return _rows(voxels, sums, first)
+
+
 def _reading(voxels: Voxels) -> TargetReading:
     settings = voxels.settings
     return TargetReading(settings.activation, settings.dense, settings.ignore_index, voxels.apart)
@@ -135,7 +184,22 @@ def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, ho
         factors = torch.where(counted[:, -factors.shape[1] :] if apart else counted, factors, 0)
         logits = torch.where(counted, logits, 0)  # whatever is in ignored voxels, NaN included, must not get out
     sums = operator.weighted_errors(logits, factors, members, how.activation)
-    return VoxelStatistics(sums[:, None], voxels.voxels, voxels.settings, voxels.sample_weight, voxels.channel_voxels)
+    return _rows(voxels, sums[:, None], 0)
+
+
+def _rows(voxels: Voxels, sums: Tensor, first: int) -> VoxelStatistics:
+    """Statistics of sums (B, R, C - first) of the channels from `first` on; those of the others are 0."""
+    if first:
+        sums = torch.cat([sums.new_zeros(*sums.shape[:2], first), sums], 2)
+    return VoxelStatistics(sums, voxels.voxels, voxels.settings, voxels.sample_weight, voxels.channel_voxels)
+
+
+def _factor(voxels: Voxels, counted: Tensor | None, kind: torch.dtype) -> Tensor | None:
+    """What multiplies every voxel's part of a sum: its weight, and 0 where it does not count; None: 1."""
+    if voxels.weight is None:
+        return None if counted is None else counted.to(kind)
+    weight = voxels.weight[:, None].to(kind)
+    return weight if counted is None else torch.where(counted, weight, 0)
 
 
 def _given(voxels: Voxels, how: TargetReading) -> Tensor:

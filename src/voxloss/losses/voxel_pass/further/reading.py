@@ -1,9 +1,10 @@
-"""Structures and values of voxels as the further passes read them, without gradient."""
+"""Structures and values of voxels as the further passes read them."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from voxloss.losses.voxel_pass.lesions.read import INSIDE
 from voxloss.losses.voxel_pass.plain import working_type
@@ -63,3 +64,23 @@ def errors(logits: Tensor, members: Tensor, activation: str) -> Tensor:
         return torch.sigmoid(torch.where(members, -x, x))
     log_p = torch.log_softmax(x, 1)
     return torch.where(members, -torch.expm1(log_p), log_p.exp())
+
+
+def probabilities(
+    logits: Tensor, target: Tensor, how: TargetReading, first: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return p, 1-p and t of the classes from `first` on, (B, C - first, *spatial), and which voxels count (None: all).
+
+    What is in voxels that do not count, NaN too, does not get out: t is 0 there.
+    """
+    x, classes = logits.to(working_type(logits)), logits.shape[1]
+    counted = None if how.dense and how.ignore_index is None else how.counted(target, classes)
+    t = _signed(target) if how.dense else how.members(target, classes)
+    if counted is not None:
+        x, t = torch.where(counted, x, 0), torch.where(counted, t, 0)
+    log_p = logsigmoid(x) if how.activation == "sigmoid" else torch.log_softmax(x, 1)
+    p = log_p[:, first:].exp()
+    q = torch.sigmoid(-x[:, first:]) if how.activation == "sigmoid" else -torch.expm1(log_p[:, first:])
+    if counted is not None and counted.shape[1] > 1:
+        counted = counted[:, first:]
+    return p, q, t[:, first:].to(p.dtype), counted
