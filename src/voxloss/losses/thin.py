@@ -111,6 +111,9 @@ class ClDiceLoss(Loss):
         "In 3D the minimum is over the six neighbours by faces, as in the released PyTorch code; the Keras code has "
         "the eighteen by faces and edges.",
         "Voxels that are ignored are as beyond the border of the volume.",
+        "A prediction of the structure in every voxel has an empty soft skeleton, so its centre lines cost nothing and "
+        "Dice alone speaks against it. Where structures are compact, an alpha below 1/2, or a cross entropy beside "
+        "it in a `Compound`, keeps a training from ending there.",
         "It takes a copy of the probabilities, and of indices, for every iteration: about as much memory as the "
         "released code. Skeleton Recall needs none of it.",
     )

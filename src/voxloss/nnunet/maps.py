@@ -63,7 +63,7 @@ class TargetMaps:
 
     def split(self, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return nnU-Net's own target of a batch, and the maps by the names that a loss takes, if it has them."""
-        if target.shape[1] == self.channels:  # of a trainer with transforms of its own
+        if target.shape[1] == self.channels:  # in validation
             return target, {}
         own, *maps = target.split([self.channels, *self.widths.values()], 1)
         given = dict(zip(self.widths, maps, strict=True))

@@ -69,14 +69,11 @@ class VoxlossTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no typ
         set_epoch(self.loss, self.current_epoch)
 
     def get_training_transforms(self, *arguments: Any, **named: Any) -> Any:
-        """Return nnU-Net's transforms, with the maps that the loss needs made after the last that moves voxels."""
-        return self._with_maps(super().get_training_transforms(*arguments, **named))
+        """Return nnU-Net's transforms, with the maps that the loss needs made after the last that moves voxels.
 
-    def get_validation_transforms(self, *arguments: Any, **named: Any) -> Any:
-        """Return nnU-Net's transforms with the same maps, so that the losses of both are of the same maps."""
-        return self._with_maps(super().get_validation_transforms(*arguments, **named))
-
-    def _with_maps(self, transforms: Any) -> Any:
+        Those of validation stay nnU-Net's own, as it counts the channels of the target there.
+        """
+        transforms = super().get_training_transforms(*arguments, **named)
         if self._maps is not None:
             parts = transforms.transforms
             resized = bool(parts) and isinstance(parts[-1], DownsampleSegForDSTransform)
