@@ -56,8 +56,10 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels; benchmarks/lesions.py has the losses per lesion.
-OURS = tuple(name for name in voxloss.list_losses() if name not in ("cc_dice_ce", "blob"))
+# Those of the pass over the voxels alone; benchmarks/lesions.py, distances.py and thin.py have the others.
+ELSEWHERE = ("ml1_ace", "skeleton_recall", "cl_dice", "cc_dice_ce", "blob")
+ELSEWHERE += ("boundary", "hausdorff", "topk", "dice_topk", "lovasz")
+OURS = tuple(name for name in voxloss.list_losses() if name not in ELSEWHERE)
 
 
 def implementations(company: str) -> dict[str, tuple[str, Loss]]:

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 _OTHER_NAMES = (
     "__all__",
     "Compound",
+    "CosineSchedule",
     "DeepSupervision",
+    "LabelMaps",
+    "LinearSchedule",
     "VoxelStatistics",
     "describe",
+    "distance_maps",
     "functional",
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 )
 

@@ -36,12 +36,21 @@ PUBLISHED = {
     "generalised_dice": {"power": 2},
     "log_cosh_dice": {},
     "jaccard": {},
+    "mcc": {},
     "unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "asymmetric_unified_focal": {"weight": 0.5, "delta": 0.6, "gamma": 0.5},
     "dice_focal": {"weight": None, "alpha": 1, "beta": None, "gamma": 2},
     "dice_cross_entropy": {},
+    "ml1_ace": {"ace_weight": 1, "bins": 20},
+    "skeleton_recall": {"recall_weight": 1},
+    "cl_dice": {"alpha": 0.5, "iterations": 10},
     "cc_dice_ce": {"global_weight": 1, "lesion_weight": 1},
     "blob": {"global_weight": 1, "lesion_weight": 1, "entropy_weight": 1},
+    "boundary": {"spacing": None},
+    "hausdorff": {"alpha": 2, "spacing": None},
+    "topk": {"top_k": 10},
+    "dice_topk": {"top_k": 10},
+    "lovasz": {},
 }  # fmt: skip
 OPTIONS = {
     "activation": "softmax", "inputs": "logits", "include_background": True, "ignore_index": None,
@@ -51,10 +60,19 @@ OPTIONS = {
 }  # fmt: skip
 OTHER = {
     "combo": {"class_reduction": "mean"},
+    "mcc": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-7},
     "dice_focal": {"class_reduction": "mean"},
+    "ml1_ace": {"class_reduction": "mean", "overlap": "squared", "smooth": 1e-5},
+    "skeleton_recall": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "cl_dice": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1.0},
     "cc_dice_ce": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 0.0},
     "blob": {"class_reduction": "mean", "include_background": None, "smooth": 1e-5},
     "dice_cross_entropy": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "boundary": {"class_reduction": "mean", "include_background": None},
+    "hausdorff": {"class_reduction": "mean", "include_background": None},
+    "topk": {"pool": "batch"},
+    "dice_topk": {"class_reduction": "mean", "pool": "batch", "include_background": None, "smooth": 1e-5},
+    "lovasz": {"class_reduction": "mean", "pool": "batch", "absent_class": "skip"},
 }
 NAMES = list(PUBLISHED)
 
@@ -72,8 +90,9 @@ def test_every_layer_has_the_published_parameters(name):
     assert [key for key, value in loss.arguments.items() if not value.shared] == list(PUBLISHED[name])
     assert {key: value.default for key, value in inspect.signature(loss).parameters.items()} == expected
     shown = inspect.signature(function).parameters
-    assert list(shown)[:6] == ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions"]
-    assert {key: value.default for key, value in list(shown.items())[6:]} == expected
+    call = ["logits", "labels", "voxel_weight", "mask", "sample_weight", "regions", "distances", "skeletons"]
+    assert list(shown)[: len(call)] == call
+    assert {key: value.default for key, value in list(shown.items())[len(call) :]} == expected
     module = voxloss.get_loss(name)
     assert {key: getattr(module, key) for key in expected} == expected
 
@@ -227,7 +246,8 @@ class Refuse(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Refuse())
 logits, labels = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randint(0, 3, (2, 4, 5))
 for name in voxloss.list_losses():
-    voxloss.get_loss(name)(logits, labels).backward()
+    given = {"skeletons": labels > 0} if name == "skeleton_recall" else {}
+    voxloss.get_loss(name)(logits, labels, **given).backward()
 voxloss.Compound(["dice", "focal"])(logits, labels).backward()
 ours = [name for name in sys.modules if name.startswith("voxloss.")]
 assert all(name.startswith("voxloss.losses") for name in ours), ours

@@ -27,8 +27,8 @@ def problem(classes, spatial=(5, 7, 11), seed=0, scale=4.0):
     return logits, labels, torch.rand(2, *spatial, generator=generator)
 
 
-def settings(exponents=(0.0,), ignore_index=None, check=True):
-    return PassSettings("softmax", False, exponents, ignore_index, check)
+def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False):
+    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube)
 
 
 def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
@@ -47,14 +47,17 @@ def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
 
 
 @needs_compiler
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [False, True, "tube"])
 @pytest.mark.parametrize("ignore_index", [None, 1])
 @pytest.mark.parametrize("exponents", EXPONENTS, ids=str)
 @pytest.mark.parametrize("classes", [2, 3, 14, 105])
 def test_agrees_with_float64(classes, exponents, ignore_index, weighted):
     logits, labels, weight = problem(classes)
     by_class = tuple(0.5 + c / classes for c in range(classes))
-    chosen = settings(tuple(by_class if e == "per class" else e for e in exponents), ignore_index)
+    in_tube = weighted == "tube"
+    chosen = settings(tuple(by_class if e == "per class" else e for e in exponents), ignore_index, tube=in_tube)
+    if in_tube:
+        weight = weight * torch.where(weight > 0.5, -1, 1)
     compare(logits, labels, weight if weighted else None, chosen)
 
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from loss_twin import PER_LESION, accepts, one_hot, twin
+from loss_twin import NEIGHBOURS, PER_LESION, SKELETONS, accepts, one_hot, twin
 from torch.torch_version import TorchVersion
 
-from voxloss import functional, get_loss, lesion_regions, list_losses
+from voxloss import distance_maps, functional, get_loss, lesion_regions, list_losses, skeleton_tubes
 from voxloss.losses.catalogue import CATALOGUE
 
 LOSSES = list_losses()
@@ -101,7 +101,8 @@ def test_one_channel_agrees_with_the_twin(name):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_stay_in_the_stated_range(name, kind):
-    low, high = CATALOGUE[name].value_range.strip("[])").split(", ")
+    low, high = CATALOGUE[name].value_range.strip("[()]").split(", ")
+    low = low.replace("-∞", "-inf")
     high = math.inf if high == "∞" else eval(high.replace("·", "*"), {"C": 3})
     logits, labels, target = problem((2, 3, 40), kind)
     right = 60 * (target - 0.5)
@@ -135,11 +136,21 @@ def test_invariances(name, activation, pool):
     samples = torch.tensor([2, 0, 1])
     torch.testing.assert_close(outcome(loss, logits[samples], labels[samples]), (value, gradient[samples]))
 
+    if name == "hausdorff":  # measures distances in the prediction, which a mirror keeps
+        torch.testing.assert_close(outcome(loss, logits.flip(2, 3), labels.flip(1, 2)), (value, gradient.flip(2, 3)))
     voxels = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    if name in NEIGHBOURS:  # the order of the axes and their directions alone
+        voxels = torch.arange(30).view(5, 6).flip(0).T.flatten()
     regions = lesion_regions(labels, 4, activation=activation).flatten(2)[..., voxels]  # lesions are of neighbours
-    moved = partial(loss, regions=regions if name in PER_LESION else None)
-    shuffled = outcome(moved, logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])
-    torch.testing.assert_close(shuffled, (value, gradient.flatten(2)[..., voxels]))
+    distances = distance_maps(labels, 4, activation=activation).flatten(2)[..., voxels]  # of borders
+    tubes = skeleton_tubes(labels, 4, activation=activation).flatten(1)[:, voxels]  # and skeletons of shapes
+    maps = {"regions": regions} if name in PER_LESION else {"distances": distances} if name == "boundary" else {}
+    moved = partial(loss, **maps | ({"skeletons": tubes} if name in SKELETONS else {}))
+    grid = (6, 5) if name in NEIGHBOURS else (30,)
+    given = [tensor.unflatten(-1, grid) for tensor in (logits.flatten(2)[..., voxels], labels.flatten(1)[:, voxels])]
+    changed, slope = outcome(moved, *given)
+    if name != "hausdorff":
+        torch.testing.assert_close((changed, slope.flatten(2)), (value, gradient.flatten(2)[..., voxels]))
 
     classes = torch.tensor([0, 3, 1, 2])
     renamed = outcome(loss, logits[:, classes], classes.argsort()[labels])

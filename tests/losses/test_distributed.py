@@ -13,7 +13,22 @@ from voxloss import Compound, get_loss
 
 pytestmark = pytest.mark.slow
 
-LOSSES = ["dice", "mixed_focal", "cross_entropy", "generalised_dice", "asymmetric_unified_focal", "cc_dice_ce", "blob"]
+LOSSES = [
+    "dice",
+    "mixed_focal",
+    "cross_entropy",
+    "generalised_dice",
+    "mcc",
+    "asymmetric_unified_focal",
+    "dice_topk",
+    "ml1_ace",
+    "skeleton_recall",
+    "cl_dice",
+    "cc_dice_ce",
+    "blob",
+    "boundary",
+    "hausdorff",
+]
 PARTS = [slice(0, 3), slice(3, 4)]  # of unequal size
 
 
@@ -36,6 +51,8 @@ def losses(pool):
     made["skip"] = get_loss("tversky", absent_class="skip", **options)
     partly = get_loss("dice_focal", activation="sigmoid", ignore_scope="channel", **options)
     made["channels"] = lambda logits, labels: partly(logits, partly_labelled(labels))
+    correlation = get_loss("mcc", activation="sigmoid", **options)
+    made["targets"] = lambda logits, labels: correlation(logits, partly_labelled(labels))
     made["compound"] = Compound([get_loss("dice", **options), get_loss("focal", **options)], weights=[2, 1])
     return made
 

@@ -378,7 +378,7 @@ UNSIGNED = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
 
 
 @pytest.mark.parametrize("dtype", UNSIGNED)
-@pytest.mark.parametrize("name", ["dice_cross_entropy", "cc_dice_ce", "blob"])
+@pytest.mark.parametrize("name", ["dice_cross_entropy", "cc_dice_ce", "blob", "boundary", "dice_topk", "lovasz"])
 @pytest.mark.parametrize("multi_hot", [False, True])
 def test_a_mask_and_lesions_of_unsigned_labels(dtype, name, multi_hot):
     generator = torch.Generator().manual_seed(0)

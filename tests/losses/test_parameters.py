@@ -8,7 +8,7 @@ from collections import UserList
 import numpy as np
 import pytest
 import torch
-from loss_twin import BOTH, PER_LESION, PIXELWISE
+from loss_twin import BOTH, OF_MAPS, ONE_OVERLAP, PER_LESION, PIXELWISE
 from torch.torch_version import TorchVersion
 
 import voxloss
@@ -34,6 +34,10 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "global_weight": (0.3, -1),
     "lesion_weight": (0.3, -1),
     "entropy_weight": (0.3, -1),
+    "recall_weight": (0.3, -1),
+    "iterations": (0, 1.5),
+    "ace_weight": (0.3, -1),
+    "bins": (4, 0),
     "alpha": (0.6, -1),
     "beta": (0.8, 2),
     "delta": (0.2, None),
@@ -41,11 +45,13 @@ OTHERS = {  # another valid value of every parameter, and one that it cannot hav
     "gamma_focal": ([1.0, 2.0, 0.5], [1.0, -2.0]),
     "gamma_tversky": (2, 0),
     "power": (1, float("inf")),
+    "top_k": (40.0, 0),
+    "spacing": ([2.0], [-1.0]),
 }
 # Parameters that a loss refuses or that need other logits and labels; tests/losses/test_options.py has these.
 APART = {("generalised_dice", "class_weight")}
 APART |= {(name, parameter) for name in PIXELWISE for parameter in ("class_weight", "overlap")}
-APART |= {(name, "overlap") for name in PER_LESION}
+APART |= {(name, "overlap") for name in PER_LESION | OF_MAPS | ONE_OVERLAP}
 APART |= {(name, "label_smoothing") for name in NAMES if name not in PIXELWISE | BOTH}
 APART |= {(name, parameter) for name in NAMES for parameter in ("inputs", "ignore_scope")}
 FIELDS = [(name, field) for name in NAMES for field in CATALOGUE[name].arguments if (name, field) not in APART]
@@ -273,7 +279,7 @@ def test_hydra_builds_losses(name):
     hydra = pytest.importorskip("hydra.utils")
     omegaconf = pytest.importorskip("omegaconf")
     values = {field: other(voxloss.get_loss(name), field) for loss, field in FIELDS if loss == name}
-    if "alpha" in values and name not in ("combo", "modified_combo"):
+    if "alpha" in values and name not in ("combo", "modified_combo", "hausdorff", "cl_dice"):
         values["alpha"] = [0.2, 0.3, 0.5]  # a ListConfig
     config = omegaconf.OmegaConf.create({"_target_": f"voxloss.{CATALOGUE[name].__name__}", **values})
     assert same(hydra.instantiate(config), voxloss.get_loss(name, **values))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from loss_twin import PER_LESION
+from loss_twin import PER_LESION, SKELETONS
 from torch.autograd import forward_ad
 from torch.torch_version import TorchVersion
 
@@ -105,7 +105,7 @@ def test_a_third_derivative():
     torch.testing.assert_close(third, torch.func.grad(penalty)(logits), rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in PER_LESION])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in PER_LESION | SKELETONS])
 def test_gradients_per_sample(name):
     loss = get_loss(name)
     logits, labels, _ = problem("labels", False)
@@ -129,7 +129,9 @@ def test_bad_labels_are_refused_under_transforms_too():
         torch.func.grad(lambda z: get_loss("dice")(z, labels + 5))(logits)
 
 
-@pytest.mark.parametrize("others", [{}, {"label_smoothing": 0.2, "squared": True, "minimum": True}], ids=str)
+@pytest.mark.parametrize(
+    "others", [{}, {"label_smoothing": 0.2, "squared": True, "minimum": True}, {"tube": True}], ids=str
+)
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("dense", [False, True])
@@ -137,7 +139,9 @@ def test_the_composite_is_the_pass(activation, dense, kind, others):
     """Also where logits are extreme, masked by -inf, or NaN in voxels that do not count."""
     logits, labels, weight = problem("soft" if dense else "labels", True)
     logits = logits.to(kind) * 12
-    if not others:  # where labels are smoothed every class is part of the target
+    if "tube" in others:
+        weight = weight * torch.where(weight > 0.5, -1, 1)
+    if "label_smoothing" not in others:  # where labels are smoothed every class is part of the target
         logits[0, 0, 0, 0] = -torch.inf
     if dense:
         labels[0, :, 0, 0] = torch.tensor([0.0, 0.5, 0.5])

@@ -111,6 +111,27 @@ def test_any_number_of_classes(classes, soft, activation, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_sums_in_a_tube(soft, activation, weighted, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(2, 3, 3, 7, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (2, 3, 7), generator=generator)
+    if soft:
+        labels = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+    tube = torch.rand(2, 3, 7, generator=generator) < 0.4
+    if soft and activation == "sigmoid":
+        tube = torch.rand(logits.shape, generator=generator) < 0.4
+    weight = torch.rand(2, 3, 7, generator=generator).to(DEVICE) if weighted else None
+    options = {"activation": activation, "focal_exponents": [0, 1.5], "tubes": True, "voxel_weight": weight}
+    given = (logits.to(DEVICE), labels.to(DEVICE), monkeypatch)
+    fused, plain = both_paths(*given, skeletons=tube.to(DEVICE), **options)
+    for ours, theirs in zip(fused, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert (fused[0][:, -2:] > 0).any()
+
+
 @pytest.mark.parametrize("dtype", [*INTEGERS, torch.float16, torch.float32])
 def test_label_types(dtype, monkeypatch):
     logits = torch.randn(2, 2 if dtype == torch.bool else 3, 11, generator=torch.Generator().manual_seed(0)).to(DEVICE)

@@ -17,13 +17,17 @@ from triton.compiler import ASTSource
 
 from voxloss.losses.voxel_pass import triton as triton_kernels
 
-def build(kernel, classes, floats, labels, activation, dense, exponents, squared=False, minimum=False, smoothing=0.0):
+def build(
+    kernel, classes, floats, labels, activation, dense, exponents,
+    squared=False, minimum=False, smoothing=0.0, tube=False,
+):
     double = floats == "fp64"
     channels = triton.next_power_of_2(classes)
     constants = dict(
-        SIGMOID=activation == "sigmoid", DENSE=dense, WEIGHTED=dense, IGNORES=True, EXPONENTS=exponents,
+        SIGMOID=activation == "sigmoid", DENSE=dense, WEIGHTED=dense or tube, IGNORES=True, EXPONENTS=exponents,
         CHANNELS=channels, BLOCK=max(32, 1024 // channels), WORK=tl.float64 if double else tl.float32,
         BY_LABEL=activation == "softmax" and not (dense or squared or smoothing), SQUARED=squared, MINIMUM=minimum,
+        TUBE=tube,
         SCALE=1 - smoothing, ADDEND=smoothing / classes, LARGEST=1e38, TINY=1e-38,
     )
     pointers = {"logits": floats, "gradient": floats, "weight": "fp32", "target": floats if dense else labels}
@@ -41,6 +45,8 @@ for kernel in (triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
         (2, "fp16", "i32", "sigmoid", False, 1), (3, "fp32", "fp32", "softmax", True, 1),
         (1, "fp32", "fp32", "sigmoid", True, 2), (3, "fp64", "i16", "softmax", False, 0),
         (3, "fp32", "fp32", "softmax", True, 1, True, True, 0.1), (2, "fp16", "u8", "sigmoid", False, 1, True),
+        (3, "bf16", "i64", "softmax", False, 1, False, False, 0.0, True),
+        (3, "fp32", "fp32", "sigmoid", True, 1, True, True, 0.1, True),
     ]:
         build(kernel, *variant)
 print("all built")

@@ -24,12 +24,21 @@ OWN = {
     "generalised_dice": [{}, {"power": 1}, {"power": 0}],
     "log_cosh_dice": [{}],
     "jaccard": [{}],
+    "mcc": [{}],
     "unified_focal": [{}, {"weight": None, "delta": 0.7, "gamma": 0.25}, {"weight": 0.1, "gamma": 0.9}],
     "asymmetric_unified_focal": [{}, {"weight": None, "delta": 0.7, "gamma": 0.25}, {"weight": 0.1, "gamma": 0.9}],
     "dice_focal": [{}, {"weight": 0.3, "alpha": "per class", "beta": 0.6, "gamma": "per class"}],
     "dice_cross_entropy": [{}],
+    "ml1_ace": [{}, {"ace_weight": 0.3, "bins": 5}, {"bins": 1}],
+    "skeleton_recall": [{}, {"recall_weight": 0.3}],
+    "cl_dice": [{}, {"alpha": 0.2, "iterations": 1}, {"iterations": 0}],
     "cc_dice_ce": [{}, {"global_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2}],
     "blob": [{}, {"entropy_weight": 0}, {"lesion_weight": 0.3, "global_weight": 2, "entropy_weight": 0.5}],
+    "boundary": [{}],
+    "hausdorff": [{}, {"alpha": 1.5}],
+    "topk": [{}, {"top_k": 33.4}, {"top_k": 100}],
+    "dice_topk": [{}, {"top_k": 55}],
+    "lovasz": [{}],
 }
 CASES = [(name, parameters) for name, several in OWN.items() for parameters in several]
 REGION = {

@@ -23,6 +23,15 @@ KINDS = {
 }
 
 
+NAMES_OF_MAPS = {
+    "cc_dice_ce": ["regions"],
+    "blob": ["regions"],
+    "skeleton_recall": ["skeletons"],
+    "boundary": ["distances"],
+    "compound": ["regions", "distances", "skeletons"],
+}
+
+
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
     monkeypatch.delenv("VOXLOSS_PARAMETERS", raising=False)
@@ -36,7 +45,7 @@ def built(trainer, labels, folder, *, batch_dice=True, deep=True, is_ddp=False):
     order = [1, 2, 3] if any(isinstance(values, list) for values in labels.values()) else None
     made.label_manager = LabelManager(labels, order)
     made.configuration_manager = SimpleNamespace(
-        batch_dice=batch_dice, pool_op_kernel_sizes=[[1, 1, 1], *[[2] * 3] * 3]
+        batch_dice=batch_dice, spacing=(2.0, 1.0, 1.0), pool_op_kernel_sizes=[[1, 1, 1], *[[2] * 3] * 3]
     )
     made.is_ddp, made.enable_deep_supervision, made.device, made.local_rank = is_ddp, deep, torch.device("cpu"), 0
     made.preprocessed_dataset_folder_base, made.output_folder = str(folder / "plans"), str(folder / "output")
@@ -106,6 +115,89 @@ def test_every_loss_has_values_and_gradients(name, kind, tmp_path):
     if "ignore" in kind:
         ignored = targets[0][:, -1:] if "regions" in kind else targets[0] == KINDS[kind]["ignore"]
         assert gradients[0][ignored.expand_as(gradients[0])].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compound_follows_the_epochs(kind, tmp_path, monkeypatch):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.trainer import TRAINERS
+
+    schedule = "{shape: linear, start: 0, end: 1, epochs: 10}"
+    monkeypatch.setenv("VOXLOSS_PARAMETERS", f"{{losses: [dice, boundary], weights: [1, {schedule}]}}")
+    loss = built(TRAINERS["nnUNetTrainerVoxlossCompound"], KINDS[kind], tmp_path)
+    logits, targets = problem(KINDS[kind])
+    monkeypatch.setattr(nnUNetTrainer, "on_train_epoch_start", lambda self: None)
+    values = []
+    for epoch in (0, 5, 10):
+        trainer = object.__new__(TRAINERS["nnUNetTrainerVoxlossCompound"])
+        trainer.loss, trainer.current_epoch = loss, epoch
+        trainer.on_train_epoch_start()
+        values.append(loss(logits, targets).item())
+    assert values[1] - values[0] == pytest.approx(values[2] - values[1], rel=1e-4) and values[0] != values[1]
+
+
+@pytest.mark.parametrize("name", ["dice_topk", "topk"])
+def test_top_k_is_nnunets(name, tmp_path):
+    from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerTopkLoss import (
+        nnUNetTrainerDiceTopK10Loss,
+        nnUNetTrainerTopk10Loss,
+    )
+
+    from voxloss.nnunet.names import trainer_name
+    from voxloss.nnunet.trainer import TRAINERS
+
+    theirs = nnUNetTrainerDiceTopK10Loss if name == "dice_topk" else nnUNetTrainerTopk10Loss
+    logits, targets = problem(LABELS)
+    ours, expected = (
+        outcome(built(trainer, LABELS, tmp_path / trainer.__name__, batch_dice=True), logits, targets)
+        for trainer in (TRAINERS[trainer_name(name)], theirs)
+    )
+    torch.testing.assert_close(ours[0], expected[0], rtol=1e-6, atol=1e-6)
+    for own, other in zip(ours[1][:2], expected[1][:2], strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES_OF_MAPS)
+def test_maps_of_the_loader_are_those_that_the_loss_makes(name, kind, tmp_path, monkeypatch):
+    """As further channels of the target, through nnU-Net's own transforms, at the resolutions of its outputs."""
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from voxloss.nnunet.names import trainer_name
+    from voxloss.nnunet.trainer import TRAINERS, AddMaps
+
+    if name == "compound":
+        monkeypatch.setenv("VOXLOSS_PARAMETERS", "{losses: [boundary, skeleton_recall, blob]}")
+    loss = built(TRAINERS[trainer_name(name)], KINDS[kind], tmp_path, deep=False)
+    logits, (target,) = problem(KINDS[kind], deep=False)
+    with_maps = torch.stack([loss.maps.add(sample) for sample in target])
+    assert with_maps.shape[1] > target.shape[1] == loss.maps.channels and with_maps.dtype == (
+        torch.float32 if "distances" in NAMES_OF_MAPS[name] else torch.int32
+    )
+    found, expected = outcome(loss, logits, [with_maps]), outcome(loss, logits, [target])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    own, given = loss.maps.split(with_maps)
+    assert own.equal(target.int()) and list(given) == NAMES_OF_MAPS[name]
+
+    trainer = object.__new__(TRAINERS[trainer_name(name)])
+    trainer._maps = loss.maps
+    settings = ([8, 8, 8], (0, 0), [[1, 1, 1], [0.5] * 3], None, False)
+    transforms = trainer.get_training_transforms(*settings).transforms
+    before = nnUNetTrainer.get_training_transforms(*settings).transforms
+    assert [type(part) for part in transforms[:-2]] == [type(part) for part in before[:-1]]
+    assert isinstance(transforms[-2], AddMaps) and isinstance(transforms[-1], DownsampleSegForDSTransform)
+    assert not any(isinstance(part, RandomTransform) for part in transforms[-2:])
+    scales = ComposeTransforms(transforms[-2:])(image=None, segmentation=target[0])["segmentation"]
+    assert scales[0].equal(with_maps[0]) and scales[1].equal(with_maps[0][:, 1::2, 1::2, 1::2])
+    validation = trainer.get_validation_transforms([[1, 1, 1], [0.5] * 3]).transforms
+    assert not any(isinstance(part, AddMaps) for part in validation)  # nnU-Net counts the channels of the target there
+    whole = nnUNetTrainer.get_training_transforms(*settings[:2], None, None, False).transforms
+    trainer._maps = None
+    assert len(trainer.get_training_transforms(*settings[:2], None, None, False).transforms) == len(whole)
 
 
 def test_the_inner_loss_is_that_of_the_functional_form(tmp_path):

@@ -41,7 +41,8 @@ def smp_loss(function):
     )
     module = sys.modules["smp_losses"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return eval(f"losses.{function}", {"losses": module})
+    loss = eval(f"losses.{function}", {"losses": module})
+    return (lambda x, y: loss(x.float(), y)) if "Lovasz" in function else loss  # which takes float32 alone
 
 
 def nnunet_loss(function):
@@ -53,6 +54,12 @@ def nnunet_loss(function):
     if function == "DC_and_BCE_loss":
         loss = compound.DC_and_BCE_loss({}, dice | {"do_bg": True})
         return lambda x, y: loss(x, one_hot(y, x.shape[1]))
+    if function == "DC_and_topk_loss":
+        loss = compound.DC_and_topk_loss(dice | {"do_bg": False}, {"k": 10, "label_smoothing": 0.0})
+        return lambda x, y: loss(x, y[:, None])
+    if function.startswith("TopKLoss"):
+        loss = eval(f"compound.{function}", {"compound": compound})
+        return lambda x, y: loss(x, y[:, None])
     loss = compound.MemoryEfficientSoftDiceLoss(compound.softmax_helper_dim1, ddp=False)
     return lambda x, y: loss(x, y[:, None])
 
@@ -134,6 +141,17 @@ def test_monai_generalised_dice_is_drowned_by_its_smoothing():
     theirs = losses.GeneralizedDiceLoss(to_onehot_y=True, softmax=True)(wrong, labels)
     assert theirs.item() == pytest.approx(0.44, abs=0.005)
     assert get_loss("generalised_dice")(wrong, labels) > 0.99
+
+
+def test_monai_cldice_of_two_classes_and_almost_no_smoothing():
+    losses = pytest.importorskip("monai.losses")
+    theirs = losses.SoftDiceclDiceLoss(iter_=4, alpha=0.3, smooth=1e-30, include_background=False, softmax=True)
+    logits, labels = problem(2)
+    for volume in (logits, logits[:, :, :4].repeat_interleave(5, 2).unflatten(2, (4, 5))):
+        given = labels if volume is logits else labels[:, :4].repeat_interleave(5, 1).unflatten(1, (4, 5))
+        value, gradient = outcome(lambda x, y: theirs(x, one_hot(y, 2)), volume, given)
+        ours = outcome(get_loss("cl_dice", iterations=4, alpha=0.3, pool="sample"), volume, given)
+        torch.testing.assert_close(ours, (value, gradient), rtol=1e-10, atol=1e-12)
 
 
 def test_smp_counts_an_absent_class_as_perfect():

@@ -1,6 +1,7 @@
 """The losses of a study's configuration: their names, parameters and keys; the package's, and those of users."""
 
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -76,6 +77,9 @@ class LossChoice:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        named = [str(value["name"])] if "name" in value else []
+        return ",".join([*named, *(f"{key}={_short(item)}" for key, item in value.items() if key != "name")])
     if isinstance(value, list | tuple):
         return "+".join(_short(item) for item in value)
     text = f"{value:g}" if isinstance(value, float) else str(value)
@@ -123,8 +127,11 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
     """Build every loss once, to check its name and parameters.
 
     Raises:
-        InputError: An unknown loss, or a parameter that is unknown or has a value that it cannot have.
+        InputError: An unknown loss, a parameter that is unknown or has a value that it cannot have, or a package that
+            the loss needs is not installed.
     """
+    from voxloss.losses import Compound, Loss  # imports torch, which listing losses need not wait for
+
     for choice in choices:
         try:
             loss = build_loss(choice)
@@ -135,5 +142,10 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
             raise InputError(f"{error}{hint if str(error).startswith('unknown loss') else ''}") from error
         if not choice.own and loss.name != choice.name:
             raise InputError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
-        if getattr(loss, "reduction", "mean") != "mean" or getattr(loss, "class_reduction", "mean") == "none":
+        parts = [part for part in loss.modules() if isinstance(part, Loss) and not isinstance(part, Compound)]
+        if any(part.reduction != "mean" or part.class_reduction == "none" for part in parts):
             raise InputError(f"the loss {choice.key!r} gives several values, but training needs one")
+        if isinstance(loss, Loss) and loss.formula.tubes and importlib.util.find_spec("skimage") is None:
+            raise InputError(
+                f"the loss {choice.key!r} needs scikit-image, which is not installed: pip install 'voxloss[skeletons]'"
+            )

@@ -25,6 +25,10 @@ class PatchSource(Protocol):
         """Shape of the prepared case."""
 
     @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Spacing of the prepared grid."""
+
+    @property
     def image(self) -> Float32s:
         """Channels of the image, (channels, *shape)."""
 

@@ -36,6 +36,28 @@ def nearest_distances(points: Mask, targets: Mask, spacing_mm: Sequence[float]) 
     return distances
 
 
+def signed_distances(inside: Mask, outside: Mask, spacing_mm: Sequence[float]) -> Float64s:
+    """Return every voxel's Euclidean distance in mm to a structure, negative inside it.
+
+    Outside it is the distance to the nearest voxel of the structure, inside minus that to the nearest voxel outside,
+    less the smallest spacing, so that it is 0 in a voxel at the border.
+
+    Args:
+        inside: The voxels of the structure, of any dimension.
+        outside: The voxels that are known not to be of the structure; those in neither mask are measured, but nothing
+            is measured to them.
+        spacing_mm: Spacing along every axis.
+
+    Returns:
+        The distances in the shape of the masks; 0 everywhere if either mask is empty.
+    """
+    if not (inside.any() and outside.any()):
+        return np.zeros(inside.shape)
+    to_inside: Float64s = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+    to_outside: Float64s = ndimage.distance_transform_edt(~outside, sampling=spacing_mm)
+    return np.where(inside, min(spacing_mm) - to_outside, to_inside)
+
+
 def innermost_voxel(mask: Mask) -> tuple[int, ...]:
     """Return the voxel furthest inside a mask (the first of equal ones); it is inside for any shape.
 

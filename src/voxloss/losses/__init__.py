@@ -6,21 +6,26 @@ A loss is one class (`distribution`, `region`, `mixed`); `loss` has their base, 
 from typing import Any
 
 from voxloss.losses import functional
+from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
 from voxloss.losses.cards.card import describe
 from voxloss.losses.catalogue import get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
 from voxloss.losses.deprecated import renamed
-from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
+from voxloss.losses.label_maps import LabelMaps
 from voxloss.losses.loss import Loss
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
     DiceCrossEntropyLoss,
     DiceFocalLoss,
+    DiceTopkLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.order import LovaszLoss
 from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
@@ -30,40 +35,59 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
+from voxloss.losses.schedules import CosineSchedule, LinearSchedule
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
+from voxloss.losses.voxel_pass.further.distances import distance_maps
 from voxloss.losses.voxel_pass.lesions.maps import lesion_regions
+from voxloss.losses.voxel_pass.skeletons import skeleton_tubes
 from voxloss.losses.voxel_pass.statistics import VoxelStatistics, voxel_statistics
 
 __all__ = [
     "AsymmetricFocalTverskyLoss",
     "AsymmetricUnifiedFocalLoss",
     "BlobLoss",
+    "BoundaryLoss",
     "CcDiceCeLoss",
+    "ClDiceLoss",
     "ComboLoss",
     "Compound",
+    "CosineSchedule",
     "CosineTverskyLoss",
     "CrossEntropyLoss",
     "DeepSupervision",
     "DiceCrossEntropyLoss",
     "DiceFocalLoss",
     "DiceLoss",
+    "DiceTopkLoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralisedDiceLoss",
+    "HausdorffLoss",
     "JaccardLoss",
+    "LabelMaps",
+    "LinearSchedule",
     "LogCoshDiceLoss",
     "Loss",
+    "LovaszLoss",
+    "MccLoss",
     "MixedFocalLoss",
+    "Ml1AceLoss",
     "ModifiedComboLoss",
+    "SkeletonRecallLoss",
+    "TopkLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
     "VoxelStatistics",
     "describe",
+    "distance_maps",
     "functional",
     "get_loss",
     "lesion_regions",
     "list_losses",
+    "skeleton_tubes",
     "voxel_statistics",
 ]
 

@@ -1,21 +1,26 @@
 """The losses of this package by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voxloss.losses import functional
 from voxloss.losses.loss import Loss, closest, way_out
 
 if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functional` and the package alone
-    from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+    from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
+    from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
     from voxloss.losses.mixed import (
         AsymmetricUnifiedFocalLoss,
         ComboLoss,
         DiceCrossEntropyLoss,
         DiceFocalLoss,
+        DiceTopkLoss,
         MixedFocalLoss,
+        Ml1AceLoss,
         ModifiedComboLoss,
         UnifiedFocalLoss,
     )
+    from voxloss.losses.order import LovaszLoss
     from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
     from voxloss.losses.region import (
         AsymmetricFocalTverskyLoss,
@@ -25,20 +30,30 @@ if TYPE_CHECKING:  # for the types of `get_loss`; a loss is exported by `functio
         GeneralisedDiceLoss,
         JaccardLoss,
         LogCoshDiceLoss,
+        MccLoss,
         TverskyLoss,
     )
+    from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 CATALOGUE: dict[str, type[Loss]] = {
     function.loss.name: function.loss for function in vars(functional).values() if hasattr(function, "loss")
 }
 
+# Losses that `get_loss` builds of others by their names; `compound` adds itself.
+BUILDERS: dict[str, Callable[..., Loss]] = {}
+
 # Names that other libraries and American English have for them.
 ALIASES = {
     "ce": "cross_entropy",
+    "cldice": "cl_dice",
     "dice_ce": "dice_cross_entropy",
     "generalized_dice": "generalised_dice",
+    "dice_top_k": "dice_topk",
     "iou": "jaccard",
     "logcosh_dice": "log_cosh_dice",
+    "lovasz_softmax": "lovasz",
+    "top_k": "topk",
+    "matthews": "mcc",
 }
 
 
@@ -87,6 +102,8 @@ def get_loss(name: Literal["log_cosh_dice"], **parameters: Any) -> "LogCoshDiceL
 @overload
 def get_loss(name: Literal["jaccard"], **parameters: Any) -> "JaccardLoss": ...
 @overload
+def get_loss(name: Literal["mcc"], **parameters: Any) -> "MccLoss": ...
+@overload
 def get_loss(name: Literal["unified_focal"], **parameters: Any) -> "UnifiedFocalLoss": ...
 @overload
 def get_loss(name: Literal["asymmetric_unified_focal"], **parameters: Any) -> "AsymmetricUnifiedFocalLoss": ...
@@ -95,9 +112,25 @@ def get_loss(name: Literal["dice_focal"], **parameters: Any) -> "DiceFocalLoss":
 @overload
 def get_loss(name: Literal["dice_cross_entropy"], **parameters: Any) -> "DiceCrossEntropyLoss": ...
 @overload
+def get_loss(name: Literal["ml1_ace"], **parameters: Any) -> "Ml1AceLoss": ...
+@overload
+def get_loss(name: Literal["skeleton_recall"], **parameters: Any) -> "SkeletonRecallLoss": ...
+@overload
+def get_loss(name: Literal["cl_dice"], **parameters: Any) -> "ClDiceLoss": ...
+@overload
 def get_loss(name: Literal["cc_dice_ce"], **parameters: Any) -> "CcDiceCeLoss": ...
 @overload
 def get_loss(name: Literal["blob"], **parameters: Any) -> "BlobLoss": ...
+@overload
+def get_loss(name: Literal["boundary"], **parameters: Any) -> "BoundaryLoss": ...
+@overload
+def get_loss(name: Literal["hausdorff"], **parameters: Any) -> "HausdorffLoss": ...
+@overload
+def get_loss(name: Literal["topk"], **parameters: Any) -> "TopkLoss": ...
+@overload
+def get_loss(name: Literal["dice_topk"], **parameters: Any) -> "DiceTopkLoss": ...
+@overload
+def get_loss(name: Literal["lovasz"], **parameters: Any) -> "LovaszLoss": ...
 @overload
 def get_loss(name: str, **parameters: Any) -> Loss: ...
 
@@ -106,12 +139,15 @@ def get_loss(name: str, **parameters: Any) -> Loss:
     """Return the loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
-        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce".
+        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce"; or
+            "compound", whose parameters are those of `Compound`.
         parameters: Of the loss, shared ones included; published values by default.
 
     Raises:
         ValueError: Unknown name, unknown parameter, or a value that a parameter cannot have.
     """
+    if name in BUILDERS:
+        return BUILDERS[name](**parameters)
     loss = loss_class(name)
     for parameter in parameters:
         if parameter not in loss.arguments:

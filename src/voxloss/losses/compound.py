@@ -1,17 +1,18 @@
 """Combine losses: several on one pass over the voxels, or one on outputs of several resolutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from voxloss.losses.catalogue import get_loss
+from voxloss.losses.catalogue import BUILDERS, get_loss
 from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import WEIGHTS, Overlap
+from voxloss.losses.schedules import Schedule, read_schedule
 from voxloss.losses.terms import Formula, numbered
-from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
 from voxloss.losses.voxel_pass.targets import as_tensor
 
 
@@ -20,7 +21,7 @@ class WeightedFormulas:
     """Σ_k weight_k · formula_k, by name."""
 
     formulas: dict[str, Formula]
-    weights: tuple[float, ...]
+    weights: tuple[float | Tensor, ...]
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -36,6 +37,16 @@ class WeightedFormulas:
     def lesions(self) -> bool:
         """Whether any of the formulas needs the sums over lesions."""
         return any(formula.lesions for formula in self.formulas.values())
+
+    @property
+    def tubes(self) -> bool:
+        """Whether any of the formulas needs the sums in the tubes around skeletons."""
+        return any(formula.tubes for formula in self.formulas.values())
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """Each further pass that any of the formulas needs, once."""
+        return tuple(dict.fromkeys(one for formula in self.formulas.values() for one in formula.further))
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each formula's part of the sum by name, weighted."""
@@ -86,10 +97,20 @@ class Compound(Loss):
     The weights and the losses' own parameters can be set at any time. A shared parameter such as `pool` is that of the
     losses: it can be read where they agree, and setting it sets it in all of them.
 
+    A weight can follow a schedule, by epochs or steps; which epoch it is is part of the state dict:
+
+        loss = Compound(["mixed_focal", "boundary"], weights=[1, LinearSchedule(0, 0.1, epochs=100)])
+        for epoch in range(300):
+            loss.set_epoch(epoch)
+
+    By name it is `get_loss("compound", losses=[...], weights=[...], ...)`, also in the configuration of a study, where
+    a loss with parameters is {name: tversky, delta: 0.6}, a schedule {shape: linear, start: 0, end: 0.1, epochs: 100},
+    and other parameters are those of all its losses.
+
     Args:
         losses: Losses of this package or their names, Compound among them; those given by name get the activation,
             ignore_index and validate of the others.
-        weights: One per loss, not negative; 1 each by default.
+        weights: One per loss, not negative, or a schedule; 1 each by default.
 
     Raises:
         ValueError: No loss, a weight that is negative or missing, or losses that disagree about activation,
@@ -97,6 +118,8 @@ class Compound(Loss):
         TypeError: An object that is no loss of this package.
     """
 
+    name = "compound"
+    epoch: Tensor  # a buffer, where a weight has a schedule
     arguments = {}  # noqa: RUF012 - a class variable of Loss
 
     activation = _of_all_losses()
@@ -115,7 +138,7 @@ class Compound(Loss):
     smooth = _of_all_losses()
     validate = _of_all_losses()
 
-    def __init__(self, losses: Sequence[Loss | str], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, losses: Sequence[Loss | str], weights: Sequence[float | Schedule] | None = None) -> None:
         nn.Module.__init__(self)
         if not losses or isinstance(losses, str):
             raise ValueError(f"Compound needs a list of losses, received {losses!r}")
@@ -138,13 +161,24 @@ class Compound(Loss):
         return list(self.losses)  # type: ignore[arg-type]
 
     @property
-    def weights(self) -> tuple[float, ...]:
-        """The weights of the losses; any sequence can be set."""
+    def weights(self) -> tuple[float | Schedule, ...]:
+        """The weights of the losses, numbers or schedules; any sequence can be set."""
         return self._weights
 
     @weights.setter
-    def weights(self, weights: Sequence[float]) -> None:
-        self._weights = _weights(weights, len(self.losses))
+    def weights(self, weights: Sequence[float | Schedule]) -> None:
+        self._weights = _numbers_or_schedules(weights, len(self.losses))
+        if not any(isinstance(weight, Schedule) for weight in self._weights):
+            self._buffers.pop("epoch", None)  # without a schedule there is no state
+        elif "epoch" not in self._buffers:
+            self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, that the schedules of the weights are in; those of losses within, too."""
+        set_epoch(self, epoch)
+
+    def _weights_now(self) -> tuple[float | Tensor, ...]:
+        return tuple(weight.at(self.epoch) if isinstance(weight, Schedule) else weight for weight in self.weights)
 
     @property
     def formula(self) -> Formula:
@@ -161,7 +195,7 @@ class Compound(Loss):
             raise ValueError('class_reduction="none" must be that of all losses of a Compound, or of none')
         names = numbered([type(loss).__name__.removesuffix("Loss") for loss in self.losses])
         formulas = [loss.formula for loss in self._parts()]
-        return WeightedFormulas(dict(zip(names, formulas, strict=True)), self.weights)
+        return WeightedFormulas(dict(zip(names, formulas, strict=True)), self._weights_now())
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -175,6 +209,59 @@ class Compound(Loss):
     def extra_repr(self) -> str:
         """The weights; the losses follow."""
         return f"weights={self.weights}"
+
+
+def set_epoch(module: nn.Module, epoch: int) -> None:
+    """Set the epoch of every `Compound` within a module, such as one that wraps a loss.
+
+    Raises:
+        ValueError: An epoch that is no whole number or is negative.
+    """
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+        raise ValueError(f"epoch must be a whole number not below 0, received {epoch!r}")
+    for part in module.modules():
+        if isinstance(part, Compound) and "epoch" in part._buffers:
+            part.epoch.fill_(epoch)
+
+
+def _by_name(
+    losses: Sequence[Loss | str | Mapping[str, Any]] = (),
+    weights: Sequence[float | Schedule | Mapping[str, Any]] | None = None,
+    **shared: Any,
+) -> Compound:
+    """Return the compound of losses by name, some with parameters; `shared` are those of all of them."""
+    if isinstance(losses, str | Mapping) or not isinstance(losses, Sequence):
+        raise ValueError(f"Compound needs a list of losses, received {losses!r}")
+    for name in shared:
+        if name not in Loss.arguments:
+            raise ValueError(f"loss 'compound' has no parameter {name!r}; it accepts losses, weights and shared ones")
+    made: list[Loss | str] = []
+    for entry in losses:
+        if isinstance(entry, str):
+            made.append(get_loss(entry, **shared))
+        elif isinstance(entry, Mapping):
+            if not isinstance(entry.get("name"), str):
+                raise ValueError(f"a loss of a Compound is a name, or a mapping with name and parameters: {entry!r}")
+            made.append(get_loss(**{**shared, **entry}))
+        else:
+            made.append(entry)
+    chosen: Any = weights
+    if isinstance(weights, Sequence):
+        chosen = [read_schedule(weight) if isinstance(weight, Mapping) else weight for weight in weights]
+    return Compound(made, chosen)
+
+
+BUILDERS["compound"] = _by_name
+
+
+def _numbers_or_schedules(weights: Sequence[float | Schedule], number: int) -> tuple[float | Schedule, ...]:
+    """Check weights, of which schedules have checked themselves."""
+    if not isinstance(weights, list | tuple) or not any(isinstance(weight, Schedule) for weight in weights):
+        return _weights(weights, number)  # type: ignore[arg-type]  # no schedule is among them
+    numbers = _weights([1.0 if isinstance(weight, Schedule) else weight for weight in weights], number)
+    return tuple(
+        weight if isinstance(weight, Schedule) else value for weight, value in zip(weights, numbers, strict=True)
+    )
 
 
 def _agreed(losses: Sequence[Loss]) -> dict[str, Any]:
@@ -197,13 +284,13 @@ class DeepSupervision(nn.Module):
         loss = DeepSupervision(voxloss.get_loss("mixed_focal"))
         loss([logits, logits_half, logits_quarter], labels)
 
-    Labels (and a voxel weight, mask or regions) of the finest grid are taken to the other grids by nearest neighbour:
-    the voxel of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too. Or give one
-    for each output.
+    Labels (and a voxel weight, mask or maps of the labels) of the finest grid are taken to the other grids by nearest
+    neighbour: the voxel of index i of m is that of index floor((i + 1/2) n / m) of n. Multi-hot and soft targets too.
+    Or give one for each output.
 
     Args:
         loss: Called as `loss(logits, labels)`, and where they are given with a third argument `voxel_weight`, `mask=`,
-            `sample_weight=` and `regions=`.
+            `sample_weight=`, `regions=`, `distances=` and `skeletons=`.
         weights: One per output, not negative; can be set at any time. By default 1, 1/2, 1/4, … divided by their sum,
             as in nnU-Net, which however gives the coarsest of its outputs the weight 0. An output of weight 0 is left
             out.
@@ -226,6 +313,10 @@ class DeepSupervision(nn.Module):
     def weights(self, weights: Sequence[float] | None) -> None:
         self._weights = None if weights is None else _weights(weights)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the schedules within the loss are in, see `Compound.set_epoch`."""
+        set_epoch(self, epoch)
+
     def forward(
         self,
         logits: Sequence[Tensor] | Tensor,
@@ -235,10 +326,13 @@ class DeepSupervision(nn.Module):
         mask: Sequence[Tensor] | Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Sequence[Tensor] | Tensor | None = None,
+        distances: Sequence[Tensor] | Tensor | None = None,
+        skeletons: Sequence[Tensor] | Tensor | None = None,
     ) -> Tensor:
         """The weighted sum as a scalar. A single tensor of logits is a single output with weight 1."""
+        of_voxels = {"mask": mask, "regions": regions, "distances": distances, "skeletons": skeletons}
         if isinstance(logits, Tensor):  # what a network with deep supervision returns in validation
-            return self._at(0, [logits], labels, voxel_weight, mask, sample_weight, regions)
+            return self._at(0, [logits], labels, voxel_weight, of_voxels, sample_weight)
         if isinstance(logits, dict):
             names = ", ".join(map(repr, logits))
             raise ValueError(f"DeepSupervision takes a list of outputs, received a dictionary of {names}")
@@ -251,7 +345,7 @@ class DeepSupervision(nn.Module):
         parts = []
         for k, weight in enumerate(weights):
             if weight != 0:
-                parts.append(weight * self._at(k, logits, labels, voxel_weight, mask, sample_weight, regions))
+                parts.append(weight * self._at(k, logits, labels, voxel_weight, of_voxels, sample_weight))
         return torch.stack(parts).sum(0)
 
     def _at(
@@ -260,17 +354,14 @@ class DeepSupervision(nn.Module):
         outputs: Sequence[Tensor],
         labels: Any,
         voxel_weight: Any,
-        mask: Any,
+        of_voxels: dict[str, Any],
         sample_weight: Any,
-        regions: Any,
     ) -> Tensor:
-        labels, voxel_weight, mask, regions = (
-            _of_output(tensors, k, outputs) for tensors in (labels, voxel_weight, mask, regions)
-        )
+        labels, voxel_weight = (_of_output(tensors, k, outputs) for tensors in (labels, voxel_weight))
         # A loss of another library may take neither weights nor a mask.
         positional = () if voxel_weight is None else (voxel_weight,)
-        named = {"mask": mask, "sample_weight": sample_weight, "regions": regions}
-        named = {name: value for name, value in named.items() if value is not None}
+        named = {name: _of_output(tensors, k, outputs) for name, tensors in of_voxels.items()}
+        named = {name: value for name, value in (named | {"sample_weight": sample_weight}).items() if value is not None}
         value: Tensor = self.loss(outputs[k], labels, *positional, **named)
         return value
 

@@ -31,6 +31,35 @@ BOUTEILLE = (
 KOFLER = (
     'Kofler et al., "blob loss: instance imbalance aware loss functions for semantic segmentation", arXiv 2205.08209'
 )
+KERVADEC = (
+    'Kervadec, Bouchtiba, Desrosiers, Granger, Dolz, Ben Ayed, "Boundary loss for highly unbalanced segmentation", '
+    "MIDL 2019 and Medical Image Analysis 67, 2021, arXiv 1812.07032"
+)
+KARIMI = (
+    'Karimi, Salcudean, "Reducing the Hausdorff Distance in Medical Image Segmentation with Convolutional Neural '
+    'Networks", IEEE Transactions on Medical Imaging 39, 2020, arXiv 1904.10030'
+)
+BERMAN = (
+    'Berman, Rannen Triki, Blaschko, "The Lovász-Softmax loss: A tractable surrogate for the optimization of the '
+    'intersection-over-union measure in neural networks", CVPR 2018, arXiv 1705.08790'
+)
+ODYSSEY = 'Ma et al., "Loss odyssey in medical image segmentation", Medical Image Analysis 71, 2021'
+KIRCHHOFF = (
+    'Kirchhoff, Rokuss, Roy et al., "Skeleton Recall Loss for Connectivity Conserving and Resource Efficient '
+    'Segmentation of Thin Tubular Structures", ECCV 2024, arXiv 2404.03010'
+)
+BARFOOT = (
+    'Barfoot, Garcia-Peraza-Herrera, Akcay, Glocker, Vercauteren, "Average Calibration Losses for Reliable Uncertainty '
+    'in Medical Image Segmentation", arXiv 2506.03942'
+)
+SHIT = (
+    'Shit, Paetzold et al., "clDice - a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", '
+    "CVPR 2021, arXiv 2003.07311"
+)
+ABHISHEK = (
+    'Abhishek, Hamarneh, "Matthews Correlation Coefficient Loss for Deep Convolutional Networks: Application to Skin '
+    'Lesion Segmentation", ISBI 2021, arXiv 2010.13454'
+)
 NNUNET = 'Isensee et al., "nnU-Net", Nature Methods 18, 2021; its version 2 source, DC_and_CE_loss'
 
 DELTA = (
@@ -76,9 +105,22 @@ UNIFIED_WEIGHT = (
 )
 BY_CLASS = (
     "The released code is of one foreground class. With several, each is taken against the rest: under softmax its "
-    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged."
+    "lesions have the sigmoid of its log odds, which is the softmax, and the classes are averaged, as Kundu et al. "
+    "(arXiv 2604.24276) propose for both losses; their weights by inverse size inside a lesion are left out."
 )
 NO_OPTIONS = "`overlap` and `label_smoothing` must keep their defaults: terms of lesions take no other value."
+NNUNET_TOPK = f"{ODYSSEY}; {NNUNET.replace('DC_and_CE_loss', 'TopKLoss and DC_and_topk_loss')}"
+SHARE = (
+    'The share is of the voxels of the whole batch, as in nnU-Net; with pool="sample" of each sample, and with '
+    'pool="world" of the batches of all ranks.',
+    "The number of voxels is rounded down, as in nnU-Net, but at least one. Ignored voxels are no part of it; in "
+    "nnU-Net they are counted, with a loss of 0.",
+)
+HARDEST = (
+    "Voxels with the same loss as the last that counts share what is left of the number; the released code takes any "
+    "of them. They are found from counts of values, without sorting. A voxel weight multiplies the loss before the "
+    "voxels are chosen."
+)
 MEAN_INDEX = (
     "For several classes the Dice index of Combo is the mean over classes, as in the released code, so the loss lies "
     "in [-1, ∞). A negative loss upsets learning-rate schedules with a relative threshold."

@@ -1,8 +1,8 @@
 """Losses of a single pixelwise term."""
 
-from voxloss.losses.conventions import BETA, PAPER, SCALAR_ALPHA
+from voxloss.losses.conventions import BETA, HARDEST, NNUNET_TOPK, PAPER, SCALAR_ALPHA, SHARE
 from voxloss.losses.loss import Loss
-from voxloss.losses.parameters import ClassWeights, OptionalFraction
+from voxloss.losses.parameters import ClassWeights, OptionalFraction, Percent, Pool
 from voxloss.losses.terms import Pixelwise
 
 
@@ -66,3 +66,37 @@ class FocalLoss(Loss):
 
     def terms(self) -> Pixelwise:
         return Pixelwise(self.gamma, self.alpha, self.beta)
+
+
+class TopkLoss(Loss):
+    """Top-k cross entropy.
+
+        mean_{v∈K}[-log p_y]
+
+    The mean over the hardest voxels, those with the largest cross entropy. Voxels that are predicted well do not count,
+    however many there are.
+
+    Where:
+        K: the `top_k` per cent of the counted voxels of the batch with the largest -log p_y
+        mean_{v∈K}: mean over these voxels; with sigmoid the negative side (1-p, 1-t) is added, and the channels are
+            summed
+
+    Args:
+        top_k: Share of the voxels that count, in per cent. 100 is the cross entropy.
+
+    Example:
+        >>> loss = voxloss.TopkLoss(top_k=25)
+        >>> round(loss(logits, labels).item(), 4)
+        1.0986
+    """
+
+    top_k: Percent = 10.0
+    pool: Pool = "batch"
+
+    source = NNUNET_TOPK
+    equations = "TopK loss"
+    value_range = "[0, ∞)"
+    conventions = (*SHARE, HARDEST)
+
+    def terms(self) -> Pixelwise:
+        return Pixelwise(hardest=self.hardest(self.top_k))

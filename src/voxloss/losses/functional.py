@@ -13,17 +13,21 @@ from typing import Any, ParamSpec, Protocol, cast
 from torch import Tensor
 
 from voxloss.losses import documentation
-from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss
+from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
+from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
 from voxloss.losses.loss import FIRST_CALLS, Loss, argument_text, reference
 from voxloss.losses.mixed import (
     AsymmetricUnifiedFocalLoss,
     ComboLoss,
     DiceCrossEntropyLoss,
     DiceFocalLoss,
+    DiceTopkLoss,
     MixedFocalLoss,
+    Ml1AceLoss,
     ModifiedComboLoss,
     UnifiedFocalLoss,
 )
+from voxloss.losses.order import LovaszLoss
 from voxloss.losses.per_lesion import BlobLoss, CcDiceCeLoss
 from voxloss.losses.region import (
     AsymmetricFocalTverskyLoss,
@@ -33,8 +37,10 @@ from voxloss.losses.region import (
     GeneralisedDiceLoss,
     JaccardLoss,
     LogCoshDiceLoss,
+    MccLoss,
     TverskyLoss,
 )
+from voxloss.losses.thin import ClDiceLoss, SkeletonRecallLoss
 
 P = ParamSpec("P")
 
@@ -62,11 +68,15 @@ def as_function(loss: Callable[P, Loss]) -> LossFunction[P]:
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        distances: Tensor | None = None,
+        skeletons: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
         loss = cls(**parameters)
         loss.__dict__["_calls"] = FIRST_CALLS  # each call has a new module
-        value: Tensor = loss(logits, labels, voxel_weight, mask=mask, sample_weight=sample_weight, regions=regions)
+        given = {"mask": mask, "sample_weight": sample_weight}
+        given |= {"regions": regions, "distances": distances, "skeletons": skeletons}
+        value: Tensor = loss(logits, labels, voxel_weight, **given)
         return value
 
     function.__name__ = function.__qualname__ = f"{cls.name}_loss"
@@ -84,7 +94,7 @@ def _signature(loss: type[Loss]) -> inspect.Signature:
     parameters = list(inspect.signature(loss).parameters.values())
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
-        for name in ("mask", "sample_weight", "regions")
+        for name in ("mask", "sample_weight", "regions", "distances", "skeletons")
     ]
     return inspect.Signature([*call, weight, *named, *parameters], return_annotation=Tensor)
 
@@ -119,11 +129,20 @@ asymmetric_focal_tversky_loss = as_function(AsymmetricFocalTverskyLoss)
 generalised_dice_loss = as_function(GeneralisedDiceLoss)
 log_cosh_dice_loss = as_function(LogCoshDiceLoss)
 jaccard_loss = as_function(JaccardLoss)
+mcc_loss = as_function(MccLoss)
 unified_focal_loss = as_function(UnifiedFocalLoss)
 asymmetric_unified_focal_loss = as_function(AsymmetricUnifiedFocalLoss)
 dice_focal_loss = as_function(DiceFocalLoss)
 dice_cross_entropy_loss = as_function(DiceCrossEntropyLoss)
+ml1_ace_loss = as_function(Ml1AceLoss)
+skeleton_recall_loss = as_function(SkeletonRecallLoss)
+cl_dice_loss = as_function(ClDiceLoss)
 cc_dice_ce_loss = as_function(CcDiceCeLoss)
 blob_loss = as_function(BlobLoss)
+boundary_loss = as_function(BoundaryLoss)
+hausdorff_loss = as_function(HausdorffLoss)
+topk_loss = as_function(TopkLoss)
+dice_topk_loss = as_function(DiceTopkLoss)
+lovasz_loss = as_function(LovaszLoss)
 
 generalized_dice_loss = generalised_dice_loss  # in American English

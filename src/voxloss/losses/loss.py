@@ -32,7 +32,8 @@ from voxloss.losses.parameters import (
     RegionWeights,
     check_of,
 )
-from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term
+from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term, needs
+from voxloss.losses.voxel_pass.further.passes import HardestPass
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
 
@@ -127,6 +128,12 @@ class Loss(nn.Module):
             the F classes that can have lesions (all but the background under softmax; with F = 1 also (B, *spatial)).
             `lesion_regions` makes them. Without them, losses per lesion find the lesions in every call; other losses
             ignore them.
+        distances: (B, F, *spatial), optional; the signed distance to the border of each class, for all classes, or all
+            but the background under softmax. `distance_maps` makes them. Without them, losses of distances measure
+            them in every call; other losses ignore them.
+        skeletons: (B, *spatial), or with sigmoid and soft or multi-hot targets (B, C, *spatial), optional; not 0 at the
+            voxels of a structure that are close to its skeleton. `skeleton_tubes` makes them. Without them, the losses
+            that need them make them in every call, with scikit-image; other losses ignore them.
         value: scalar, or one per sample or class as `reduction` and `class_reduction` say; float32 for logits of
             float32 or less, else float64. Gradients of gradients, forward mode and the transforms of torch.func take a
             slower pass with more memory.
@@ -211,6 +218,8 @@ class Loss(nn.Module):
             mask: Tensor | None = None,
             sample_weight: Tensor | None = None,
             regions: Tensor | None = None,
+            distances: Tensor | None = None,
+            skeletons: Tensor | None = None,
         ) -> Tensor:
             """Return the loss."""
 
@@ -252,18 +261,33 @@ class Loss(nn.Module):
                 f'overlap="squared" needs false positives and missed voxels to weigh the same, delta=0.5, not {delta}'
             )
         return Region(
-            delta,
-            Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
-            background_curve,
-            scale,
-            self.smooth,
-            self.include_background,
-            self.class_reduction,
-            self.absent_class,
-            self.ignored_samples,
-            self.class_weight,  # type: ignore[arg-type]  # stored as a tuple
-            self.overlap,
+            delta=delta,
+            curve=Power(1.0) if curve is None else curve,  # as a default argument torch.compile does not take it
+            background_curve=background_curve,
+            scale=scale,
+            **self.of_classes(),
         )
+
+    def hardest(self, share: float) -> HardestPass:
+        """Return the pass over the hardest voxels, `share` per cent of them, for a pixelwise term."""
+        if self.ignore_scope == "channel":
+            raise ValueError(
+                'ignore_scope="channel" leaves voxels that count in some channels alone, and cannot be ranked with the '
+                'others: use ignore_scope="voxel"'
+            )
+        return HardestPass(share, "sample" if self.reduction != "mean" else self.pool)
+
+    def of_classes(self) -> dict[str, Any]:
+        """The shared parameters of a term that is a cost of each class, keyword arguments of `terms.OfClasses`."""
+        names = (
+            *("smooth", "include_background", "class_reduction", "absent_class", "ignored_samples"),
+            *("class_weight", "overlap"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def includes_background(self) -> bool:
+        """Whether channel 0 counts in the terms that are a cost of each class."""
+        return self.activation == "sigmoid" if self.include_background is None else self.include_background
 
     def _build(self) -> Formula:
         terms = self.terms()
@@ -282,7 +306,7 @@ class Loss(nn.Module):
     def _check_kinds(self, kinds: set[str]) -> None:
         """Refuse parameters of a kind of term that the loss does not have."""
         of_kinds: dict[str, tuple[tuple[str, ...], Any]] = {
-            "class_weight": (("region", "lesion"), None),
+            "class_weight": (("region", "lesion", "boundary", "order"), None),
             "overlap": (("region",), "product"),
             "label_smoothing": (("pixelwise",), 0),
         }
@@ -309,7 +333,7 @@ class Loss(nn.Module):
             "ignore_scope": self.ignore_scope,
             "validate": self.validate,
         }
-        if self.formula.exponents:
+        if self.formula.exponents or any(isinstance(one, HardestPass) for one in self.formula.further):
             reading["label_smoothing"] = self.label_smoothing
         return reading
 
@@ -322,6 +346,8 @@ class Loss(nn.Module):
         mask: Tensor | None = None,
         sample_weight: Tensor | None = None,
         regions: Tensor | None = None,
+        distances: Tensor | None = None,
+        skeletons: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; the class's docstring has the shapes."""
         formula, reading = self.formula, self.reading
@@ -336,13 +362,13 @@ class Loss(nn.Module):
         statistics = voxel_statistics(
             logits,
             labels,
-            focal_exponents=formula.exponents,
-            overlaps=formula.overlaps,
             voxel_weight=voxel_weight,
             mask=mask,
             sample_weight=sample_weight,
-            lesions=formula.lesions,
             regions=regions,
+            distances=distances,
+            skeletons=skeletons,
+            **needs(formula),
             **reading,
         )
         if self.reduction == "mean":

@@ -4,16 +4,20 @@ from dataclasses import replace
 
 from voxloss.losses.conventions import (
     ASYMMETRIC,
+    BARFOOT,
     BETA,
     DELTA,
     DELTA_CLASS,
+    HARDEST,
     MEAN_INDEX,
     NNUNET,
+    NNUNET_TOPK,
     ONE_MINUS_GAMMA,
     ONE_OVER_GAMMA,
     OUR_SMOOTHING,
     PAPER,
     SCALAR_ALPHA,
+    SHARE,
     SMOOTHING,
     SUMMED,
     UNIFIED,
@@ -29,11 +33,15 @@ from voxloss.losses.parameters import (
     NonNegative,
     OptionalFraction,
     OptionalSwitch,
+    Overlap,
+    Percent,
     Pool,
     Positive,
+    PositiveWhole,
     Reduction,
 )
-from voxloss.losses.terms import Pixelwise, Region
+from voxloss.losses.terms import Calibration, Pixelwise, Region, Term
+from voxloss.losses.voxel_pass.further.passes import Bins
 
 
 def _shares(weight: float | None) -> tuple[float, float]:
@@ -338,3 +346,101 @@ class DiceCrossEntropyLoss(Loss):
         # nnU-Net adds its smoothing to 2·TP and to 2·TP + FP + FN, which are twice the parts of the index.
         index = replace(self.region(0.5, Negative()), smooth=self.smooth / 2)
         return Pixelwise(channel_mean=True), index
+
+
+class DiceTopkLoss(Loss):
+    """Dice + top-k cross entropy.
+
+        mean_{v∈K}[-log p_y] - mean_{c>0} (2·TP_c + s) / (2·TP_c + FP_c + FN_c + s)
+
+    Dice + cross entropy where the cross entropy is the mean over the hardest voxels alone. The index is that of the
+    whole batch. With sigmoid every channel has a Dice term. Missed voxels and false positives weigh the same.
+
+    Where:
+        K: the `top_k` per cent of the counted voxels of the batch with the largest -log p_y
+        mean_{v∈K}: mean over these voxels; with sigmoid the negative side (1-p, 1-t) is added, and the channels are
+            averaged
+        mean_{c>0}: mean over the foreground classes (see `include_background`)
+
+    Args:
+        top_k: Share of the voxels that count in the cross entropy, in per cent. 100 is Dice + cross entropy.
+
+    Example:
+        >>> loss = voxloss.DiceTopkLoss(top_k=25)
+        >>> round(loss(logits, labels).item(), 4)
+        0.8129
+    """
+
+    top_k: Percent = 10.0
+    include_background: OptionalSwitch = None
+    class_reduction: Reduction = "mean"
+    pool: Pool = "batch"
+    smooth: NonNegative = 1e-5
+
+    source = NNUNET_TOPK
+    equations = "Dice with TopK loss"
+    value_range = "[-1, ∞)"
+    conventions = (
+        "The defaults are those of nnU-Net's trainer DiceTopK10: 10 per cent, Dice over the batch, no background.",
+        *SHARE,
+        HARDEST,
+    )
+
+    def terms(self) -> tuple[Pixelwise, Region]:
+        index = replace(self.region(0.5, Negative()), smooth=self.smooth / 2)  # of twice the parts, as in nnU-Net
+        return Pixelwise(channel_mean=True, hardest=self.hardest(self.top_k)), index
+
+
+class Ml1AceLoss(Loss):
+    """Average calibration error beside Dice + cross entropy.
+
+        mean_v[-log p_y] + mean_c (1 - index_c(1/2)) + a·mean_{present c} mean_k |Σ_k (p_c-t_c)| / n_k
+
+    Hard-binned mL1-ACE: among the voxels of similar p_c, the share of class c should be p_c, so that a probability is
+    one. Bins with few voxels, which are those of doubt, count as much as others.
+
+    Where:
+        Σ_k, n_k: sum over the voxels whose p_c lies in bin k of `bins` equal ones, and their number (with a voxel
+            weight, the sum of the weights)
+        mean_k: mean over the bins with a voxel
+        mean_{present c}: mean over the classes of a sample that its target has; the mean over the samples with one
+            follows
+
+    Args:
+        ace_weight: a, weight of the calibration error beside Dice + cross entropy.
+        bins: The number of bins.
+
+    Example:
+        >>> loss = voxloss.Ml1AceLoss()
+        >>> round(loss(logits, labels).item(), 4)
+        1.7202
+    """
+
+    ace_weight: NonNegative = 1.0
+    bins: PositiveWhole = 20
+    class_reduction: Reduction = "mean"
+    overlap: Overlap = "squared"
+    smooth: NonNegative = 1e-5
+
+    source = BARFOOT
+    equations = "its hard binning, and its released code"
+    value_range = "[0, ∞)"
+    conventions = (
+        "The released settings are 20 bins, all classes, and Dice with squares in the denominator, of each sample; "
+        "they multiply all three parts by 0.33. Their Dice adds 1e-5 to the denominator alone.",
+        "The calibration error of a class that the target does not have is left out. The released code counts it as 0 "
+        "in the mean over classes, or by an option as it is; absent_class is of Dice alone.",
+        "A p on the border of two bins is in the lower one. The released code's borders are larger by a factor of "
+        "1 + 1.2e-7.",
+        "The number of a bin has no gradient, as in the released code.",
+        "On a CPU it takes some 15 times the time of Dice + cross entropy, and 20 times the memory of the logits "
+        "(`benchmarks/thin.py`).",
+    )
+
+    def terms(self) -> tuple[Term, ...]:
+        shared = self.of_classes() | {"overlap": "product", "absent_class": "skip"}
+        return (
+            Pixelwise(channel_mean=True),
+            self.region(0.5),
+            Calibration(bins=Bins(self.bins, self.includes_background()), scale=self.ace_weight, **shared),
+        )

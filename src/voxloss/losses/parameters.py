@@ -94,9 +94,32 @@ def _several(value: Any) -> tuple[float, ...]:
     return weights
 
 
+def _percent(value: Any) -> float:
+    _require(0 < _number(value) <= 100)
+    return float(value)
+
+
+def _spacing(value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    sizes = _several(value)
+    _require(all(sizes))
+    return sizes
+
+
 def _whole(value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError
+    return int(value)
+
+
+def _not_negative_whole(value: Any) -> int:
+    _require(_whole(value) >= 0)
+    return int(value)
+
+
+def _positive_whole(value: Any) -> int:
+    _require(_whole(value) > 0)
     return int(value)
 
 
@@ -138,6 +161,10 @@ OptionalFraction = Annotated[float | None, _optional(FRACTION)]
 FractionBelowOne = Annotated[float, Check("in [0, 1)", _fraction_below_one)]
 Positive = Annotated[float, POSITIVE]
 NonNegative = Annotated[float, NOT_NEGATIVE]
+Percent = Annotated[float, Check("in (0, 100]", _percent)]
+Spacing = Annotated[Sequence[float] | None, Check("finite numbers above 0, one per axis, or None", _spacing)]
+Iterations = Annotated[int, Check("a whole number not below 0", _not_negative_whole)]
+PositiveWhole = Annotated[int, Check("a whole number above 0", _positive_whole)]
 ClassWeights = Annotated[float | Sequence[float], PER_CLASS]  # any sequence, array or tensor; stored as a tuple
 RegionWeights = Annotated[
     Sequence[float] | Literal["inverse_volume"] | None,

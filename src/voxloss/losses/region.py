@@ -1,6 +1,7 @@
 """Losses of a single region term."""
 
 from voxloss.losses.conventions import (
+    ABHISHEK,
     ASYMMETRIC,
     DELTA,
     JADON,
@@ -16,8 +17,16 @@ from voxloss.losses.conventions import (
 )
 from voxloss.losses.curves import Cosine, LogCosh, OfUnion, Power
 from voxloss.losses.loss import Loss
-from voxloss.losses.parameters import Fraction, FractionBelowOne, NonNegative, Positive
-from voxloss.losses.terms import GeneralisedDice, Region
+from voxloss.losses.parameters import (
+    Fraction,
+    FractionBelowOne,
+    NonNegative,
+    OptionalSwitch,
+    Pool,
+    Positive,
+    Reduction,
+)
+from voxloss.losses.terms import GeneralisedDice, Matthews, Region
 
 
 class DiceLoss(Loss):
@@ -278,3 +287,48 @@ class JaccardLoss(Loss):
 
     def terms(self) -> Region:
         return self.region(0.5, OfUnion())
+
+
+class MccLoss(Loss):
+    """Matthews correlation loss.
+
+        mean_{c>0} (1 - (TP_c·TN_c - FP_c·FN_c) / √((TP_c + FP_c)·(TP_c + FN_c)·(TN_c + FP_c)·(TN_c + FN_c) + s))
+
+    One minus the correlation of p and t, 0 where FP_c and FN_c are 0. Unlike the Dice index it counts the true
+    negatives too. Missed voxels and false positives weigh the same.
+
+    Where:
+        TN_c: Σ (1-p_c)·(1-t_c): the true negatives of class c
+        mean_{c>0}: mean over the foreground classes (see `include_background`)
+
+    Args:
+        smooth: s, added under the root.
+
+    Example:
+        >>> loss = voxloss.MccLoss()
+        >>> round(loss(logits, labels).item(), 4)
+        1.0
+    """
+
+    include_background: OptionalSwitch = None
+    class_reduction: Reduction = "mean"
+    pool: Pool = "batch"
+    smooth: NonNegative = 1e-7
+
+    source = ABHISHEK
+    equations = "Eqs. 3 to 5"
+    value_range = "[0, 2]"
+    conventions = (
+        "The paper has one structure. With several, each is taken against the rest, and the classes are averaged; for "
+        "two classes that of the background would be the same.",
+        'The sums of the whole batch and s = 1e-7 are the defaults of the released code; pool="sample" takes those of '
+        "each sample.",
+        "A class without errors costs 0, also where it is absent, or everywhere, and the correlation is 0 / 0, as in "
+        "the released code. Elsewhere an absent class costs 1, without a gradient.",
+        '`overlap` must be "product", as true negatives have no other form.',
+    )
+
+    def terms(self) -> Matthews:
+        if self.overlap != "product":
+            raise ValueError(f"overlap must be 'product' in the Matthews correlation loss, received {self.overlap!r}")
+        return Matthews(**self.of_classes())

@@ -5,7 +5,7 @@ As they take the statistics, several losses can share one pass over the voxels; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,20 +13,33 @@ from torch import Tensor
 from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
+from voxloss.losses.voxel_pass.further.passes import (
+    Bins,
+    CentreLines,
+    DistancePass,
+    HardestPass,
+    HausdorffPass,
+    JaccardPass,
+)
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
-from voxloss.losses.voxel_pass.statistics import VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
 SMALLEST_DENOMINATOR = 1e-8
+# The same of the product under the root of Matthews's correlation.
+SMALLEST_PRODUCT = 1e-30
+
+# What a term is of; records of training name terms by it.
+Kind = Literal["pixelwise", "region", "lesion", "skeleton", "calibration", "boundary", "order"]
 
 
 class Term(Protocol):
     """A part of a loss. `kind` names it in records of training."""
 
     @property
-    def kind(self) -> Literal["pixelwise", "region", "lesion"]:
-        """Whether it is a pixelwise term, a region term or a term of lesions."""
+    def kind(self) -> Kind:
+        """Whether it is a pixelwise or region term, or one of lesions, skeletons, calibration, borders or the order."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -50,6 +63,7 @@ class Pixelwise:
     With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
     Where the counted voxels differ among channels, N is that of each, and an average is over those that have any.
     `by_class`: the parts of the channels, (C,), instead of their sum.
+    `hardest`: sum and N are over the voxels of this pass alone, which has the cross entropy (γ = 0).
     """
 
     gamma: float | Sequence[float] = 0.0
@@ -59,17 +73,27 @@ class Pixelwise:
     foreground_gamma: float | Sequence[float] | None = None
     channel_mean: bool = False
     by_class: bool = False
+    hardest: HardestPass | None = None
 
     kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
     overlap: ClassVar[Overlap] = "product"
 
     @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return () if self.hardest is None else (self.hardest,)
+
+    @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
         """The focal exponents that the statistics must have."""
+        if self.hardest is not None:
+            return ()
         return (self.gamma,) if self.foreground_gamma is None else (self.gamma, self.foreground_gamma)
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
+        if self.hardest is not None:
+            statistics = statistics.further[self.hardest]
         positive, negative = statistics.focal_sums(self.gamma)
         if self.foreground_gamma is not None:
             foreground, _ = statistics.focal_sums(self.foreground_gamma)
@@ -105,12 +129,10 @@ class Pixelwise:
         return scale * parts / voxels
 
 
-@dataclass(frozen=True)
-class Region:
-    """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
+@dataclass(frozen=True, kw_only=True)
+class OfClasses:
+    """scale · mean_b reduce_c cost_c, a cost of each class; `costs` says which.
 
-    TP, FP and FN are the sums of `VoxelStatistics.overlap`.
-    `background_curve`, where set, is the curve of channel 0 under softmax.
     A sample without any counted voxel is left out of the mean, or with ignored_samples="keep" adds 0; with
     absent_class="skip" one without any of the classes adds 0.
     include_background = None drops channel 0 under softmax only; with sigmoid no channel need be the background.
@@ -119,9 +141,6 @@ class Region:
     the pool), V_min the smallest that is not 0, and 1 for an absent class.
     """
 
-    delta: float
-    curve: Curve
-    background_curve: Curve | None = None
     scale: float = 1.0
     smooth: float = 1e-6
     include_background: bool | None = True
@@ -131,18 +150,18 @@ class Region:
     class_weight: tuple[float, ...] | str | None = None
     overlap: Overlap = "product"
 
-    kind: ClassVar[Literal["region"]] = "region"
+    kind: ClassVar[Kind] = "region"
     exponents: ClassVar[tuple[float, ...]] = ()
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        raise NotImplementedError
 
     def __call__(self, statistics: VoxelStatistics, /) -> Tensor:
         """Return the value."""
         first = _first_channel(statistics, self.include_background)
         present = statistics.present[:, first:]
-        index = tversky_index(statistics.overlap(self.overlap)[:, :, first:], self.delta, self.smooth)
-        values = self.curve(index)
-        if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
-            background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
-            values = torch.cat([background, values[:, 1:]], 1)
+        values = self.costs(statistics, first)
         counted = statistics.counted[:, first:]
         kept = counted & present if self.absent_class == "skip" else counted
         weight = self._weight(statistics, present, first)
@@ -156,6 +175,178 @@ class Region:
             return _inverse_volume(statistics.sums[:, :, first:], present, 1.0)
         weight = _one_each("class_weight", self.class_weight, statistics.sums.shape[2])
         return statistics.sums.new_tensor(weight[first:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(OfClasses):
+    """scale · mean_b reduce_c curve(index_c), index(δ) = (TP + s) / (TP + δ·FN + (1-δ)·FP + s).
+
+    TP, FP and FN are the sums of `VoxelStatistics.overlap`.
+    `background_curve`, where set, is the curve of channel 0 under softmax.
+    """
+
+    delta: float
+    curve: Curve
+    background_curve: Curve | None = None
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        index = tversky_index(statistics.overlap(self.overlap)[:, :, first:], self.delta, self.smooth)
+        values = self.curve(index)
+        if self.background_curve is not None and first == 0 and statistics.activation == "softmax":
+            background = self.background_curve(Index(index.value[:, :1], index.error[:, :1]))
+            values = torch.cat([background, values[:, 1:]], 1)
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matthews(OfClasses):
+    """scale · mean_b reduce_c (1 - MCC_c), the correlation of p and t.
+
+    MCC = (TP·TN - FP·FN) / √((TP + FP)·(TP + FN)·(TN + FP)·(TN + FN) + s), and 1 where FP and FN are 0.
+    """
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        tp, fp, fn = statistics.sums[:, : FALSE_NEGATIVE + 1, first:].unbind(1)
+        tn = statistics.true_negative[:, first:]
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        root = (product + self.smooth).clamp_min(SMALLEST_PRODUCT).sqrt()
+        above = tp * tn - fp * fn
+        # 1 - MCC has no digits left where the prediction is nearly perfect. There it is (root² - above²) divided by
+        # root·(root + above), where the difference of the squares is a sum without a minus.
+        errors, right = fp + fn, tp * tn
+        crossed = fp * fn * (tp * (tp + errors) + tn * (tn + errors) + 2 * right)
+        squares = right * errors * (tp + tn + errors) + crossed + self.smooth
+        cost = torch.where(above > 0, squares / (root * (root + above.clamp_min(0))), 1 - above / root)
+        return torch.where((fp == 0) & (fn == 0), 0, cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall(OfClasses):
+    """scale · mean_b reduce_c -(TP + s) / (TP + FN + s), the sums over the tubes around the skeletons."""
+
+    kind: ClassVar[Kind] = "skeleton"
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        found, missed = statistics.in_tube[:, :, first:].unbind(1)
+        return -(found + self.smooth) / (found + missed + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreLine(OfClasses):
+    """scale · mean_b reduce_c (1 - 2ab / (a + b)), the clDice of soft skeletons S.
+
+    a = (Σ S(p)·t + s) / (Σ S(p) + s), b = (Σ S(t)·p + s) / (Σ S(t) + s).
+    """
+
+    skeletons: CentreLines
+
+    kind: ClassVar[Kind] = "skeleton"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.skeletons,)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        sums = statistics.further[self.skeletons].sums[:, :, first:]
+        covered, excess, found, missed = sums.unbind(1)
+        of_prediction = (covered + excess + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+        of_target = (found + missed + self.smooth).clamp_min(SMALLEST_DENOMINATOR)
+        precision, sensitivity = (covered + self.smooth) / of_prediction, (found + self.smooth) / of_target
+        # 1 - 2ab / (a + b) from 1 - a and 1 - b, which have digits left where the prediction is nearly perfect.
+        errors = precision * (missed / of_target) + sensitivity * (excess / of_prediction)
+        nothing = precision + sensitivity == 0
+        return torch.where(nothing, 1, errors / torch.where(nothing, 1, precision + sensitivity))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(OfClasses):
+    """scale · mean_b reduce_c ACE_c, the mean over the bins of p with a voxel of |Σ (p-t)| / Σ 1."""
+
+    bins: Bins
+
+    kind: ClassVar[Kind] = "calibration"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.bins,)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        errors, numbers = statistics.further[self.bins].sums[:, :, first:].chunk(2, 1)
+        numbers = numbers.detach()
+        filled = numbers > 0
+        each = torch.where(filled, errors.abs() / torch.where(filled, numbers, 1), 0)
+        return each.sum(1) / filled.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boundary(OfClasses):
+    """scale · mean_b reduce_c (1/N) Σ φ_c p_c over the N counted voxels, φ_c the signed distance to the class's border.
+
+    A class that the target does not have costs 0, whatever distances are given.
+    """
+
+    distances: DistancePass
+
+    kind: ClassVar[Kind] = "boundary"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.distances,)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        return torch.where(statistics.present, _mean_of_voxels(statistics.further[self.distances]), 0)[:, first:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hausdorff(OfClasses):
+    """scale · mean_b reduce_c (1/N) Σ (p_c - t_c)² (d_t^α + d_p^α) over the N counted voxels.
+
+    d_t and d_p are the distances to the border of class c in the labels and in the prediction.
+    """
+
+    distances: HausdorffPass
+
+    kind: ClassVar[Kind] = "boundary"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.distances,)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        return _mean_of_voxels(statistics.further[self.distances])[:, first:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lovasz(OfClasses):
+    """scale · mean_b reduce_c of the Lovász extension of the Jaccard loss of class c at the errors of its voxels.
+
+    Σ_k e_k (J_k - J_(k-1)) over the errors e in falling order, 1-p of a voxel of the class and p of another; J_k is the
+    Jaccard loss of a prediction that is wrong in the first k voxels alone.
+    """
+
+    order: JaccardPass
+
+    kind: ClassVar[Kind] = "order"
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
+        return (self.order,)
+
+    def costs(self, statistics: VoxelStatistics, first: int) -> Tensor:
+        """Return the costs (B, C - first) of the classes from channel `first` on."""
+        return statistics.further[self.order].sums[:, 0, first:]
 
 
 @dataclass(frozen=True)
@@ -268,7 +459,7 @@ class PerLesion:
 
 
 class Formula(Protocol):
-    """A loss of `VoxelStatistics`; `exponents`, `overlaps` and `lesions` say which sums these must have."""
+    """A loss of `VoxelStatistics`; its properties say which sums these must have."""
 
     @property
     def exponents(self) -> tuple[float | Sequence[float], ...]:
@@ -281,6 +472,14 @@ class Formula(Protocol):
     @property
     def lesions(self) -> bool:
         """Whether the statistics must have the sums over lesions."""
+
+    @property
+    def tubes(self) -> bool:
+        """Whether the statistics must have the sums in the tubes around skeletons."""
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """The parts of the loss by name, scaled as they enter its sum."""
@@ -314,6 +513,16 @@ class Sum:
         """Whether the statistics must have the sums over lesions."""
         return any(isinstance(part, PerLesion) for part in self.parts)
 
+    @property
+    def tubes(self) -> bool:
+        """Whether the statistics must have the sums in the tubes around skeletons."""
+        return any(isinstance(part, Recall) for part in self.parts)
+
+    @property
+    def further(self) -> tuple[FurtherPass, ...]:
+        """The further passes that the statistics must have, each once."""
+        return tuple(dict.fromkeys(one for part in self.parts for one in getattr(part, "further", ())))
+
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
         """Each part's value by its kind, numbered where two parts are of one kind."""
         names = numbered([part.kind for part in self.parts])
@@ -346,6 +555,12 @@ def _one_each(name: str, values: tuple[float, ...], classes: int) -> tuple[float
     if len(values) != classes:
         raise ValueError(f"{name} has {len(values)} values {values} for {classes} classes")
     return values
+
+
+def _mean_of_voxels(statistics: VoxelStatistics) -> Tensor:
+    """Return the first sum of each class divided by the number of its counted voxels, (B, C)."""
+    voxels = statistics.voxels[:, None] if statistics.channel_voxels is None else statistics.channel_voxels
+    return statistics.sums[:, 0] / voxels.clamp_min(1)
 
 
 def _of_classes(values: Tensor, kept: Tensor, weight: Tensor | None, first: int, reduction: Reduction) -> Tensor:
@@ -391,3 +606,14 @@ def _first_channel(statistics: VoxelStatistics, include_background: bool | None)
     if not include_background and statistics.sums.shape[2] == 1:
         raise ValueError("include_background=False leaves nothing of logits with a single channel")
     return 0 if include_background else 1
+
+
+def needs(formula: Formula) -> dict[str, Any]:
+    """Return which sums a formula needs, keyword arguments of `voxel_statistics`."""
+    return {
+        "focal_exponents": formula.exponents,
+        "overlaps": formula.overlaps,
+        "lesions": formula.lesions,
+        "tubes": formula.tubes,
+        "further": formula.further,
+    }

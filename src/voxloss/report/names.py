@@ -92,6 +92,9 @@ def loss_name(key: str) -> str:
     name, dash, rest = key.partition("-")
     parameters = PARAMETER.findall(dash + rest)
     titles = loss_titles()
+    if name == "compound" and parameters and parameters[0][0] == "losses":
+        titles = titles | {name: " + ".join(titles.get(part, part) for part in parameters.pop(0)[1].split("+"))}
+        dash, rest = "", "".join(f"-{p}={v}" for p, v in parameters)
     if name not in titles or "".join(f"-{p}={v}" for p, v in parameters) != dash + rest:
         return key
     if not parameters:

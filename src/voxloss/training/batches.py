@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.patches import PatchSetting, PatchSource, read_batch, training_places, validation_places
+from voxloss.losses import LabelMaps
 from voxloss.training.augment import Augmenter
-from voxloss.utilities.arrays import ClassIndices, Float32s
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import shared_memory_room
 
@@ -53,42 +54,49 @@ class TrainingJob:
     labels: str = "index"
 
     @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """The median spacing of the training cases along each axis."""
+        return tuple(statistics.median(axis) for axis in zip(*(c.spacing_mm for c in self.training_cases), strict=True))
+
+    @property
     def patches(self) -> PatchSetting:
         """How patches are drawn."""
         setting = self.config.patches
         return PatchSetting(setting.size, setting.batch_size, setting.foreground_share, setting.sampling == "classes")
 
 
-Arrays = tuple[ClassIndices | Float32s, ClassIndices | Float32s]
+# Images and labels of a batch and, where the loss needs maps of the labels, these by name: tensors, or arrays.
+Batch = tuple[Any, ...]
 
 
-class _TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor] | Arrays]):
-    """The batches of a run by step, augmented if the CPU does that.
+class _TrainingBatches(Dataset[Batch]):
+    """The batches of a run by step, augmented if the CPU does that, with maps of the labels if the loss needs them.
 
     A process that reads ahead passes tensors through shared memory. If that runs out, the batch never arrives and the
     run would wait for ever; so where there is little left, arrays are returned, which go through a pipe.
     """
 
-    def __init__(self, job: TrainingJob, first: int, augment: Augmenter | None) -> None:
+    def __init__(self, job: TrainingJob, first: int, augment: Augmenter | None, maps: LabelMaps | None = None) -> None:
         setting = job.config.training
-        self.job, self.first, self.augment = job, first, augment
+        self.job, self.first, self.augment, self.maps = job, first, augment, maps
         self.steps = setting.epochs * setting.iterations
 
     def __len__(self) -> int:
         return self.steps - self.first
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | Arrays:
+    def __getitem__(self, index: int) -> Batch:
         job, step = self.job, self.first + index
         places = training_places(job.training_cases, job.patches, job.seed, job.fold, step)
         images, labels = map(torch.from_numpy, read_batch(job.training_cases, places, job.patches.size))
         if self.augment is not None:
             self.augment(images, labels, augmentation_seeds(job, step))
+        maps = {} if self.maps is None else self.maps(labels)
         worker = get_worker_info()
-        if worker is not None and not _fits_shared_memory(
-            job.config, worker.num_workers, images.nbytes + labels.nbytes
-        ):
-            return images.numpy(), labels.numpy()
-        return images, labels
+        size = sum(tensor.nbytes for tensor in (images, labels, *maps.values()))
+        if worker is not None and not _fits_shared_memory(job.config, worker.num_workers, size):
+            arrays = {name: tensor.numpy() for name, tensor in maps.items()}
+            return (images.numpy(), labels.numpy(), arrays) if maps else (images.numpy(), labels.numpy())
+        return (images, labels, maps) if maps else (images, labels)
 
 
 def _fits_shared_memory(config: StudyConfig, workers: int, batch_bytes: int) -> bool:
@@ -117,12 +125,17 @@ def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
     return [seed_of(job.seed, job.fold, step * size + number, _AUGMENT) for number in range(size)]
 
 
-def training_batches(job: TrainingJob, epoch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield images and labels of every step from the first of `epoch` on; on the CPU, pinned if the device is CUDA."""
+def training_batches(
+    job: TrainingJob, epoch: int, device: torch.device, maps: LabelMaps | None = None
+) -> Iterator[Batch]:
+    """Yield images and labels of every step from the first of `epoch` on; on the CPU, pinned if the device is CUDA.
+
+    With `maps` they follow as a dictionary, unless the device augments, after which the loss makes them itself.
+    """
     on_device = augments_on(job.config, device)
     augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
-    loader: DataLoader[tuple[torch.Tensor, torch.Tensor] | Arrays] = DataLoader(
-        _TrainingBatches(job, epoch * job.config.training.iterations, augment),
+    loader: DataLoader[Batch] = DataLoader(
+        _TrainingBatches(job, epoch * job.config.training.iterations, augment, None if on_device else maps),
         batch_size=None,
         collate_fn=_unchanged,
         prefetch_factor=BATCHES_AHEAD if workers_of(job.config, device) else None,
@@ -144,9 +157,10 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _tensors(batch: tuple[torch.Tensor, torch.Tensor] | Arrays) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = batch
-    return torch.as_tensor(images), torch.as_tensor(labels)
+def _tensors(batch: Batch) -> Batch:
+    images, labels, *maps = batch
+    named = [{name: torch.as_tensor(values) for name, values in each.items()} for each in maps]
+    return torch.as_tensor(images), torch.as_tensor(labels), *named
 
 
 def workers_of(config: StudyConfig, device: torch.device) -> int:

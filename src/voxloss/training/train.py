@@ -13,8 +13,11 @@ import torch
 
 import voxloss
 from voxloss.config.losses import LossChoice, build_loss
+from voxloss.losses import Loss
+from voxloss.losses.boundary import set_spacing
 from voxloss.training.alarm import lost_classes
 from voxloss.training.batches import (
+    Batch,
     TrainingJob,
     augmentation_seeds,
     device_augmenter,
@@ -67,8 +70,12 @@ def train(
     network = trainee.network
     schedule = Schedule(job.config, trainee.optimizer)
     progress = _State.resume(job.folder, trainee, schedule)
-    batches = training_batches(job, progress.epoch, device)
-    validation = validation_batches(job)
+    # A loss that is no subclass of `Loss` makes what it needs itself.
+    maps = voxloss.LabelMaps.of(trainee.loss, len(job.classes)) if isinstance(trainee.loss, Loss) else None
+    batches = training_batches(job, progress.epoch, device, maps)
+    validation: list[Batch] = [
+        (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
+    ]
     events = Events(job.folder, progress.epoch)
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
@@ -118,6 +125,10 @@ class _Trainee:
     def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
+    def maps_to_device(self, maps: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The maps of a batch by name; none if it came without."""
+        return {name: each.to(self.device, non_blocking=True) for part in maps for name, each in part.items()}
+
     def logits(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The network's outputs, the finest first."""
         with autocast(self.device, self.job.config.training):
@@ -125,12 +136,14 @@ class _Trainee:
 
 
 def make_loss(job: TrainingJob) -> torch.nn.Module:
-    """Build the loss of a job, which leaves the ignored voxels of its data out.
+    """Build the loss of a job, which leaves the ignored voxels of its data out and measures distances in mm.
 
     Raises:
         InputError: The loss's own parameters ignore another class, or as `build_loss`.
     """
-    return build_loss(LossChoice(job.loss, job.parameters, labels=job.labels), job.ignore_index)
+    loss = build_loss(LossChoice(job.loss, job.parameters, labels=job.labels), job.ignore_index)
+    set_spacing(loss, job.spacing_mm)
+    return loss
 
 
 @dataclass
@@ -195,7 +208,7 @@ def _select(job: TrainingJob, network: torch.nn.Module, progress: _State, loss: 
 
 def _train_epoch(
     trainee: _Trainee,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterator[Batch],
     epoch: int,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -209,6 +222,7 @@ def _train_epoch(
     trainee.network.train()
     loss.train()
     supervised = voxloss.DeepSupervision(loss)  # of one output it is the loss itself
+    supervised.set_epoch(epoch)
     digest = hashlib.blake2b(digest_size=16)
     total, waiting, shares = 0.0, 0.0, ""
     with_class = torch.zeros(len(job.classes), dtype=torch.int64, device=trainee.device)  # patches
@@ -217,7 +231,7 @@ def _train_epoch(
         if stop():
             raise InterruptedRunError
         asked = time.perf_counter()
-        images, labels = next(batches)
+        images, labels, *maps = next(batches)
         waiting += time.perf_counter() - asked
         digest.update(images.numpy().data)
         digest.update(labels.numpy().data)
@@ -227,14 +241,15 @@ def _train_epoch(
         for label in labels:
             with_class += torch.bincount(label.flatten(), minlength=256)[: len(job.classes)] > 0
         logits = trainee.logits(images)
-        value = supervised(logits, labels)
+        of_labels = trainee.maps_to_device(maps)
+        value = supervised(logits, labels, **of_labels)
         number = float(value.detach())
         if not math.isfinite(number):
-            reason = what_is_not_finite(loss, logits[0], labels, job.classes)
+            reason = what_is_not_finite(loss, logits[0], labels, job.classes, of_labels)
             raise DivergedError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: {reason}")
         if step == 0:
-            parts = gradient_shares(loss, logits[0], labels)
-            shares = " ".join(f"{name}={share:.4f}" for name, share in parts.items())
+            parts = gradient_shares(loss, logits[0], labels, of_labels)
+            shares = " ".join(f"{name.replace(' ', '_')}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -251,7 +266,7 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+def _validate(trainee: _Trainee, batches: Sequence[Batch]) -> dict[str, Any]:
     """Validate the network.
 
     Returns the mean loss over the validation batches, the mean over foreground classes of Dice pooled over their
@@ -262,10 +277,10 @@ def _validate(trainee: _Trainee, batches: Sequence[tuple[torch.Tensor, torch.Ten
     classes = trainee.job.classes
     total, count = 0.0, len(classes)
     confusion = torch.zeros(count, count, dtype=torch.int64)
-    for batch in batches:
+    for *batch, maps in batches:
         images, labels = trainee.to_device(*batch)
         logits = trainee.logits(images)[0]
-        total += float(trainee.loss(logits, labels))
+        total += float(trainee.loss(logits, labels, **trainee.maps_to_device([maps])))
         pairs = labels.long() * count + logits.argmax(dim=1)
         pairs = pairs[labels < count]  # the others are ignored
         confusion += torch.bincount(pairs.flatten(), minlength=count**2).view(count, -1).cpu()

@@ -1,5 +1,7 @@
 """The trainers of nnU-Net's external mechanism, shortened: found before the whole ones, under the same names."""
 
+import os
+
 from voxloss.nnunet.trainer import TRAINERS
 
 
@@ -7,7 +9,8 @@ class Short:
     """Two epochs of three steps, and validation without the eight mirrored copies."""
 
     def initialize(self):
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 3, 1
+        self.num_epochs = int(os.environ.get("VOXLOSS_TEST_EPOCHS", "2"))
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 3, 1
         super().initialize()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):

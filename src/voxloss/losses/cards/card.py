@@ -8,7 +8,19 @@ from voxloss.losses.cards.peers import PEERS, Peer
 from voxloss.losses.catalogue import CATALOGUE, loss_class
 from voxloss.losses.conventions import SYMBOLS
 from voxloss.losses.loss import Loss, argument_text, reference, value_text
-from voxloss.losses.terms import PerLesion, Pixelwise, Region, Sum
+from voxloss.losses.terms import (
+    Boundary,
+    Calibration,
+    CentreLine,
+    Hausdorff,
+    Lovasz,
+    Matthews,
+    OfClasses,
+    PerLesion,
+    Pixelwise,
+    Recall,
+    Sum,
+)
 
 
 def describe(loss: str | type[Loss]) -> str:
@@ -70,9 +82,10 @@ equations, unless a card defines its own:
 
 
 def family(loss: type[Loss]) -> str:
-    """Return "distribution", "region" or, for a loss with terms of both kinds, "compound"."""
+    """Return "distribution", "region", "distance", "order" or, for a loss with terms of two kinds, "compound"."""
     kinds = {part.kind for part in _formula(loss).parts}
-    return "compound" if len(kinds) > 1 else "distribution" if kinds == {"pixelwise"} else "region"
+    names = {"pixelwise": "distribution", "boundary": "distance", "order": "order"}
+    return "compound" if len(kinds) > 1 else names.get(kinds.pop(), "region")
 
 
 def _formula(loss: type[Loss]) -> Sum:
@@ -96,14 +109,21 @@ def _of_terms(loss: type[Loss]) -> list[str]:
     for part in formula.parts:
         if isinstance(part, Pixelwise):
             channels = "averaged" if part.channel_mean else "summed"
+            voxels = "counted" if part.hardest is None else "hardest"
             lines.append(
-                "Pixelwise term: the mean over the counted voxels of the batch, including those of the background. A "
+                f"Pixelwise term: the mean over the {voxels} voxels of the batch, including those of the background. A "
                 "class without voxels adds nothing, and more classes do not change the scale. With sigmoid the term is "
                 f"{channels} over the channels."
             )
     pixelwise = bool(lines)
     for part in formula.parts:
-        if isinstance(part, Region):
+        if isinstance(part, Recall | CentreLine):
+            lines.append("Term of skeletons: it is averaged and reduced as the region term is.")
+        elif isinstance(part, Calibration):
+            lines.append("Term of calibration: it is averaged and reduced as the region term is, absent classes apart.")
+        elif isinstance(part, Boundary | Hausdorff | Lovasz):
+            lines += _of_costs(part, formula.pool)
+        elif isinstance(part, OfClasses):
             lines += _of_region(part, formula.pool, pixelwise)
         if isinstance(part, PerLesion):
             lines.append(
@@ -115,14 +135,34 @@ def _of_terms(loss: type[Loss]) -> list[str]:
     return [*lines, _soft_targets(formula)]
 
 
+def _of_costs(term: Boundary | Hausdorff | Lovasz, pool: str) -> list[str]:
+    """Describe how the costs of the classes become the value, and maps that can be given."""
+    pooled = {"sample": "each sample, then averaged over the batch", "batch": "the whole batch"}[pool]
+    background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
+    lines = [
+        f"The value is the {term.class_reduction} over the classes of {pooled}; the background is {background}. It "
+        'does not grow with C; with class_reduction="sum" it does.'
+    ]
+    if isinstance(term, Boundary):
+        lines.append(
+            "Distances that are given (`distances=` at the call) save measuring them in every step. "
+            "`voxloss.transforms.DistanceMaps` makes them in a loader, `voxloss.distance_maps` on the device."
+        )
+    return lines
+
+
 def _soft_targets(formula: Sum) -> str:
     """Say whether the loss suits soft targets: whether it is least where the probabilities equal them."""
     region = any(not isinstance(part, Pixelwise) for part in formula.parts)
     focal = any(part.gamma != 0 for part in formula.parts if isinstance(part, Pixelwise))
     weighted = any(part.beta is not None for part in formula.parts if isinstance(part, Pixelwise))
     sentences = []
-    if any(isinstance(part, PerLesion) for part in formula.parts):
+    if any(isinstance(part, Boundary | Hausdorff | Lovasz) for part in formula.parts):
+        sentences.append("only whether the target is 1/2 or more matters")
+    elif any(isinstance(part, PerLesion) for part in formula.parts):
         sentences.append("the sums of products are least at p = 0 or 1 (for a target of 0.6 at 1)")
+    elif any(isinstance(part, Matthews) for part in formula.parts):
+        sentences.append("the correlation is largest where every p is 0 or 1, not at p = t")
     elif region:
         sentences.append(
             "the sums of products of the region term are least at p = 0 or 1 (for a target of 0.6 at 1); "
@@ -132,20 +172,23 @@ def _soft_targets(formula: Sum) -> str:
         sentences.append("the focal term has its minimum between t and 1/2, as the factor (1-p)^γ is not proper")
     elif weighted:
         sentences.append("the pixelwise term is least at p = t only where β weighs both sides equally")
-    elif len(formula.parts) > region:
+    elif any(isinstance(part, Pixelwise) for part in formula.parts):
         sentences.append("the cross entropy is least at p = t")
     return f"Soft targets: {'; '.join(sentences)}."
 
 
-def _of_region(term: Region, pool: str, pixelwise: bool) -> list[str]:
+def _of_region(term: OfClasses, pool: str, pixelwise: bool) -> list[str]:
     pooled = {"sample": "of each sample, then averaged over the batch", "batch": "of the whole batch"}
     background = {True: "included", False: "excluded", None: "excluded under softmax"}[term.include_background]
     lines = [
         f"Region term: the {term.class_reduction} over the classes {pooled.get(pool, 'of the batches of all ranks')}; "
         f"the background is {background}.",
-        'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
-        'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.',
     ]
+    if not isinstance(term, Matthews):
+        lines.append(
+            'Absent class: with absent_class="keep" its index is s / ((1-δ)·FP + s), so the class costs its full worst '
+            'value as soon as (1-δ)·FP is far above s, with almost no gradient; "skip" leaves the class out.'
+        )
     if term.class_reduction == "sum" and pixelwise:
         lines.append(
             "The region term is a sum of C parts and the pixelwise term is not: from 2 to C classes the share of the "

@@ -10,10 +10,10 @@ _HEAD = """\
 # Coming from other libraries
 
 For each loss of another library: the voxloss loss and settings with the same value and gradient. `make test-peers`
-tests every row against that library, except the authors' Keras code, which was only read, and the authors' codes of
-losses per lesion, which were run beside ours once. The settings are for three classes: 1/3 is one divided by the number
-of classes, and a list has one number per class. `python -m voxloss.losses.cards.coming_from` writes this page; [the
-pages of the losses](losses/README.md) have the same facts.
+tests every row against that library, except the authors' Keras code, which was only read, and authors' codes that are
+in no package index, which were run beside ours once. The settings are for three classes: 1/3 is one divided by the
+number of classes, and a list has one number per class. `python -m voxloss.losses.cards.coming_from` writes this page;
+[the pages of the losses](losses/README.md) have the same facts.
 
 For all losses: pass logits (the softmax or sigmoid is inside the loss); labels need no one-hot form; the defaults are
 the published values, which few libraries use.

@@ -2,7 +2,8 @@
 
 Every entry with settings is compared in value and gradient by a test, on three classes unless it says otherwise, with
 MONAI 1.6, segmentation_models.pytorch 0.6, nnU-Net 2.8, kornia 0.9, exacta 0.0.1a5; the authors' Keras code was read.
-The codes of the losses per lesion are in no package index; they were run beside ours once, in float64, and agreed.
+Authors' codes that are in no package index were run beside ours once, in float64, and agreed; SegLossOdyssey's were
+read.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,15 @@ class Peer:
 
 MONAI, SMP, NNUNET, KORNIA, EXACTA = "MONAI", "segmentation_models.pytorch", "nnU-Net", "kornia", "exacta"
 KERAS = "the authors' Keras code"
+SURFACE = "boundary-loss (Kervadec et al.)"
+SEGLOSS = "SegLossOdyssey (Ma et al.)"
+LOVASZ = "LovaszSoftmax (Berman et al.)"
 CLOSER, BLOBS = "Learning to Look Closer (Bouteille et al.)", "blob_loss (Kofler et al.)"
-NOT_INSTALLED = (KERAS, CLOSER, BLOBS)
+MCC_LOSS = "MCC-Loss (Abhishek and Hamarneh)"
+SKELETON_RECALL = "Skeleton-Recall (Kirchhoff et al.)"
+CL_DICE = "clDice (Shit et al.)"
+ACE = "Average-Calibration-Losses (Barfoot et al.)"
+NOT_INSTALLED = (KERAS, CLOSER, BLOBS, SURFACE, SEGLOSS, LOVASZ, MCC_LOSS, SKELETON_RECALL, CL_DICE, ACE)
 MEAN = {"class_reduction": "mean"}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -223,6 +231,20 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             "λ weighs the focal Tversky side, β the background; no α, which makes the focal part four times as large.",
         ),
     ),
+    "mcc": (
+        Peer(
+            MONAI,
+            "MCCLoss(to_onehot_y=True, softmax=True)",
+            {"pool": "sample", "include_background": True, "smooth": 1e-5},
+            "The background is included, the sums are of each sample, and 1e-5 is added under the root.",
+        ),
+        Peer(
+            MCC_LOSS,
+            "MCCLoss(from_logits=True)",
+            {"activation": "sigmoid"},
+            "Only one channel.",
+        ),
+    ),
     "unified_focal": (
         Peer(
             KERAS,
@@ -290,6 +312,40 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             offset=1.0,
         ),
     ),
+    "ml1_ace": (
+        Peer(
+            ACE,
+            "HardL1ACEandDiceCELoss(ace_weight=1, dice_weight=1, ce_weight=1, ...)",
+            None,
+            "The calibration error is the same where the target has all classes; an absent one counts as 0 in the "
+            "mean, here it is left out. Its Dice loss adds 1e-5 to the denominator alone.",
+        ),
+    ),
+    "skeleton_recall": (
+        Peer(
+            SKELETON_RECALL,
+            "nnUNetTrainerSkeletonRecall",
+            {},
+            'With batch Dice in nnU-Net\'s plan; without it, pool="sample". Its skeletons take ignored voxels for '
+            "foreground; it has no regions.",
+        ),
+    ),
+    "cl_dice": (
+        Peer(
+            CL_DICE,
+            "soft_dice_cldice()",
+            {"activation": "sigmoid"},
+            "Only one channel: of several it adds up the sums. It takes minima 10 times, whatever `iter_` is.",
+        ),
+        Peer(
+            MONAI,
+            "SoftDiceclDiceLoss(to_onehot_y=True, softmax=True)",
+            None,
+            "The background is included, and the centre lines of all classes have one index for each sample; minima "
+            "are taken 3 times; 1e-4 is added to a + b. With two classes, include_background=False and almost nothing "
+            'added it is equal to pool="sample".',
+        ),
+    ),
     "cc_dice_ce": (
         Peer(
             CLOSER,
@@ -312,6 +368,68 @@ PEERS: dict[str, tuple[Peer, ...]] = {
             {"activation": "sigmoid", "entropy_weight": 0, "global_weight": 2},
             "Only one channel, and the Dice loss of sigmoid outputs. A cross entropy there keeps the voxels of the "
             "other lesions, with outputs of 0.",
+        ),
+    ),
+    "boundary": (
+        Peer(
+            SURFACE,
+            "BoundaryLoss(idc=[1, 2])",
+            {},
+            "Takes probabilities and maps that a loader makes. Inside a structure they are 1 less than the "
+            "distance whatever the spacing, here the smallest spacing: the same for a spacing of 1.",
+        ),
+        Peer(SEGLOSS, "BDLoss()", {}, "Volumes alone, with maps that a loader makes."),
+    ),
+    "hausdorff": (
+        Peer(
+            MONAI,
+            "HausdorffDTLoss(to_onehot_y=True, softmax=True)",
+            {},
+            "The same, with SciPy's distances, for which the tensors go to the CPU.",
+        ),
+        Peer(
+            SURFACE,
+            "HausdorffLoss(idc=[1, 2])",
+            None,
+            "Its distances are those inside of a structure alone and 0 outside, where false positives then cost "
+            "nothing by the labels.",
+        ),
+        Peer(SEGLOSS, "HDDTBinaryLoss()", {}, "Two classes, volumes alone."),
+    ),
+    "topk": (
+        Peer(NNUNET, "TopKLoss(k=10)", {}, "The same. Its number of voxels counts ignored ones, of a loss of 0."),
+        Peer(
+            NNUNET,
+            "TopKLoss(k=10, label_smoothing=0.1)",
+            {"label_smoothing": 0.1},
+            "The same, with smoothed labels.",
+        ),
+        Peer(SEGLOSS, "TopKLoss(k=10)", {}, "The same."),
+    ),
+    "dice_topk": (
+        Peer(
+            NNUNET,
+            "DC_and_topk_loss",
+            {},
+            "The same, with the arguments that its trainer gives: batch Dice, smoothing 1e-5, no background.",
+        ),
+    ),
+    "lovasz": (
+        Peer(LOVASZ, "lovasz_softmax()", {}, "Takes probabilities, of images alone."),
+        Peer(
+            LOVASZ, 'lovasz_softmax(classes="all")', {"absent_class": "keep"}, "Takes probabilities, of images alone."
+        ),
+        Peer(
+            LOVASZ,
+            "lovasz_softmax(per_image=True)",
+            {"pool": "sample"},
+            "Takes probabilities, of images alone.",
+        ),
+        Peer(
+            SMP,
+            'LovaszLoss("multiclass")',
+            {},
+            "The same. In its binary mode it is the Lovász hinge.",
         ),
     ),
 }

@@ -23,6 +23,7 @@
 enum { FLOAT32, FLOAT64, BFLOAT16, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64 };
 enum { LABEL_FAULT = 1, WEIGHT_FAULT = 2, NO_MEMORY = 4 };
 enum { TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL };
+enum { TUBE = 2 }; /* how many rows there are of a tube, after the focal ones */
 
 typedef struct {
     void *data;
@@ -33,8 +34,9 @@ typedef struct {
 typedef struct {
     Tensor logits, target, weight, gradient;
     int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
+    int64_t tube;           /* whether there is one: a voxel of it has its weight with a minus */
     const float *exponents; /* (exponents, classes) */
-    const float *upstream;  /* (samples, rows, classes); that of Σ (1-p)·t is taken off that of Σ p·t already */
+    const float *upstream;  /* (samples, rows, classes); those of Σ (1-p)·t are taken off those of Σ p·t already */
     double *sums;           /* (parts, rows, classes) */
     int64_t *counted;       /* (parts) */
 } Pass;
@@ -43,6 +45,7 @@ typedef struct {
 typedef struct {
     _Alignas(64) float weight[BLOCK], top[BLOCK], chosen[BLOCK], own[BLOCK], rest[BLOCK], scale[BLOCK];
     float hit[BLOCK], miss[BLOCK], surprise[BLOCK], first[BLOCK], second[BLOCK], third[BLOCK];
+    float tube[BLOCK]; /* 1 in the tube, else 0 */
     int64_t raw[BLOCK];
     int32_t label[BLOCK]; /* -1 where a voxel does not count */
     _Alignas(64) float others[]; /* (classes, ROW) */
@@ -226,10 +229,14 @@ static int read_block(const Pass *pass, Block *b, int64_t sample, int64_t start,
         const int64_t apart = pass->weight.voxel;
         const float *from = (const float *)pass->weight.data + sample * pass->weight.sample + start * apart;
         for (int64_t i = 0; i < n; i++) {
-            const float weight = from[i * apart];
+            const float raw = from[i * apart];
+            const int inside = pass->tube && raw < 0.0f;
+            const float weight = inside ? -raw : raw;
+            b->tube[i] = inside ? 1.0f : 0.0f;
             faults |= weight >= 0.0f && weight <= FLT_MAX ? 0 : WEIGHT_FAULT;
             b->weight[i] = b->label[i] < 0 ? 0.0f : weight;
         }
+        for (int64_t i = n; i < BLOCK; i++) b->tube[i] = 0.0f;
     }
 
     const Tensor *logits = &pass->logits;
@@ -295,11 +302,13 @@ static Part part_of(const Pass *pass, int64_t number) {
     return (Part){number / parts, start, stop < pass->voxels ? stop : pass->voxels};
 }
 
+static int64_t rows_of(const Pass *pass) { return FOCAL + pass->exponent_count + (pass->tube ? TUBE : 0); }
+
 /* The sums of part `number`. */
 int voxloss_sums(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes;
-    double *rows = pass->sums + number * (FOCAL + pass->exponent_count) * classes;
+    double *rows = pass->sums + number * rows_of(pass) * classes;
     Block *b = new_block(pass);
     if (!b) return NO_MEMORY;
     int faults = 0;
@@ -323,6 +332,13 @@ int voxloss_sums(const Pass *pass, int64_t number) {
         }
         add_by_label(b, b->hit, classes, rows + TRUE_POSITIVE * classes);
         add_by_label(b, b->miss, classes, rows + FALSE_NEGATIVE * classes);
+        if (pass->tube) {
+            double *tube = rows + (FOCAL + pass->exponent_count) * classes;
+            LOOP b->first[i] = b->hit[i] * b->tube[i];
+            LOOP b->second[i] = b->miss[i] * b->tube[i];
+            add_by_label(b, b->first, classes, tube);
+            add_by_label(b, b->second, classes, tube + classes);
+        }
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW;
             float sum = 0.0f;
@@ -341,7 +357,7 @@ int voxloss_sums(const Pass *pass, int64_t number) {
 int voxloss_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes;
-    const float *upstream = pass->upstream + part.sample * (FOCAL + pass->exponent_count) * classes;
+    const float *upstream = pass->upstream + part.sample * rows_of(pass) * classes;
     const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
     Block *b = new_block(pass);
     if (!b) return NO_MEMORY;
@@ -351,6 +367,10 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
         read_block(pass, b, part.sample, start, n, &counted);
         float *own = b->own, *mean = b->rest, *at_label = b->chosen;
         take(b, label, classes, own);
+        if (pass->tube) {
+            take(b, upstream + (FOCAL + pass->exponent_count) * classes, classes, b->third);
+            LOOP own[i] += b->third[i] * b->tube[i];
+        }
         LOOP own[i] *= b->hit[i];
         for (int64_t k = 0; k < pass->exponent_count; k++) {
             const float *exponents = pass->exponents + k * classes, *focal = upstream + (FOCAL + k) * classes;

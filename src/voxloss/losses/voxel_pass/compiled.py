@@ -83,6 +83,8 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     call = _Call(logits, target, weight, settings)
     upstream = upstream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     upstream[:, TRUE_POSITIVE] -= upstream[:, FALSE_NEGATIVE]  # both are of the label's class
+    if settings.tube:
+        upstream[:, settings.before_tube] -= upstream[:, settings.before_tube + 1]
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], call.voxels)
     call.arguments.upstream, call.arguments.gradient = upstream.data_ptr(), _Tensor.of(flat, flat.stride())
@@ -104,7 +106,7 @@ class _Pass(ctypes.Structure):
         *((name, _Tensor) for name in ("logits", "target", "weight", "gradient")),
         *(
             (name, ctypes.c_int64)
-            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index")
+            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube")
         ),
         *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted")),
     ]
@@ -131,6 +133,7 @@ class _Call:
             exponent_count=len(numbers),
             ignores=settings.ignore_index is not None,
             ignore_index=settings.ignore_index or 0,
+            tube=settings.tube,
             exponents=exponents.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),

@@ -31,6 +31,8 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     factor = counted.to(x.dtype)
     if weight is not None:
         factor = torch.where(counted, weight.flatten(1).to(x.dtype), 0)
+    tube = (-factor).clamp_min(0)[:, None]
+    factor = factor.abs()
     # Whatever is in voxels that do not count, NaN included, must not get out.
     x, t = torch.where(counted[:, None], x, 0), torch.where(counted[:, None], t, 0)
     inside, outside = t * factor[:, None], (1 - t) * factor[:, None]
@@ -56,6 +58,8 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
         lower = difference < 0
         minima = (torch.where(lower, hit, t), torch.where(lower, 0, difference), torch.where(lower, -difference, 0))
         parts += [part * factor[:, None] for part in minima]
+    if settings.tube:
+        parts += [hit * t * tube, miss * t * tube]
     kind = total_type(logits)
     return torch.stack([part.sum(2, dtype=kind) for part in parts], 1), counted.sum(1).to(kind)
 

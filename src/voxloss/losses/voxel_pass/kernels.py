@@ -3,7 +3,8 @@
 Shapes: logits `x` (C, n), probabilities p (C, n), targets t (C, n), labels (n,), weight (n,) or None. The sums are
 (S, C): rows 0, 1, 2 are Σ p·t, Σ p·(1-t), Σ (1-p)·t, then one row per focal exponent Σ t (1-p)^γ (-log p), then, with
 sigmoid, one per exponent Σ (1-t) p^γ (-log(1-p)); then those that the settings ask for, Σ (p-t)²/2, and Σ min(p, t),
-Σ max(p-t, 0), Σ max(t-p, 0). `x` is a buffer that may be overwritten.
+Σ max(p-t, 0), Σ max(t-p, 0), and Σ p·t, Σ (1-p)·t in a tube, whose voxels have a weight below 0. `x` is a buffer that
+may be overwritten.
 """
 
 import math
@@ -21,6 +22,7 @@ from voxloss.losses.voxel_pass.settings import (
     FOCAL,
     MINIMA,
     TRUE_POSITIVE,
+    TUBE,
     PassSettings,
 )
 
@@ -51,6 +53,14 @@ def _focal_slope(
     if isinstance(exponent, float):
         return out.addcmul_(out, quotient, value=exponent)
     return out.addcmul_(out, quotient.mul_(exponent))
+
+
+def _tube(weight: Tensor | None, settings: PassSettings) -> tuple[Tensor | None, Tensor | None]:
+    """Where the tube is, 1 and 0, and the weights without their sign; (None, weight) where there is none."""
+    if not settings.tube:
+        return None, weight
+    assert weight is not None, "the sign of the weight tells the tube"
+    return (weight < 0).to(weight.dtype), weight.abs()
 
 
 def _take(exponent: Exponent, labels: Tensor) -> Exponent:
@@ -95,7 +105,8 @@ class LabelSoftmax:
     sums along rows are pairwise and in a fixed order, which adding up by index is not.
     """
 
-    def __init__(self, buffers: Buffers, labels: Tensor) -> None:
+    def __init__(self, buffers: Buffers, labels: Tensor, settings: PassSettings) -> None:
+        self.settings = settings
         self.labels, self.mask, self.scratch = labels, buffers.mask, buffers.scratch
         self.surprise, self.miss, self.hit, self.first, self.second, self.third = buffers.rows
         x, chosen, rest, own = buffers.x, self.first, self.miss, self.hit
@@ -115,6 +126,7 @@ class LabelSoftmax:
 
     def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
         """The sums (S, C) over this chunk."""
+        tube, weight = _tube(weight, self.settings)
         if weight is not None:
             self.others.mul_(weight)
             self.mask.mul_(weight)
@@ -125,6 +137,8 @@ class LabelSoftmax:
         rows = [by_label(self.hit), self.others.sum(1), by_label(self.miss)]
         for exponent in exponents:
             rows.append(by_label(_focal(self.surprise, self.miss, _take(exponent, self.labels), self.first)))
+        if tube is not None:
+            rows += [by_label(self.hit.mul_(tube)), by_label(self.miss.mul_(tube))]
         return torch.stack(rows)
 
     def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
@@ -135,9 +149,13 @@ class LabelSoftmax:
         p_y ((1-p_y) b - R) + (1-p_y) h for c = y.
         """
         other, labels = upstream[FALSE_POSITIVE], self.labels
+        tube, weight = _tube(weight, self.settings)
         own = torch.index_select(upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], 0, labels, out=self.first)
+        if tube is not None:
+            found, missed = upstream[-TUBE:]
+            own.addcmul_(torch.index_select(found - missed, 0, labels, out=self.second), tube)
         own.mul_(self.hit)
-        for row, exponent in zip(upstream[FOCAL:], exponents, strict=True):
+        for row, exponent in zip(upstream[FOCAL:], exponents, strict=False):
             taken = _take(exponent, labels)
             slope = _focal_slope(self.surprise, self.miss, self.hit, taken, self.second, self.third)
             own.addcmul_(slope, torch.index_select(row, 0, labels, out=self.second), value=-1)  # now p_y b + h
@@ -189,6 +207,7 @@ class Dense:
     def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
         """The sums (S, C) over this chunk."""
         columns = [_column(exponent) for exponent in exponents]
+        tube, weight = _tube(weight, self.settings)
         sides = [(self.target, 1 - self.target), self._focal_targets()]
         if weight is not None:
             sides = [(inside * weight, outside.mul_(weight)) for inside, outside in sides]
@@ -200,6 +219,8 @@ class Dense:
             rows += [(_focal(self.other_surprise, self.hit, column, buffer) * other_focal).sum(1) for column in columns]
         if self.settings.squared or self.settings.minimum:
             rows += self._differences(1 if weight is None else weight)
+        if tube is not None:
+            rows += [(self.hit * inside).mul_(tube).sum(1), (self.miss * inside).mul_(tube).sum(1)]
         return torch.stack(rows)
 
     def _differences(self, weight: Tensor | int) -> list[Tensor]:
@@ -218,11 +239,15 @@ class Dense:
         """
         (inside, outside), (focal, other_focal) = (self.target, 1 - self.target), self._focal_targets()
         columns = [_column(exponent) for exponent in exponents]
+        tube, weight = _tube(weight, self.settings)
         own, other = upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], upstream[FALSE_POSITIVE]
         slope, *buffers = torch.zeros_like(self.hit), torch.empty_like(self.hit), torch.empty_like(self.hit)
         for row, column in zip(upstream[FOCAL:], columns, strict=False):
             slope.addcmul_(_focal_slope(self.surprise, self.miss, self.hit, column, *buffers), row[:, None], value=-1)
         region = (inside * own[:, None]).add_(outside * other[:, None])  # dL/dp of the region sums
+        if tube is not None:
+            found, missed = upstream[-TUBE:, :, None]
+            region.addcmul_(inside * tube, found - missed)
         if self.settings.squared or self.settings.minimum:
             self._add_differences(region, upstream[self.settings.after_focal :, :, None])
         slope *= focal  # p · dL/dp of the focal sums
@@ -242,5 +267,5 @@ class Dense:
         if self.settings.squared:
             region.addcmul_(difference, upstream[0])
         if self.settings.minimum:
-            covered, excess, shortfall = upstream[-MINIMA:]
+            covered, excess, shortfall = upstream[int(self.settings.squared) :][:MINIMA]
             region.addcmul_(difference > 0, excess).addcmul_(difference < 0, covered - shortfall)

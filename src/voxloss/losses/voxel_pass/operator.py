@@ -31,13 +31,18 @@ _SETTINGS = (
 )
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
-    """(B, S, C) sums in the order of `kernels`, differentiable, and the counted voxels (B,)."""
+def sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, tube: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(B, S, C) sums in the order of `kernels`, differentiable, and the counted voxels (B,).
+
+    `tube` (B, *spatial), where `settings` have one, is not 0 at its voxels.
+    """
     if not torch.compiler.is_compiling() and _transformed(logits):
         if settings.check:
             _check_if_seen(target, weight, logits.shape[1], settings)
         with torch.autocast(logits.device.type, enabled=False):
-            return composite.sums(logits, target, weight, settings)
+            return composite.sums(logits, target, _signed(weight, tube, logits), settings)
     classes = logits.shape[1]
     exponents = [
         number
@@ -48,6 +53,7 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
         logits,
         target,
         weight,
+        tube,
         settings.activation,
         settings.dense,
         exponents,
@@ -75,13 +81,23 @@ def _check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings
         return
 
 
-def _settings(classes: int, rest: Sequence[Any]) -> PassSettings:
+def _signed(weight: Tensor | None, tube: Tensor | None, logits: Tensor) -> Tensor | None:
+    """Return the weights with a minus in the tube, which is one tensor to read where two would be."""
+    if tube is None:
+        return weight
+    if weight is None:
+        return torch.where(tube != 0, -1.0, 1.0).to(plain.working_type(logits))
+    wide = weight.to(plain.working_type(logits))
+    return torch.where(tube != 0, -wide, wide)
+
+
+def _settings(classes: int, rest: Sequence[Any], tube: Tensor | None) -> PassSettings:
     activation, dense, numbers, *others = rest
     exponents: list[PerClass] = []
     for start in range(0, len(numbers), classes):
         row = tuple(numbers[start : start + classes])
         exponents.append(row[0] if len(set(row)) == 1 else row)  # one number for all classes is quicker
-    return PassSettings(activation, dense, tuple(exponents), *others)
+    return PassSettings(activation, dense, tuple(exponents), *(*others, tube is not None))
 
 
 def _implementation(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> ModuleType:
@@ -102,17 +118,22 @@ def _has_triton() -> bool:
     return True
 
 
-def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    settings = _settings(logits.shape[1], rest)
+def _sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, tube: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    settings = _settings(logits.shape[1], rest, tube)
+    given, weight = weight, _signed(weight, tube, logits)
     implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
         if settings.watch:
             watch.report()
-            watch.look(target, weight, logits.shape[1], settings)
+            watch.look(target, given, logits.shape[1], settings)
+        if settings.check and given is not None and tube is not None:
+            targets.check_weight(given)
         if implementation in (plain, compiled):  # which check values as they read them
             return implementation.sums(logits, target, weight, settings)
         if settings.check:
-            targets.check_values(target, weight, logits.shape[1], settings)
+            targets.check_values(target, given, logits.shape[1], settings)
         parts = [implementation.sums(*part, settings) for part in _launches(logits, target, weight)]
         if len(parts) == 1:
             return parts[0]
@@ -120,8 +141,11 @@ def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> 
         return torch.cat(sums), torch.cat(voxels)
 
 
-def _sums_gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> Tensor:
-    settings = _settings(logits.shape[1], rest)
+def _sums_gradient(
+    upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, tube: Tensor | None, *rest: Any
+) -> Tensor:
+    settings = _settings(logits.shape[1], rest, tube)
+    weight = _signed(weight, tube, logits)
     implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
         if implementation in (plain, compiled):
@@ -138,10 +162,12 @@ def _launches(logits: Tensor, target: Tensor, weight: Tensor | None) -> Iterator
         yield logits[part], target[part], None if weight is None else weight[part]
 
 
-def _shape_of_sums(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+def _shape_of_sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, tube: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor]:
     batch, classes = logits.shape[:2]
     kind = plain.total_type(logits)
-    return logits.new_empty((batch, _settings(classes, rest).rows, classes), dtype=kind), logits.new_empty(
+    return logits.new_empty((batch, _settings(classes, rest, tube).rows, classes), dtype=kind), logits.new_empty(
         batch, dtype=kind
     )
 
@@ -151,34 +177,34 @@ def _shape_of_gradient(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-    logits, target, weight, *ctx.rest = inputs
-    ctx.save_for_backward(logits, target, weight)
+    logits, target, weight, tube, *ctx.rest = inputs
+    ctx.save_for_backward(logits, target, weight, tube)
 
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> Any:
-    logits, target, weight = ctx.saved_tensors
+    logits, target, weight, tube = ctx.saved_tensors
+    none = (None,) * (3 + len(ctx.rest))
     if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
-        settings = _settings(logits.shape[1], ctx.rest)
-        return composite.gradient(upstream, logits, target, weight, settings), None, None, *(None for _ in ctx.rest)
-    gradient = torch.ops.voxloss.sums_gradient(upstream, logits, target, weight, *ctx.rest)
-    return gradient, None, None, *(None for _ in ctx.rest)
+        settings = _settings(logits.shape[1], ctx.rest, tube)
+        return composite.gradient(upstream, logits, target, _signed(weight, tube, logits), settings), *none
+    return torch.ops.voxloss.sums_gradient(upstream, logits, target, weight, tube, *ctx.rest), *none
 
 
 def _save_gradient(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-    upstream, logits, target, weight, *ctx.rest = inputs
-    ctx.save_for_backward(upstream, logits, target, weight)
+    upstream, logits, target, weight, tube, *ctx.rest = inputs
+    ctx.save_for_backward(upstream, logits, target, weight, tube)
 
 
 def _second_backward(ctx: Any, above: Tensor) -> Any:
-    upstream, logits, target, weight = ctx.saved_tensors
-    settings = _settings(logits.shape[1], ctx.rest)
+    upstream, logits, target, weight, tube = ctx.saved_tensors
+    settings, weight = _settings(logits.shape[1], ctx.rest, tube), _signed(weight, tube, logits)
 
     def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
         return composite.gradient(upstream, logits, target, weight, settings)
 
     with torch.autocast(logits.device.type, enabled=False):
         of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
-    return of_upstream, of_logits, None, None, *(None for _ in ctx.rest)
+    return of_upstream, of_logits, *(None,) * (3 + len(ctx.rest))
 
 
 def _register() -> torch.library.Library | None:
@@ -186,7 +212,7 @@ def _register() -> torch.library.Library | None:
     if hasattr(torch.ops.voxloss, "sums"):
         return None
     library = torch.library.Library("voxloss", "FRAGMENT")
-    inputs = f"Tensor logits, Tensor target, Tensor? weight, {_SETTINGS}"
+    inputs = f"Tensor logits, Tensor target, Tensor? weight, Tensor? tube, {_SETTINGS}"
     library.define(f"sums({inputs}) -> (Tensor, Tensor)")
     library.define(f"sums_gradient(Tensor upstream, {inputs}) -> Tensor")
     for name, run, shape in (("sums", _sums, _shape_of_sums), ("sums_gradient", _sums_gradient, _shape_of_gradient)):

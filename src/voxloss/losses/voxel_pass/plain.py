@@ -121,14 +121,14 @@ def _read(
             targets.check_labels(raw, classes, settings.ignore_index)
         chosen, counted = targets.label_chunk(raw, classes, settings.ignore_index, settings.check)
     factor = None if raw_weight is None else raw_weight.to(x.dtype)
-    if check and factor is not None:
+    if check and factor is not None and not settings.tube:  # whose weights have a sign, and were checked before
         targets.check_weight(factor)
     if counted is not None:
         x.masked_fill_(~counted, 0)  # whatever is in ignored voxels, NaN included, must not get out
         factor = counted.to(x.dtype) if factor is None else factor.masked_fill(~counted, 0)
     number = length if counted is None else counted.sum()
     if settings.by_label:
-        return kernels.LabelSoftmax(buffers, chosen), factor, number
+        return kernels.LabelSoftmax(buffers, chosen, settings), factor, number
     if not settings.dense:
         channels = torch.arange(classes, device=x.device)[:, None]
         chosen = torch.eq(channels, chosen, out=buffers.scratch)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from voxloss.losses.parameters import PerClass
 
-# The first sums, and the first of the focal ones. After these come, where they are asked for, the squared differences
-# and the sums of minima: the part of t that p covers, the excess and the shortfall of p.
+# The first sums, and the first of the focal ones. After these come, where they are asked for, the squared differences,
+# the sums of minima: the part of t that p covers, the excess and the shortfall of p; and Σ p·t and Σ (1-p)·t in a tube.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
-MINIMA = 3
+MINIMA, TUBE = 3, 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class PassSettings:
         squared: Whether Σ (p-t)²/2 is summed.
         minimum: Whether Σ min(p, t), Σ max(p-t, 0) and Σ max(t-p, 0) are summed; `dense` only, as they are the first
             three sums where t is 0 or 1.
+        tube: Whether Σ p·t and Σ (1-p)·t over the voxels of a tube are summed. For the implementations of the pass a
+            voxel of the tube has its weight with a minus.
     """
 
     activation: str
@@ -37,6 +39,7 @@ class PassSettings:
     label_smoothing: float = 0.0
     squared: bool = False
     minimum: bool = False
+    tube: bool = False
 
     @property
     def by_label(self) -> bool:
@@ -52,6 +55,11 @@ class PassSettings:
     @property
     def rows(self) -> int:
         """S, the number of sums."""
+        return self.before_tube + (TUBE if self.tube else 0)
+
+    @property
+    def before_tube(self) -> int:
+        """The first of the sums in a tube, where they are asked for."""
         return self.after_focal + self.squared + (MINIMA if self.minimum else 0)
 
     def smoothed(self, classes: int) -> tuple[float, float]:

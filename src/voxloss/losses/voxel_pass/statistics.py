@@ -1,8 +1,8 @@
 """From logits and labels to the sums that every loss is computed from."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,15 @@ from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, P
 from voxloss.losses.voxel_pass import distributed, operator, targets
 from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics, lesion_statistics
-from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, FALSE_POSITIVE, FOCAL, TRUE_POSITIVE, PassSettings
+from voxloss.losses.voxel_pass.settings import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    FOCAL,
+    MINIMA,
+    TRUE_POSITIVE,
+    PassSettings,
+)
+from voxloss.losses.voxel_pass.skeletons import read_tubes
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,9 @@ class VoxelStatistics:
     is the number of counted voxels, without weights and without gradient; where they differ among channels,
     `channel_voxels` (B, C) is that of each, and `voxels` the largest of a sample. `sums` (B, S, C) holds the sums in
     the order of `settings`. `sample_weight` (B,), where given, multiplies the values that are computed from each
-    sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for.
+    sample; the sums are without it. `lesions` has the sums over each lesion and its region, where they were asked for,
+    and `further` the statistics of each further pass that was asked for. `weights` (B, 1 or C) is the sum of the voxel
+    weights, without gradient; None where the target is labels, of which the other sums say it.
     """
 
     sums: Tensor
@@ -33,6 +43,8 @@ class VoxelStatistics:
     sample_weight: Tensor | None = None
     channel_voxels: Tensor | None = None
     lesions: LesionStatistics | None = None
+    further: "Mapping[FurtherPass, VoxelStatistics]" = field(default_factory=dict)
+    weights: Tensor | None = None
 
     @property
     def activation(self) -> str:
@@ -60,6 +72,13 @@ class VoxelStatistics:
         return self.sums[:, FALSE_NEGATIVE]
 
     @property
+    def true_negative(self) -> Tensor:
+        """Σ (1-p)·(1-t), (B, C)."""
+        inside = (self.true_positive + self.false_negative).detach()
+        total = inside.sum(1, keepdim=True) if self.weights is None else self.weights  # of labels each voxel has one
+        return (total - inside - self.false_positive).clamp_min(0)  # sums in float32 may leave less than nothing
+
+    @property
     def focal(self) -> tuple[Tensor, ...]:
         """Focal sums of the positive side, one (B, C) per exponent."""
         return self.sums[:, FOCAL : FOCAL + len(self.focal_exponents)].unbind(1)
@@ -80,10 +99,17 @@ class VoxelStatistics:
             half = self.sums[:, first]
             return torch.stack([self.true_positive, half, half], 1)
         if kind == "minimum" and self.settings.minimum:
-            return self.sums[:, first + self.settings.squared :]
+            return self.sums[:, first + self.settings.squared :][:, :MINIMA]
         if kind == "product" or (kind == "minimum" and not self.settings.dense):
             return self.sums[:, :FOCAL]
         raise ValueError(f"the sums of overlap={kind!r} were not asked for")
+
+    @property
+    def in_tube(self) -> Tensor:
+        """Σ p·t and Σ (1-p)·t over the tubes around the skeletons, (B, 2, C)."""
+        if not self.settings.tube:
+            raise ValueError("the sums in tubes were not asked for")
+        return self.sums[:, self.settings.before_tube :]
 
     @property
     def present(self) -> Tensor:
@@ -115,12 +141,18 @@ class VoxelStatistics:
         counts = self.voxels[:, None]
         if self.channel_voxels is not None:
             counts = torch.cat([counts, self.channel_voxels], 1)
+        numbers = counts.shape[1]
+        if self.weights is not None:
+            of_samples = 1 if self.sample_weight is None else self.sample_weight[:, None]
+            counts = torch.cat([counts, self.weights * of_samples], 1)
         sums, counts = weighted.sum(0, keepdim=True), counts.sum(0)
         if world:
             sums, counts = distributed.sum_over_ranks(sums, counts)
-        channel_voxels = None if self.channel_voxels is None else counts[None, 1:]
+        channel_voxels = None if self.channel_voxels is None else counts[None, 1:numbers]
+        weights = None if self.weights is None else counts[None, numbers:]
         lesions = replace(self.lesions, world=world) if self.lesions is not None else None
-        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions)
+        further = {one: statistics.pooled(world=world) for one, statistics in self.further.items()}
+        return VoxelStatistics(sums, counts[:1], self.settings, None, channel_voxels, lesions, further, weights)
 
     def samples(self) -> "list[VoxelStatistics]":
         """Return the statistics of each sample by itself."""
@@ -135,8 +167,10 @@ class VoxelStatistics:
             self.voxels.split(1),
             split(self.sample_weight),
             split(self.channel_voxels),
+            split(self.weights),
             strict=True,
         )
+        further = {one: statistics.samples() for one, statistics in self.further.items()}
         return [
             VoxelStatistics(
                 sums,
@@ -145,9 +179,58 @@ class VoxelStatistics:
                 weight,
                 channel_voxels,
                 None if self.lesions is None else replace(self.lesions, sample=b),
+                {one: each[b] for one, each in further.items()},
+                weights,
             )
-            for b, (sums, voxels, weight, channel_voxels) in enumerate(parts)
+            for b, (sums, voxels, weight, channel_voxels, weights) in enumerate(parts)
         ]
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """What a pass over the voxels reads, as `voxel_statistics` takes it.
+
+    Args:
+        logits: (B, C, *spatial).
+        target: (B, *spatial) labels, or if `settings.dense` targets (B, C, *spatial).
+        weight: The voxel weight, (B, *spatial).
+        settings: Of the first pass.
+        apart: Whether channels are ignored apart.
+        check: Whether the values of what is given are checked.
+        sample_weight: (B,), kept for what is computed from the sums.
+        voxels: The number of counted voxels, (B,).
+        channel_voxels: That of each channel where they differ, (B, C).
+        distances: As they are given.
+    """
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None
+    settings: PassSettings
+    apart: bool
+    check: bool
+    sample_weight: Tensor | None
+    voxels: Tensor
+    channel_voxels: Tensor | None
+    distances: Tensor | None = None
+
+    @property
+    def classes(self) -> int:
+        """C, the channels of the logits."""
+        return self.logits.shape[1]
+
+    def sums(self, target: Tensor, weight: Tensor | None, settings: PassSettings) -> VoxelStatistics:
+        """Return the statistics of a pass over the same logits, whose channels are not ignored apart."""
+        assert not self.apart
+        sums, voxels = operator.sums(self.logits, target, weight, settings)
+        return VoxelStatistics(sums, voxels.detach(), settings, self.sample_weight)
+
+
+class FurtherPass(Protocol):
+    """A pass over the same voxels with a target, a weight or sums of its own; it can be a key of a dictionary."""
+
+    def __call__(self, voxels: Voxels, /) -> VoxelStatistics:
+        """Return the sums."""
 
 
 def voxel_statistics(
@@ -166,6 +249,10 @@ def voxel_statistics(
     sample_weight: Tensor | None = None,
     lesions: bool = False,
     regions: Tensor | None = None,
+    tubes: bool = False,
+    skeletons: Tensor | None = None,
+    further: Collection[FurtherPass] = (),
+    distances: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
     """Compute the sums of `VoxelStatistics` in one differentiable pass over the voxels.
@@ -189,6 +276,11 @@ def voxel_statistics(
         sample_weight: (B,), not negative; kept for what is computed from the sums.
         lesions: Whether the sums over each lesion and its region are asked for.
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
+        tubes: Whether the sums in the tubes around the skeletons are asked for.
+        skeletons: These tubes, see `skeleton_tubes`; made from the labels where they are not given.
+        further: Further passes over the same voxels that are asked for.
+        distances: The signed distances to the border of every class, see `distance_maps`; made from the labels where
+            they are not given and asked for.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
             call raises the error. None: at once on the CPU, later on CUDA, not on other devices. Where not checked, a
             label out of range counts as ignored.
@@ -211,7 +303,7 @@ def voxel_statistics(
             apart = ignore_scope == "channel"
             targets.check_probabilities(logits.detach(), activation, targets.counted(target, ignore_index, apart))
         logits = targets.logits_of(logits, activation)
-    if lesions:  # two passes, whose gradients are added up before they are rounded to the type of the logits
+    if lesions or further:  # several passes, whose gradients are added up before they are rounded to the logits' type
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weight = None
     if voxel_weight is not None:
@@ -230,26 +322,52 @@ def voxel_statistics(
         label_smoothing=label_smoothing,
         squared="squared" in overlaps,
         minimum="minimum" in overlaps and target.dense,
+        tube=tubes,
     )
+    apart = ignore_scope == "channel" and target.dense and ignore_index is not None
+    how = Reading(activation, target.dense, ignore_index, apart, check)
+    tube = read_tubes(skeletons, logits, target.values, how) if tubes else None
     channel_voxels = None
-    if ignore_scope == "channel" and target.dense and ignore_index is not None:
-        sums, channel_voxels = _each_channel(logits, target.values, weight, settings)
+    if apart or (tube is not None and tube.ndim == logits.ndim):
+        values, counted = target.values, targets.counted(target, ignore_index, apart)
+        if counted is not None and ignore_index is not None:
+            values = torch.where(counted, values, ignore_index)  # what takes a voxel out of all channels is in all
+        sums, channel_voxels = _each_channel(logits, values, weight, settings, tube)
         voxels = channel_voxels.amax(1)
+        channel_voxels = channel_voxels if apart else None
     else:
-        sums, voxels = operator.sums(logits, target.values, weight, settings)
+        sums, voxels = operator.sums(logits, target.values, weight, settings, tube)
     of_samples = None
     if sample_weight is not None:
         of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
         of_samples = of_samples.to(sums.dtype)
     of_lesions = None
     if lesions:
-        how = Reading(activation, target.dense, ignore_index, channel_voxels is not None, check)
         of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions)
+    weights = None
+    if target.dense:
+        each = voxels.detach()[:, None] if channel_voxels is None else channel_voxels
+        weights = each if weight is None else _weights(target, weight, ignore_index, channel_voxels is not None, each)
+    if distances is not None:
+        distances = targets.as_tensor("distances", distances, logits)
+    read = Voxels(
+        logits, target.values, weight, settings, apart, check, of_samples, voxels.detach(), channel_voxels, distances
+    )
+    with torch.autocast(logits.device.type, enabled=False):
+        passes: dict[Any, VoxelStatistics] = {one: one(read) for one in further}
+    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes, weights)
+
+
+def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, apart: bool, voxels: Tensor) -> Tensor:
+    """The sum of the weights of the counted voxels, (B, 1), or (B, C) where the channels are ignored apart."""
+    values, counted = weight[:, None].to(voxels.dtype), targets.counted(target, ignore_index, apart)
+    if counted is not None:
+        values = torch.where(counted, values, 0)
+    return values.flatten(2).sum(2)
 
 
 def _each_channel(
-    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, tube: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) and counted voxels (B, C) of channels that are samples of a single channel for the pass."""
     if settings.activation != "sigmoid":
@@ -266,8 +384,9 @@ def _each_channel(
         own_weight = weight
         if weight is not None:
             own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
+        own_tube = None if tube is None else tube[:, group].flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
-        found, counted = operator.sums(parts[0], parts[1], own_weight, own)
+        found, counted = operator.sums(parts[0], parts[1], own_weight, own, own_tube)
         shape = (batch, group.stop - group.start)
         sums.append(found.unflatten(0, shape).squeeze(3).movedim(1, 2))
         voxels.append(counted.detach().view(shape))

@@ -267,6 +267,16 @@ def _check_companion(name: str, logits: Tensor, tensor: Tensor) -> None:
         raise ValueError(f"{name} requires a gradient, but the losses have none with respect to it: detach it")
 
 
+def is_hidden(tensor: Tensor) -> bool:
+    """Return whether torch.vmap maps over the tensor, at any depth of transforms."""
+    functions: Any = torch._C._functorch
+    while functions.is_functorch_wrapped_tensor(tensor):
+        if functions.is_batchedtensor(tensor):
+            return True
+        tensor = functions.get_unwrapped(tensor)
+    return False
+
+
 def check_labels(raw: Tensor, classes: int, ignore_index: int | None) -> None:
     """Raise ValueError unless every label is a class index or `ignore_index`."""
     labels = raw.to(torch.int64)

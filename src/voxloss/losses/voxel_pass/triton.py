@@ -83,6 +83,7 @@ class _Launch:
             "BY_LABEL": settings.by_label,
             "SQUARED": settings.squared,
             "MINIMUM": settings.minimum,
+            "TUBE": settings.tube,
             "SCALE": scale,
             "ADDEND": addend,
             "CHANNELS": channels,
@@ -141,9 +142,9 @@ def _read(
     logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
     ignore_index, voxels, classes,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+    TUBE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
 ):  # fmt: skip
-    """Of a tile: logits and targets (CHANNELS, BLOCK), the factor of each voxel, and which of them count."""
+    """Of a tile: logits and targets (CHANNELS, BLOCK), each voxel's factor, 1 in the tube, and which count."""
     c = tl.arange(0, CHANNELS).to(tl.int64)
     v = tl.full((1,), BLOCK, tl.int64) * tile + tl.arange(0, BLOCK)  # 64 bits, as volumes may be that large
     real = (c < classes)[:, None]
@@ -168,14 +169,16 @@ def _read(
             counted = counted & (label != ignore_index)
         t = ((c[:, None] == label[None, :]) & counted[None, :]).to(WORK)
     factor = counted.to(WORK)
+    tube = factor
     if WEIGHTED:
         w = tl.load(weight + sample * weight_b + v * weight_v, mask=inside, other=0).to(WORK)
-        factor = tl.where(counted, w, 0)
+        tube = (w < 0).to(WORK)  # whose weights have a minus
+        factor = tl.where(counted, tl.abs(w) if TUBE else w, 0)
     # Whatever is in ignored voxels, NaN included, must not get out.
     x = tl.where(counted[None, :], x, 0)
     if not SIGMOID:
         x = tl.where(real, x, -float("inf"))
-    return x, t, factor, counted, v, c, mask
+    return x, t, factor, tube, counted, v, c, mask
 
 
 @triton.jit
@@ -224,6 +227,7 @@ def _sums_kernel(
     exponents, ignore_index, voxels, classes, partial, counted_voxels, tiles, programs,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
     EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    TUBE: tl.constexpr,
     SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
@@ -231,16 +235,17 @@ def _sums_kernel(
     sample = tl.program_id(1).to(tl.int64)
     after_focal: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
     minima: tl.constexpr = after_focal + (1 if SQUARED else 0)
-    rows: tl.constexpr = minima + (3 if MINIMUM else 0)
+    in_tube: tl.constexpr = minima + (3 if MINIMUM else 0)
+    rows: tl.constexpr = in_tube + (2 if TUBE else 0)
     row_channels = tl.arange(0, CHANNELS)
     row = tl.arange(0, triton.next_power_of_2(rows))[:, None]
     total = tl.zeros((triton.next_power_of_2(rows), CHANNELS), tl.float64)
     number = tl.zeros((BLOCK,), tl.int32)
     for tile in range(program, tiles, programs):
-        x, t, factor, counted, _, _, mask = _read(
+        x, t, factor, tube, counted, _, _, mask = _read(
             tile, sample, logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v,
             weight, weight_b, weight_v, ignore_index, voxels, classes,
-            SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
+            SIGMOID, DENSE, WEIGHTED, IGNORES, TUBE, CHANNELS, BLOCK, WORK,
         )  # fmt: skip
         number += counted.to(tl.int32)
         if BY_LABEL:
@@ -249,6 +254,10 @@ def _sums_kernel(
             true_positive = tl.sum(inside * hit[None, :], 1)
             false_positive = tl.sum(others * factor[None, :], 1)
             false_negative = tl.sum(inside * miss[None, :], 1)
+            if TUBE:
+                within = inside * tube[None, :]
+                total += tl.where(row == in_tube, tl.sum(within * hit[None, :], 1)[None, :], 0).to(tl.float64)
+                total += tl.where(row == in_tube + 1, tl.sum(within * miss[None, :], 1)[None, :], 0).to(tl.float64)
             for k in tl.static_range(EXPONENTS):
                 by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
                 exponent = tl.sum(t * by_class[:, None], 0)
@@ -265,6 +274,10 @@ def _sums_kernel(
             true_positive = tl.sum(p * inside, 1)
             false_positive = tl.sum(p * outside, 1)
             false_negative = tl.sum(q * inside, 1)
+            if TUBE:
+                within = inside * tube[None, :]
+                total += tl.where(row == in_tube, tl.sum(within * p, 1)[None, :], 0).to(tl.float64)
+                total += tl.where(row == in_tube + 1, tl.sum(within * q, 1)[None, :], 0).to(tl.float64)
             smoothed = SCALE * t + ADDEND
             for k in tl.static_range(EXPONENTS):
                 by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
@@ -299,26 +312,34 @@ def _gradient_kernel(
     exponents, ignore_index, voxels, classes, upstream, gradient, gradient_b, gradient_c, gradient_v,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
     EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    TUBE: tl.constexpr,
     SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(1).to(tl.int64)
-    x, t, factor, _, v, c, mask = _read(
+    x, t, factor, tube, _, v, c, mask = _read(
         tl.program_id(0), sample, logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v,
         weight, weight_b, weight_v, ignore_index, voxels, classes,
-        SIGMOID, DENSE, WEIGHTED, IGNORES, CHANNELS, BLOCK, WORK,
+        SIGMOID, DENSE, WEIGHTED, IGNORES, TUBE, CHANNELS, BLOCK, WORK,
     )  # fmt: skip
     after_focal: tl.constexpr = 3 + (2 * EXPONENTS if SIGMOID else EXPONENTS)
     minima: tl.constexpr = after_focal + (1 if SQUARED else 0)
-    rows: tl.constexpr = minima + (3 if MINIMUM else 0)
+    in_tube: tl.constexpr = minima + (3 if MINIMUM else 0)
+    rows: tl.constexpr = in_tube + (2 if TUBE else 0)
     channel = tl.arange(0, CHANNELS)
     real = channel < classes
     up = upstream + sample * rows * classes + channel
     other = tl.load(up + classes, mask=real, other=0)
     own = tl.load(up, mask=real, other=0) - tl.load(up + 2 * classes, mask=real, other=0)
+    own_in_tube = own
+    if TUBE:
+        own_in_tube = tl.load(up + in_tube * classes, mask=real, other=0)
+        own_in_tube -= tl.load(up + (in_tube + 1) * classes, mask=real, other=0)
     if BY_LABEL:
         others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
         at_label = tl.sum(t * own[:, None], 0) * hit
+        if TUBE:
+            at_label += tl.sum(t * own_in_tube[:, None], 0) * hit * tube
         for k in tl.static_range(EXPONENTS):
             by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)
             focal = tl.load(up + (3 + k) * classes, mask=real, other=0)
@@ -334,6 +355,8 @@ def _gradient_kernel(
         else:
             p, q, surprise = _softmax(x, CHANNELS, LARGEST)
         region = t * own[:, None] + (1 - t) * other[:, None]
+        if TUBE:
+            region += t * own_in_tube[:, None] * tube[None, :]
         difference = p * (1 - t) - q * t
         if SQUARED:
             region += difference * tl.load(up + after_focal * classes, mask=real, other=0)[:, None]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,18 @@ def lesion_regions(
         ValueError: The shape of the labels does not fit, a label is out of range, or fewer than two classes with
             "softmax".
     """
+    values, reading = read_labels(labels, classes, activation, ignore_index, multi_hot)
+    return find_regions(values, classes, reading)
+
+
+def read_labels(
+    labels: Any, classes: int, activation: str, ignore_index: int | None, multi_hot: bool
+) -> tuple[Tensor, Reading]:
+    """Return labels (B, *spatial) or targets (B, C, *spatial) of which maps are made, and how they are read.
+
+    Raises:
+        ValueError: As `lesion_regions` says.
+    """
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
     if classes < (2 if activation == "softmax" else 1):
@@ -66,7 +79,7 @@ def lesion_regions(
         targets.check_targets(labels, ignore_index)
     elif labels.numel():
         targets.check_labels(labels, classes, ignore_index)
-    return find_regions(labels, classes, Reading(activation, dense, ignore_index, by_channel=False, checked=True))
+    return labels, Reading(activation, dense, ignore_index, by_channel=False, checked=True)
 
 
 def find_regions(target: Tensor, classes: int, reading: Reading) -> Tensor:

@@ -76,7 +76,7 @@ def lesion_statistics(
     """
     classes = logits.shape[1]
     shape = (logits.shape[0], classes - how.first)
-    if not torch.compiler.is_compiling() and _is_hidden(target):
+    if not torch.compiler.is_compiling() and targets.is_hidden(target):
         raise ValueError(
             "the losses per lesion look at the values of the labels, which torch.vmap hides: map over the logits "
             "alone, or call the loss for each sample"
@@ -94,16 +94,6 @@ def lesion_statistics(
     if regions is not None and check and not torch.compiler.is_compiling():
         _check_regions(regions, found)
     return found
-
-
-def _is_hidden(tensor: Tensor) -> bool:
-    """Whether torch.vmap maps over the tensor, at any depth of transforms."""
-    functions: Any = torch._C._functorch
-    while functions.is_functorch_wrapped_tensor(tensor):
-        if functions.is_batchedtensor(tensor):
-            return True
-        tensor = functions.get_unwrapped(tensor)
-    return False
 
 
 def _read_regions(logits: Tensor, regions: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,0 +1,82 @@
+"""The slopes of the Lovász extension of the Jaccard loss: how much each error counts, by the order of the errors."""
+
+import torch
+from torch import Tensor
+
+from voxloss.losses.voxel_pass.further.reading import TargetReading, errors
+from voxloss.losses.voxel_pass.plain import total_type
+
+
+def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, reading: TargetReading, by_sample: bool) -> Tensor:
+    """Return the slope of every voxel and class, (B, C, *spatial); 0 where a voxel does not count.
+
+    Errors are 1-p of the voxels of the class and p of the others. They are ordered in each sample, or in the batch.
+    """
+    classes = logits.shape[1]
+    members = reading.members(target, classes).flatten(2)
+    counted = reading.counted(target, classes).flatten(2).expand(-1, classes, -1)
+    ignoring = reading.ignore_index is not None
+    found = errors(
+        torch.where(counted, logits.flatten(2), 0) if ignoring else logits.flatten(2), members, reading.activation
+    )
+    weights = None if weight is None else weight.flatten(1)
+    result = torch.zeros_like(found)
+    for group in [slice(b, b + 1) for b in range(len(logits))] if by_sample else [slice(None)]:
+        own = None if weights is None else weights[group].to(total_type(logits))
+        for c in range(classes):
+            inside = members[group, c]
+            outside = counted[group, c] & ~inside
+            of_members, of_others = (None if own is None else own[mask] for mask in (inside, outside))
+            missed, excess = _slopes(found[group, c][inside], found[group, c][outside], of_members, of_others)
+            for mask, values in ((inside, missed), (outside, excess)):
+                result[group, c].masked_scatter_(mask, values.to(found.dtype))
+    return result.view(logits.shape)
+
+
+def _slopes(
+    members: Tensor, others: Tensor, weight: Tensor | None, weight_of_others: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the slopes of the errors of a class's voxels, and those of the other voxels.
+
+    The Jaccard loss of a prediction that misses m voxels of V and has f false positives is 1 - (V - m) / (V + f). With
+    the errors in falling order, that of a member is 1 / (V + f), f the others with larger errors, and that of another
+    voxel (V - m)·(1 / (V + f) - 1 / (V + f + 1)). Of equal errors those of members come first, and equal errors of
+    others share their slopes, so that the order of the voxels has no effect. Others with errors that no member's is
+    below have the slope 0; only the rest is sorted.
+    """
+    kind = total_type(members)
+    volume = torch.tensor(len(members), dtype=kind) if weight is None else weight.sum()
+    if volume == 0:  # the loss is 1 as soon as there is a false positive
+        heft = torch.ones_like(others, dtype=kind) if weight_of_others is None else weight_of_others
+        there = torch.where(heft > 0, others, -1)
+        heft = torch.where(there == there.amax(), heft, 0) if len(there) else heft
+        return torch.zeros_like(members), heft / heft.sum().clamp_min(torch.finfo(kind).tiny)
+    before = (others > members.amin()).nonzero().squeeze(1)
+    rising, order = others[before].sort()
+    order = before[order]
+    del before
+    smaller = torch.searchsorted(rising, members, right=True)
+    counts = torch.bincount(smaller, weight, minlength=len(rising) + 1)
+    begins = torch.ones_like(rising, dtype=torch.bool)
+    torch.ne(rising[1:], rising[:-1], out=begins[1:])  # of groups of equal errors
+    starts = begins.nonzero().squeeze(1)
+    ends = torch.cat([starts[1:], starts.new_full((1,), len(rising))])[: len(starts)]
+    own = None if weight_of_others is None else weight_of_others[order]
+    reach = None if own is None else _from_the_end(own)
+
+    def above(places: Tensor) -> Tensor:
+        """The weight of the errors from a place on, without weights their number."""
+        return len(rising) - places if reach is None else reach[places]
+
+    missed = 1 / (volume + above(smaller))
+    left = (volume - _from_the_end(counts)[ends]).to(kind)  # V - m
+    share = left / ((volume + above(ends)) * (volume + above(starts)))
+    share = torch.repeat_interleave(share.to(others.dtype), ends - starts)
+    excess = torch.zeros_like(others).index_copy_(0, order, share if own is None else (share * own).to(others.dtype))
+    return missed if weight is None else missed * weight, excess
+
+
+def _from_the_end(values: Tensor) -> Tensor:
+    """Return the sums of every value and those after it, and a 0 at the end."""
+    sums = values.flip(0).cumsum(0).flip(0)
+    return torch.cat([sums, sums.new_zeros(1)])

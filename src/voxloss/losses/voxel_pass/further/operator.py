@@ -1,0 +1,205 @@
+"""The further passes as operators of torch's dispatcher, like the pass over the voxels.
+
+What is made of labels and logits has no gradient; the sums have. `torch.compile` takes the operators as they are,
+although they look at values.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+# torch has no types for its library of operators.
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from voxloss.losses.voxel_pass.further import distances as maps
+from voxloss.losses.voxel_pass.further import hardest, jaccard, linear
+from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
+
+_READING = "str activation, bool dense, int? ignore_index, bool apart"
+
+
+def distances(
+    target: Tensor, classes: int, first: int, spacing: Sequence[float], kind: torch.dtype, how: TargetReading
+) -> Tensor:
+    """Return the signed distances of `distance_maps`, (B, C - first, *spatial), in type `kind`."""
+    return torch.ops.voxloss.signed_distances(target, classes, first, list(spacing), kind, *_arguments(how))
+
+
+def border_distances(mask: Tensor, counted: Tensor, spacing: Sequence[float], kind: torch.dtype) -> Tensor:
+    """Return the distances to the other side of the border of masks, see `distances.border_distances`."""
+    return torch.ops.voxloss.border_distances(mask, counted, list(spacing), kind)
+
+
+def selection(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    how: TargetReading,
+    label_smoothing: float,
+    share: float,
+    pool: str,
+) -> Tensor:
+    """Return 1 for the hardest voxels, see `hardest.selection`."""
+    return torch.ops.voxloss.hardest_voxels(
+        logits.detach(), target, weight, label_smoothing, share, pool, *_arguments(how)
+    )
+
+
+def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, how: TargetReading, by_sample: bool) -> Tensor:
+    """Return the slope of every voxel's error, see `jaccard.slopes`."""
+    return torch.ops.voxloss.jaccard_slopes(logits.detach(), target, weight, by_sample, *_arguments(how))
+
+
+def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
+    """Return Σ factor·error of every sample and class, (B, C), differentiable, see `linear.sums`."""
+    if not torch.compiler.is_compiling() and _transformed(logits):
+        with torch.autocast(logits.device.type, enabled=False):
+            return linear.composite(logits, factors, members, activation)
+    return torch.ops.voxloss.weighted_errors(logits, factors, members, activation)
+
+
+def _transformed(logits: Tensor) -> bool:
+    """Whether torch.func transforms the call, or logits have a tangent of forward mode."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None
+
+
+def _arguments(how: TargetReading) -> tuple[Any, ...]:
+    return how.activation, how.dense, how.ignore_index, how.apart
+
+
+def _distances(target: Tensor, classes: int, first: int, spacing: list[float], kind: torch.dtype, *how: Any) -> Tensor:
+    measure = functools.partial(maps.signed_distances, kind=kind)
+    return maps.find_distances(target, classes, first, spacing, TargetReading(*how), measure, kind)
+
+
+def _border_distances(mask: Tensor, counted: Tensor, spacing: list[float], kind: torch.dtype) -> Tensor:
+    return maps.border_distances(mask, counted, spacing, kind)
+
+
+def _selection(
+    logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float, share: float, pool: str, *how: Any
+) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return hardest.selection(logits, target, weight, TargetReading(*how), smoothing, share, pool)
+
+
+def _slopes(logits: Tensor, target: Tensor, weight: Tensor | None, by_sample: bool, *how: Any) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return jaccard.slopes(logits, target, weight, TargetReading(*how), by_sample)
+
+
+def _errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return linear.sums(logits, factors, members, activation)
+
+
+def _errors_gradient(
+    upstream: Tensor, logits: Tensor, factors: Tensor, members: Tensor | None, activation: str
+) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return linear.gradient(upstream, logits, factors, members, activation)
+
+
+def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    *tensors, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> Any:
+    given = (*ctx.saved_tensors, ctx.activation)
+    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
+        return linear.composite_gradient(upstream, *given), None, None, None
+    return torch.ops.voxloss.weighted_errors_gradient(upstream, *given), None, None, None
+
+
+def _second_backward(ctx: Any, above: Tensor) -> Any:
+    upstream, logits, factors, members = ctx.saved_tensors
+
+    def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
+        return linear.composite_gradient(upstream, logits, factors, members, ctx.activation)
+
+    with torch.autocast(logits.device.type, enabled=False):
+        of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
+    return of_upstream, of_logits, None, None, None
+
+
+def _shape_of_errors(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty(logits.shape[:2], dtype=total_type(logits))
+
+
+def _shape_of_gradient(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return empty_gradient(logits)
+
+
+def _shape_of_distances(
+    target: Tensor, classes: int, first: int, spacing: list[float], kind: torch.dtype, *_: Any
+) -> Tensor:
+    return target.new_empty((target.shape[0], classes - first, *target.shape[-len(spacing) :]), dtype=kind)
+
+
+def _shape_of_border(mask: Tensor, counted: Tensor, spacing: list[float], kind: torch.dtype) -> Tensor:
+    return mask.new_empty(mask.shape, dtype=kind)
+
+
+def _shape_of_selection(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty((logits.shape[0], *logits.shape[2:]), dtype=working_type(logits))
+
+
+def _shape_of_slopes(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=working_type(logits))
+
+
+def _register() -> torch.library.Library | None:
+    """Register the operators; None where an earlier import of this package in the same process did."""
+    if hasattr(torch.ops.voxloss, "signed_distances"):
+        return None
+    library = torch.library.Library("voxloss", "FRAGMENT")
+    operators: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
+        "signed_distances": (
+            "Tensor target, int classes, int first, float[] spacing, ScalarType kind",
+            _distances,
+            _shape_of_distances,
+        ),
+        "hardest_voxels": (
+            "Tensor logits, Tensor target, Tensor? weight, float smoothing, float share, str pool",
+            _selection,
+            _shape_of_selection,
+        ),
+        "jaccard_slopes": (
+            "Tensor logits, Tensor target, Tensor? weight, bool by_sample",
+            _slopes,
+            _shape_of_slopes,
+        ),
+    }
+    errors = "Tensor logits, Tensor factors, Tensor? members, str activation"
+    operators = {name: (f"{given}, {_READING}", run, shape) for name, (given, run, shape) in operators.items()} | {
+        "border_distances": (
+            "Tensor mask, Tensor counted, float[] spacing, ScalarType kind",
+            _border_distances,
+            _shape_of_border,
+        ),
+        "weighted_errors": (errors, _errors, _shape_of_errors),
+        "weighted_errors_gradient": (f"Tensor upstream, {errors}", _errors_gradient, _shape_of_gradient),
+    }
+    for name, (given, run, shape) in operators.items():
+        library.define(f"{name}({given}) -> Tensor")
+        library.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
+    torch.library.register_autograd("voxloss::weighted_errors", _backward, setup_context=_save, lib=library)
+    torch.library.register_autograd(
+        "voxloss::weighted_errors_gradient", _second_backward, setup_context=_save, lib=library
+    )
+    return library
+
+
+# The registration lasts as long as this object; see `voxel_pass.operator`.
+_LIBRARY = _register()
+if _LIBRARY is not None:
+    vars(torch.ops.voxloss)["library of further passes"] = _LIBRARY
