@@ -21,7 +21,7 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
     result = call("check", phantom, "--config", "demo", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "ready to run" in result.stdout
-    assert "patches of 16 × 32 × 32 voxels" in result.stdout
+    assert "patches of 16 × 48 × 48 voxels" in result.stdout
     content = json.loads((tmp_path / "out" / "check.json").read_text())
     assert content["ok"] is True
     assert [item["name"] for item in content["classes"]] == ["background", "kidney", "tumour"]
