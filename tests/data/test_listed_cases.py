@@ -312,3 +312,18 @@ def test_entries_of_one_name_are_named_by_their_folders(root):
     path = data_list(root, {"training": [training[0], training[1], training[0]]})
     with pytest.raises(InputError, match=r"training, entry 2: the case p1 is in training, entry 0 already"):
         load_dataset("monai", path, classes={"a": 1})
+
+
+def test_masks_of_one_name_need_a_column_of_cases(root):
+    (root / "cases.csv").write_text("image,mask\np1/ct.nii,p1/seg.nii\np2/ct.nii,p2/seg.nii\n")
+    with pytest.raises(InputError, match="row 3: the case seg is in row 2 already; name the cases in a column case"):
+        load_dataset("csv", root / "cases.csv")
+
+
+def test_a_missing_image_is_named_with_the_ending_of_the_others(tmp_path):
+    for name in ("imagesTr/a_0000.png", "labelsTr/a.png", "labelsTr/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "x": 1}, "file_ending": ".png"}')
+    cases = {case.case_id: case.images for case in load_dataset("nnunet", tmp_path).cases}
+    assert cases["b"] == (tmp_path / "imagesTr" / "b.png",)
