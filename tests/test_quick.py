@@ -14,6 +14,7 @@ import yaml
 from study_helpers import call, tiny_run
 from voxloss.commands.display.plan_table import estimate_sentence
 from voxloss.commands.display.prices import price_table
+from voxloss.commands.quick import _answers
 from voxloss.commands.run import _left_out
 from voxloss.config.files import load_config, preset_names, to_plain
 from voxloss.config.losses import loss_choices
@@ -265,3 +266,17 @@ def test_only_the_look_is_a_look():
     assert [name for name in preset_names() if load_config(name).comparison.look] == ["quick"]
     config = load_config("folder")
     assert len(loss_choices(config.comparison.losses)) * config.splits.folds * len(config.comparison.seeds) == 60
+
+
+def test_the_offers_after_a_look_read_the_data_as_the_look_did(tmp_path, monkeypatch):
+    for name in ("images", "drawn", "fov"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            image = nibabel.Nifti1Image(np.full((4, 4, 4), number % 2 + 1, np.uint8), np.eye(4))
+            nibabel.save(image, tmp_path / name / f"c{number}.nii.gz")
+    monkeypatch.setattr("voxloss.study.plan.plan", lambda config: config)
+    monkeypatch.setattr("voxloss.study.prices.prices", lambda config, words: (config.data.options, words))
+    overrides = ["--data.options", "{masks: drawn, region_of_interest: fov}", "--training.epochs", "1"]
+    options, words = _answers(tmp_path, overrides)
+    assert options == {"masks": "drawn", "region_of_interest": "fov"}
+    assert words == ["folder", "--data", str(tmp_path), *overrides[:2], "--splits.folds", "3"]

@@ -10,10 +10,13 @@ import pytest
 
 from study_helpers import call
 from test_planar_study import TINY, run, save, write_folder
+from voxloss.config.schema import DataConfig
 from voxloss.data.case import Case
+from voxloss.data.dataset import Dataset
 from voxloss.data.readers import second_masks
 from voxloss.evaluation.scores import read_scores
-from voxloss.study.readers import reader_scores
+from voxloss.study.readers import reader_scores, second_values
+from voxloss.study.settle import settled_layout
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
@@ -117,3 +120,33 @@ def test_a_mask_on_another_grid_is_named_and_the_report_goes_on(study, tmp_path)
     page = (moved / "report" / "index.html").read_text()
     assert "The second reader is not shown: " in page
     assert "c1_reader2.nii.gz has shape" in page
+
+
+def test_the_layout_is_found_whatever_other_options_are_set(tmp_path):
+    data = write_folder(tmp_path / "data")
+    (data / "masks").rename(data / "drawn")
+    options = {"masks": "drawn", "second_reader": "second", "region_of_interest": "fov"}
+    assert settled_layout(DataConfig(root=str(data), options=options)).layout == "folder"
+
+
+def test_the_folder_of_a_second_reader_lies_beside_a_table(tmp_path):
+    (tmp_path / "cases.csv").touch()
+    for where in ("second", "second/*_b.nii"):
+        assert found(tmp_path, where, "second/01_b.nii") == {"01": "01_b.nii"}
+        masks = second_masks(CASES, tmp_path / "cases.csv", where)
+        assert masks == {"01": tmp_path / "second" / "01_b.nii"}
+
+
+@pytest.mark.parametrize(
+    ("marked", "classes", "own", "expected"),
+    [
+        ([0, 1], ("background", "vessel"), {0: 0, 255: 1}, {0: 0, 255: 1, 1: 1}),
+        ([0, 255], ("background", "vessel"), {0: 0, 255: 1}, {0: 0, 255: 1}),
+        ([0, 9], ("background", "vessel"), {0: 0, 1: 1, 9: 254}, {0: 0, 1: 1, 9: 254}),  # an ignored value stays one
+        ([0, 1, 2], ("background", "vessel"), {0: 0, 255: 1}, {0: 0, 255: 1}),
+        ([0, 3], ("background", "a", "b"), {0: 0, 1: 1, 2: 2}, {0: 0, 1: 1, 2: 2}),
+    ],
+)
+def test_the_only_value_of_a_second_mask_is_the_only_class(tmp_path, marked, classes, own, expected):
+    save(tmp_path / "second.nii.gz", np.array([marked, marked], np.uint8))
+    assert second_values(tmp_path / "second.nii.gz", Dataset("x", CASES, classes, own)) == expected

@@ -3,7 +3,9 @@
 import locale
 from pathlib import Path
 
+import highdicom
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from PIL import Image
 
@@ -108,6 +110,18 @@ def write_series(
         writer.Execute(image)
     locale.setlocale(locale.LC_ALL, before)  # which GDCM sets to "C", where Python reads text as ASCII
     return folder
+
+
+def write_segmentation(path: Path, series: Path, mask: np.ndarray) -> Path:
+    """Write a mask (z, y, x) of a series, whose files go up, by highdicom, which leaves out empty frames."""
+    codes = pydicom.sr.codedict.codes.SCT
+    tumour = highdicom.seg.SegmentDescription(1, "tumour", codes.Tissue, codes.Tissue, "MANUAL")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [pydicom.dcmread(file) for file in sorted(series.iterdir())]
+    highdicom.seg.Segmentation(
+        files, mask, "BINARY", [tumour], highdicom.UID(), 1, highdicom.UID(), 1, "m", "n", "1", "2"
+    ).save_as(path)
+    return path
 
 
 def read_series(folder: Path) -> sitk.Image:

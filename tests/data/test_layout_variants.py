@@ -578,3 +578,16 @@ def test_the_names_of_drive(real_data):
     assert set(case_ids.values()) == {str(number) for number in range(21, 41)}
     regions = {owner(name, case_ids.values()): name for name in names("mask")}
     assert regions == {str(number): f"{number}_training_mask" for number in range(21, 41)}
+
+
+def test_patterns_find_series_beside_segmentations(tmp_path, monkeypatch):
+    """A patient's folder with a segmentation, which is a DICOM file, is not itself a series."""
+    for patient in ("p1", "p2"):
+        for name in ("ct/1.dcm", "ct/2.dcm", "seg.dcm", "fov.dcm"):
+            (tmp_path / patient / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / patient / name).touch()
+    monkeypatch.chdir("/")  # where relative paths lead nowhere
+    options = {"image": "*/ct", "label": "*/seg.dcm", "region_of_interest": "*/fov.dcm"}
+    dataset = load_dataset("pairs", tmp_path, classes={"a": 1}, **options)
+    patients = {case.case_id: [str(path.relative_to(tmp_path)) for path in case.files] for case in dataset.cases}
+    assert patients == {name: [f"{name}/ct", f"{name}/seg.dcm", f"{name}/fov.dcm"] for name in ("p1", "p2")}

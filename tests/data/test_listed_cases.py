@@ -213,7 +213,7 @@ def test_a_validation_list_is_told(root):
         ({"training": [{"image": "x/a_t1.nii.gz", "label": 3}]}, "entry 0: label should be a path, but is 3"),
         ({"training": entries(fold="1")}, "entry 0: fold should be a whole number, but is '1'"),
         ({"training": [*entries(fold=0)[:2], *entries()[2:]]}, "the case c_t1 has no fold, but others have"),
-        ({"training": entries()[:1] * 2}, "more than one case called a_t1"),
+        ({"training": entries()[:1] * 2}, "training, entry 1: the case x_a_t1 is in training, entry 0 already"),
         ({"training": entries(), "validation": 3}, "validation"),
     ],
 )
@@ -299,3 +299,31 @@ def test_a_pickle_of_folds_is_never_read(root):
     assert dataset.own_folds is None
     assert "splits_final.pkl is a pickle, which can run a program as it is read, so it is not read" in dataset.notes[0]
     assert not Path("pickled").exists()
+
+
+def test_entries_of_one_name_are_named_by_their_folders(root):
+    training = [
+        {"image": f"cohort/{name}/ct.nii.gz", "label": f"cohort/{name}/seg.nii.gz", "fold": number % 2}
+        for number, name in enumerate(("p1", "p2", "p3_b", "p4"))
+    ]
+    dataset = load_dataset("monai", data_list(root, {"training": training}), classes={"a": 1})
+    assert [case.case_id for case in dataset.cases] == ["p1", "p2", "p3_b", "p4"]
+    assert dataset.own_folds == OwnFolds("list.json", (("p1", "p3_b"), ("p2", "p4")))
+    path = data_list(root, {"training": [training[0], training[1], training[0]]})
+    with pytest.raises(InputError, match=r"training, entry 2: the case p1 is in training, entry 0 already"):
+        load_dataset("monai", path, classes={"a": 1})
+
+
+def test_masks_of_one_name_need_a_column_of_cases(root):
+    (root / "cases.csv").write_text("image,mask\np1/ct.nii,p1/seg.nii\np2/ct.nii,p2/seg.nii\n")
+    with pytest.raises(InputError, match="row 3: the case seg is in row 2 already; name the cases in a column case"):
+        load_dataset("csv", root / "cases.csv")
+
+
+def test_a_missing_image_is_named_with_the_ending_of_the_others(tmp_path):
+    for name in ("imagesTr/a_0000.png", "labelsTr/a.png", "labelsTr/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "x": 1}, "file_ending": ".png"}')
+    cases = {case.case_id: case.images for case in load_dataset("nnunet", tmp_path).cases}
+    assert cases["b"] == (tmp_path / "imagesTr" / "b.png",)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from format_files import write_segmentation, write_series
 from nifti_files import write_nifti
 
 from voxloss.data.case import IGNORED, read_label
@@ -230,3 +231,20 @@ def test_another_region_is_another_prepared_case(root, tmp_path_factory):
     folders.add(prepare_case(with_region.cases[0], with_region, Preparation(), cache).folder)
     assert len(folders) == 3
     assert prepare_case(without.cases[0], without, Preparation(), cache).inside is None
+
+
+def test_a_region_of_dicom_needs_no_slices_that_are_empty(tmp_path):
+    """Writers of segmentations leave out frames without a voxel, so the file spans fewer slices than the image."""
+    for number in range(2):
+        label = np.zeros((6, 7, 8), np.uint8)  # z, y, x
+        label[2:4, 2:4, 2:4] = 1
+        fov = np.zeros_like(label)
+        fov[2:5, 1:6, 1:7] = 1
+        series = write_series(tmp_path / "images" / f"c{number}", label.astype(np.int16), series=f"1.2.3.{number + 1}")
+        write_segmentation(tmp_path / "masks" / f"c{number}.dcm", series, label)
+        write_segmentation(tmp_path / "fov" / f"c{number}.dcm", series, fov)
+    dataset = load_dataset("folder", tmp_path, region_of_interest="fov")
+    mask, _ = read_label(dataset.cases[0], dataset.label_values)
+    assert [int((mask == value).sum()) for value in (0, 1, IGNORED)] == [90 - 8, 8, 336 - 90]
+    report = check(dataset)
+    assert not [finding for finding in report.findings if finding.severity == "error"]

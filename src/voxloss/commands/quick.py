@@ -1,6 +1,7 @@
 """`voxloss quick`: a look at a data set in minutes, which is no evidence, and what an answer would cost."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,22 +46,37 @@ def quick(arguments: argparse.Namespace) -> int:
     status = run_study(config, folder)
     if status == 0:
         with console.status("measuring what an answer would cost"):
-            offers = _answers(arguments.data)
+            offers = _answers(arguments.data, arguments.overrides)
         console.print("\n[bold]This was a quick look: do not choose a loss by it.[/]", highlight=False)
         console.print(price_table([offer for offer in offers if offer.name != "look"]), soft_wrap=True)
     return status
 
 
-def _answers(data: Path) -> "list[Price]":
-    """Return what studies of the data by the preset `folder` would cost, with as many folds as the cases allow."""
+def _answers(data: Path, overrides: Sequence[str] = ()) -> "list[Price]":
+    """Return what studies of the data by the preset `folder` would cost, with as many folds as the cases allow.
+
+    Of the look's options those hold for them that say how the data are read.
+    """
     from voxloss.config.files import load_config  # as above
     from voxloss.study.plan import plan
     from voxloss.study.prices import prices
     from voxloss.study.settle import configured_dataset
 
-    config = load_config("folder", ["--data.root", str(data)])
-    words, cases = ["folder", "--data", str(data)], len(configured_dataset(config).cases)
-    if cases < config.splits.folds:
-        fewer = ["--splits.folds", str(cases)]
-        words, config = [*words, *fewer], load_config("folder", ["--data.root", str(data), *fewer])
-    return prices(plan(config), words)
+    words = ["--data.root", str(data), *_about_data(overrides)]
+    dataset = configured_dataset(config := load_config("folder", words))
+    own = dataset.own_folds is not None and config.splits.from_data
+    if len(dataset.cases) < config.splits.folds and not own:
+        words += ["--splits.folds", str(len(dataset.cases))]
+        config = load_config("folder", words)
+    return prices(plan(config), ["folder", "--data", *words[1:]])
+
+
+def _about_data(overrides: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    keep = False
+    for word in overrides:
+        if word.startswith("--"):
+            keep = word.startswith(("--data.", "--splits.patients"))
+        if keep:
+            kept.append(word)
+    return kept

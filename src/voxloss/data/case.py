@@ -102,17 +102,18 @@ def read_label(
         if value not in label_values:
             raise InputError(undeclared_value(path, value, label_values, value_hints))
     if case.region is not None:
-        mapped[~read_region(case.region, path, geometry)] = IGNORED
+        mapped[~read_region(case.region, path, geometry, like=image)] = IGNORED
     return mapped, geometry
 
 
-def read_region(path: Path, label: Path, geometry: Geometry) -> Mask:
+def read_region(path: Path, label: Path, geometry: Geometry, like: Path | None = None) -> Mask:
     """Read a region of interest: whether each voxel (*shape) lies in it, in the stored axis order.
 
+    like: The image of the case, if it is there: a DICOM segmentation may have some of its slices only.
     Raises InputError naming the file: absent, damaged, values that are not whole, another grid than that of the mask
     `label`, or no voxel in it.
     """
-    file = open_mask(path)
+    file = open_mask(path, like=like)
     require_one_channel(file, "region of interest")
     check_same_geometry(path, file.geometry, label, geometry)
     inside = _room(path, math.prod(geometry.shape), np.bool_)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxloss.data.case import read_label
+from voxloss.data.dataset import Dataset
+from voxloss.data.formats import count_label_values
 from voxloss.data.grid import flattened, in_plane, stored_flat_axis
 from voxloss.data.readers import OPTION, second_masks
 from voxloss.study.study import Study
@@ -33,6 +35,18 @@ def reader_scores(study: Study) -> "pd.DataFrame | None":
     return _scores(study.folder, files).copy()
 
 
+def second_values(path: Path, dataset: Dataset) -> dict[int, int]:
+    """Return value -> class index in a second reader's mask: those of the data set's masks.
+
+    Where a data set has one class, the mask's only value besides 0 is that class, whatever it is: DRIVE's first masks
+    have 255, its second ones 1. Raises InputError if the mask cannot be read.
+    """
+    marked = [value for value in count_label_values(path) if value != 0]
+    if len(dataset.classes) == 2 and len(marked) == 1 and marked[0] > 0:
+        return {marked[0]: 1} | dataset.label_values
+    return dataset.label_values
+
+
 @functools.lru_cache(maxsize=1)  # page and console show the same scores, and surfaces take their time
 def _scores(folder: Path, files: tuple[tuple[str, Path, int], ...]) -> "pd.DataFrame":
     from voxloss.evaluation.metrics import case_scores  # these import SciPy and pandas
@@ -44,7 +58,7 @@ def _scores(folder: Path, files: tuple[tuple[str, Path, int], ...]) -> "pd.DataF
     for case_id, path, _ in files:
         case = study.case(case_id)
         reference, geometry = read_label(case, dataset.label_values, dataset.value_hints)
-        second, _ = read_label(replace(case, label=path), dataset.label_values, dataset.value_hints)
+        second, _ = read_label(replace(case, label=path), second_values(path, dataset), dataset.value_hints)
         if dataset.ignore_index is not None:
             second[second == dataset.ignore_index] = 0
         flat = stored_flat_axis(geometry, dataset)

@@ -68,7 +68,7 @@ def inspect(case: Case, dataset: Dataset, patch: Patch) -> Inspection:
     try:
         if inspection.label is not None:
             like = inspection.readable[0] if inspection.readable else None
-            _inspect_label(open_mask(inspection.label, like=like), inspection, dataset, patch)
+            _inspect_label(open_mask(inspection.label, like=like), like, inspection, dataset, patch)
     except InputError as error:
         inspection.add("error", str(error))
     return inspection
@@ -87,7 +87,7 @@ def _inspect_image(path: Path, inspection: Inspection) -> None:
         inspection.add("warning", f"{path} has the same value {low:g} everywhere")
 
 
-def _inspect_label(file: Volume, inspection: Inspection, dataset: Dataset, patch: Patch) -> None:
+def _inspect_label(file: Volume, like: Path | None, inspection: Inspection, dataset: Dataset, patch: Patch) -> None:
     if file.dtype != np.uint8:
         inspection.add("note", f"mask stored as {file.dtype.newbyteorder('=')}, read as whole values")
     voxels = [0] * len(dataset.classes)
@@ -105,7 +105,7 @@ def _inspect_label(file: Volume, inspection: Inspection, dataset: Dataset, patch
     lost = 0
     region = inspection.region
     if region is not None and not any(str(region) in finding.message for finding in inspection.findings):
-        outside = ~read_region(region, file.path, grid)
+        outside = ~read_region(region, file.path, grid, like)
         lost = int(np.count_nonzero(label[outside]))
         label[outside] = IGNORED
     inspection.ignored_voxels = int(np.count_nonzero(label == IGNORED))

@@ -65,7 +65,9 @@ def load(root: Path, splits: str | None = None) -> Listing:
                 raise InputError(f"{root / 'dataset.json'} has the file_ending {ending!r}, which voxloss does not read")
             found, unlabelled, notes = pair_folders(images, labels, ending)
             lone = [
-                Case(one.case_id, (images / f"{one.case_id}.nii.gz",), one.label) for one in found if not one.channels
+                Case(one.case_id, (images / f"{one.case_id}{ending or '.nii.gz'}",), one.label)
+                for one in found
+                if not one.channels
             ]
             whole, faults = complete([one for one in found if one.channels])
             cases = [*whole, *lone]  # the missing image is named by whoever reads the case

@@ -3,17 +3,21 @@
 Source: monai.data.load_decathlon_datalist and the data lists of Auto3DSeg.
 """
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from voxloss.data.case import Case
 from voxloss.data.layouts import decathlon
 from voxloss.data.layouts.listing import Listing, folds_by_number, listed_path, read_object
-from voxloss.data.layouts.names import clean_id, name_of
+from voxloss.data.layouts.names import clean_id, name_of, without_common_words
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
 
 LISTS = ("training", "validation")
+
+Entry = tuple[tuple[Path, ...], Path | None, int | None]
 
 
 def matches(root: Path) -> bool:
@@ -25,6 +29,7 @@ def load(root: Path, base: str | None = None) -> Listing:
     """List the cases of a data list, ROOT itself or the only one in ROOT.
 
     An image is a path or a list of paths, one for each channel. With "fold" in every entry these are the study's folds.
+    A case has the name of its image (of several: of its label), and where entries share a name, that of their folders.
     "labels" names the classes, as the Decathlon's dataset.json does. Cases of the list "validation" are further cases.
     An entry without a label is dropped. base: the folder that paths are relative to, if it is not the list's own.
     Raises InputError for a list at fault, and if ROOT has several.
@@ -40,19 +45,26 @@ def load(root: Path, base: str | None = None) -> Listing:
     (path,) = lists
     content = read_object(path)
     folder = path.parent / base if base is not None else path.parent
-    cases, dropped, folds = [], [], {}
+    entries = []
     for key in LISTS:
         listed = content.get(key, [])
         if not isinstance(listed, list):
             raise InputError(f"{path} should have a list as {key}, but has {listed!r}")
         for number, entry in enumerate(listed):
-            case, fold = _entry(path, folder, f"{key}, entry {number}", entry)
-            if case.label is None:
-                dropped.append((case.case_id, "no label in the data list"))
-                continue
-            cases.append(case)
-            if fold is not None:
-                folds[case.case_id] = fold
+            where = f"{key}, entry {number}"
+            entries.append((where, *_entry(path, folder, where, entry)))
+    cases, dropped, folds, places = [], [], {}, dict[str, str]()
+    for case_id, (where, files, mask, fold) in zip(_case_ids(folder, entries), entries, strict=True):
+        if case_id in places:
+            raise InputError(f"{path}, {where}: the case {case_id} is in {places[case_id]} already")
+        places[case_id] = where
+        case = Case(case_id, files, mask)
+        if mask is None:
+            dropped.append((case_id, "no label in the data list"))
+            continue
+        cases.append(case)
+        if fold is not None:
+            folds[case_id] = fold
     classes, notes = None, list[str]()
     if "labels" in content:
         classes, notes = decathlon.label_classes(path, content["labels"])
@@ -87,7 +99,8 @@ def _is_list(path: Path) -> bool:
     return isinstance(training, list) and any(isinstance(entry, dict) and "image" in entry for entry in training)
 
 
-def _entry(path: Path, folder: Path, where: str, entry: Any) -> tuple[Case, int | None]:
+def _entry(path: Path, folder: Path, where: str, entry: Any) -> Entry:
+    """Return the images, the mask and the fold of an entry."""
     entry = entry if isinstance(entry, dict) else {}
     images, label, fold = entry.get("image"), entry.get("label"), entry.get("fold")
     images = [images] if isinstance(images, str) else images
@@ -97,11 +110,18 @@ def _entry(path: Path, folder: Path, where: str, entry: Any) -> tuple[Case, int 
         raise InputError(f"{path}, {where}: label should be a path, but is {label!r}")
     if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool)):
         raise InputError(f"{path}, {where}: fold should be a whole number, but is {fold!r}")
-    mask = listed_path(folder, label) if label else None
-    files = tuple(listed_path(folder, one) for one in images)
-    return Case(clean_id(_case_name(files, mask)), files, mask), fold
+    return tuple(listed_path(folder, one) for one in images), listed_path(folder, label) if label else None, fold
 
 
-def _case_name(images: tuple[Path, ...], label: Path | None) -> str:
-    """Return the name of a single image, else that of the mask: several images have a channel in their names."""
-    return name_of(images[0] if len(images) == 1 or label is None else label)
+def _case_ids(folder: Path, entries: Sequence[tuple[str, *Entry]]) -> list[str]:
+    """Return the id of every entry: the name of a single image, else that of the mask, as channels differ in name.
+
+    Where entries share a name, as those in a folder for each patient do, the words of their paths that differ are it.
+    """
+    files = [images[0] if len(images) == 1 or label is None else label for _, images, label, _ in entries]
+    ids = [clean_id(name_of(file)) for file in files]
+    if len({*ids}) == len(ids):
+        return ids
+    longer = [clean_id(Path(os.path.relpath(file, folder)).with_name(name_of(file)).as_posix()) for file in files]
+    shorter = without_common_words(list(dict.fromkeys(longer)))
+    return [shorter[name] for name in longer]

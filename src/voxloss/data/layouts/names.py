@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from voxloss.data.formats import is_image, stem
+from voxloss.data.formats import ending_of, is_image, stem
 from voxloss.utilities.errors import InputError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans", "volumes")
@@ -60,7 +60,7 @@ def walk(root: Path) -> Iterator[Path]:
         seen.add(place)
         relative = Path(folder).relative_to(root)
         visible = sorted(name for name in inner if not name.startswith("."))
-        series = [name for name in visible if is_image(Path(folder) / name)]
+        series = [name for name in visible if _is_series(Path(folder) / name)]
         visible = [name for name in visible if name not in series]
         files += series
         inner[:] = visible if len(relative.parts) < DEEPEST else []
@@ -70,6 +70,15 @@ def walk(root: Path) -> Iterator[Path]:
                 count += 1
                 if count == MOST_FILES:
                     return
+
+
+def _is_series(folder: Path) -> bool:
+    """Return whether a folder is an image. One with a DICOM segmentation beside other images is a patient's."""
+    return is_image(folder) and not any(
+        (path.is_dir() and is_image(path)) or ending_of(path) not in ("", ".dcm")
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    )
 
 
 def clean_id(name: str) -> str:

@@ -71,7 +71,7 @@ def _by_patterns(root: Path, images: Sequence[str], label: str) -> tuple[list[Fo
     for pattern in (*images, label):
         if not isinstance(pattern, str) or not pattern.strip():
             raise InputError(f"a pattern of data.options should be text such as '*_t1.nii.gz', but is {pattern!r}")
-    files = [path for path in walk(root) if is_volume(path)]
+    files = [path for path in walk(root) if is_volume(root / path)]
     masks = matching(files, label)
     if not masks:
         raise InputError(f"no image file in {root} has a name like data.options.label {label!r}{_examples(files)}")

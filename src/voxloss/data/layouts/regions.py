@@ -54,7 +54,7 @@ def _regions(root: Path, option: str, cases: Sequence[Case]) -> dict[str, Path]:
         raise InputError(f"data.options.region_of_interest takes a folder or a pattern, but is {option!r}")
     base = root if root.is_dir() else root.parent
     if "*" in option:
-        files = [base / path for path in matching([path for path in walk(base) if is_volume(path)], option)]
+        files = [base / path for path in matching([path for path in walk(base) if is_volume(base / path)], option)]
     elif (base / option).is_dir():
         base = base / option
         files = volumes(base)

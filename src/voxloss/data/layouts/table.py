@@ -46,7 +46,10 @@ def load(root: Path, base: str | None = None) -> Listing:
     for number, row in _rows(path):
         case = _case(path, number, row, folder)
         if case.case_id in cases:
-            raise InputError(f"{path}, row {number}: the case {case.case_id} is in row {rows[case.case_id]} already")
+            hint = "" if row.get("case") else "; name the cases in a column case"
+            raise InputError(
+                f"{path}, row {number}: the case {case.case_id} is in row {rows[case.case_id]} already{hint}"
+            )
         if case.label is None:
             dropped.append((case.case_id, "no mask in the table"))
             continue

@@ -32,7 +32,7 @@ def not_recognised(root: Path, inner: Mapping[Path, str]) -> str:
             "list of MONAI; else name a folder"
         )
     ways = [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
-    ways += _ways([path for path in walk(root) if is_volume(path)])
+    ways += _ways([path for path in walk(root) if is_volume(root / path)])
     numbered = "; ".join(f"({number}) {way}" for number, way in enumerate([*ways[:2], CSV_WAY], start=1))
     return f"{root} has no known layout. It holds {_content(root)}. The nearest ways: {numbered}"
 
