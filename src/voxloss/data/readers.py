@@ -18,7 +18,7 @@ def second_masks(cases: Sequence[Case], root: Path, where: object) -> dict[str, 
 
     Args:
         cases: The cases.
-        root: The data set's folder, which a relative name begins at.
+        root: The data set's folder, or a file in it such as a table of cases; a relative name begins at the folder.
         where: A folder, or a pattern of files such as "second/*_manual2.nii.gz".
 
     Raises:
@@ -26,6 +26,7 @@ def second_masks(cases: Sequence[Case], root: Path, where: object) -> dict[str, 
     """
     if not isinstance(where, str) or not where.strip():
         raise InputError(f"data.options.second_reader takes a folder or a pattern of files, but is {where!r}")
+    root = root.parent if root.is_file() else root
     base = Path(where).expanduser()
     if "*" in where:
         anchor = Path(base.anchor) if base.is_absolute() else root

@@ -161,7 +161,7 @@ def settled_layout(data: DataConfig) -> DataConfig:
     """Replace the layout "auto" by that of the data's folder, if there is one."""
     if data.layout != "auto" or not data.root:
         return data
-    own = {name: value for name, value in data.options.items() if name not in COMMON_OPTIONS}
+    own = {name: value for name, value in data.options.items() if name not in (*COMMON_OPTIONS, OPTION)}
     return replace(data, layout=cast(LayoutName, detect_layout(Path(data.root), own)))
 
 
