@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from study_helpers import call
-from test_planar_study import TINY, run, save, write_folder
+from test_planar_study import TINY, content, run, save, write_folder
 from voxloss.config.schema import DataConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
@@ -37,6 +37,24 @@ def test_masks_belong_to_the_case_whose_id_is_in_their_name(tmp_path):
     assert found(tmp_path, str(tmp_path / "second")) == expected
     assert found(tmp_path, "second/*_manual2.nii.gz") == {"01": "01_manual2.nii.gz"}
     assert found(tmp_path, str(tmp_path / "second/*_manual2.*")) == {"01": "01_manual2.nii.gz"}
+
+
+def test_a_table_of_cases_has_the_masks_in_its_folder(tmp_path):
+    (tmp_path / "cases.csv").touch()
+    found(tmp_path, "second", "second/scan_1.nii.gz")
+    for where in ("second", "second/*.nii.gz"):
+        assert set(second_masks(CASES, tmp_path / "cases.csv", where)) == {"scan_1"}
+
+
+def test_no_layout_must_have_the_option(tmp_path):
+    lines = ["case,image,mask"]
+    for number in range(2):
+        for name, values in zip("xm", content(number), strict=True):
+            save(tmp_path / f"{number}_{name}.nii.gz", values)
+        lines.append(f"case_{number},{number}_x.nii.gz,{number}_m.nii.gz")
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    data = DataConfig(layout="auto", root=str(tmp_path / "cases.csv"), options={"second_reader": "second"})
+    assert settled_layout(data).layout == "csv"
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,15 @@ def test_html_escapes_everything():
     assert tags.data.count(HOSTILE) == 4
 
 
+def test_html_has_the_ends_of_an_interval_below_the_mean():
+    texts = ("0.940 (0.900 to 1.000)", "−0.1 (−0.2 to 0.0)†", "0.940 ± 0.020", "0.3 (a to b)")
+    table = Table("t", "", ("Loss", *"abcd"), ((Cell("x"), *map(Cell, texts)),))
+    html = str(to_html(table))
+    assert '<td>0.940 <span class="ends">(0.900 to 1.000)</span></td>' in html
+    assert '<td>−0.1 <span class="ends">(−0.2 to 0.0)†</span></td>' in html
+    assert "<td>0.940 ± 0.020</td><td>0.3 (a to b)</td>" in html
+
+
 def test_markdown_has_no_html():
     text = to_markdown(hostile_table())
     assert "<" not in text and r"\|" in text

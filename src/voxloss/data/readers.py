@@ -26,8 +26,8 @@ def second_masks(cases: Sequence[Case], root: Path, where: object) -> dict[str, 
     """
     if not isinstance(where, str) or not where.strip():
         raise InputError(f"data.options.second_reader takes a folder or a pattern of files, but is {where!r}")
-    base = Path(where).expanduser()
     root = root.parent if root.is_file() else root
+    base = Path(where).expanduser()
     if "*" in where:
         anchor = Path(base.anchor) if base.is_absolute() else root
         files = sorted(anchor.glob(str(base.relative_to(base.anchor))))

@@ -46,6 +46,7 @@ LATEX_COLOURS = {
     ("negative", True): "EEBF99",
 }
 CONSOLE_COLOURS = {"": "", "positive": "green", "negative": "red"}
+ENDS = re.compile(r"([−-]?[\d.]+) (\([−-]?[\d.]+ to [−-]?[\d.]+\)†?)")
 MARKS = {"": "", "positive": " ▲", "negative": " ▼"}
 
 LATEX = {
@@ -158,10 +159,17 @@ def _html_row(row: tuple[Cell, ...]) -> Markup:
     cells = [Markup('<th scope="row">{}</th>').format(row[0].text)]
     for cell in row[1:]:
         kind = " ".join(part for part in (cell.shade, "strong" if cell.strong else "") if part)
-        text = Markup("<strong>{}</strong>").format(cell.text) if cell.bold else cell.text
+        text = _html_text(cell.text)
+        text = Markup("<strong>{}</strong>").format(text) if cell.bold else text
         attribute = Markup(' class="{}"').format(kind) if kind else ""
         cells.append(Markup("<td{}>{}</td>").format(attribute, text))
     return Markup("").join(cells)
+
+
+def _html_text(text: str) -> Markup:
+    """Put what is in parentheses after a number, the ends of an interval or a range, on a line of its own."""
+    found = ENDS.fullmatch(text)
+    return escape(text) if found is None else Markup('{} <span class="ends">{}</span>').format(*found.groups())
 
 
 def to_console(table: Table) -> ConsoleTable:
