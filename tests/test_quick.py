@@ -14,6 +14,7 @@ import yaml
 from study_helpers import call, tiny_run
 from voxloss.commands.display.plan_table import estimate_sentence
 from voxloss.commands.display.prices import price_table
+from voxloss.commands.quick import _answers
 from voxloss.commands.run import _left_out
 from voxloss.config.files import load_config, preset_names, to_plain
 from voxloss.config.losses import loss_choices
@@ -265,3 +266,14 @@ def test_only_the_look_is_a_look():
     assert [name for name in preset_names() if load_config(name).comparison.look] == ["quick"]
     config = load_config("folder")
     assert len(loss_choices(config.comparison.losses)) * config.splits.folds * len(config.comparison.seeds) == 60
+
+
+def test_the_studies_after_a_look_have_its_data_options(tmp_path, monkeypatch):
+    data = folder_of(tmp_path / "data", [[1]] * 6)
+    shutil.copytree(data / "masks", data / "labels")  # two folders that may hold the masks
+    monkeypatch.setattr("voxloss.study.plan.plan", lambda config: config)
+    monkeypatch.setattr(module, "prices", lambda config, words: (config.data.options, words))
+    config = load_config("quick", ["--data.root", str(data), "--data.options", "{masks: labels}"])
+    options, words = _answers(data, config.data)
+    assert options == {"masks": "labels"}
+    assert words == ["folder", "--data", str(data), "--data.options", '{"masks": "labels"}']

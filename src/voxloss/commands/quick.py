@@ -1,6 +1,7 @@
 """`voxloss quick`: a look at a data set in minutes, which is no evidence, and what an answer would cost."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from voxloss.commands.shared import Parsers, add_command, add_overriding_options
 from voxloss.utilities.errors import InputError
 
 if TYPE_CHECKING:
+    from voxloss.config.schema import DataConfig
     from voxloss.study.prices import Price
 
 
@@ -45,22 +47,30 @@ def quick(arguments: argparse.Namespace) -> int:
     status = run_study(config, folder)
     if status == 0:
         with console.status("measuring what an answer would cost"):
-            offers = _answers(arguments.data)
+            offers = _answers(arguments.data, config.data)
         console.print("\n[bold]This was a quick look: do not choose a loss by it.[/]", highlight=False)
         console.print(price_table([offer for offer in offers if offer.name != "look"]), soft_wrap=True)
     return status
 
 
-def _answers(data: Path) -> "list[Price]":
-    """Return what studies of the data by the preset `folder` would cost, with as many folds as the cases allow."""
+def _answers(data: Path, settings: "DataConfig") -> "list[Price]":
+    """Return what studies of the data by the preset `folder` would cost, with as many folds as the cases allow.
+
+    Args:
+        data: The data set.
+        settings: Those of the look, whose layout and options the studies share.
+    """
     from voxloss.config.files import load_config  # as above
     from voxloss.study.plan import plan
     from voxloss.study.prices import prices
     from voxloss.study.settle import configured_dataset
 
-    config = load_config("folder", ["--data.root", str(data)])
-    words, cases = ["folder", "--data", str(data)], len(configured_dataset(config).cases)
+    shared = ["--data.layout", settings.layout] if settings.layout != "auto" else []
+    if settings.options:
+        shared += ["--data.options", json.dumps(settings.options)]
+    config = load_config("folder", ["--data.root", str(data), *shared])
+    words, cases = ["folder", "--data", str(data), *shared], len(configured_dataset(config).cases)
     if cases < config.splits.folds:
         fewer = ["--splits.folds", str(cases)]
-        words, config = [*words, *fewer], load_config("folder", ["--data.root", str(data), *fewer])
+        words, config = [*words, *fewer], load_config("folder", ["--data.root", str(data), *shared, *fewer])
     return prices(plan(config), words)
