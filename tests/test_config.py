@@ -161,3 +161,9 @@ def test_batch_normalisation_in_a_short_training_is_warned_about():
 def test_a_message_ends_with_one_mark(capsys, message, printed):
     assert fail(message) == 2
     assert capsys.readouterr().err == f"voxloss: {printed}\n"
+
+
+def test_a_table_of_images_is_told_from_a_configuration(tmp_path):
+    (tmp_path / "cases.csv").write_text("image,mask\na.nii.gz,b.nii.gz\n")
+    with pytest.raises(InputError, match=r"is a table, so it is no configuration; .* folder --data .*cases.csv"):
+        load_config(str(tmp_path / "cases.csv"))

@@ -240,6 +240,8 @@ def test_an_image_without_a_mask_can_be_excluded(tmp_path):
     assert {case_id for case_id, _ in dataset.dropped} == {"extra", "several", "c1"}
     with pytest.raises(InputError, match="has no mask of the same name"):
         load_dataset("folder", root, exclude=["extra"])
+    with pytest.raises(InputError, match=r"extra.nii.gz has no mask .*; 2 other cases with a fault: several_0000, sev"):
+        load_dataset("folder", root)
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))

@@ -85,6 +85,11 @@ def config_from(content: Mapping[str, Any], overrides: list[str] | None = None, 
 def read_config(source: str | Path) -> dict[str, Any]:
     """The content of a preset or configuration file. Raises InputError when there is none or it is not a mapping."""
     path = config_path(source)
+    if path.suffix.lower() == ".csv":
+        raise InputError(
+            f"{source} is a table, so it is no configuration; if it lists your images, name it with --data: "
+            f"folder --data {source}."
+        )
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:

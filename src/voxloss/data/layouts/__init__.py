@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,14 @@ def load_dataset(
     if must_exist:
         _require_cases(listing, exclude)
     cases, excluded = without_excluded(listing.cases, exclude)
+    at_fault: list[tuple[str, str]] = []
     for case_id, sentence in listing.faults:
         if by := {case_id, re.sub(r"_\d{4}$", "", case_id)} & {*exclude}:
             excluded += tuple((name, "excluded by the settings") for name in by)
         else:
-            raise InputError(sentence)
+            at_fault.append((case_id, sentence))
+    if at_fault:
+        raise InputError(_first_of(at_fault))
     dropped = tuple(dict.fromkeys((*excluded, *listing.dropped)))
     if not cases:
         raise InputError(f"no case of {root} is left: all {len(dropped)} are dropped")
@@ -122,6 +125,16 @@ def load_dataset(
         said = f"{count_of(number, 'fold')} from {dataset.own_folds.source}, which a study uses"
         dataset = replace(dataset, notes=(*dataset.notes, f"{said} unless splits.from_data is false"))
     return with_common_grid(dataset, axes)
+
+
+def _first_of(faults: Sequence[tuple[str, str]]) -> str:
+    """The first fault, the number of cases that have one too, and the names of some of them."""
+    first, sentence = faults[0]
+    others = [name for name in dict.fromkeys(name for name, _ in faults) if name != first]
+    if not others:
+        return sentence
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"{sentence}; {count_of(len(others), 'other case')} with a fault: {', '.join(others[:3])}{more}"
 
 
 def _load(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
