@@ -96,6 +96,7 @@ def test_a_look_ends_in_a_page_that_says_what_it_is_and_what_an_answer_costs(pha
     page = (study / "report" / "index.html").read_text()
     assert "A quick look (few cases, few training steps, one seed): do not use this to choose a loss." in page
     assert f"voxloss plan folder --data {data}" in page and "--seeds 0,1,2" not in page
+    assert "left out" not in result.stdout
     full = "--splits.folds 4 --losses dice_cross_entropy,mixed_focal,focal_tversky,dice --seeds 0,1,2"  # 4 cases
     first, *_, last = result.stdout.strip().splitlines()
     assert first == "A quick look, not evidence: few cases, few training steps, one seed."

@@ -91,7 +91,9 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         with preparation_bar(console) as bar:
             notices: list[str] = []
             study = held.enter_context(open_study(config, folder, bar, notices.append, folds or ()))
-        for line in _left_out(study.dataset.dropped):
+        taken, dropped = len(study.dataset.cases), study.dataset.dropped
+        of_look = f"the quick look takes {taken} of {count_of(taken + len(dropped), 'case')}"
+        for line in [of_look] if config.comparison.look and dropped else _left_out(dropped):
             console.print(line, markup=False, highlight=False)
 
         def execute(runs: Sequence[Run], what: str) -> None:

@@ -1,5 +1,6 @@
 """What to do after a report: the command that would settle what is open, the loss as code, and a methods paragraph."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,8 +125,11 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
 
 
 def _after_look(record: StudyRecord) -> tuple[str, str]:
-    data = shlex.quote(str(record.study.config.data.root))
-    return "This was a quick look. The plan says what a study takes.", f"voxloss plan folder --data {data}"
+    data = record.study.config.data
+    words = ["voxloss", "plan", "folder", "--data", str(data.root)]
+    if data.options:  # without which the data may not be understood
+        words += ["--data.options", json.dumps(data.options)]
+    return "This was a quick look. The plan says what a study takes.", shlex.join(words)
 
 
 def _remedies(record: StudyRecord, comparison: Comparison) -> Iterator[tuple[str, str]]:
