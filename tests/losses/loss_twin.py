@@ -206,9 +206,13 @@ def matthews(
 
 
 def tube(mask):
-    """The skeleton of scikit-image, widened twice by the voxels that share a face, inside the mask."""
-    if mask.ndim == 1:
-        return tube(mask[None])[0]
+    """The skeleton of scikit-image, widened twice by the voxels that share a face, inside the mask.
+
+    Axes of one voxel do not count as dimensions.
+    """
+    shape, mask = mask.shape, mask.squeeze()
+    if mask.ndim < 2:
+        mask = mask.reshape(1, -1)
     wide = torch.from_numpy(skeletonize(mask.numpy()) > 0)
     for _ in range(2):
         shifted = [wide]
@@ -219,7 +223,7 @@ def tube(mask):
             moved.narrow(axis, to, length).copy_(wide.narrow(axis, source, length))
             shifted.append(moved)
         wide = torch.stack(shifted).any(0)
-    return wide & mask
+    return (wide & mask).reshape(shape)
 
 
 def skeleton_recall(

@@ -114,7 +114,7 @@
 
   /** Whether the prediction of a pane is drawn by the threshold, not by the largest probability. */
   function byThreshold(pane) {
-    return threshold.on.checked && pane.probability !== null && Number(classes.value) === index.primary;
+    return !index.planar && threshold.on.checked && pane.probability !== null && Number(classes.value) === index.primary;
   }
 
   /** Leave the chosen class alone in a volume of class indices; lesions that are marked have the marks' colours. */
