@@ -107,9 +107,10 @@ def read_tubes(skeletons: Any, logits: Tensor, target: Tensor, how: Reading) -> 
 def _tubes(target: Tensor, classes: int, *how: Any) -> Tensor:
     try:
         return find_tubes(target, classes, Reading(*how))
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError as error:  # of scikit-image, or of NumPy, which comes with it
         raise ModuleNotFoundError(
-            f"{error}; or give skeletons= at the call, which voxloss.transforms.Skeletons makes in a loader",
+            "skeletons need scikit-image, which is not installed: pip install 'voxloss[skeletons]'; or give "
+            "skeletons= at the call, which voxloss.transforms.Skeletons makes in a loader",
             name=error.name,
         ) from None
 
