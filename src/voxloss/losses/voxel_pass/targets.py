@@ -181,6 +181,32 @@ def read_target(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tar
     )
 
 
+def read_for_maps(
+    labels: Any, classes: int, activation: str, ignore_index: int | None, multi_hot: bool
+) -> tuple[Tensor, bool]:
+    """Return labels (B, *spatial) and False, or targets (B, C, *spatial) and True, checked, to make maps of them."""
+    if activation not in ("softmax", "sigmoid"):
+        raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
+    if classes < (2 if activation == "softmax" else 1):
+        raise ValueError(f'classes must be 2 or more with "softmax", 1 or more with "sigmoid", received {classes}')
+    labels = as_tensor("labels", labels, torch.empty(0))
+    shape = tuple(labels.shape)
+    if multi_hot and (labels.ndim < 3 or shape[1] != classes):
+        raise ValueError(f"multi-hot labels must have the shape (B, {classes}, *spatial), received {shape}")
+    if not multi_hot and labels.ndim > 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    if not 2 <= labels.ndim - multi_hot < MOST_AXES:
+        raise ValueError(f"labels must have the shape (B, *spatial) or (B, 1, *spatial), received {shape}")
+    if classes == 1 and not multi_hot:
+        labels = labels[:, None]
+    dense = multi_hot or classes == 1
+    if labels.numel() and dense:
+        check_targets(labels, ignore_index)
+    elif labels.numel():
+        check_labels(labels, classes, ignore_index)
+    return labels, dense
+
+
 def _way_out(shape: tuple[int, ...], batch: int, channels: int, spatial: list[int]) -> str:
     """Return a hint at what may have happened to labels of the wrong shape."""
     own = list(shape[-len(spatial) :])

@@ -2,15 +2,12 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxloss.losses.voxel_pass import targets
 from voxloss.losses.voxel_pass.further.reading import TargetReading
-
-MOST_AXES = 4  # batch and three spatial axes
 
 
 def distance_maps(
@@ -70,34 +67,10 @@ def measure_labels(
     background: bool,
 ) -> Tensor:
     """Return the maps of `distance_maps`, measured by `measure`."""
-    if activation not in ("softmax", "sigmoid"):
-        raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
-    if classes < (2 if activation == "softmax" else 1):
-        raise ValueError(f'classes must be 2 or more with "softmax", 1 or more with "sigmoid", received {classes}')
-    target, dense = _read(labels, classes, ignore_index, multi_hot)
+    target, dense = targets.read_for_maps(labels, classes, activation, ignore_index, multi_hot)
     sizes = check_spacing(spacing, target.ndim - 1 - dense)
     first = 1 if activation == "softmax" and not background else 0
     return find_distances(target, classes, first, sizes, TargetReading(activation, dense, ignore_index), measure)
-
-
-def _read(labels: Any, classes: int, ignore_index: int | None, multi_hot: bool) -> tuple[Tensor, bool]:
-    """Return labels (B, *spatial), or targets (B, C, *spatial) and True, both checked."""
-    labels = targets.as_tensor("labels", labels, torch.empty(0))
-    shape = tuple(labels.shape)
-    if multi_hot and (labels.ndim < 3 or shape[1] != classes):
-        raise ValueError(f"multi-hot labels must have the shape (B, {classes}, *spatial), received {shape}")
-    if not multi_hot and labels.ndim > 2 and shape[1] == 1:
-        labels = labels[:, 0]
-    if not 2 <= labels.ndim - multi_hot <= MOST_AXES:
-        raise ValueError(f"labels must have the shape (B, *spatial) or (B, 1, *spatial), received {shape}")
-    if classes == 1 and not multi_hot:
-        labels = labels[:, None]
-    dense = multi_hot or classes == 1
-    if labels.numel() and dense:
-        targets.check_targets(labels, ignore_index)
-    elif labels.numel():
-        targets.check_labels(labels, classes, ignore_index)
-    return labels, dense
 
 
 def check_spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, ...]:

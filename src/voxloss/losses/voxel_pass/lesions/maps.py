@@ -10,8 +10,6 @@ from torch import Tensor
 from voxloss.losses.voxel_pass import targets
 from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading
 
-MOST_AXES = 4  # batch and three spatial axes
-
 
 def lesion_regions(
     labels: Tensor,
@@ -60,26 +58,8 @@ def read_labels(
     Raises:
         ValueError: As `lesion_regions` says.
     """
-    if activation not in ("softmax", "sigmoid"):
-        raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
-    if classes < (2 if activation == "softmax" else 1):
-        raise ValueError(f'classes must be 2 or more with "softmax", 1 or more with "sigmoid", received {classes}')
-    labels = targets.as_tensor("labels", labels, torch.empty(0))
-    shape = tuple(labels.shape)
-    if multi_hot and (labels.ndim < 3 or shape[1] != classes):
-        raise ValueError(f"multi-hot labels must have the shape (B, {classes}, *spatial), received {shape}")
-    if not multi_hot and labels.ndim > 2 and shape[1] == 1:
-        labels = labels[:, 0]
-    if not 2 <= labels.ndim - multi_hot <= MOST_AXES:
-        raise ValueError(f"labels must have the shape (B, *spatial) or (B, 1, *spatial), received {shape}")
-    if classes == 1 and not multi_hot:
-        labels = labels[:, None]
-    dense = multi_hot or classes == 1
-    if labels.numel() and dense:
-        targets.check_targets(labels, ignore_index)
-    elif labels.numel():
-        targets.check_labels(labels, classes, ignore_index)
-    return labels, Reading(activation, dense, ignore_index, by_channel=False, checked=True)
+    values, dense = targets.read_for_maps(labels, classes, activation, ignore_index, multi_hot)
+    return values, Reading(activation, dense, ignore_index, by_channel=False, checked=True)
 
 
 def find_regions(target: Tensor, classes: int, reading: Reading) -> Tensor:
