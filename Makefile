@@ -11,7 +11,7 @@ install: $(VENV)/.installed
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev,docs,formats,dicom]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench,dev,docs,formats,dicom,ray,search,slurm]"
 	touch $@
 
 demo: install
