@@ -60,17 +60,32 @@ def test_an_export_holds_no_path_and_no_name_of_a_case(study, tmp_path):
 
 def test_the_fingerprint_is_that_of_check(study, tmp_path):
     export = add_study(study, tmp_path / "a")
-    result = call("check", study / "images", "--output", tmp_path / "check")
+    options = ["--data.options.classes", "{kidney: 1, tumour: 2}"]
+    result = call("check", study / "images", "--output", tmp_path / "check", *options)
     assert result.returncode == 0, result.stdout + result.stderr
     by_check = add_study(study, tmp_path / "b", data=tmp_path / "check").fingerprint
     tumour, content = export.fingerprint.of("tumour"), json.loads((tmp_path / "check" / "check.json").read_text())
-    checked = next(item for item in content["classes"] if item["name"].endswith("2"))
+    checked = next(item for item in content["classes"] if item["name"] == "tumour")
     assert tumour.voxel_fraction.median == checked["voxel_fraction"]["median"]
     assert tumour.pieces.median == checked["components"]["median"] and tumour.cases == checked["cases"]
-    assert by_check.classes[1].voxel_fraction == tumour.voxel_fraction
+    assert by_check.of("tumour").voxel_fraction == tumour.voxel_fraction
     assert export.fingerprint.absent_share("tumour") == 0
     back = read_export(tmp_path / "a" / "liver").fingerprint
     assert back.of("tumour").voxel_fraction.median == pytest.approx(tumour.voxel_fraction.median, rel=1e-5)
+    text = (tmp_path / "check" / "check.json").read_text().replace('"tumour"', '"class 2"')
+    (tmp_path / "check" / "check.json").write_text(text)
+    with pytest.raises(InputError, match="no class 'tumour', which the study is about, but kidney, class 2"):
+        add_study(study, tmp_path / "c", data=tmp_path / "check" / "check.json")
+
+
+def test_the_steps_of_a_series(study, tmp_path):
+    words = ["evidence", "add", study, "--to", tmp_path, "--series", "crops", "--series", "few=0.2"]
+    assert call(*words).returncode == 0
+    assert read_export(tmp_path / "liver").series == {"crops": None, "few": 0.2}
+    for word in ("few=0", "few=2", "few=x", "few="):
+        result = call("evidence", "add", study, "--to", tmp_path / "r", "--series", word)
+        assert result.returncode == 2 and "a share between 0 and 1" in result.stderr
+    assert "the name of a series" in call("evidence", "add", study, "--series", "/x", cwd=tmp_path).stderr
 
 
 def test_without_images_there_is_no_fingerprint_and_the_command_says_so(study, tmp_path):

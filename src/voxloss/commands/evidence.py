@@ -34,7 +34,14 @@ def add_parser(parsers: Parsers) -> None:
         "synthetic images phantom, below 20 cases protocol)",
     )
     adding.add_argument("--data-set", metavar="NAME", help="the data set (default: as the study calls it)")
-    adding.add_argument("--series", metavar="NAME", help="the dose-response series that the study is a step of")
+    adding.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="NAME[=SHARE]",
+        help="the dose-response series that the study is a step of, with how common the class is at this step "
+        "(default: its share of the voxels); repeatable",
+    )
     adding.add_argument(
         "--note", action="append", default=[], metavar="SENTENCE", help="a sentence for the study's page; repeatable"
     )

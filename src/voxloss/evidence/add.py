@@ -45,7 +45,7 @@ def add_study(
     name: str | None = None,
     kind: Kind | None = None,
     data_set: str | None = None,
-    series: str | None = None,
+    series: Sequence[str] = (),
     notes: Sequence[str] = (),
     data: Path | None = None,
     case_names: bool = False,
@@ -63,7 +63,8 @@ def add_study(
         kind: What the study is; None: "phantom" for synthetic images, "protocol" below `LEAST_CASES` cases, else
             "real".
         data_set: The data set; None: as the study calls it.
-        series: The dose-response series that the study is a step of.
+        series: The dose-response series that the study is a step of: NAME, or NAME=SHARE with how common the class is
+            at this step; without it, that is its share of the voxels by the fingerprint.
         notes: Sentences for its page.
         data: Where the images are now, or the check.json of `voxloss check`, or its folder; None: where the study had
             them. Without images the export has no fingerprint.
@@ -88,6 +89,8 @@ def add_study(
         titles: dict[str, str | None] = {
             key: title if "." in key and (title := loss_name(key)) != key else None for key in keys
         }
+    fingerprint = _fingerprint(study, data, progress)
+    _require_class(fingerprint, study)
     export = Export(
         name=name,
         kind=settled,
@@ -96,14 +99,14 @@ def add_study(
         metric=study.comparison.primary_metric,
         losses=titles,
         scores=scores if case_names else _numbered(scores),
-        fingerprint=_fingerprint(study, data, progress),
+        fingerprint=fingerprint,
         source=_source(study),
         settings=_settings(study),
         environment=dict(study.description.environment) if not study.imported else {},
         runs=_runs(study, set(keys)),
         digests={"data": study.data_digest, "batches": _batches(study, set(keys))},
         look=_last_look(study),
-        series=series,
+        series=_series(series),
         notes=tuple(notes),
     )
     _require_new(export, to, replace_old)
@@ -142,6 +145,21 @@ def _settled_kind(study: Study, scores: pd.DataFrame, kind: Kind | None) -> Kind
             f"as real has {LEAST_CASES} or more: take --kind protocol"
         )
     return kind or ("phantom" if synthetic else "protocol" if small else "real")
+
+
+def _series(words: Sequence[str]) -> dict[str, float | None]:
+    """Read "emidec-crops" and "emidec-few=0.2"."""
+    series: dict[str, float | None] = {}
+    for word in words:
+        name, equals, share = word.partition("=")
+        require_name(name, "a series", "--series")
+        try:
+            series[name] = float(share) if equals else None
+        except ValueError:
+            series[name] = -1.0
+        if equals and not 0 < (series[name] or 0) <= 1:
+            raise InputError(f"--series takes NAME or NAME=SHARE with a share between 0 and 1; received {word!r}")
+    return series
 
 
 def _numbered(scores: pd.DataFrame) -> pd.DataFrame:
@@ -184,6 +202,16 @@ def _fingerprint(study: Study, data: Path | None, progress: Progress | None) -> 
     if not at_hand or not all(exists(path) for case in at_hand for path in case.files):
         return None
     return fingerprint_of(check(dataset, progress=progress))
+
+
+def _require_class(fingerprint: Fingerprint | None, study: Study) -> None:
+    """Refuse a fingerprint of other classes, such as one that was measured without the study's configuration."""
+    name = study.comparison.primary_class
+    if fingerprint is not None and name not in (known := [one.name for one in fingerprint.classes]):
+        raise InputError(
+            f"--data: there is no class {name!r}, which the study is about, but {', '.join(known)}; name the folder of "
+            "the images, or check it with the study's configuration (voxloss check DATA --config)"
+        )
 
 
 def _source(study: Study) -> dict[str, Any]:

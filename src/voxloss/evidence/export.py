@@ -6,7 +6,7 @@ docs/evidence/format.md describes the files. This is the only code that reads an
 import hashlib
 import math
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class Export:
         runs: Number of runs by state, and seconds spent by loss.
         digests: Of the data and of every fold's batches.
         look: Of a race, what its verdict is about; None for a grid.
-        series: The dose-response series that it is a step of; None: it is not.
+        series: The dose-response series that it is a step of, each with how common the class is at this step; None: its
+            share of the voxels by the fingerprint.
         notes: Sentences about the study for its page.
     """
 
@@ -85,7 +86,7 @@ class Export:
     runs: dict[str, Any]
     digests: dict[str, Any]
     look: LastLook | None = None
-    series: str | None = None
+    series: dict[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -235,17 +236,16 @@ def _parsed(content: dict[str, Any], path: Path) -> Export:
         runs=dict(content["runs"]),
         digests={key: value for key, value in content["digests"].items() if key != "scores"},
         look=look,
-        series=None if content["series"] is None else str(content["series"]),
+        series={str(key): None if dose is None else float(dose) for key, dose in content["series"].items()},
         notes=tuple(map(str, content["notes"])),
     )
 
 
-def require_name(name: object) -> None:
+def require_name(name: object, of: str = "an exported study", option: str = "--name") -> None:
     """Raise InputError unless a name is one for a folder and a page: letters, digits, hyphens, points, underscores."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
         raise InputError(
-            f"{name!r} cannot be the name of an exported study; take letters, digits, points, hyphens and underscores "
-            "(--name)"
+            f"{name!r} cannot be the name of {of}; take letters, digits, points, hyphens and underscores ({option})"
         )
 
 
