@@ -109,7 +109,7 @@ def kits(source: Path, target: Path) -> None:
 
     Fat, and in an ellipse around the kidneys soft tissue; kidney and tumour as in the phantom, which differ little.
     """
-    for number, file in enumerate(sorted(source.glob("case_*/segmentation.nii.gz"))):
+    for number, file in enumerate(sorted(source.glob("case_*/segmentation.nii*"))):
         stored = nibabel.load(file)
         mask = np.asanyarray(stored.dataobj).astype(np.uint8)
         spacing = np.abs(stored.affine[:3, :3]).max(axis=0)

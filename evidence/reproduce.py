@@ -137,7 +137,11 @@ def execute(commands: Sequence[tuple[str, Callable[[], list[str]]]], place: Plac
                     del active[name]
             while waiting and len(active) < lanes:
                 name, make = waiting.pop(0)
-                command = make()
+                try:
+                    command = make()
+                except subprocess.CalledProcessError as error:  # the other studies do not need these data
+                    print(f"{time.strftime('%X')} {name}: its data cannot be written ({error})", flush=True)
+                    continue
                 print(f"{time.strftime('%X')} {name}: starts", flush=True)
                 with (place.work / "logs" / f"{name}.log").open("ab") as log:
                     active[name] = subprocess.Popen(command, stdout=log, stderr=log)
