@@ -76,12 +76,13 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.commands.display.race import look_text, round_text
     from voxloss.commands.display.runs import run_display
-    from voxloss.config.losses import loss_choices
+    from voxloss.commands.display.search import search_text, trials_sentence
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
     from voxloss.study.executors import execute_locally
-    from voxloss.study.folder import FINISHED, Run
+    from voxloss.study.folder import FINISHED, Run, RunStatus
     from voxloss.study.race import none_learned, run_race
+    from voxloss.study.search import is_ready, places_of, run_searches
 
     raced = config.comparison.design == "race"
     if raced and folds is not None:
@@ -96,13 +97,32 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         for line in [of_look] if config.comparison.look and dropped else _left_out(dropped):
             console.print(line, markup=False, highlight=False)
 
-        def execute(runs: Sequence[Run], what: str) -> None:
-            console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
+        unfinished_trials: list[RunStatus] = []
+
+        def execute_all(runs: Sequence[Run], what: str) -> None:
+            console.print(f"{folder}: {what}", highlight=False)
             with run_display(study, runs, console) as display:
                 execute_locally(study, runs, display.changed, display.poll, display.stopping)
 
+        def execute(runs: Sequence[Run], what: str) -> None:
+            """Execute the runs of losses as listed, then what is searched for the others, then these."""
+            if listed := [run for run in runs if not run.loss.tuned]:
+                execute_all(listed, f"{what}, {count_of(len(listed), 'run')} left")
+            places = places_of(runs)
+            unfinished_trials.extend(
+                run_searches(
+                    study,
+                    places,
+                    lambda trials: execute_all(
+                        trials, f"{count_of(len(trials), 'trial')} of {search_text(study, places)}"
+                    ),
+                )
+            )
+            if tuned := [run for run in runs if run.loss.tuned and is_ready(study, run)]:
+                execute_all(tuned, f"{what}, {count_of(len(tuned), 'tuned run')} left")
+
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
-        keys, seeds = [choice.key for choice in loss_choices(config.comparison.losses)], config.comparison.seeds
+        keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
         runs = [
             run
             for run in study.runs()
@@ -124,9 +144,11 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             expected = estimate(study, waiting)
             parallel = study.config.execution.parallel
             console.print(estimate_sentence(expected, len(waiting), parallel, raced), highlight=False, soft_wrap=True)
+            if sentence := trials_sentence(study, waiting, expected):
+                console.print(sentence, highlight=False, soft_wrap=True)
             if expected.probe is not None and expected.probe.busy:
                 console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
-        cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
+        cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(config.comparison.losses), "loss")
         if raced:
             run_race(
                 study,
@@ -143,10 +165,18 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         study.merge_scores()
         if report:  # while the study is held: another `voxloss run` would remove what is half written
             show_report(folder, console)
-    failed = [run for run in runs if study.status(run).state == "failed"]
+    failed = [*(status.run for status in unfinished_trials), *runs]
+    failed = [run for run in failed if study.status(run).state == "failed"]
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"
         first = f"{failed[0]}: {reason.rstrip('.')}"
         which = first if len(failed) == 1 else f"the first: {first}"
-        return fail(f"{count_of(len(failed), 'run')} failed ({which}). Run the same command to try again.")
+        what = (
+            "run"
+            if all(run.trial is None for run in failed)
+            else "run or trial"
+            if len(failed) == 1
+            else "runs or trial"
+        )
+        return fail(f"{count_of(len(failed), what)} failed ({which}). Run the same command to try again.")
     return 0

@@ -13,6 +13,7 @@ from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.config.tuning import check_tuning
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.lesion_list import read_lesions
@@ -22,6 +23,7 @@ from voxloss.study.blind import write_blind
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.lock import if_no_report, locked
 from voxloss.study.own import own_records, try_own_losses, try_own_metrics
+from voxloss.study.search import require_sampler
 from voxloss.study.settle import (
     judged_data,
     preparation_of,
@@ -89,6 +91,8 @@ def open_study(
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
+    check_tuning(choices, config.comparison.search())
+    require_sampler(config.comparison.search())
     if config.evaluation.metrics and not exists:
         config = replace(
             config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))

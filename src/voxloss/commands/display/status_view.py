@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
@@ -36,7 +37,8 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    return Group(table, *_sentences(study, runs))
+    searches = [] if study.tuning is None else [search_table(study)]
+    return Group(table, *searches, *_sentences(study, runs))
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:

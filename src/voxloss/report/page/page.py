@@ -59,6 +59,16 @@ class RaceContents:
 
 
 @dataclass(frozen=True)
+class TuningContents:
+    """What a search for settings found: sentences, listed and tuned settings, all trials, and figures."""
+
+    sentences: tuple[str, ...]
+    table: NamedTable
+    trials: NamedTable
+    figures: tuple[FigureFile, ...]
+
+
+@dataclass(frozen=True)
 class OperatingContents:
     """The operating points of one class: sentences on both verdicts, tables and figures."""
 
@@ -86,6 +96,7 @@ class Contents:
     advice: Advice | None = None
     race: RaceContents | None = None
     operating: tuple[OperatingContents, ...] = ()
+    tuning: TuningContents | None = None
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:
