@@ -51,6 +51,7 @@ def _counts(study: Study, places: Sequence[Place]) -> tuple[int, int]:
 
 def search_table(study: Study) -> Table:
     """Lay out the searches, a row per loss and a column per fold: trials, the best so far, and what was chosen."""
+    at_work = study.is_locked()
     table = Table(title="Search for settings", title_justify="left")
     progress = search_progress(study)
     folds = sorted({one.fold for one in progress})
@@ -58,14 +59,14 @@ def search_table(study: Study) -> Table:
     for fold in folds:
         table.add_column(f"fold {fold}")
     for loss in dict.fromkeys(one.loss for one in progress):
-        cells = {one.fold: _cell(one) for one in progress if one.loss == loss}
+        cells = {one.fold: _cell(one, at_work) for one in progress if one.loss == loss}
         table.add_row(escape(loss), *(cells[fold] for fold in folds))
     return table
 
 
-def _cell(one: SearchProgress) -> str:
+def _cell(one: SearchProgress, at_work: bool) -> str:
     lines = [f"{one.finished} of {one.planned}"]
-    for state in ("running", "pruned", "diverged", "failed"):
+    for state in (*(["running"] if at_work else []), "pruned", "diverged", "failed"):
         if number := sum(trial.state == state for trial in one.trials):
             lines[0] += f", {number} {state}"
     values = [trial.value for trial in one.trials if trial.value is not None]

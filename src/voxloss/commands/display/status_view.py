@@ -12,7 +12,7 @@ from rich.text import Text
 from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
-from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
+from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
 from voxloss.study.study import Study
@@ -108,10 +108,14 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
+    searches = search_progress(study)
+    trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
+    if trials < planned:
+        text = f"{finished} of {count_of(len(runs), 'run')} and {trials} of {count_of(planned, 'trial')} finished"
     left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
     if left is not None:
-        text += f", about {duration_text(left)} left"
+        text += f", about {duration_text(left)} left{' for the runs' if trials < planned else ''}"
         if not any(one.state == "running" for one in runs):
             text += " after it is resumed (no process is running it now)"
     return f"{text}."
