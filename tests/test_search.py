@@ -290,6 +290,30 @@ def test_a_trial_stops_below_the_median_of_earlier_ones(history, level):
     assert stopping_level(history, earlier[:3], 6) is None
 
 
+@pytest.mark.slow
+def test_a_trial_that_stopped_early_keeps_its_history_and_no_weights(phantom, tmp_path, monkeypatch):
+    from voxloss.study import trial
+
+    def histories(study: Study, run: Run) -> list[list[Epoch]]:
+        return [epochs(1.0, 1.0)] * 4 if run.trial else []  # all but the first trial are worse
+
+    monkeypatch.setattr(trial, "_earlier_histories", histories)
+    search = ["--comparison.tuning", "{learning_rate: [1e-3, 3e-4], prune: true, batch: 1}"]
+    words = [word if word != "dice,mixed_focal" else "dice" for word in tiny_run(phantom, tmp_path / "study", *search)]
+    result = call(*words)
+    assert result.returncode == 0, result.stderr
+    study = Study.open(tmp_path / "study")
+    for fold in (0, 1):
+        first, second = (study.status(study.trial_run(study.losses[0], fold, one)) for one in
+                         study.search(study.losses[0], fold).trials)  # fmt: skip
+        assert (first.state, second.state) == ("done", "pruned")
+        assert (first.epoch, second.epoch) == (2, 1) and second.value is None
+        assert "below the median of earlier trials, 1.000" in second.reason
+        assert len(study.run_folder(second.run).history()) == 1
+        assert study.search(study.losses[0], fold).chosen == 0
+    assert not list((tmp_path / "study" / "tuning").rglob("*.pt"))
+
+
 def test_dice_of_a_trial_by_hand():
     reference = np.array([[0, 1, 1, 2, 255]], dtype=np.uint8)
     predicted = np.array([[0, 1, 0, 0, 1]], dtype=np.uint8)

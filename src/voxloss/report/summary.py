@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from voxloss.config.losses import TUNED
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
@@ -53,7 +54,7 @@ def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
             details = (*details, changed)
     if comparison.race is not None:
         details = (*details, race_sentence(comparison.race, nothing))
-    if record.study.tuning is not None:
+    if record.study.tuning is not None and any(loss.endswith(TUNED) for loss in comparison.losses):
         details = (*details, tuning_sentence(record.study.tuning.trials))
     return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))
 

@@ -48,23 +48,27 @@ def train_trial(study: Study, run: Run, stop: Callable[[], bool], report: Callab
     earlier = _earlier_histories(study, run)
     files, epochs = study.run_folder(run), job.config.training.epochs
 
-    def check() -> None:
-        """Ask after each epoch and, of a trial that is resumed, before the next one."""
-        history = files.history()
-        if (level := stopping_level(history, earlier, epochs)) is not None:
-            best = max(_dice(epoch) for epoch in history)
-            raise PrunedError(f"stopped early: mean Dice {best:.3f} on inner patches, and {level:.3f} is usual by then")
+    stopped = _stopped(files.history(), earlier, epochs)  # of a trial that is resumed
 
     def after_epoch(epoch: int) -> None:
+        nonlocal stopped
         report(epoch)
-        check()
+        stopped = _stopped(files.history(), earlier, epochs)
+
+    def stopping() -> bool:  # asked by all devices of a training alike, which an exception in `after_epoch` is not
+        return stopped is not None or stop()
 
     def check_stop() -> None:
         if stop():
             raise InterruptedRunError
 
-    check()
-    network = train(job, torch.device(resolve_device(job.config.execution.device)), stop, after_epoch)
+    try:
+        network = train(job, torch.device(resolve_device(job.config.execution.device)), stopping, after_epoch)
+    except InterruptedRunError:
+        if stopped is None:
+            raise
+    if stopped is not None:
+        raise stopped
     predictions = []
     for case in inner:
         require_case(study, case.case_id)
@@ -84,6 +88,18 @@ def _earlier_histories(study: Study, run: Run) -> list[list[Epoch]]:
     search = study.search(run.loss, run.fold)
     runs = [study.trial_run(run.loss, run.fold, trial) for trial in search.before(search.trials[run.trial])]
     return [study.run_folder(other).history() for other in runs if study.status(other).state == "done"]
+
+
+def _stopped(history: Sequence[Epoch], earlier: Sequence[Sequence[Epoch]], epochs: int) -> PrunedError | None:
+    """Return why a trial stops, after any of its epochs, so that it does not matter when it was interrupted."""
+    for number in range(1, len(history) + 1):
+        if (level := stopping_level(history[:number], earlier, epochs)) is not None:
+            best = max(_dice(epoch) for epoch in history[:number])
+            return PrunedError(
+                f"stopped early: the best mean Dice on inner patches was {best:.3f} after epoch {number}, below the "
+                f"median of earlier trials, {level:.3f}"
+            )
+    return None
 
 
 def stopping_level(history: Sequence[Epoch], earlier: Sequence[Sequence[Epoch]], epochs: int) -> float | None:
