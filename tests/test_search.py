@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -363,7 +364,13 @@ def test_the_report_has_both_settings_and_what_the_search_found(plain_study, beg
         assert words in page, words
     tables = study.folder / "report" / "tables"
     assert len((tables / "trials.csv").read_text().splitlines()) == 49
-    assert "λ = " in (tables / "tuning.md").read_text()
+    scores = read_scores(study.files.scores_file).query("metric == 'dice' and `class` == 'tumour'")
+    means = scores.groupby("loss")["value"].mean()
+    for row in pd.read_csv(tables / "tuning.csv").to_dict("records"):
+        assert row["difference"] == pytest.approx(means[f"{row['loss']}-tuned"] - means[row["loss"]])
+        assert row["trials"] == 24 and row["stopped_early"] == 2
+    chosen = (tables / "settings.md").read_text()
+    assert "λ" in chosen and chosen.count("| Mixed Focal loss | ") == 2
     assert "| Dice loss | " in (tables / "tuning.md").read_text()
 
 

@@ -31,7 +31,7 @@ from voxloss.report.tables.lesions import lesion_tables
 from voxloss.report.tables.main import further_table, main_table, own_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.race import looks_frame, race_table
-from voxloss.report.tables.tuning import trials_table, tuning_sentences, tuning_table
+from voxloss.report.tables.tuning import settings_table, trials_table, tuning_frame, tuning_sentences, tuning_table
 from voxloss.report.tables.verdict import (
     datasets_table,
     pairs_frame,
@@ -208,9 +208,14 @@ def _write_tuning(record: StudyRecord, comparison: Comparison, folder: Path) -> 
     results = tuning_results(record)
     if results is None:
         return None
-    compared, trials = tuning_table(results, comparison), trials_table(results, results.losses)
-    _write_table(folder / "tables", "tuning", results.trials, compared, compared)
-    _write_table(folder / "tables", "trials", results.trials, trials, trials)
+    frame, settings, trials = tuning_frame(results, comparison), settings_table(results), trials_table(results)
+    compared, chosen = tuning_table(frame, comparison), results.trials[results.trials["chosen"]]
+    for name, data, table in (
+        ("tuning", frame, compared),
+        ("settings", chosen, settings),
+        ("trials", results.trials, trials),
+    ):
+        _write_table(folder / "tables", name, data, table, table)
     slug = slugs(loss.key for loss in results.losses)
     drawn = [tuning_figures.budget_figure(results, folder / "figures")]
     drawn += [
@@ -219,7 +224,8 @@ def _write_tuning(record: StudyRecord, comparison: Comparison, folder: Path) -> 
     ]
     figures_of = tuple(figure for figure in drawn if figure is not None)
     sentences = tuning_sentences(results)
-    return TuningContents(sentences, NamedTable("tuning", compared), NamedTable("trials", trials), figures_of)
+    named = [NamedTable("tuning", compared), *([NamedTable("settings", settings)] if settings.rows else [])]
+    return TuningContents(sentences, tuple(named), NamedTable("trials", trials), figures_of)
 
 
 def _write_operating(comparison: Comparison, folder: Path) -> tuple[OperatingContents, ...]:

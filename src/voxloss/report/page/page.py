@@ -60,10 +60,10 @@ class RaceContents:
 
 @dataclass(frozen=True)
 class TuningContents:
-    """What a search for settings found: sentences, listed and tuned settings, all trials, and figures."""
+    """What a search for settings found: sentences, tables of scores and of chosen settings, all trials, figures."""
 
     sentences: tuple[str, ...]
-    table: NamedTable
+    tables: tuple[NamedTable, ...]
     trials: NamedTable
     figures: tuple[FigureFile, ...]
 

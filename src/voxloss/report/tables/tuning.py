@@ -1,9 +1,12 @@
 """The search for settings in words and as tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from voxloss.config.losses import TUNED, LossChoice
+import pandas as pd
+
+from voxloss.config.losses import TUNED
 from voxloss.config.tuning import LEARNING_RATE, number_text
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import SYMBOLS, loss_name, metric_name
@@ -59,69 +62,100 @@ def tuning_sentences(results: TuningResults) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def tuning_table(results: TuningResults, comparison: Comparison) -> Table:
-    """Return a row per loss: its means as listed and as tuned, the verdict on both, and the chosen settings."""
+def tuning_frame(results: TuningResults, comparison: Comparison) -> pd.DataFrame:
+    """Return a row per loss: its means as listed and as tuned, their difference, its interval and what it means."""
     verdict = comparison.verdicts.get(comparison.primary_class)
     means = {} if verdict is None else dict(zip(verdict.losses, verdict.means, strict=True))
     rows = []
     for loss in results.losses:
-        tuned = loss.key + TUNED
-        difference, result = "–", "not compared yet"
+        tuned, of_loss = loss.key + TUNED, results.of_loss(loss)
+        listed_mean, tuned_mean = means.get(loss.key, math.nan), means.get(tuned, math.nan)
+        half_width, result = math.nan, "not compared yet"
         if verdict is not None and loss.key in means and tuned in means:
             row = between(verdict, *sorted((loss.key, tuned), key=verdict.losses.index))  # the better mean first
-            sign = 1 if str(row.better) == tuned else -1
-            sign = sign if verdict.higher_is_better else -sign
-            difference = _signed(sign * float(row.difference), float(row.half_width))
+            half_width = float(row.half_width)
             result = "clearly different" if row.differ else "equivalent" if row.same else "not distinguishable"
             result = "not learned" if comparison.none_learned(comparison.primary_class) else result
-        of_loss = results.of_loss(loss)
-        rows.append((
-            Cell(loss_name(loss.key)),
-            *(Cell(f"{means[key]:.3f}" if key in means else "–") for key in (loss.key, tuned)),
-            Cell(difference), Cell(result), Cell(str(len(of_loss))),
-            Cell(str(int((of_loss["state"] == "pruned").sum()))),
-            *(Cell(_setting(results, loss, fold)) for fold in results.folds),
-        ))  # fmt: skip
-    measure = f"{metric_name(comparison.primary_metric)} of {comparison.primary_class}"
+        rows.append({
+            "loss": loss.key, "listed": listed_mean, "tuned": tuned_mean, "difference": tuned_mean - listed_mean,
+            "half_width": half_width, "result": result, "trials": len(of_loss),
+            "stopped_early": int((of_loss["state"] == "pruned").sum()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def tuning_table(frame: pd.DataFrame, comparison: Comparison) -> Table:
+    """Lay out `tuning_frame`."""
+    rows = [
+        (
+            Cell(loss_name(row["loss"])), *(Cell(_mean(row[name])) for name in ("listed", "tuned")),
+            Cell(_signed(row["difference"], row["half_width"])), Cell(row["result"]), Cell(str(row["trials"])),
+            Cell(str(row["stopped_early"])),
+        )
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
     return Table(
-        title=f"As listed and as tuned: mean {measure}",
+        title=f"As listed and as tuned: mean {metric_name(comparison.primary_metric)} of {comparison.primary_class}",
         caption=(
             "Means over the scored cases. Difference: tuned minus listed, with the simultaneous 95 % interval of the "
-            "verdict. Trials: those of all folds. The last columns have the setting of each fold: that of the trial "
-            "with the highest mean foreground Dice on inner cases. The runs of a tuned loss train on all training "
-            "cases."
+            "verdict. Trials: those of all folds. The runs of a tuned loss train on all training cases of their fold."
         ),
-        header=(
-            "Loss", "Listed", "Tuned", "Difference", "Result", "Trials", "Stopped early",
-            *(f"Fold {fold}" for fold in results.folds),
-        ),
+        header=("Loss", "Listed", "Tuned", "Difference", "Result", "Trials", "Stopped early"),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
 
 
-def _setting(results: TuningResults, loss: LossChoice, fold: int) -> str:
-    setting = results.settings[loss.key, fold]
-    if setting is None:
-        return "in progress"
-    return ", ".join(f"{parameter_name(name)} = {number_text(value)}" for name, value in setting.items())
+def _mean(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _signed(difference: float, half_width: float) -> str:
+    if math.isnan(difference):
+        return "–"
     around = f" ± {half_width:.3f}" if math.isfinite(half_width) else ""
     return f"{'+' if difference >= 0 else '−'}{abs(difference):.3f}{around}"
 
 
-def trials_table(results: TuningResults, losses: Sequence[LossChoice]) -> Table:
-    """Return a row per trial, the best of each loss and fold first."""
-    names = list(dict.fromkeys(name for loss in losses for name in results.space(loss)))
+def settings_table(results: TuningResults) -> Table:
+    """Return a row per loss and fold: the chosen setting and its score; searches in progress are left out."""
+    names = _names(results)
+    chosen = results.trials[results.trials["chosen"]]
     rows = []
+    for loss in results.losses:
+        for row in chosen[chosen["loss"] == loss.key].sort_values("fold").to_dict("records"):
+            rows.append((
+                Cell(loss_name(loss.key)), Cell(str(row["fold"])), *_values(row, names), Cell(f"{row['value']:.3f}"),
+                Cell(str(row["trial"])),
+            ))  # fmt: skip
+    return Table(
+        title="Chosen settings",
+        caption=(
+            "Of each fold the setting of the trial with the highest mean Dice over foreground classes and inner cases. "
+            "Folds that chose different settings are no fault: the setting that the search finds is compared."
+        ),
+        header=("Loss", "Fold", *map(parameter_name, names), "Dice", "Trial"),
+        rows=tuple(rows),
+    )
+
+
+def _names(results: TuningResults) -> list[str]:
+    return list(dict.fromkeys(name for loss in results.losses for name in results.space(loss)))
+
+
+def _values(row: Mapping[Any, Any], names: Sequence[str]) -> list[Cell]:
+    values = [row.get(name) for name in names]
+    return [Cell("–" if _lacking(value) else number_text(value)) for value in values]
+
+
+def trials_table(results: TuningResults) -> Table:
+    """Return a row per trial, the best of each loss and fold first."""
+    names, rows = _names(results), []
     ordered = results.trials.sort_values(["fold", "value"], ascending=[True, False], na_position="last")
-    for loss in losses:
+    for loss in results.losses:
         for row in ordered[ordered["loss"] == loss.key].to_dict("records"):
-            values = [row.get(name) for name in names]
             rows.append((
                 Cell(loss_name(loss.key), bold=bool(row["chosen"])), Cell(str(row["fold"])), Cell(str(row["trial"])),
-                *(Cell("–" if _lacking(value) else number_text(value)) for value in values),
+                *_values(row, names),
                 Cell("–" if math.isnan(row["value"]) else f"{row['value']:.3f}", bold=bool(row["chosen"])),
                 Cell(str(row["state"])), Cell(str(row["epochs"])), Cell(str(row["source"])),
             ))  # fmt: skip
