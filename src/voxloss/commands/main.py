@@ -31,6 +31,7 @@ from voxloss.commands import (
     retire,
     run,
     status,
+    stop,
     view,
 )
 from voxloss.commands.shared import Parser, fail
@@ -47,6 +48,7 @@ _COMMANDS = (
     plan,
     config,
     status,
+    stop,
     retire,
     report,
     view,

@@ -87,6 +87,8 @@ def train(
         schedule.finish(row["train_loss"])
         progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
+        if stop():  # while the network was validated; a checkpoint may be written only by who still owns the run
+            raise InterruptedRunError
         _select(job, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(job.folder, trainee, schedule, channels)
         events.write(row, lost_classes(progress.history, job.classes))
