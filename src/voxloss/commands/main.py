@@ -20,6 +20,7 @@ from voxloss.commands import (
     completion,
     config,
     demo,
+    evidence,
     import_results,
     losses,
     nnunet_trainers,
@@ -56,6 +57,7 @@ _COMMANDS = (
     losses,
     import_results,
     nnunet_trainers,
+    evidence,
     check,
     completion,
 )

@@ -12,6 +12,7 @@ import torch
 
 from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
+from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
@@ -107,9 +108,8 @@ def open_study(
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
     if config.evaluation.metrics and not exists:
-        config = replace(
-            config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
-        )
+        settled = settled_metrics(config.evaluation.metrics)
+        config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
     resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
@@ -124,13 +124,13 @@ def open_study(
 
     try:
         # Several processes may prepare the cases of a study together; the first that is ready creates it.
-        settled = None if exists else _prepared_study(config, files, progress, notice, folds)
+        ready = None if exists else _prepared_study(config, files, progress, notice, folds)
         with hold(of_study(folder, STUDY), waiting=waiting) as claim:
             _remove_partial_files(folder, claim)
-            if settled is None or files.is_study():
+            if ready is None or files.is_study():
                 study = _resume(config, folder, progress, notice, folds)
             else:
-                study = settled.create()
+                study = ready.create()
             yield study
     except BaseException:
         if new is not None and not files.is_study() and not _has_prepared(files) and not live_claims(folder):
@@ -166,7 +166,7 @@ def _resume(
     records = own_records(study, left, notice)
     try_own_losses(study.config, study.dataset, own)
     if left:
-        try_own_metrics(study.config.evaluation.metrics)
+        try_own_metrics(study.config.evaluation.metrics, study.dataset)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
@@ -349,6 +349,7 @@ def _prepared_study(
     # What can be checked before hours of preparation.
     check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
     try_own_losses(config, dataset)
+    try_own_metrics(config.evaluation.metrics, dataset)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,
