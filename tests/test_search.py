@@ -13,14 +13,20 @@ import pytest
 import yaml
 
 from study_files import StudyFiles
-from study_helpers import call, tiny_run
+from study_helpers import TINY, call, command, tiny_run
 from voxloss.config.files import load_config
+from voxloss.config.losses import LossChoice
 from voxloss.evaluation.scores import read_scores, write_scores
 from voxloss.report import build_report
 from voxloss.report.figures.tuning import smoothed
 from voxloss.report.tuning import expected_best
-from voxloss.study.folder import Run
-from voxloss.study.search import Place, is_ready, next_trials, places_of, run_searches
+from voxloss.study import trial as trial_module
+from voxloss.study.claims import Worker, of_study, take
+from voxloss.study.folder import FINISHED, Run, RunStatus
+from voxloss.study.jobs import training_job
+from voxloss.study.plan import plan
+from voxloss.study.probe import Probe
+from voxloss.study.search import Place, decide_searches, executable, is_ready, places_of, trials_of
 from voxloss.study.study import Study, extended
 from voxloss.study.trial import class_dice, mean_dice, stopping_level
 from voxloss.training.history import Epoch
@@ -76,6 +82,29 @@ class Trainings:
 def score(setting: dict) -> float:
     """Best at a learning rate of 1e-3."""
     return 0.9 - 0.1 * abs(np.log10(setting["learning_rate"]) + 3) - 0.1 * setting.get("weight", 0.5)
+
+
+def next_trials(study: Study, loss: LossChoice, fold: int) -> list[Run]:
+    """Decide as workers do, and return the trials that they would claim next."""
+    decide_searches(study, [Run(replace(loss, tuned=True), fold, 0)])
+    trials = trials_of(study, [(loss.listed, fold)])
+    return [run for run in trials if study.status(run).state not in FINISHED]
+
+
+def run_searches(study: Study, places: Sequence[Place], execute: Callable[[Sequence[Run]], None]) -> list[RunStatus]:
+    """Execute trials until every search is finished or has a trial that failed; return these."""
+    going, failed = list(places), list[RunStatus]()
+    while going:
+        trials = [(place, runs) for place in going if (runs := next_trials(study, *place))]
+        if trials:
+            execute([run for _, runs in trials for run in runs])
+        going = []
+        for place, runs in trials:
+            unfinished = [status for run in runs if (status := study.status(run)).state not in FINISHED]
+            failed += unfinished
+            if not unfinished:
+                going.append(place)
+    return failed
 
 
 def searches(study: Study) -> dict[str, object]:
@@ -229,6 +258,30 @@ def test_a_failed_trial_waits_for_another_run_and_the_other_searches_go_on(begin
     assert is_ready(study, Run(tuned, 0, 0))
 
 
+def test_listed_losses_come_first_and_tuned_ones_wait_for_their_setting(begin):
+    study = begin(SHORT)
+    assert [str(run) for run in executable(study, study.runs())] == [
+        f"{loss}, fold {fold}, seed 0" for fold in (0, 1) for loss in ("dice", "mixed_focal")
+    ]
+    run_searches(study, places(study)[:1], Trainings(study))
+    next_trials(study, study.losses[1], 0)
+    found = [str(run) for run in executable(study, study.runs())][4:]
+    assert found == [*(f"mixed_focal, fold 0, trial {number}" for number in range(3)), "dice-tuned, fold 0, seed 0"]
+
+
+def test_while_another_process_decides_a_search_nobody_else_does(begin):
+    study = begin()
+    tuned = [Run(replace(study.losses[0], tuned=True), 0, 0)]
+    claim = take(of_study(study.folder, "search-dice-0"), Worker())
+    assert claim is not None
+    assert decide_searches(study, tuned)  # a decision is under way
+    assert not searches(study)
+    claim.release()
+    assert decide_searches(study, tuned)
+    assert len(settings(study, "dice", 0)) == 4
+    assert not decide_searches(study, tuned)
+
+
 def test_a_damaged_record_is_named(begin):
     study = begin()
     run_searches(study, places(study)[:1], Trainings(study))
@@ -289,30 +342,6 @@ def test_a_trial_stops_below_the_median_of_earlier_ones(history, level):
     earlier = [epochs(0.1, last, 0.6, 0.7, 0.8, 0.9) for last in (0.2, 0.3, 0.4, 0.5)]
     assert stopping_level(history, earlier, 6) == (None if level is None else pytest.approx(level))
     assert stopping_level(history, earlier[:3], 6) is None
-
-
-@pytest.mark.slow
-def test_a_trial_that_stopped_early_keeps_its_history_and_no_weights(phantom, tmp_path, monkeypatch):
-    from voxloss.study import trial
-
-    def histories(study: Study, run: Run) -> list[list[Epoch]]:
-        return [epochs(1.0, 1.0)] * 4 if run.trial else []  # all but the first trial are worse
-
-    monkeypatch.setattr(trial, "_earlier_histories", histories)
-    search = ["--comparison.tuning", "{learning_rate: [1e-3, 3e-4], prune: true, batch: 1}"]
-    words = [word if word != "dice,mixed_focal" else "dice" for word in tiny_run(phantom, tmp_path / "study", *search)]
-    result = call(*words)
-    assert result.returncode == 0, result.stderr
-    study = Study.open(tmp_path / "study")
-    for fold in (0, 1):
-        first, second = (study.status(study.trial_run(study.losses[0], fold, one)) for one in
-                         study.search(study.losses[0], fold).trials)  # fmt: skip
-        assert (first.state, second.state) == ("done", "pruned")
-        assert (first.epoch, second.epoch) == (2, 1) and second.value is None
-        assert "below the median of earlier trials, 1.000" in second.reason
-        assert len(study.run_folder(second.run).history()) == 1
-        assert study.search(study.losses[0], fold).chosen == 0
-    assert not list((tmp_path / "study" / "tuning").rglob("*.pt"))
 
 
 def test_dice_of_a_trial_by_hand():
@@ -382,40 +411,59 @@ def test_status_counts_the_trials(begin):
     assert "12 of 12" in status.stdout and "0 of 12" in status.stdout
 
 
-@pytest.mark.slow
-def test_a_plan_counts_trials_and_both_runs_of_a_loss(phantom, tmp_path):
-    words = [word for word in tiny_run(phantom, tmp_path)[1:] if word != "--no-report"]
-    del words[words.index("--study") : words.index("--study") + 2]
-    planned = call("plan", *words, "--comparison.tuning", "{learning_rate: [1e-3, 3e-4, 1e-4]}")
-    assert planned.returncode == 0, planned.stderr
-    assert "12: 3 trials × 2 losses × 2 folds" in planned.stdout
-    assert "8: 4 losses × 2 folds × 1 seed" in planned.stdout
+def test_a_plan_counts_trials_and_both_runs_of_a_loss(phantom, monkeypatch):
+    def measured(*_: object) -> Probe:
+        return Probe((8, 16, 16), 1000, step=0.5, forward=0.1, memory=None, others=0.0, slowed=1.0)
+
+    monkeypatch.setattr("voxloss.study.plan.probe", measured)
+    words = [*TINY, "--data.root", str(phantom), "--comparison.losses", "[dice, mixed_focal]"]
+    tuning = "{learning_rate: [1e-3, 3e-4, 1e-4], epochs: 1}"
+    planned = plan(load_config("demo", [*words, "--comparison.tuning", tuning]))
+    assert (planned.runs, planned.trials) == (2 * 2 * 2, 3 * 2 * 2)
+    training = 1 * (2 * 0.5 + 2 * 0.1)  # an epoch of two steps, and its validation of one batch of two patches
+    whole = planned.prediction / (2 * 2)  # of all cases once
+    assert planned.search == pytest.approx(12 * (training + whole * 0.2 * 0.5))
 
 
 @pytest.mark.slow
 def test_a_study_with_a_search_from_the_data_to_the_scores(phantom, tmp_path, monkeypatch):
-    from voxloss.study import trial
-    from voxloss.study.jobs import training_job
-
-    folder, jobs = tmp_path / "study", []
+    folder, jobs, failed = tmp_path / "study", [], list[Run]()
 
     def watched(*arguments: object):
         jobs.append(training_job(*arguments))
         return jobs[-1]
 
-    monkeypatch.setattr(trial, "training_job", watched)
-    search = ["--comparison.tuning", "{learning_rate: [1e-3, 3e-4]}"]
+    def histories(study: Study, run: Run) -> list[list[Epoch]]:
+        if str(run) == "mixed_focal, fold 0, trial 1" and not failed:
+            failed.append(run)
+            raise RuntimeError("no space left")
+        worse = (run.loss.key, run.fold, run.trial) == ("dice", 1, 1)
+        return [epochs(1.0, 1.0)] * 4 if worse else []
+
+    monkeypatch.setattr(trial_module, "training_job", watched)
+    monkeypatch.setattr(trial_module, "_earlier_histories", histories)
+    search = ["--comparison.tuning", "{learning_rate: [1e-3, 3e-4], prune: true, batch: 1}"]
     result = call(*tiny_run(phantom, folder, *search))
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 2
+    assert "1 training failed (mixed_focal, fold 0, trial 1: RuntimeError: no space left)" in result.stderr
+    states = [Study.open(folder).status(run).state for run in Study.open(folder).runs()]
+    assert (states.count("done"), states.count("pending")) == (7, 1)  # its tuned run waits
+    again = call(*tiny_run(phantom, folder))  # the search is the study's, and need not be said again
+    assert again.returncode == 0, again.stderr
     study = Study.open(folder)
     assert all(study.status(run).state == "done" for run in study.runs())
     assert {run.loss.key for run in study.runs()} == {"dice", "mixed_focal", "dice-tuned", "mixed_focal-tuned"}
-    trials = [study.status(study.trial_run(loss, fold, one)) for loss in study.losses[:2] for fold in (0, 1)
-              for one in study.search(loss, fold).trials]  # fmt: skip
-    assert len(trials) == 8 and all(one.state == "done" and 0 <= one.value <= 1 for one in trials)
+    trials = [study.status(run) for run in trials_of(study, places(study))]
+    pruned = [one for one in trials if one.state == "pruned"]
+    assert [str(one.run) for one in pruned] == ["dice, fold 1, trial 1"]
+    assert pruned[0].epoch == 1 and "below the median of earlier trials, 1.000" in str(pruned[0].reason)
+    assert len(study.run_folder(pruned[0].run).history()) == 1
+    assert study.search(study.losses[0], 1).chosen == 0
+    done = [one for one in trials if one.state == "done"]
+    assert len(done) == 7 and all(one.value is not None and 0 <= one.value <= 1 for one in done)
     for fold in (0, 1):
-        assert len({one.batch_digest for one in trials if one.fold == fold}) == 1
-    assert len(jobs) == 8
+        assert len({one.batch_digest for one in done if one.fold == fold}) == 1
+    assert len(jobs) == 9
     for job in jobs:
         seen = {case.folder.name for case in (*job.training_cases, *job.validation_cases)}
         scored = {study.files.read_prepared()[case_id].name for case_id in study.folds[job.fold]}
@@ -423,12 +471,25 @@ def test_a_study_with_a_search_from_the_data_to_the_scores(phantom, tmp_path, mo
     assert not list((folder / "tuning").rglob("*.pt"))
     for run in study.runs():
         if run.loss.tuned:
-            rate = study.search(run.loss, run.fold).setting["learning_rate"]
-            assert study.status(run).setting == {"learning_rate": rate}
-            assert study.run_folder(run).history()[0].learning_rate == pytest.approx(rate)
-    again = call(*tiny_run(phantom, folder))  # the search is the study's, and need not be said again
-    assert again.returncode == 0, again.stderr
-    assert len(jobs) == 8
+            setting = study.search(run.loss, run.fold).setting
+            assert setting is not None and study.status(run).setting == setting
+            assert study.run_folder(run).history()[0].learning_rate == pytest.approx(setting["learning_rate"])
+
+
+@pytest.mark.slow
+def test_two_workers_find_what_one_finds(phantom, tmp_path):
+    tuning = "{trials: 5, batch: 3, learning_rate: [1e-4, 1e-2, log], dice.smooth: [0, 1]}"
+    words = ["--losses", "dice", "--comparison.tuning", tuning, "--execution.threads", "1"]
+    one = call(*tiny_run(phantom, tmp_path / "one", *words))
+    two = command(*tiny_run(phantom, tmp_path / "two", *words, "--execution.parallel", "2"))
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    first, second = Study.open(tmp_path / "one"), Study.open(tmp_path / "two")
+    assert searches(first) == searches(second)
+    for run in (*trials_of(first, places(first)), *first.runs()):
+        assert first.status(run).value == second.status(run).value
+        assert first.status(run).batch_digest == second.status(run).batch_digest
+    assert (tmp_path / "one" / "scores.csv").read_text() == (tmp_path / "two" / "scores.csv").read_text()
+    assert "trial 4" in two.stdout and "5 trials" not in two.stderr
 
 
 def test_epochs_of_a_trial(begin):

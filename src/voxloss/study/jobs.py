@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from voxloss.data.folds import Split
 from voxloss.data.prepare.case import PreparedCase
-from voxloss.study.folder import Run
+from voxloss.study.folder import Run, RunFolder
 from voxloss.study.study import Study
 from voxloss.training.batches import TrainingJob
 
 
-def training_job(study: Study, run: Run, split: Split, prepared: Mapping[str, PreparedCase]) -> TrainingJob:
+def training_job(
+    study: Study, run: Run, files: RunFolder, split: Split, prepared: Mapping[str, PreparedCase]
+) -> TrainingJob:
     """Return the job of a run or trial, which trains on the split's training cases and validates on its inner ones.
 
     Without inner cases, the validation after every epoch looks at the scored ones.
@@ -17,11 +19,12 @@ def training_job(study: Study, run: Run, split: Split, prepared: Mapping[str, Pr
     Args:
         study: The study.
         run: The run or trial.
+        files: The folder in which it is trained.
         split: Its cases.
         prepared: The prepared cases by id.
     """
     return TrainingJob(
-        folder=study.run_folder(run).path,
+        folder=files.path,
         config=study.config_of(run),
         loss=run.loss.name,
         parameters=study.parameters_of(run),

@@ -1,22 +1,25 @@
 """The search for the setting of a loss on a fold: which trials come next, and which setting is chosen.
 
 A search goes on in rounds. The trials of a round are chosen at once, by the scores of the rounds before alone, and are
-executed by whoever executes runs. So the same seed and scores give the same trials however many workers there are, and
-a search resumes at any moment: a round is asked for when all trials of the rounds before have finished.
+executed by whoever claims them, like runs. So the same seed and scores give the same trials however many workers there
+are, and a search resumes at any moment: a round is chosen, by whoever claims that, when all trials of the rounds before
+have finished.
 """
 
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxloss.config.losses import LossChoice, listed_value, takes_whole_numbers
 from voxloss.config.tuning import LEARNING_RATE, Choices, Dimension, Setting, Tuning
+from voxloss.study.claims import Claim, Heart, Worker, of_study, take
 from voxloss.study.folder import FINISHED, Run, RunStatus
 from voxloss.study.searches import Search, Trial
 from voxloss.study.study import Study
+from voxloss.study.trial import remove_weights
 from voxloss.training.batches import seed_of
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.install import install_command
@@ -50,49 +53,69 @@ def is_ready(study: Study, run: Run) -> bool:
     return not run.loss.tuned or study.search(run.loss, run.fold).chosen is not None
 
 
-def run_searches(study: Study, places: Sequence[Place], execute: Callable[[Sequence[Run]], None]) -> list[RunStatus]:
-    """Execute trials until every search is finished or has a trial that failed; return the failed trials.
+def executable(study: Study, runs: Sequence[Run]) -> list[Run]:
+    """Return what of some runs can be executed now: those that have their setting, and the trials that others wait for.
 
-    The study must be held (`open_study`).
+    Losses as listed come first, then trials, then tuned losses.
+    """
+    ready = [run for run in runs if is_ready(study, run)]
+    waiting = [run for run in runs if not is_ready(study, run)]
+    listed = [run for run in ready if not run.loss.tuned]
+    return [*listed, *trials_of(study, places_of(waiting)), *(run for run in ready if run.loss.tuned)]
+
+
+def trials_of(study: Study, places: Sequence[Place]) -> list[Run]:
+    """Return all trials of some searches that are known now."""
+    return [study.trial_run(loss, fold, trial) for loss, fold in places for trial in study.search(loss, fold).trials]
+
+
+def failed_trials(study: Study, places: Sequence[Place]) -> list[Run]:
+    """Return the trials of some searches that failed, so that the searches wait until they are tried again."""
+    return [run for run in trials_of(study, places) if study.status(run).state == "failed"]
+
+
+def decide_searches(study: Study, runs: Sequence[Run], worker: Worker | None = None) -> bool:
+    """Decide the searches that runs wait for and whose trials have all finished, unless others are deciding.
 
     Args:
         study: The study.
-        places: The searches.
-        execute: Executes trials.
+        runs: The runs.
+        worker: Who decides; None: this process.
+
+    Returns:
+        Whether there is a new round of trials or a setting, or another process is about to write one.
     """
-    going, failed = list(places), list[RunStatus]()
-    while going:
-        trials = [(place, runs) for place in going if (runs := next_trials(study, *place))]
-        if trials:
-            execute([run for _, runs in trials for run in runs])
-        going = []
-        for place, runs in trials:
-            unfinished = [status for run in runs if (status := study.status(run)).state not in FINISHED]
-            failed += unfinished
-            if not unfinished:
-                going.append(place)
-    return failed
+    decided = False
+    for loss, fold in places_of([run for run in runs if not is_ready(study, run)]):
+        if any(study.status(run).state not in FINISHED for run in trials_of(study, [(loss, fold)])):
+            continue
+        decided = True
+        claim = take(of_study(study.folder, f"search-{loss.key}-{fold}"), worker or Worker())
+        if claim is None:
+            continue
+        try:
+            with Heart(claim):
+                _decide(study, loss, fold, claim)
+        finally:
+            claim.release()
+    return decided
 
 
-def next_trials(study: Study, loss: LossChoice, fold: int) -> list[Run]:
-    """Return the trials of a search that can be executed now; none when it is finished.
-
-    Where all known trials have finished, the next round is chosen and written, or the best setting. Whoever calls this
-    must be the only one that does for this search.
-    """
+def _decide(study: Study, loss: LossChoice, fold: int, claim: Claim) -> None:
+    """Write the next round of a search, or its setting, if all known trials have finished."""
     tuning, search = study.tuning, study.search(loss, fold)
     assert tuning is not None
-    if search.chosen is not None:
-        return []
-    statuses = [study.status(study.trial_run(loss, fold, trial)) for trial in search.trials]
-    if waiting := [status.run for status in statuses if status.state not in FINISHED]:
-        return waiting
+    statuses = [study.status(run) for run in trials_of(study, [(loss, fold)])]
+    if search.chosen is not None or any(status.state not in FINISHED for status in statuses):
+        return  # another process has decided meanwhile
+    for status in statuses:  # of a worker that was killed after a trial
+        remove_weights(study, status.run)
     if len(search.trials) >= tuning.trials:
-        study.files.write_search(loss, fold, replace(search, chosen=best_trial(statuses)))
-        return []
-    new = _next_round(study, loss, fold, search, statuses)
-    study.files.write_search(loss, fold, replace(search, trials=(*search.trials, *new)))
-    return [study.trial_run(loss, fold, trial) for trial in new]
+        search = replace(search, chosen=best_trial(statuses))
+    else:
+        search = replace(search, trials=(*search.trials, *_next_round(study, loss, fold, search, statuses)))
+    claim.check()
+    study.files.write_search(loss, fold, search)
 
 
 def best_trial(statuses: Sequence[RunStatus]) -> int:

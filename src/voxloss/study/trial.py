@@ -12,7 +12,7 @@ from voxloss.data.case import read_label
 from voxloss.data.formats import exists
 from voxloss.data.grid import turn_of
 from voxloss.data.prepare.case import open_prepared
-from voxloss.study.folder import Run
+from voxloss.study.folder import Run, RunFolder
 from voxloss.study.jobs import training_job
 from voxloss.study.own import require_own_loss
 from voxloss.study.sources import require_case, require_files
@@ -31,7 +31,9 @@ class PrunedError(Exception):
     """The trial stopped, as it was worse than most before it."""
 
 
-def train_trial(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> dict[str, Any]:
+def train_trial(
+    study: Study, run: Run, files: RunFolder, stop: Callable[[], bool], report: Callable[[int], None]
+) -> dict[str, Any]:
     """Train a trial from its checkpoint, if there is one; return what its status says beyond that of a run.
 
     Raises:
@@ -41,12 +43,12 @@ def train_trial(study: Study, run: Run, stop: Callable[[], bool], report: Callab
     """
     split = study.trial_split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
-    job = training_job(study, run, split, prepared)
+    job = training_job(study, run, files, split, prepared)
     require_own_loss(study, run.loss)
     inner = [study.case(case_id) for case_id in split.inner]
     require_files([path for case in inner for path in case.files if not exists(path)], study.folder)
     earlier = _earlier_histories(study, run)
-    files, epochs = study.run_folder(run), job.config.training.epochs
+    epochs = job.config.training.epochs
 
     stopped = _stopped(files.history(), earlier, epochs)  # of a trial that is resumed
 

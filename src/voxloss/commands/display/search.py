@@ -51,7 +51,7 @@ def _counts(study: Study, places: Sequence[Place]) -> tuple[int, int]:
 
 def search_table(study: Study) -> Table:
     """Lay out the searches, a row per loss and a column per fold: trials, the best so far, and what was chosen."""
-    at_work = study.is_locked()
+    at_work = study.is_at_work()
     table = Table(title="Search for settings", title_justify="left")
     progress = search_progress(study)
     folds = sorted({one.fold for one in progress})
