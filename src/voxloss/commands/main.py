@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from voxloss.commands import (
+    advise,
     check,
     completion,
     config,
@@ -32,6 +33,7 @@ from voxloss.commands import (
     retire,
     run,
     status,
+    stop,
     view,
 )
 from voxloss.commands.shared import Parser, fail
@@ -48,6 +50,7 @@ _COMMANDS = (
     plan,
     config,
     status,
+    stop,
     retire,
     report,
     view,
@@ -57,6 +60,7 @@ _COMMANDS = (
     nnunet_trainers,
     evidence,
     check,
+    advise,
     completion,
 )
 

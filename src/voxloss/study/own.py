@@ -25,7 +25,7 @@ USUAL_SIZE: Size = (32, 32, 32)  # of the patch that a loss is tried on before t
 
 
 def try_own_losses(config: StudyConfig, dataset: Dataset, choices: Sequence[LossChoice] | None = None) -> None:
-    """Compute own losses on random patches, so that a mistake shows before hours are spent.
+    """Compute own losses on random patches, so that a mistake shows before hours of training.
 
     Args:
         config: The study's configuration; its patch size may still be open.
@@ -124,7 +124,7 @@ def own_metric_scores(
 
 
 def try_own_metrics(entries: Sequence[str | dict[str, Any]], dataset: Dataset) -> None:
-    """Compute own metrics on small masks, empty ones too, so that a mistake shows before hours are spent.
+    """Compute own metrics on small masks, empty ones too, so that a mistake shows before hours of training.
 
     Args:
         entries: `evaluation.metrics`, settled.
