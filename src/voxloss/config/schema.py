@@ -51,11 +51,13 @@ class DataConfig(Section):
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
             `ignore` (value, or list, of voxels that count in no loss and no score), `region_of_interest` (folder or
             pattern of masks, outside which no voxel counts), `axes` ("common" turns cases that are stored in another
-            order or direction than most, "stored" turns none, or letters such as "RAS") and `second_reader` (folder or
-            pattern of a second reader's masks, whose scores are shown beside the losses). Of brats also `modalities`,
-            `enhancing_label` and `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of
-            the subfolders), of pairs `image` and `label` (patterns), of decathlon `splits` (file of folds), of csv and
-            monai `base` (the folder that paths are relative to), of bids `suffixes`.
+            order or direction than most, "stored" turns none, or letters such as "RAS"), `picture_spacing_mm` (the size
+            of a voxel, or of a pixel, of files that do not tell it) and `second_reader` (folder or pattern of a second
+            reader's masks, whose scores are shown beside the losses). Of brats also `modalities`, `enhancing_label` and
+            `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of the subfolders), of
+            pairs `image` and `label` (patterns), of folder, pairs and patients `slices` (whether a folder of pictures
+            is a volume), of decathlon `splits` (file of folds), of csv and monai `base` (the folder that paths are
+            relative to), of bids `suffixes`.
     """
 
     section: ClassVar[str] = "data"

@@ -16,6 +16,7 @@ from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.config.tuning import check_tuning
+from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.lesion_list import read_lesions
@@ -282,7 +283,7 @@ def _first_missing_result(study: Study, run: Run) -> Path | None:
     kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
         wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
-        if missing := [path for path in wanted if not path.is_file()]:
+        if missing := [path for path in wanted if not exists(path)]:
             return missing[0]
     try:
         read_scores(files.scores_file)
