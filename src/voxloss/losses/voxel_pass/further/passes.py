@@ -178,11 +178,12 @@ def _reading(voxels: Voxels) -> TargetReading:
 def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, how: TargetReading) -> VoxelStatistics:
     """Statistics whose only row is the sum of the errors times `factors` (B, C, *spatial) over the counted voxels."""
     logits = voxels.logits
-    if how.ignore_index is not None:
+    if how.ignore_index is not None or not (how.dense or voxels.check):  # unchecked labels may be out of range
         counted = how.counted(voxels.target, voxels.classes)
         apart = counted.shape[1] == voxels.classes > 1
         factors = torch.where(counted[:, -factors.shape[1] :] if apart else counted, factors, 0)
-        logits = torch.where(counted, logits, 0)  # whatever is in ignored voxels, NaN included, must not get out
+        if how.ignore_index is not None:
+            logits = torch.where(counted, logits, 0)  # what is in ignored voxels, NaN included, must not get out
     sums = operator.weighted_errors(logits, factors, members, how.activation)
     return _rows(voxels, sums[:, None], 0)
 
