@@ -59,7 +59,7 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels alone; benchmarks/lesions.py, distances.py and thin.py have the others.
+# Those of the pass over the voxels alone; benchmarks/further.py has the others.
 ELSEWHERE = ("ml1_ace", "skeleton_recall", "cl_dice", "cc_dice_ce", "blob")
 ELSEWHERE += ("boundary", "hausdorff", "topk", "dice_topk", "lovasz")
 OURS = tuple(name for name in voxloss.list_losses() if name not in ELSEWHERE)

@@ -434,7 +434,7 @@ class Ml1AceLoss(Loss):
         "1 + 1.2e-7.",
         "The number of a bin has no gradient, as in the released code.",
         "On a CPU it takes some 15 times the time of Dice + cross entropy, and 20 times the memory of the logits "
-        "(`benchmarks/thin.py`).",
+        "(`benchmarks/further.py`).",
     )
 
     def terms(self) -> tuple[Term, ...]:
