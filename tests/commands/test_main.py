@@ -19,7 +19,7 @@ from voxloss.utilities.errors import InputError
 
 COMMANDS = [
     "demo", "quick", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses",
-    "import", "nnunet-trainers", "check", "completion",
+    "import", "nnunet-trainers", "evidence", "check", "completion",
 ]  # fmt: skip
 EXIT_STATUSES = {
     "0": "success",

@@ -20,6 +20,7 @@ from voxloss.commands import (
     completion,
     config,
     demo,
+    evidence,
     import_results,
     losses,
     nnunet_trainers,
@@ -54,6 +55,7 @@ _COMMANDS = (
     losses,
     import_results,
     nnunet_trainers,
+    evidence,
     check,
     completion,
 )

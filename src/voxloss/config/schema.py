@@ -356,6 +356,8 @@ class ExecutionConfig(Section):
         device: "auto" takes CUDA where there is one.
         parallel: Runs at the same time.
         threads: Threads per run; null: the cores shared among the parallel runs.
+        devices_per_run: Devices that train one network together, each on an equal part of every batch; the result is
+            that of one device. On the CPU, processes that share the run's threads.
         workers: Processes per run that read patches ahead (and augment them, where the CPU does that); 0: the run's
             own process; null: on CUDA a run's share of the cores, 8 at most, elsewhere 0.
         augmentation: Where patches are augmented; "auto": on the device if it is CUDA.
@@ -370,6 +372,7 @@ class ExecutionConfig(Section):
     device: str = "auto"
     parallel: int = 1
     threads: int | None = None
+    devices_per_run: int = 1
     workers: int | None = None
     augmentation: Literal["auto", "cpu", "device"] = "auto"
     channels_last: bool = True
@@ -379,6 +382,7 @@ class ExecutionConfig(Section):
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
         yield Check("parallel", self.parallel >= 1, self.parallel, "at least 1")
+        yield Check("devices_per_run", self.devices_per_run >= 1, self.devices_per_run, "at least 1")
         yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
         # 0 is in studies of earlier versions: one case at a time, and the same as null.
         yield Check("memory_gb", (self.memory_gb or 0) >= 0, self.memory_gb, "positive")
@@ -429,6 +433,8 @@ class StudyConfig(Section):
             "a metric with the range [0, 1] of which more is better; let yours return such a share",
         )
         yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
+        batch, devices = self.patches.batch_size, self.execution.devices_per_run
+        yield Check("execution.devices_per_run", batch % devices == 0, devices, f"a divisor of the batch size, {batch}")
         metric, primary, limits = (
             self.comparison.primary_metric, self.comparison.primary_class, self.evaluation.lesions.size_limits_ml
         )  # fmt: skip

@@ -102,7 +102,12 @@ class _TrainingBatches(Dataset[Batch]):
 def _fits_shared_memory(config: StudyConfig, workers: int, batch_bytes: int) -> bool:
     """Return whether shared memory has room for the batches that all processes may put there at once."""
     room = shared_memory_room()
-    return room is None or room >= BATCHES_AHEAD * workers * config.execution.parallel * batch_bytes
+    return room is None or room >= _ahead(config, workers) * batch_bytes
+
+
+def _ahead(config: StudyConfig, workers: int) -> int:
+    """Return how many batches all processes of all runs may read ahead."""
+    return BATCHES_AHEAD * workers * config.execution.parallel * config.execution.devices_per_run
 
 
 def shared_memory_warning(config: SettledConfig, channels: int, device: torch.device) -> str | None:
@@ -111,7 +116,7 @@ def shared_memory_warning(config: SettledConfig, channels: int, device: torch.de
     batch = config.patches.batch_size * math.prod(size) * (4 * channels + 1)
     if workers == 0 or _fits_shared_memory(config, workers, batch):
         return None
-    needed = BATCHES_AHEAD * workers * config.execution.parallel * batch
+    needed = _ahead(config, workers) * batch
     return (
         f"/dev/shm has {(shared_memory_room() or 0) / 1e9:.2f} GB left, but the batches of {workers} workers need "
         f"{needed / 1e9:.2f} GB there; they go through pipes instead, which is slower. Give /dev/shm more room "
@@ -168,7 +173,8 @@ def workers_of(config: StudyConfig, device: torch.device) -> int:
     execution = config.execution
     if execution.workers is not None:
         return execution.workers
-    return min(MOST_WORKERS, (os.cpu_count() or 1) // execution.parallel) if device.type == "cuda" else 0
+    share = (os.cpu_count() or 1) // (execution.parallel * execution.devices_per_run)
+    return min(MOST_WORKERS, share) if device.type == "cuda" else 0
 
 
 def augments_on(config: StudyConfig, device: torch.device) -> bool:
