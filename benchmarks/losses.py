@@ -218,10 +218,10 @@ def bandwidth(device: torch.device) -> float:
 
 def problem(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Random logits and int64 labels."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     batch, _, *spatial = SHAPES[device.type][classes]
-    logits = torch.randn(batch, classes, *spatial, generator=generator).to(device, dtype)
-    return logits, torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
+    logits = torch.randn(batch, classes, *spatial, generator=generator, device=device).to(dtype)
+    return logits, torch.randint(0, classes, (batch, *spatial), generator=generator, device=device)
 
 
 def process(

@@ -113,44 +113,62 @@ def load(dataset: str, folder: Path, seed: int) -> tuple[Tensor, Tensor, Tensor,
     return x[first], labels[first].long(), x[last], labels[last].long()
 
 
-def batches(dataset: str, images: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random cases, cut where they are larger than a patch, flipped at random in their slices."""
+Cut = Callable[[Tensor], Tensor]
+
+
+def batches(dataset: str, images: Tensor, seed: int) -> Iterator[Cut]:
+    """What cuts a batch of random cases out of (cases, ..., *spatial), flipped at random in their slices.
+
+    Cases are cut where they are larger than a patch.
+    """
     generator = torch.Generator().manual_seed(1000 + seed)
-    patch = PATCH[dataset]
     while True:
-        chosen = torch.randint(0, len(images), (BATCH[dataset],), generator=generator)
         parts = []
-        for case in chosen.tolist():
-            spatial = images.shape[2:]
+        for case in torch.randint(0, len(images), (BATCH[dataset],), generator=generator).tolist():
             begins = [
                 int(torch.randint(0, length - size + 1, (1,), generator=generator))
-                for length, size in zip(spatial, patch, strict=True)
+                for length, size in zip(images.shape[2:], PATCH[dataset], strict=True)
             ]
-            box = tuple(slice(begin, begin + size) for begin, size in zip(begins, patch, strict=True))
+            box = tuple(slice(begin, begin + size) for begin, size in zip(begins, PATCH[dataset], strict=True))
             flips = [axis for axis in (-1, -2) if torch.rand(1, generator=generator) < 0.5]
-            parts.append((images[(case, 0, *box)].flip(flips), labels[(case, *box)].flip(flips)))
-        yield torch.stack([x for x, _ in parts])[:, None], torch.stack([y for _, y in parts])
+            parts.append((case, box, flips))
+        yield partial(_cut, parts)
+
+
+def _cut(parts: list[tuple[int, tuple[slice, ...], list[int]]], tensor: Tensor) -> Tensor:
+    return torch.stack([tensor[(case, ..., *box)].flip(flips) for case, box, flips in parts])
+
+
+def make_maps(maps: voxloss.LabelMaps, labels: Tensor) -> dict[str, Tensor]:
+    """The maps of whole cases, (cases, ..., *spatial), of which batches are cut like labels."""
+    each = [maps(case[None, None]) for case in labels]
+    return {name: torch.cat([found[name] for found in each]) for name in each[0]}
 
 
 def train(
-    network: torch.nn.Module, loss: Any, given: Iterator[tuple[Tensor, Tensor]], dataset: str, steps: int, device: str
+    network: torch.nn.Module,
+    loss: Any,
+    cuts: Iterator[Cut],
+    images: Tensor,
+    labels: Tensor,
+    maps: dict[str, Tensor],
+    steps: int,
 ) -> None:
     """Train in place; the learning rate falls to 0 as a polynomial."""
+    device = next(network.parameters()).device
+    flat = images.shape[2] == 1  # whose slice is an image
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    maps = voxloss.LabelMaps.of(loss, CLASSES[dataset])
     network.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps) ** 0.9
-        images, labels = next(given)
-        squeeze = dataset == "drive"  # whose slice is an image
-        labels = labels[:, 0] if squeeze else labels
-        of_labels = {key: value.to(device) for key, value in maps(labels).items()}
-        images, labels = images.to(device), labels.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            logits = network(images)
-        logits = logits[:, :, 0] if squeeze else logits
-        value = loss(logits.float(), labels, **of_labels)
+        cut = next(cuts)
+        x, y, *given = (cut(tensor).to(device) for tensor in (images, labels, *maps.values()))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(x).float()
+        if flat:
+            logits, y, *given = (tensor.squeeze(-3) for tensor in (logits, y, *given))
+        value = loss(logits, y, **dict(zip(maps, given, strict=True)))
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
@@ -244,8 +262,17 @@ def run(dataset: str, seed: int, folder: Path, device: str, steps: int, output: 
     x, y, test_x, test_y = load(dataset, folder, seed)
     torch.manual_seed(seed)
     first = UNet(1, CLASSES[dataset], PATCH[dataset], 16, 3, "instance").to(device)
-    warm = deepcopy(first)
-    train(warm, LOSSES[dataset][BASE](), batches(dataset, x, y, seed), dataset, steps, device)
+    cache: dict[voxloss.LabelMaps, dict[str, Tensor]] = {}
+
+    def trained(begin: torch.nn.Module, name: str, stream: int, steps: int) -> torch.nn.Module:
+        network, loss = deepcopy(begin), LOSSES[dataset][name]()
+        maps = voxloss.LabelMaps.of(loss, CLASSES[dataset])
+        if maps not in cache:
+            cache[maps] = make_maps(maps, y)
+        train(network, loss, batches(dataset, x, stream), x, y, cache[maps], steps)
+        return network
+
+    warm = trained(first, BASE, seed, steps)
     rows: list[dict[str, Any]] = []
 
     def add(start: str, name: str, network: torch.nn.Module, began: float) -> None:
@@ -256,14 +283,12 @@ def run(dataset: str, seed: int, folder: Path, device: str, steps: int, output: 
         write(output.with_name(f"{output.stem}-{dataset}-{seed}.part"), rows)
 
     add("none", "the warm start", warm, time.time())
-    for name, make in LOSSES[dataset].items():
-        network, began = deepcopy(warm), time.time()
-        train(network, make(), batches(dataset, x, y, 500 + seed), dataset, steps, device)
-        add("warm", name, network, began)
+    for name in LOSSES[dataset]:
+        began = time.time()
+        add("warm", name, trained(warm, name, 500 + seed, steps), began)
     for name in FROM_SCRATCH[dataset]:
-        network, began = deepcopy(first), time.time()
-        train(network, LOSSES[dataset][name](), batches(dataset, x, y, seed), dataset, 2 * steps, device)
-        add("scratch", name, network, began)
+        began = time.time()
+        add("scratch", name, trained(first, name, seed, 2 * steps), began)
     return rows
 
 

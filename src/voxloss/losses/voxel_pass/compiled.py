@@ -1,4 +1,4 @@
-"""The pass over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
+"""Passes over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
 
 `compiled.c` is compiled once, in about a second, and kept in the user's cache folder. Where there is no compiler, and
 for everything that it does not take, the pass in plain PyTorch stands in; both give the same numbers up to rounding.
@@ -51,6 +51,7 @@ _TYPES = [
 _SAME = {torch.bool: torch.uint8}
 _WIDENED = (torch.float16, torch.bfloat16)
 _NO_MEMORY = 4
+MOST_BINS = 256
 
 
 def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
@@ -58,7 +59,7 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
     return (
         logits.device.type == "cpu"
         and target.dtype in (*_TYPES, *_SAME, *_WIDENED)
-        and settings.by_label
+        and settings.against_labels
         and logits.dtype in (torch.float32, torch.bfloat16)
         and (weight is None or weight.dtype == torch.float32)
         and _library() is not None
@@ -93,6 +94,43 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     return result
 
 
+def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
+    """-log p of the label times the weight, as whole numbers of the same order, (B, n); -1 where it does not count."""
+    call = _Call(logits, target, weight, settings)
+    bits = torch.empty((call.batch, call.voxels), dtype=torch.int32)
+    call.arguments.bits = bits.data_ptr()
+    call.memory.append(bits)
+    call.run("voxloss_surprise")
+    return bits
+
+
+def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, settings: PassSettings) -> Tensor:
+    """Sums over the bins of p, (B, 2·number, C), as `binned.sums`; `number` is `MOST_BINS` at most."""
+    call = _Call(logits, target, weight, settings)
+    totals = torch.zeros((call.batch, call.parts, 2 * number, logits.shape[1]), dtype=torch.float64)
+    call.arguments.sums, call.arguments.bins = totals.data_ptr(), number
+    counted = torch.zeros((call.batch, call.parts), dtype=torch.int64)
+    call.arguments.counted = counted.data_ptr()
+    call.memory += [totals, counted]
+    call.run("voxloss_bins")
+    return totals.sum(1)
+
+
+def bins_gradient(
+    logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings
+) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (B, bins, C) of the sums of p-t."""
+    call = _Call(logits, target, weight, settings)
+    slopes = upstream.movedim(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    result = empty_gradient(logits)
+    flat = result.view(*logits.shape[:2], call.voxels)
+    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.arguments.bins = upstream.shape[1]
+    call.memory += [slopes, flat]
+    call.run("voxloss_bins_gradient")
+    return result
+
+
 class _Tensor(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("sample", "channel", "voxel", "type"))]
 
@@ -106,9 +144,10 @@ class _Pass(ctypes.Structure):
         *((name, _Tensor) for name in ("logits", "target", "weight", "gradient")),
         *(
             (name, ctypes.c_int64)
-            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube")
+            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
-        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted")),
+        ("bins", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits")),
     ]
 
 
@@ -134,6 +173,7 @@ class _Call:
             ignores=settings.ignore_index is not None,
             ignore_index=settings.ignore_index or 0,
             tube=settings.tube,
+            squared=settings.squared,
             exponents=exponents.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),

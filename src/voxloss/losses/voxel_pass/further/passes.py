@@ -156,17 +156,7 @@ class Bins:
     def __call__(self, voxels: Voxels) -> VoxelStatistics:
         """Return the sums."""
         first = int(not self.background)
-        p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
-        batch, classes = p.shape[:2]
-        place = (p.detach() * self.bins).ceil().to(torch.int64).sub(1).clamp(0, self.bins - 1)
-        starts = torch.arange(batch * classes, device=p.device) * self.bins
-        index = (place + starts.view(batch, classes, *(1,) * (p.ndim - 2))).flatten()
-        factor = _factor(voxels, counted, p.dtype)
-        number = torch.ones_like(p) if factor is None else factor.expand_as(p)
-        rows = [(p * (1 - t) - q * t) * number, number]  # the difference keeps its digits where p is close to 1
-        empty = torch.zeros(batch * classes * self.bins, dtype=total_type(voxels.logits), device=p.device)
-        sums = torch.stack([empty.scatter_add(0, index, row.flatten().to(empty.dtype)) for row in rows])
-        sums = sums.view(2, batch, classes, self.bins).permute(1, 0, 3, 2).reshape(batch, 2 * self.bins, classes)
+        sums = operator.bins(voxels.logits, voxels.target, voxels.weight, self.bins, first, _reading(voxels))
         return _rows(voxels, sums, first)
 
 
