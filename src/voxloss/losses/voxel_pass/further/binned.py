@@ -15,6 +15,7 @@ from torch import Tensor
 from voxloss.losses.voxel_pass import compiled
 from voxloss.losses.voxel_pass.further.reading import TargetReading, probabilities
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
+from voxloss.losses.voxel_pass.scatter import add_by_index
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 _BUFFERS = 10  # numbers for each voxel and class that a chunk holds at once, about
@@ -118,8 +119,7 @@ def _by_bin(chunk: _Chunk, bins: int, kind: torch.dtype) -> Tensor:
     number = torch.ones_like(chunk.p) if factor is None else factor.expand_as(chunk.p)
     # The difference keeps its digits where p is close to 1.
     rows = [(chunk.p * (1 - chunk.t) - chunk.q * chunk.t) * number, number]
-    empty = torch.zeros(batch * classes * bins, dtype=kind, device=chunk.p.device)
-    found = torch.stack([empty.scatter_add(0, index, row.flatten().to(kind)) for row in rows])
+    found = torch.stack([add_by_index(row.flatten(), index, batch * classes * bins, kind) for row in rows])
     return found.view(2, batch, classes, bins).permute(1, 0, 3, 2).reshape(batch, 2 * bins, classes)
 
 

@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 
 from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading, log_odds, through_log_odds
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
+from voxloss.losses.voxel_pass.scatter import add_by_index
 
 ROWS = 4  # Σ p·t, Σ p·(1-t), Σ (1-p)·t and Σ (t·(-log p) + (1-t)·(-log(1-p))), each with the voxel weight
 _BUFFERS = 8  # numbers for each voxel and class that a chunk holds at once, about
@@ -37,11 +38,10 @@ def sums(
         if chunk.weight is not None:
             of_inside = chunk.weight[inside]
             p, surprise, hit, missed = p * chunk.weight, surprise * chunk.weight, hit * of_inside, missed * of_inside
-        totals[0].scatter_add_(0, index[inside], hit.to(kind))
-        totals[1].scatter_add_(0, index, p.to(kind))
-        totals[2].scatter_add_(0, index[inside], missed.to(kind))
-        totals[3].scatter_add_(0, index, surprise.to(kind))
-        voxels += torch.bincount(index, minlength=len(voxels))
+        of_lesions = index[inside]
+        for row, values, where in ((0, hit, of_lesions), (1, p, index), (2, missed, of_lesions), (3, surprise, index)):
+            totals[row] += add_by_index(values, where, len(voxels), kind)
+        voxels += add_by_index(torch.ones_like(p), index, len(voxels), kind)
     return totals[:, :-1].contiguous(), voxels[:-1].contiguous()
 
 
