@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from voxloss.commands import (
+    advise,
     check,
     completion,
     config,
@@ -57,6 +58,7 @@ _COMMANDS = (
     nnunet_trainers,
     evidence,
     check,
+    advise,
     completion,
 )
 

@@ -140,7 +140,7 @@ def config_path(source: str | Path) -> Path:
         if path.is_dir():
             raise InputError(
                 f"{source} is a folder without a study, so it is no configuration; if it holds your images, name it "
-                f"with --data: folder --data {source}."
+                f"with --data, as in `voxloss run folder --data {source}`."
             )
         raise InputError(
             f"{str(source)!r} is neither a file, a study nor a preset; the presets are {', '.join(presets)}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from voxloss.config.checks import Check, Section
+from voxloss.config.losses import loss_choices
 from voxloss.config.metrics import metric_choices
 from voxloss.evaluation.lesion_rules import LesionRules
 
@@ -448,11 +449,17 @@ class StudyConfig(Section):
 
     def warnings(self) -> list[str]:
         """Settings that are allowed and will disappoint, a sentence each."""
+        found = [
+            f"{choice.key} is trained with a sigmoid, and a study predicts with a softmax: its probabilities, "
+            "thresholds and calibration are those of the softmax"
+            for choice in loss_choices(self.comparison.losses)
+            if choice.parameters.get("activation") == "sigmoid"
+        ]
         steps = self.training.epochs * self.training.iterations
         initial = 0.99**steps  # what is left in the running averages of their initial values
         if self.network.name == UNET and self.network.norm == "batch" and initial > 0.05:
-            return [
+            found.append(
                 f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their "
                 "initial values, so predictions will be poor; train longer or take --network.norm instance"
-            ]
-        return []
+            )
+        return found

@@ -13,6 +13,7 @@ from voxloss.data.check.check import check
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import exists
 from voxloss.data.layouts import load_dataset
+from voxloss.evaluation.learned import learned_classes
 from voxloss.evaluation.metrics import METRICS
 from voxloss.evaluation.race import interim_of
 from voxloss.evidence.export import (
@@ -105,6 +106,7 @@ def add_study(
         environment=dict(study.description.environment) if not study.imported else {},
         runs=_runs(study, set(keys)),
         digests={"data": study.data_digest, "batches": _batches(study, set(keys))},
+        unlearned=_unlearned(study, set(keys)),
         look=_last_look(study),
         series=_series(series),
         notes=tuple(notes),
@@ -260,6 +262,15 @@ def _batches(study: Study, losses: set[str]) -> dict[str, Any]:
     equal = all(len(found) == 1 for found in digests.values()) if digests else None
     kept = {place: next(iter(found))[:32] for place, found in sorted(digests.items()) if len(found) == 1}
     return {"equal": equal, "unrecorded_runs": unrecorded, "digests": kept}
+
+
+def _unlearned(study: Study, losses: set[str]) -> dict[str, list[str]]:
+    scores = study.scores()
+    unlearned: dict[str, list[str]] = defaultdict(list)
+    for one in learned_classes(scores[scores["loss"].isin(losses)], study.blind):
+        if not one.learned:
+            unlearned[one.class_name].append(one.loss)
+    return dict(unlearned)
 
 
 def _last_look(study: Study) -> LastLook | None:

@@ -23,21 +23,19 @@ Measure = Literal["dice", "precision_minus_recall"]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how much a loss exceeds another in a study.
+class Estimate:
+    """A difference between two losses, or its change, with its interval.
 
     Args:
-        study: The export's name.
-        data_set: Its data set.
+        data_set: The data set.
         first: The loss that is better where the difference is positive.
         second: The other.
-        mean: The difference of their means over folds.
-        half_width: Of its 95 % interval, simultaneous over all pairs of losses of the study.
+        mean: The difference.
+        half_width: Of its 95 % interval.
         standard_error: Of the difference.
         degrees: Degrees of freedom of the standard error.
     """
 
-    study: str
     data_set: str
     first: str
     second: str
@@ -67,9 +65,23 @@ class Difference:
         return math.isfinite(self.standard_error) and self.standard_error > 0
 
 
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """By how much the mean over folds of a loss exceeds that of another; its interval is one of all pairs of losses.
+
+    Args:
+        study: The export's name.
+    """
+
+    study: str
+
+
 def is_joined(export: Export) -> bool:
-    """Whether a study is joined with other data sets: real images, and not a race, which stops losses by chance too."""
-    return export.kind == "real" and export.look is None
+    """Whether a study is joined with other data sets.
+
+    Its images are real, a loss has learned to find the class, and it is not a race, which also stops losses by chance.
+    """
+    return export.kind == "real" and export.look is None and export.learned
 
 
 def difference(verdict: Verdict, export: Export, first: str, second: str) -> Difference | None:
@@ -80,8 +92,8 @@ def difference(verdict: Verdict, export: Export, first: str, second: str) -> Dif
         if len(found):
             row = found.iloc[0]
             return Difference(
-                export.name, export.data_set, first, second, sign * float(row["difference"]), float(row["half_width"]),
-                float(row["standard_error"]), float(row["degrees"]),
+                export.data_set, first, second, sign * float(row["difference"]), float(row["half_width"]),
+                float(row["standard_error"]), float(row["degrees"]), export.name,
             )  # fmt: skip
     return None
 
@@ -123,7 +135,7 @@ def bias_verdict(export: Export, class_name: str) -> Verdict | None:
     return judge(values, folds, [*bias.columns, BALANCE], n_seeds, MARGIN, interim=interim)
 
 
-def joined(differences: Iterable[Difference], comparisons: int = 1) -> Joined | None:
+def joined(differences: Iterable[Estimate], comparisons: int = 1) -> Joined | None:
     """Join the differences of independent data sets; None with fewer than two."""
     kept = [one for one in differences if one.usable]
     assert len({one.data_set for one in kept}) == len(kept), "a data set counts once"
@@ -133,27 +145,17 @@ def joined(differences: Iterable[Difference], comparisons: int = 1) -> Joined | 
 
 
 @dataclass(frozen=True)
-class Slope:
+class Slope(Estimate):
     """How a difference changes along a dose-response series, per tenfold rarer class.
 
     Args:
         series: The series.
-        data_set: The data set of its steps.
         synthetic: Whether its images are synthetic.
-        mean: The change of the difference per tenfold rarer class.
-        half_width: Of its 95 % interval (Bonferroni over the comparisons asked for).
-        standard_error: Of the change.
-        degrees: Degrees of freedom: the fewest of a step.
         steps: Share of the class and difference of every step, the most common first.
     """
 
     series: str
-    data_set: str
     synthetic: bool
-    mean: float
-    half_width: float
-    standard_error: float
-    degrees: float
     steps: tuple[tuple[float, Difference], ...]
 
 
@@ -187,8 +189,8 @@ def slope(
     point = float(stats.t.ppf(1 - 0.025 / comparisons, degrees))
     exports = [judged.export for judged, _ in steps]
     return Slope(
-        series, exports[0].data_set, any(export.kind == "phantom" for export in exports),
-        float((weights * centred * y).sum() / spread), point * error, error, degrees, tuple(found),
+        exports[0].data_set, first, second, float((weights * centred * y).sum() / spread), point * error, error,
+        degrees, series, any(export.kind == "phantom" for export in exports), tuple(found),
     )  # fmt: skip
 
 

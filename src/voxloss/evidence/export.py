@@ -66,6 +66,7 @@ class Export:
         environment: Versions and machine.
         runs: Number of runs by state, and seconds spent by loss.
         digests: Of the data and of every fold's batches.
+        unlearned: By class the losses that have not learned to find it (`voxloss.evaluation.learned`).
         look: Of a race, what its verdict is about; None for a grid.
         series: The dose-response series that it is a step of, each with how common the class is at this step; None: its
             share of the voxels by the fingerprint.
@@ -85,6 +86,7 @@ class Export:
     environment: dict[str, Any]
     runs: dict[str, Any]
     digests: dict[str, Any]
+    unlearned: dict[str, list[str]] = field(default_factory=dict)
     look: LastLook | None = None
     series: dict[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -97,6 +99,11 @@ class Export:
     def count(self, column: str) -> int:
         """The number of cases, folds, seeds, ... in the scores."""
         return int(self.scores[column].nunique())
+
+    @property
+    def learned(self) -> bool:
+        """Whether any loss has learned to find the class of the headline."""
+        return not set(self.unlearned.get(self.class_name, ())).issuperset(self.losses)
 
     def judged_scores(self) -> pd.DataFrame:
         """The scores that the verdict is about: of all losses; of a race those of its last look."""
@@ -128,6 +135,7 @@ def write_export(folder: Path, export: Export) -> None:
         "losses": export.losses,
         "fingerprint": None if export.fingerprint is None else plain_fingerprint(export.fingerprint),
         "runs": export.runs,
+        "unlearned": export.unlearned,
         "look": None if export.look is None else _plain(asdict(export.look)),
         "settings": export.settings,
         "environment": export.environment,
@@ -235,6 +243,7 @@ def _parsed(content: dict[str, Any], path: Path) -> Export:
         environment=dict(content["environment"]),
         runs=dict(content["runs"]),
         digests={key: value for key, value in content["digests"].items() if key != "scores"},
+        unlearned={str(key): list(map(str, losses)) for key, losses in content["unlearned"].items()},
         look=look,
         series={str(key): None if dose is None else float(dose) for key, dose in content["series"].items()},
         notes=tuple(map(str, content["notes"])),

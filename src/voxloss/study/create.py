@@ -11,6 +11,7 @@ import torch
 
 from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
+from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
@@ -90,9 +91,8 @@ def open_study(
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
     if config.evaluation.metrics and not exists:
-        config = replace(
-            config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
-        )
+        settled = settled_metrics(config.evaluation.metrics)
+        config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
     resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
@@ -135,7 +135,7 @@ def _resume(
     records = own_records(study, left, notice)
     try_own_losses(study.config, study.dataset, own)
     if left:
-        try_own_metrics(study.config.evaluation.metrics)
+        try_own_metrics(study.config.evaluation.metrics, study.dataset)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
@@ -296,6 +296,7 @@ def _create_study(
     # What can be checked before hours of preparation.
     check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
     try_own_losses(config, dataset)
+    try_own_metrics(config.evaluation.metrics, dataset)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,

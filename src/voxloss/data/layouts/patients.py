@@ -1,6 +1,6 @@
 """Read a folder for each patient (or scan), with the mask beside its images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from voxloss.data.layouts import folder
@@ -25,6 +25,7 @@ def load(root: Path) -> Listing:
     folder holds an image and a mask.
     """
     found, faults, patients = [], [], {}
+    named: list[str] = []  # what the masks are called
     for scan in _scans(root):
         parts = scan.relative_to(root).parts
         case_id = clean_id("/".join(parts))
@@ -40,19 +41,29 @@ def load(root: Path) -> Listing:
             if name != mask:
                 add_channel(images, _channel(name, parts), path)
         found.append(Found(case_id, images, files[mask]))
+        if (name := _channel(mask, parts)) not in named:
+            named.append(name)
         if len(parts) > 1:
             patients[case_id] = parts[0]
     if not any(one.channels for one in found):
         first = f": {faults[0][1]}" if faults else ""
         raise InputError(f"{root} has no folder with images and one mask for each case{first}")
     cases, others = complete(found)
-    return Listing(root.resolve().name, cases, faults=[*faults, *others], patients=patients)
+    notes = [_understood(one, named) for one in found if cases and one.case_id == cases[0].case_id]
+    return Listing(root.resolve().name, cases, faults=[*faults, *others], notes=notes, patients=patients)
 
 
 WAYS = (
     'name the files by patterns, such as --data.options \'{image: "*/t1.nii.gz", label: "*/seg.nii.gz"}\', or leave '
     "the case out (data.exclude)"
 )
+
+
+def _understood(one: Found, masks: Sequence[str]) -> str:
+    """Say which files are channels, in their order, and which the mask, since only their names tell."""
+    names = [name or one.channels[name].name for name in sorted(one.channels)]
+    images = f"the image is {names[0]}" if len(names) == 1 else f"the channels are {', '.join(names)}"
+    return f"by the files' names, {images}, and the mask is {' or '.join(masks)}"
 
 
 def _scans(root: Path) -> Iterator[Path]:
