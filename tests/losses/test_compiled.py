@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxloss import get_loss
+from voxloss import get_loss, lesion_regions
 from voxloss.losses.voxel_pass import compiled, operator, plain
 from voxloss.losses.voxel_pass.further import binned
 from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.lesions import operator as of_lesions
+from voxloss.losses.voxel_pass.lesions import sums as passes
+from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 LIBRARY = compiled._library()
@@ -112,6 +115,31 @@ def test_bins_agree_with_float64(classes, number, weighted, first):
     torch.testing.assert_close(slope.double(), by_torch, rtol=2e-5, atol=2e-6)
     in_double = binned.gradient(upstream, logits.double(), *given)
     torch.testing.assert_close(in_double, by_torch, rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_lesions_agree_with_float64(weighted, kind):
+    logits, labels, weight = problem(2, (9, 17, 13))
+    labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < 0.9] = 0
+    regions = lesion_regions(labels, 2).to(kind)
+    labels[0, 1], labels[1, 0, 0, 0] = 255, 9  # out of range: as ignored where it is not checked
+    logits[0, :, 2:4] *= 60
+    how = Reading("softmax", False, 255, by_channel=False, checked=False)
+    offsets, owner = of_lesions.places(regions)
+    weight = weight if weighted else None
+    wide = None if weight is None else weight.double()
+    given = (labels, regions, offsets)
+    assert compiled.takes_lesions(logits, labels, regions, weight, len(owner), settings(ignore_index=255))
+    sums, voxels = passes.sums(logits, *given, weight, len(owner), how)
+    expected, counted = passes.sums(logits.double(), *given, wide, len(owner), how)
+    torch.testing.assert_close(sums, expected, rtol=2e-6, atol=1e-9)
+    assert torch.equal(voxels, counted)
+    upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
+    slope = passes.gradient(upstream, logits, *given, weight, how)
+    exact = passes.gradient(upstream, logits.double(), *given, wide, how)
+    torch.testing.assert_close(slope.double(), exact, rtol=2e-6, atol=2e-6)
 
 
 @needs_compiler

@@ -23,14 +23,13 @@ def build(
 ):
     double = floats == "fp64"
     channels = triton.next_power_of_2(classes)
-    group = min(8, channels)
     constants = dict(
         SIGMOID=activation == "sigmoid", DENSE=dense, WEIGHTED=dense or tube, IGNORES=True, EXPONENTS=exponents,
         CHANNELS=channels, BLOCK=max(32, 1024 // channels), WORK=tl.float64 if double else tl.float32,
-        SQUARED=squared, MINIMUM=minimum, TUBE=tube, GROUP=group, GROUPS=channels // group, STAGES=2,
+        BY_LABEL=activation == "softmax" and not (dense or squared or smoothing), SQUARED=squared, MINIMUM=minimum,
+        TUBE=tube,
         SCALE=1 - smoothing, ADDEND=smoothing / classes, LARGEST=1e38, TINY=1e-38,
     )
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     pointers = {"logits": floats, "gradient": floats, "weight": "fp32", "target": floats if dense else labels}
     pointers |= dict.fromkeys(("exponents", "upstream"), "fp64" if double else "fp32")
     pointers |= dict.fromkeys(("partial", "counted_voxels"), "fp64")
@@ -40,8 +39,7 @@ def build(
     assert len(triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]) > 1000
 
 # The kernels are private: what is public launches them on a GPU, which this machine need not have.
-own = (triton_kernels._label_sums_kernel, triton_kernels._label_gradient_kernel)
-for kernel in (*own, triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
+for kernel in (triton_kernels._sums_kernel, triton_kernels._gradient_kernel):
     for variant in [
         (3, "fp32", "i64", "softmax", False, 1), (105, "bf16", "u8", "softmax", False, 2),
         (2, "fp16", "i32", "sigmoid", False, 1), (3, "fp32", "fp32", "softmax", True, 1),
@@ -50,9 +48,7 @@ for kernel in (*own, triton_kernels._sums_kernel, triton_kernels._gradient_kerne
         (3, "bf16", "i64", "softmax", False, 1, False, False, 0.0, True),
         (3, "fp32", "fp32", "sigmoid", True, 1, True, True, 0.1, True),
     ]:
-        by_label = variant[3] == "softmax" and not any((*variant[4:5], *variant[6:7], *variant[8:9]))
-        if by_label or kernel not in own:
-            build(kernel, *variant)
+        build(kernel, *variant)
 print("all built")
 """
 

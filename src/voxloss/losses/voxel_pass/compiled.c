@@ -33,7 +33,7 @@ typedef struct {
 } Tensor;
 
 typedef struct {
-    Tensor logits, target, weight, gradient;
+    Tensor logits, target, weight, gradient, regions;
     int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
     int64_t tube;           /* whether there is one: a voxel of it has its weight with a minus */
     int64_t squared;        /* whether there is a row of (p-t)^2 / 2, after the focal ones */
@@ -43,6 +43,8 @@ typedef struct {
     double *sums;           /* (parts, rows, classes) */
     int64_t *counted;       /* (parts) */
     int32_t *bits;          /* (samples, voxels) */
+    const int64_t *offsets; /* (samples): the place of the first region */
+    int64_t places;         /* of the regions of all samples */
 } Pass;
 
 /* One block of voxels. `others` are the probabilities without the label's, times 1/scale. */
@@ -561,6 +563,74 @@ int voxloss_bins_gradient(const Pass *pass, int64_t number) {
             LOOP b->first[i] = (slopes[bin[i]] - mean[i]) * b->first[i] * b->weight[i];
             WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
         }
+    }
+    free(b);
+    return 0;
+}
+
+enum { LESION_SUMS = 4 };
+
+/* Twice the place of each voxel's region, and one more in its lesion, which are the voxels of label 1. */
+static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t *index) {
+    const Tensor *regions = &pass->regions;
+    const int64_t origin = sample * regions->sample + start * regions->voxel;
+    const int64_t offset = pass->offsets[sample];
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = origin + i * regions->voxel;
+        const int64_t region = regions->type == INT32 ? ((int32_t *)regions->data)[at] : ((int64_t *)regions->data)[at];
+        index[i] = 2 * (offset + region) + (b->label[i] == 1);
+    }
+}
+
+/* Of two classes, for every region inside and outside its lesion: the sums of p of class 1, of 1-p in lesions, of
+   -log p of the label, and the number of voxels. With two classes the p of class 1 is that of the label or one minus it. */
+int voxloss_lesions(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    double *table = pass->sums + number * 2 * pass->places * LESION_SUMS;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0, index[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        read_regions(pass, b, part.sample, start, n, index);
+        LOOP {
+            const int inside = b->label[i] == 1;
+            b->first[i] = (inside ? b->hit[i] : b->miss[i]) * b->weight[i];
+            b->second[i] = (inside ? b->miss[i] : 0.0f) * b->weight[i];
+            b->third[i] = b->surprise[i] * b->weight[i];
+        }
+        for (int64_t i = 0; i < n; i++) {
+            if (b->label[i] < 0) continue;
+            double *sums = table + index[i] * LESION_SUMS;
+            sums[0] += b->first[i];
+            sums[1] += b->second[i];
+            sums[2] += b->third[i];
+            sums[3] += 1.0;
+        }
+    }
+    free(b);
+    return 0;
+}
+
+/* The gradient of part `number`; `upstream` is (2 * places, 2): the slope with respect to p, and what is added. */
+int voxloss_lesions_gradient(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0, index[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        read_regions(pass, b, part.sample, start, n, index);
+        LOOP b->first[i] = b->second[i] = 0.0f;
+        for (int64_t i = 0; i < n; i++) {
+            if (b->label[i] < 0) continue;
+            b->first[i] = pass->upstream[2 * index[i]];
+            b->second[i] = pass->upstream[2 * index[i] + 1];
+        }
+        LOOP b->third[i] = b->miss[i] * (b->hit[i] * b->first[i] + b->second[i]) * b->weight[i];
+        for (int64_t c = 0; c < 2; c++) WRITE_GRADIENT(c ? b->third[i] : -b->third[i])
     }
     free(b);
     return 0;

@@ -52,6 +52,7 @@ _SAME = {torch.bool: torch.uint8}
 _WIDENED = (torch.float16, torch.bfloat16)
 _NO_MEMORY = 4
 MOST_BINS = 256
+MOST_PLACES = 1 << 20  # of regions in all parts together
 
 
 def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
@@ -131,6 +132,63 @@ def bins_gradient(
     return result
 
 
+def takes_lesions(
+    logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int, settings: PassSettings
+) -> bool:
+    """Whether the passes over lesions compute these sums on this machine: of two classes, and not too many regions."""
+    return (
+        logits.shape[1] == 2
+        and regions.dtype in (torch.int32, torch.int64)
+        and regions.device.type == "cpu"
+        and takes(logits, target, weight, settings)
+        and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
+    )
+
+
+def lesions(
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    places: int,
+    settings: PassSettings,
+) -> tuple[Tensor, Tensor]:
+    """Sums (4, 2·places) in the order of `lesions.sums`, and counted voxels (2·places,)."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, places)
+    totals = torch.zeros((call.batch * call.parts, 2 * places, 4), dtype=torch.float64)
+    call.arguments.sums = totals.data_ptr()
+    call.memory.append(totals)
+    call.run("voxloss_lesions")
+    p, missed, surprise, voxels = totals.sum(0).unbind(1)
+    inside = torch.arange(2 * places) % 2 == 1
+    return torch.stack([torch.where(inside, p, 0), torch.where(inside, 0, p), missed, surprise]), voxels
+
+
+def lesions_gradient(
+    upstream: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    settings: PassSettings,
+) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (4, 2·places)."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, upstream.shape[1] // 2)
+    hit, excess, missed, surprise = upstream.to(torch.float32)
+    inside = torch.arange(upstream.shape[1]) % 2 == 1
+    slopes = torch.stack([torch.where(inside, hit - missed, excess), torch.where(inside, -surprise, surprise)], 1)
+    result = empty_gradient(logits)
+    flat = result.view(*logits.shape[:2], call.voxels)
+    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.memory += [slopes, flat]
+    call.run("voxloss_lesions_gradient")
+    return result
+
+
 class _Tensor(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("sample", "channel", "voxel", "type"))]
 
@@ -141,13 +199,14 @@ class _Tensor(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = [
-        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient")),
+        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions")),
         *(
             (name, ctypes.c_int64)
             for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
         ("bins", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits")),
+        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
+        ("places", ctypes.c_int64),
     ]
 
 
@@ -184,6 +243,13 @@ class _Call:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
             self.memory.append(weights)
+
+    def add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
+        """Add the regions (B, 1, *spatial) of lesions."""
+        flat, first = regions.flatten(2)[:, 0], offsets[:, 0].contiguous()
+        self.arguments.regions = _Tensor.of(flat, (flat.stride(0), 0, flat.stride(1)))
+        self.arguments.offsets, self.arguments.places = first.data_ptr(), places
+        self.memory += [flat, first]
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""
