@@ -50,11 +50,13 @@ class DataConfig(Section):
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
             `ignore` (value, or list, of voxels that count in no loss and no score), `region_of_interest` (folder or
             pattern of masks, outside which no voxel counts), `axes` ("common" turns cases that are stored in another
-            order or direction than most, "stored" turns none, or letters such as "RAS") and `second_reader` (folder or
-            pattern of a second reader's masks, whose scores are shown beside the losses). Of brats also `modalities`,
-            `enhancing_label` and `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of
-            the subfolders), of pairs `image` and `label` (patterns), of decathlon `splits` (file of folds), of csv and
-            monai `base` (the folder that paths are relative to), of bids `suffixes`.
+            order or direction than most, "stored" turns none, or letters such as "RAS"), `picture_spacing_mm` (the size
+            of a voxel, or of a pixel, of files that do not tell it) and `second_reader` (folder or pattern of a second
+            reader's masks, whose scores are shown beside the losses). Of brats also `modalities`, `enhancing_label` and
+            `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of the subfolders), of
+            pairs `image` and `label` (patterns), of folder, pairs and patients `slices` (whether a folder of pictures
+            is a volume), of decathlon `splits` (file of folds), of csv and monai `base` (the folder that paths are
+            relative to), of bids `suffixes`.
     """
 
     section: ClassVar[str] = "data"
@@ -366,6 +368,9 @@ class ExecutionConfig(Section):
         compile: Compile the network with torch.compile for training, which takes half a minute or more per run before
             the first step.
         memory_gb: Memory that preparing cases in parallel may take; null: three quarters of what is free.
+        heartbeat_s: Seconds between two heartbeats of a process that executes a run.
+        stale_after_s: Seconds without a heartbeat after which the process of another machine is presumed dead, and its
+            run is taken over.
     """
 
     section: ClassVar[str] = "execution"
@@ -379,6 +384,8 @@ class ExecutionConfig(Section):
     channels_last: bool = True
     compile: bool = False
     memory_gb: float | None = None
+    heartbeat_s: float = 30.0
+    stale_after_s: float = 300.0
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -387,6 +394,9 @@ class ExecutionConfig(Section):
         yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
         # 0 is in studies of earlier versions: one case at a time, and the same as null.
         yield Check("memory_gb", (self.memory_gb or 0) >= 0, self.memory_gb, "positive")
+        yield Check("heartbeat_s", self.heartbeat_s > 0, self.heartbeat_s, "positive")
+        enough = self.stale_after_s >= 4 * self.heartbeat_s
+        yield Check("stale_after_s", enough, self.stale_after_s, "at least four heartbeats (execution.heartbeat_s)")
         yield Check("threads", (self.threads or 0) >= 0, self.threads, "at least 1")
 
 

@@ -6,7 +6,7 @@ docs/study-folder.md describes the layout. `voxloss.study.study` interprets the 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +14,7 @@ import yaml
 
 from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
-from voxloss.data.formats import MASK_ENDINGS, content_digest, mask_ending
+from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_ending
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -57,6 +57,7 @@ class RunStatus:
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
         collapsed: Classes that are in the scored cases and were never predicted.
+        takeovers: How often it was taken over from a process that was dead or silent.
     """
 
     run: Run
@@ -68,6 +69,7 @@ class RunStatus:
     peak_memory: int | None = None
     batch_digest: str | None = None
     collapsed: tuple[str, ...] = ()
+    takeovers: int = 0
 
     @property
     def loss(self) -> str:
@@ -124,6 +126,16 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def best_file(self) -> Path:
+        """The selected weights, unless they are those of the last epoch."""
+        return self.path / "best.pt"
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "events"
+
+    @property
     def scores_file(self) -> Path:
         """The run's part of the study's scores."""
         return self.path / "scores.csv"
@@ -145,9 +157,9 @@ class RunFolder:
 
     def prediction(self, case_id: str, like: Path | None = None) -> Path:
         """The mask predicted for a case: the file that is there, or with `like`, the one to be written on its grid."""
-        endings = MASK_ENDINGS if like is None else (mask_ending(like),)
+        endings = (*MASK_ENDINGS, "") if like is None else (mask_ending(like),)  # "" of a folder of slices
         files = [self.path / "predictions" / f"{case_id}{ending}" for ending in endings]
-        return next((file for file in files if file.is_file()), files[0])
+        return next((file for file in files if exists(file)), files[0])
 
     def probabilities(self, case_id: str) -> Path:
         """The probabilities predicted for a case, where the study keeps them."""
@@ -227,13 +239,44 @@ class StudyFolder:
         """The report's page."""
         return self.report / "index.html"
 
+    @property
+    def stop_file(self) -> Path:
+        """The last `voxloss stop`: processes that were started before it leave."""
+        return self.path / ".stop"
+
+    @property
+    def execution(self) -> Path:
+        """The folder of what executors note down: jobs and logs."""
+        return self.path / ".execution"
+
     def run(self, run: Run) -> RunFolder:
-        """The folder of a run: runs/LOSS/fold-K/seed-S.
+        """The folder of a run: the published one, or of a run that has not ended that of its newest attempt."""
+        published = self.published(run)
+        if published.path.is_dir():
+            return published
+        attempts = self.attempts(run)
+        return attempts[-1] if attempts else published
+
+    def published(self, run: Run) -> RunFolder:
+        """The folder of the result of a run: runs/LOSS/fold-K/seed-S.
 
         A later version may put more levels between LOSS and fold-K (a network, a tuned setting), so the identity of a
         run is read from its status, never from its path.
         """
         return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def place(self, run: Run) -> Path:
+        """The folder of a run's claims and attempts."""
+        published = self.published(run).path
+        return published.with_name(f".{published.name}")
+
+    def attempt(self, run: Run, generation: int) -> RunFolder:
+        """The folder in which the owner of a claim works on a run."""
+        return RunFolder(self.place(run) / f"attempt-{generation:04}")
+
+    def attempts(self, run: Run) -> list[RunFolder]:
+        """The folders of all attempts that are there, in order."""
+        return [RunFolder(path) for path in sorted(self.place(run).glob("attempt-*"))]
 
     @classmethod
     def around(cls, path: Path) -> "StudyFolder | None":
@@ -406,31 +449,61 @@ class StudyFolder:
             {"learned": [row | {"blind": None if math.isnan(row["blind"]) else row["blind"]} for row in rows]},
         )
 
-    def read_status(self, run: Run) -> RunStatus:
-        """Read the state of a run; pending if it has no status.json."""
-        file = self.run(run).status_file
-        if not file.is_file():
+    def read_status(self, run: Run, attempt: RunFolder | None = None) -> RunStatus:
+        """Read the state of a run; pending if it has no status.json.
+
+        Args:
+            run: The run.
+            attempt: The folder of one of its attempts, whose status is read as it stands there.
+        """
+        folder = attempt or self.run(run)
+        try:
+            status = _read_status(run, folder.status_file)
+        except FileNotFoundError:
+            if attempt is None and self.run(run) != folder:  # it was published at this moment
+                return self.read_status(run)
             return RunStatus(run)
-        content = _read(file)
-        details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
-        status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
-        if status.state not in get_args(State):
-            raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
+        if attempt is not None:
+            return status
+        if status.state in ENDED and folder != self.published(run):
+            return replace(status, state="running")  # it ends by being published
         return status
 
-    def write_status(self, status: RunStatus) -> None:
-        """Write status.json."""
+    def write_status(self, status: RunStatus, folder: RunFolder | None = None) -> None:
+        """Write status.json, in `folder` or where the run is now."""
         content = asdict(status)
         del content["run"]
         run = status.run
         identity = {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
-        write_json(self.run(run).status_file, {"state": content.pop("state"), **identity, **content})
+        file = (folder or self.run(run)).status_file
+        write_json(file, {"state": content.pop("state"), **identity, **content})
 
     def read_scores(self) -> "pd.DataFrame":
         """The long table of scores."""
         from voxloss.evaluation.scores import read_scores  # pandas takes half a second, and `status` needs none of it
 
         return read_scores(self.scores_file)
+
+    def stop_token(self) -> str:
+        """What the last `voxloss stop` wrote; empty where there was none."""
+        try:
+            return self.stop_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+
+def _read_status(run: Run, file: Path) -> RunStatus:
+    try:
+        content = _read(file)
+    except InputError:
+        if not file.is_file():
+            raise FileNotFoundError from None
+        raise
+    details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
+    status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
+    if status.state not in get_args(State):
+        raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
+    return status
 
 
 def _read(path: Path) -> dict[str, Any]:

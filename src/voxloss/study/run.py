@@ -4,6 +4,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,8 @@ from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts, write_counts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.geometry.units import element_size
-from voxloss.study.folder import FINISHED, Run, State
+from voxloss.study.claims import LostClaimError
+from voxloss.study.folder import Run, RunFolder, State
 from voxloss.study.own import own_functions, own_metric_scores, require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.probabilities import ScoredProbabilities
@@ -39,6 +41,7 @@ from voxloss.utilities.machine import PeakMemory
 def execute_run(
     study: Study,
     run: Run,
+    files: RunFolder,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
     """Train, predict and score one run, from its checkpoint where there is one, and return its state.
@@ -46,49 +49,57 @@ def execute_run(
     A run that diverges or fails is recorded with its reason and with failed scores, and raises no error here.
 
     Args:
-        study: The study, which this process or its parent holds.
-        run: The run.
+        study: The study.
+        run: The run, which this process has claimed.
+        files: The folder of its attempt.
         stop: Asked at every step; when it says yes, the run becomes pending and keeps its checkpoint.
+
+    Raises:
+        LostClaimError: `stop` raised it; nothing was written after that.
     """
-    status = study.status(run)
-    if status.state in FINISHED:
-        return status.state
-    files = study.run_folder(run)
+    status = study.files.read_status(run, files)
+    now = replace(status, epochs=study.config.training.epochs)
     start = time.perf_counter()
     memory = PeakMemory(resolve_device(study.config.execution.device), status.peak_memory or 0)
 
     def write(state: State, **details: Any) -> None:
+        nonlocal now
         seconds = round(status.seconds + time.perf_counter() - start, 1)
-        study.write_status(run, state=state, seconds=seconds, peak_memory=memory.read(), **details)
+        now = replace(now, state=state, seconds=seconds, peak_memory=memory.read(), **details)
+        study.files.write_status(now, files)
 
     write("running", reason=None)
     try:
-        collapsed = _train_and_score(study, run, stop, lambda epoch: write("running", epoch=epoch))
+        collapsed = _train_and_score(study, run, files, stop, lambda epoch: write("running", epoch=epoch))
+    except LostClaimError:
+        raise
     except InterruptedRunError:
         write("pending")
     except DivergedError as error:
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("diverged", reason=str(error))
     except SourceError as error:  # the fault of the data, which must not count against the loss
         files.scores_file.unlink(missing_ok=True)
         write("failed", reason=str(error))
     except torch.OutOfMemoryError:
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("failed", reason="out of memory on the device: lower patches.size, patches.batch_size or network.filters")
     except Exception as error:  # whatever it is, the other runs go on and the reason is kept
         write_text(files.error_file, traceback.format_exc())
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     else:
         digests = "".join(epoch.batch_digest for epoch in files.history())
         digest = hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
         write("done", batch_digest=digest, collapsed=tuple(collapsed))
-    return study.status(run).state
+    return now.state
 
 
-def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:
+def _train_and_score(
+    study: Study, run: Run, files: RunFolder, stop: Callable[[], bool], report: Callable[[int], None]
+) -> list[str]:
     """Write predictions, scores and counts; return the classes in scored cases that are predicted in none of them."""
-    config, files, split = study.config, study.run_folder(run), study.split(run.fold)
+    config, split = study.config, study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     job = TrainingJob(
         folder=files.path,
@@ -176,6 +187,7 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         lesion_class=lesion_class,
         lesions=np.stack([lesions for _, lesions in counted]),
     )
+    check()  # as nothing may be written once the run is another process's
     write_counts(files.counts_file, run_counts)
     write_lesions(files.lesions_file, lesions)
     write_scores(files.scores_file, rows)
@@ -207,8 +219,8 @@ def _inner_counts(
     return watched.counts(), watched.lesions(0.0, study.config.evaluation.lesions)
 
 
-def record_failure(study: Study, run: Run) -> None:
-    """Write failed scores for all cases that the run would have scored."""
+def record_failure(study: Study, run: Run, files: RunFolder) -> None:
+    """Write failed scores for all cases that the run would have scored into the folder of an attempt."""
     rows = failed_rows(
         dataset=study.dataset.name,
         fold=run.fold,
@@ -218,4 +230,4 @@ def record_failure(study: Study, run: Run) -> None:
         classes=study.dataset.classes,
         own_metrics=[metric.name for metric in study.own_metrics],
     )
-    write_scores(study.run_folder(run).scores_file, rows)
+    write_scores(files.scores_file, rows)

@@ -17,8 +17,8 @@ from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
 from voxloss.data.readers import OPTION
 from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.study.claims import REPORT, hold, live_claims, of_study
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
-from voxloss.study.lock import is_locked, report_lock
 from voxloss.study.rounds import Race, looks_of
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
@@ -204,14 +204,14 @@ class Study:
         """Return the state of a run. Raises InputError if its status file is damaged."""
         return self.files.read_status(run)
 
-    def write_status(self, run: Run, **details: Any) -> None:
-        """Write a run's status: `details` over what was written before."""
-        status = replace(self.status(run), epochs=self.config.training.epochs, **details)
-        self.files.write_status(status)
+    def write_status(self, run: Run, attempt: RunFolder | None = None, **details: Any) -> None:
+        """Write a run's status: `details` over what was written before, in the folder of an attempt if it is given."""
+        before = self.files.read_status(run, attempt)
+        self.files.write_status(replace(before, epochs=self.config.training.epochs, **details), attempt)
 
-    def is_locked(self) -> bool:
-        """Return whether a process works on the study."""
-        return is_locked(self.folder)
+    def is_at_work(self) -> bool:
+        """Return whether a process works on the study, as far as heartbeats and this machine's clock tell."""
+        return bool(live_claims(self.folder))
 
     def scores(self) -> "pd.DataFrame":
         """Return the scores of scores.csv; if it is missing, those of all runs that have scores."""
@@ -232,7 +232,7 @@ class Study:
 
         if self.imported:
             return
-        with report_lock(self.folder):  # else a report could put an older table in the place of a newer one
+        with hold(of_study(self.folder, REPORT)):  # else a report could put an older table in the place of a newer one
             ended = [status for run in self.runs() if (status := self.status(run)).state in ENDED]
             parts = [(status.state, self.run_folder(status.run).scores_file) for status in ended]
             # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.

@@ -62,7 +62,26 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
         lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
         lost = one.alarms(study.dataset.classes)
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
+    if sentence := _workers_sentence(runs):
+        lines.append(Text(sentence))
     return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+
+
+def _workers_sentence(runs: Sequence[RunProgress]) -> str:
+    """Say where the runs are executed, when each place was last heard of, and how many runs were taken over."""
+    hosts: dict[str, list[float]] = {}
+    for one in runs:
+        if one.claim is not None:
+            name = f"{one.claim.record.host} ({one.claim.record.executor})"
+            hosts.setdefault(name, []).append(max(0.0, time.time() - one.claim.beat))
+    parts = [
+        f"{name}: {count_of(len(ages), 'run')}, last heartbeat {duration_text(max(ages))} ago"
+        for name, ages in hosts.items()
+    ]
+    where = [f"At work: {'; '.join(parts)}."] if parts else []
+    taken = sum(one.status.takeovers for one in runs)
+    over = [f"{count_of(taken, 'run')} taken over from processes that died or fell silent."] if taken else []
+    return " ".join([*where, *over])
 
 
 def _learned_sentences(study: Study) -> list[str]:
@@ -128,6 +147,6 @@ def watch(study_folder: Callable[[], Study], console: Console, seconds: float = 
             study = study_folder()
             runs = run_progress(study)
             live.update(status_view(study, runs), refresh=True)
-            if not study.is_locked():
+            if not study.is_at_work():
                 return
             time.sleep(seconds)
