@@ -18,7 +18,7 @@ from voxloss.study import plan
 from voxloss.utilities.errors import InputError
 
 COMMANDS = [
-    "demo", "quick", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses",
+    "demo", "quick", "run", "race", "plan", "config", "status", "stop", "retire", "report", "view", "predict", "losses",
     "import", "nnunet-trainers", "evidence", "check", "advise", "completion",
 ]  # fmt: skip
 EXIT_STATUSES = {
@@ -72,7 +72,7 @@ def test_help_of_each_command(capsys, arguments):
         (["run", "kits20"], "did you mean 'kits19'?"),
         (["run", "/"], "name it with --data, as in `voxloss run folder --data /`"),
         (["quick", "--data", "/"], "the data are named without --data: `voxloss quick DATA`"),
-        (["check", "--data=/"], "the data are named without --data: `voxloss check DATA`"),
+        (["check", "/", "--data=/"], "the data are named without --data: `voxloss check DATA`"),
         (["status"], "the following arguments are required: STUDY; see `voxloss status --help`"),
         (["status", "x", "--twice", "3"], "unknown argument --twice; see `voxloss status --help`"),
         (["status", "x", "y"], "unknown argument y;"),

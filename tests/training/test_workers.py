@@ -10,7 +10,6 @@ import torch
 from test_train import CPU, run
 
 from voxloss.config.settled import SettledConfig
-from voxloss.study import executors
 from voxloss.training import batches as module
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import shared_memory_warning, training_batches
@@ -87,18 +86,6 @@ def test_a_full_shared_memory_is_named_where_processes_cannot_be_started(tmp_pat
     monkeypatch.setattr(module.DataLoader, "__iter__", full)
     with pytest.raises(InputError, match=r"No space left on device.*/dev/shm has"):
         training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU)
-
-
-def test_a_full_shared_memory_is_named_where_runs_cannot_be_started(monkeypatch):
-    def full():
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    class Context:
-        Event = staticmethod(full)
-
-    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda _: Context)
-    with pytest.raises(InputError, match=r"/dev/shm, by which they talk"):
-        executors._one_pool(None, [None], 1, 1, lambda *_: None, lambda: None, lambda: None)  # type: ignore[arg-type]
 
 
 def test_the_room_is_that_of_the_system(monkeypatch):
