@@ -220,6 +220,8 @@ def test_the_committed_pages_are_those_of_the_committed_scores(tmp_path):
     for path in tmp_path.glob("*.*"):
         assert (committed / path.name).read_text() == path.read_text(), f"{path.name}: run `make evidence`"
     assert {path.name for path in committed.glob("figures/*")} == {path.name for path in tmp_path.glob("figures/*")}
+    finding = re.search(r"\*\*Over (.*?)\. A true mean", (committed / "index.md").read_text())
+    assert finding is None or finding[1] in " ".join((ROOT / "README.md").read_text().split()), "update the README"
     shipped = ROOT / "src" / "voxloss" / "evidence" / "estimates.csv"
     assert shipped.read_text() == (tmp_path / "estimates.csv").read_text(), "run `make evidence`"
 

@@ -1,6 +1,7 @@
 """The first page of the evidence."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from voxloss.evidence.across import Comparison, counts
 from voxloss.evidence.advice import percent
@@ -16,7 +17,8 @@ from voxloss.utilities.text import count_of, duration_text
 LEAD = """\
 Every number and picture of these pages comes from the scores in `evidence/results` by one command (`make evidence`).
 A result against our own losses is as welcome as one for them. [Which loss should I start with?](which-loss.md) · [The
-paper's claims](claims.md) · [Every study](studies.md) · [Add your own study](format.md)
+paper's claims](claims.md) · [Every study](studies.md) · [Add your own
+study](https://voxloss.github.io/voxloss/evidence/format/)
 """
 JOINED_TEXT = """\
 A positive difference is a higher mean Dice of the class that the study named before training. *Joined*: the mean over
@@ -24,7 +26,7 @@ data sets of a random-effects model with Hartung and Knapp's 95 % interval; τ i
 differences of data sets. *A new data set*: the 95 % interval of its true difference, from five data sets on.
 *Detectable*: the true mean difference that would have been found with a probability of 80 %. Bold: clear, which means
 that the interval still excludes 0 where the intervals of all losses in the table hold together (Bonferroni). [How
-often these intervals hold](../benchmarks/joined.md).
+often these intervals hold](https://voxloss.github.io/voxloss/benchmarks/joined/).
 """
 PICTURES = """\
 Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
@@ -59,8 +61,8 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a clearly lower"] if worse else []
     says = " and ".join(parts) if parts else f"none of {count_of(len(against), 'loss')} has a clearly higher or lower"
     return (
-        f"Over {count}, {says} mean Dice than {baseline}. True mean differences below about {min(known):.3f} to "
-        f"{max(known):.3f}, depending on the loss, would probably not have been seen."
+        f"Over {count}, {says} mean Dice than {baseline}. A true mean difference below about {median(known):.3f} (the "
+        "median over the losses) would probably not have been seen."
     )
 
 
