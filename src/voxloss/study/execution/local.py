@@ -47,6 +47,9 @@ class LocalExecutor:
         self._early = 0
         self._variables: list[dict[str, str]] = []
 
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        """Processes can be started anywhere."""
+
     def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
         """Start workers (`Executor.start`), by a process of their own where nobody waits for them."""
         if request.detached:
