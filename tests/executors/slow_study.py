@@ -15,9 +15,9 @@ from torch.nn import functional
 
 
 def cross_entropy(logits, labels):
-    """Cross entropy that takes half a second while the file `slowly` is in the working directory."""
+    """Cross entropy that takes two seconds while the file `slowly` is in the working directory."""
     if Path("slowly").exists():
-        time.sleep(0.5)
+        time.sleep(2)
     return functional.cross_entropy(logits, labels)
 '''
 
@@ -40,7 +40,7 @@ class SlowStudy:
         ]  # fmt: skip
 
     def start(self, *extra: object, environment: dict[str, str] | None = None) -> subprocess.Popen:
-        """Start `voxloss run`. A run takes over a minute until `hurry` is called."""
+        """Start `voxloss run`. A run takes five minutes until `hurry` is called."""
         (self.place / "slowly").touch()
         return subprocess.Popen(
             voxloss(*self.words(*extra)),
