@@ -20,8 +20,7 @@ from typing import IO, Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import newest_claims
-from voxloss.study.execution.request import Request
-from voxloss.study.execution.worker import PARENT
+from voxloss.study.execution.request import PARENT, Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError

@@ -253,7 +253,8 @@ def _without_jobs(study: Path) -> str:
     if not logs:
         return f"All jobs have left Slurm and wrote no log: is {study} on a file system that the cluster's nodes share?"
     lines = logs[-1].read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = f": {lines[-1]}" if lines else ""
+    reasons = [line for line in lines if not line.startswith("srun: ")]  # which only says that the job has failed
+    said = f": {reasons[-1]}" if reasons else ""
     return f"All jobs have left Slurm with runs to do; the last log is {logs[-1]}{said}"
 
 

@@ -26,14 +26,12 @@ from voxloss.study.claims import (
     take,
     time_of_scan,
 )
-from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.execution.request import PARENT, Request, not_ended
 from voxloss.study.folder import ENDED, FINISHED, Run, StudyFolder
 from voxloss.study.race import decide
 from voxloss.study.run import execute_run, record_failure
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
-
-PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
 
 
 def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: False) -> None:
