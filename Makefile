@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test quick test-executors test-faults fuzz test-peers test-torch package docs notebook lint clean
+.PHONY: install demo test quick test-executors test-faults fuzz test-peers test-torch package docs notebook evidence lint clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,11 @@ NOTEBOOK := docs/how-to/from-images-to-verdict.ipynb
 notebook: install
 	PATH="$(abspath $(BIN)):$$PATH" jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOK)
 	$(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace $(NOTEBOOK)
+
+# The pages, tables and pictures of the evidence, from the scores in evidence/results, and the table for `voxloss advise`.
+evidence: install
+	$(BIN)/voxloss evidence report evidence/results --output docs/evidence --claims evidence/claims.yaml
+	cp docs/evidence/estimates.csv src/voxloss/evidence/estimates.csv
 
 # A study killed 20 times at random moments (`make test` kills one once).
 test-faults: install

@@ -1,5 +1,7 @@
 """Configurations: presets, overrides, and mistakes that get one sentence."""
 
+import json
+
 import pytest
 import yaml
 
@@ -167,3 +169,35 @@ def test_a_table_of_images_is_told_from_a_configuration(tmp_path):
     (tmp_path / "cases.csv").write_text("image,mask\na.nii.gz,b.nii.gz\n")
     with pytest.raises(InputError, match=r"is a table, so it is no configuration; .* folder --data .*cases.csv"):
         load_config(str(tmp_path / "cases.csv"))
+
+
+def test_losses_of_a_sigmoid_are_noted_and_refused_where_the_background_is_not_trained():
+    """A study predicts the class with the largest output, so each output must be trained."""
+    sigmoid = {"name": "dice", "activation": "sigmoid"}
+    [note] = load_config("folder", ["--comparison.losses", json.dumps([sigmoid, "focal"])]).warnings()
+    assert note.startswith("dice-activation=sigmoid is trained with a sigmoid")
+    allowed = [
+        sigmoid,
+        {"name": "dice", "include_background": False},
+        {"name": "cross_entropy", "activation": "sigmoid"},
+    ]
+    check_losses(loss_choices(allowed))
+    parts = {"losses": ["dice", "tversky"], "include_background": False}
+    refused = [sigmoid | {"include_background": False}, {"name": "compound", "activation": "sigmoid"} | parts]
+    for choice in refused:
+        with pytest.raises(InputError, match="does not train the network's output for the background"):
+            check_losses(loss_choices([choice]))
+
+
+@pytest.mark.parametrize(("patch", "limits"), [([16, 16, 1], None), ([16, 16, 16], {"tumour": [0.004, 0.056]})])
+def test_size_limits_of_one_slice_that_an_earlier_version_settled_are_open(tmp_path, patch, limits):
+    """It took images for volumes, whose limits in ml would be refused for images now."""
+    (tmp_path / "runs").mkdir()
+    lesions = {"size_limits_ml": {"tumour": [0.004, 0.056]}}
+    config = {"patches": {"size": patch}, "evaluation": {"lesions": lesions}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"format": 2, "config": config}))
+    read = load_config(tmp_path).evaluation.lesions.size_limits_ml
+    assert read == (limits and {"tumour": (0.004, 0.056)})
+    lesions["size_limits_mm2"] = None  # of a version that knew images
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"format": 2, "config": config}))
+    assert load_config(tmp_path).evaluation.lesions.size_limits_ml is not None

@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from voxloss.config.metrics import MetricChoice, agree, settled_metrics
 from voxloss.evaluation.metrics import METRICS, metric_of, own_scores, register_metric
 from voxloss.evaluation.scores import failed_rows, read_scores, score_rows, score_table, worst_filled
 from voxloss.report.names import metric_name, names_of
+from voxloss.study.own import try_own_metrics
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
@@ -80,6 +82,21 @@ def test_mistakes_are_named_before_anything_is_prepared(phantom, mine, tmp_path,
     result = call("run", "demo", "--data", phantom, "--study", tmp_path / "study", "--losses", "dice", *TINY, *words)
     assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
     assert not (tmp_path / "study").exists()
+
+
+def test_metrics_are_tried_on_masks_with_as_many_axes_as_the_data(mine):
+    """With two where the cases are images: what needs three fails before anything is trained, and the reverse."""
+    (mine / "axes.py").write_text(
+        "def three(reference, prediction, spacing_mm):\n    depth, rows, columns = spacing_mm\n    return 1.0\n"
+        "def two(reference, prediction, spacing_mm):\n    rows, columns = reference.shape\n    return 1.0\n"
+    )
+    volumes, images = SimpleNamespace(flat_axis=None), SimpleNamespace(flat_axis=0)
+    sys.path.insert(0, str(mine))
+    try_own_metrics(["axes.three"], volumes)
+    try_own_metrics(["axes.two"], images)
+    for name, dataset in (("axes.three", images), ("axes.two", volumes)):
+        with pytest.raises(InputError, match=f"the metric {name} fails on a trial mask"):
+            try_own_metrics([name], dataset)
 
 
 def test_attributes_settle_what_the_configuration_leaves_open():

@@ -56,7 +56,7 @@ class Machine:
         self.clock = self.work = 0.0
         self.patches = []
 
-        def measure(config, patch, channels, classes, device, rounds):
+        def measure(config, patch, channels, classes, device, rounds, before):
             voxels = math.prod(patch)
             self.patches.append(patch)
             idle = fixed + per_voxel * voxels

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from pathlib import Path
 
 import nibabel
@@ -16,7 +17,7 @@ from voxloss.config.files import load_config
 from voxloss.data.layouts import load_dataset
 from voxloss.data.prepare.resample import resampled_shape
 from voxloss.evaluation.scores import read_scores
-from voxloss.study.settle import configured_dataset, settle_patch_size
+from voxloss.study.settle import configured_dataset, patch_within, settle_patch_size
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
@@ -92,6 +93,15 @@ def test_the_flat_axis_is_found_and_never_cut_or_resampled(tmp_path, form):
     assert settle_patch_size(load_config(None), [shape], flat).size == tuple(np.insert([24, 20], flat, 1))
     spacing = np.insert([0.5, 0.25], flat, 5.0)
     assert resampled_shape(shape, spacing, (1.0, 1.0, 1.0)) == tuple(np.insert([12, 5], flat, 1))
+
+
+def test_a_patch_has_no_more_voxels_than_the_cube_or_square():
+    """Also where an axis is thinner than the patch must be."""
+    for shape in ((256, 256, 7), (10, 300, 280), (60, 512, 512), (35, 50, 35), (240, 240, 155), (9, 9, 400)):
+        for depth in (2, 3, 4, 5):
+            assert math.prod(patch_within([shape], 40, depth)) <= 40**3
+    assert patch_within([(256, 256, 7)], 40, 3) == (88, 88, 8)
+    assert math.prod(patch_within([(8, 2000, 1)], 100, 4, 2)) <= 100**2
 
 
 def test_two_numbers_are_for_images_and_three_for_both():
@@ -257,7 +267,10 @@ def test_the_report_shows_colours_upright_and_sizes_by_area(tmp_path):
     assert "Volume" not in page.partition("</style>")[2]
     assert not (report / "viewer" / "niivue.umd.js").exists()
     assert (report / "viewer" / "pictures.js").exists()
-    assert "area_mm2" in (report / "tables" / "cases.csv").read_text()
+    for table in ("tables/cases.csv", "figures/lesions_class-1.csv"):
+        columns = (report / table).read_text().partition("\n")[0].split(",")
+        assert "area_mm2" in columns
+        assert "volume_ml" not in columns
     scripts = {}
     for path in (report / "viewer" / "cases").glob("*.js"):
         assert Image.open(path.with_suffix(".png")).size == (24, 20)

@@ -13,7 +13,7 @@ import yaml
 
 from study_helpers import call, tiny_run
 from voxloss.commands.display.plan_table import estimate_sentence
-from voxloss.commands.display.prices import price_table
+from voxloss.commands.display.prices import gpu_sentence, price_table
 from voxloss.commands.quick import _answers
 from voxloss.commands.run import _left_out
 from voxloss.config.files import load_config, preset_names, to_plain
@@ -158,7 +158,7 @@ def planned(losses, folds=5, seeds=(0, 1, 2), parallel=1):
          json.dumps(seeds), "--execution.parallel", str(parallel), "--data.root", "/data"],
     )  # fmt: skip
     return SimpleNamespace(
-        survey=SimpleNamespace(config=config), runs=runs, training=90.0 * runs, prediction=10.0 * runs
+        survey=SimpleNamespace(config=config), runs=runs, training=90.0 * runs, prediction=10.0 * runs, steps=10000
     )
 
 
@@ -174,21 +174,21 @@ def test_three_studies_and_a_race_are_priced(looks):
     full = "folder --data '/da ta' --splits.folds 5 --losses focal,dice,tversky,mixed_focal --seeds 0,1,2"
     offers = prices(planned(names), words)
     assert offers == [
-        Price("look", "voxloss quick /data", (6, 6), (600.0, 600.0)),
+        Price("look", "voxloss quick /data", (6, 6), (600.0, 600.0), 10000),
         Price(
             "reasonable",
             "voxloss run folder --data '/da ta' --splits.folds 5 --losses mixed_focal,dice,focal --seeds 0",
-            (15, 15), (1500.0, 1500.0),
+            (15, 15), (1500.0, 1500.0), 10000,
         ),
         Price(
             "full",
             f"voxloss run {full}",
-            (60, 60), (6000.0, 6000.0),
+            (60, 60), (6000.0, 6000.0), 10000,
         ),
         Price(
             "race",
             f"voxloss race {full}",
-            (12, 24), (1200.0, 2400.0),
+            (12, 24), (1200.0, 2400.0), 10000,
         ),
     ]  # fmt: skip
 
@@ -208,12 +208,49 @@ def test_the_prices_are_lines_to_copy():
 
     console = Console(width=40)
     with console.capture() as captured:
-        console.print(price_table([Price("race", "voxloss race " + 60 * "x", (2, 4), (60.0, 7200.0))]), soft_wrap=True)
+        console.print(
+            price_table([Price("race", "voxloss race " + 60 * "x", (2, 4), (60.0, 7200.0), 5000)]), soft_wrap=True
+        )
     assert captured.get() == (
-        "The full study as a race: losses leave that cannot be the best: usually 2 to 4 trainings, 1 min 0 s to "
-        "2 h 0 min\n"
+        "The full study as a race: losses leave that cannot be the best: usually 2 to 4 trainings of 5,000 steps, "
+        "1 min 0 s to 2 h 0 min\n"
         f"  voxloss race {60 * 'x'}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("flat", "shape", "size", "filters", "cut"),
+    [
+        (None, (256, 256, 8), (168, 168, 8), 32, ' --patches.size "[112,112,8]"'),
+        (2, (512, 512, 1), (256, 256, 1), 8, ' --patches.size "[192,192,1]"'),
+        (None, (256, 256, 40), (256, 256, 1), 32, ""),  # slices stay slices
+        (None, (48, 48, 48), (32, 32, 32), 16, ""),  # the user's patch is smaller
+    ],
+)
+def test_a_short_study_is_offered_where_the_reasonable_one_takes_days(monkeypatch, flat, shape, size, filters, cut):
+    def plan(config):
+        runs = len(config.comparison.losses) * config.splits.folds * len(config.comparison.seeds)
+        survey = SimpleNamespace(config=config, shapes=[shape], dataset=SimpleNamespace(flat_axis=flat))
+        steps = config.training.epochs * config.training.iterations
+        return SimpleNamespace(survey=survey, runs=runs, training=2.0 * runs * steps, prediction=0.0, steps=steps)
+
+    monkeypatch.setattr(module, "quick_look", lambda config: config)
+    monkeypatch.setattr(module, "plan", plan)
+    config = load_config("folder", ["--data.root", "/data", "--patches.size", json.dumps(size),
+                                    "--network.filters", str(filters)])  # fmt: skip
+    offers = prices(plan(config), ["folder", "--data", "/data"])
+    assert [offer.name for offer in offers] == ["look", "short", "reasonable", "full", "race"]
+    narrow = " --network.filters 16" if filters > 16 else ""
+    assert offers[1].command.replace("'", '"') == (
+        "voxloss run folder --data /data --losses dice_cross_entropy,mixed_focal,focal_tversky --seeds 0 "
+        f"--study studies/folder-short{narrow} --training.epochs 30{cut}"
+    )
+    assert (offers[1].runs, offers[1].steps, offers[1].seconds[1]) == ((15, 15), 3000, 15 * 3000 * 2.0)
+    assert gpu_sentence(offers) == (
+        "On a GPU that takes 0.2 s for a step, the reasonable answer takes 8 h 20 min; `voxloss plan` on a machine "
+        "with one measures its step."
+    )
+    assert gpu_sentence(offers[2:]) is None
 
 
 # What a call does not say

@@ -19,7 +19,7 @@ from voxloss.utilities.errors import InputError
 
 COMMANDS = [
     "demo", "quick", "run", "race", "plan", "config", "status", "stop", "retire", "report", "view", "predict", "losses",
-    "import", "nnunet-trainers", "check", "completion",
+    "import", "nnunet-trainers", "evidence", "check", "advise", "completion",
 ]  # fmt: skip
 EXIT_STATUSES = {
     "0": "success",
@@ -70,7 +70,9 @@ def test_help_of_each_command(capsys, arguments):
         (["plan", "folder", "--data", ".", "--losses", "dise"], "unknown loss 'dise' (did you mean 'dice'?)"),
         (["quick", ".", "--losses", "dise"], "unknown loss 'dise' (did you mean 'dice'?)"),
         (["run", "kits20"], "did you mean 'kits19'?"),
-        (["run", "/"], "name it with --data: folder --data /"),
+        (["run", "/"], "name it with --data, as in `voxloss run folder --data /`"),
+        (["quick", "--data", "/"], "the data are named without --data: `voxloss quick DATA`"),
+        (["check", "/", "--data=/"], "the data are named without --data: `voxloss check DATA`"),
         (["status"], "the following arguments are required: STUDY; see `voxloss status --help`"),
         (["status", "x", "--twice", "3"], "unknown argument --twice; see `voxloss status --help`"),
         (["status", "x", "y"], "unknown argument y;"),

@@ -39,7 +39,7 @@ def test_training_inner_and_validation_share_no_case():
 
 
 def test_too_few_cases_and_unknown_folds_are_refused():
-    with pytest.raises(InputError, match="5 folds need at least 5 cases; there are 3"):
+    with pytest.raises(InputError, match=r"5 folds need at least 5 cases; there are 3 \(--splits.folds 3\)"):
         assign_folds(IDS[:3], 5, seed=0)
     folds = assign_folds(IDS[:4], 2, seed=0)
     with pytest.raises(InputError, match="no fold 2"):

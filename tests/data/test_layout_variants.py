@@ -163,6 +163,19 @@ def test_a_channel_that_one_case_lacks_is_named(tmp_path, form):
         load_dataset("auto", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("patients", "the image is flair, and the mask is lesions"),
+        ("patients, two channels", "the channels are flair, t1, and the mask is seg"),
+        ("patients and scans", "the image is t1, and the mask is mask"),
+    ],
+)
+def test_a_folder_for_each_patient_says_which_file_is_what(tmp_path, form, said):
+    write_form(tmp_path, form)
+    assert load_dataset("auto", tmp_path).notes == (f"by the files' names, {said}",)
+
+
 def test_the_configuration_has_every_layout():
     assert {*LayoutName.__args__} == {"auto", *LAYOUTS, *OTHER_NAMES}
 

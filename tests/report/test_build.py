@@ -14,10 +14,12 @@ from latex import compile_latex, needs_latex
 from rich.console import Console
 
 from study_files import StudyFiles
+from voxloss.config.losses import LossChoice
 from voxloss.evaluation.scores import read_scores
 from voxloss.evaluation.significance import intervals, pairwise_rank_sum
 from voxloss.report import build_report, print_tables
 from voxloss.report.comparison import compare
+from voxloss.report.page.advice import _own_code
 from voxloss.report.record import open_record
 from voxloss.report.summary import summarise
 from voxloss.report.tables.scores import interval_text, metric_digits
@@ -216,6 +218,12 @@ def test_one_loss_and_one_class(tmp_path):
         "cases", "intervals_over_cases", "learned", "scores",
     }  # fmt: skip
     print_tables(study, Console(file=io.StringIO()))
+
+
+def test_an_own_loss_of_images_is_trained_in_the_plane():
+    choice = LossChoice("mine.Loss", {})
+    for plan in ("2d", "3d_fullres"):
+        assert f"nnUNetv2_train DATASET {plan} FOLD" in dict(_own_code(choice, plan))["nnU-Net"]
 
 
 def test_images_that_moved_away_do_not_stop_the_report(tmp_path):

@@ -37,6 +37,8 @@ def test_a_sound_data_set_gets_a_page_and_json_and_status_0(phantom, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     again = call("check", phantom, "--output", tmp_path / "out")  # over its own page, not over anything else
     assert again.returncode == 0
+    assert again.stdout.splitlines()[-3].endswith("note: ready to run with --splits.folds 4")  # which has 5 by default
+    assert "No errors; ready to run with --splits.folds 4." in (tmp_path / "out" / "index.html").read_text()
     other = call("check", phantom, "--output", phantom)
     assert other.returncode == 2
     assert "is not empty and is not a `check` report" in other.stderr

@@ -27,13 +27,16 @@ def epochs(folder, missing, **columns):
     [
         ([], []),
         (["", "", ""], []),
-        (["", "", "tumour"], [("tumour", 2, 3)]),  # at once
-        (["", "tumour", "tumour"], [("tumour", 1, 3)]),
-        (["", "tumour", ""], []),  # it came back
-        (["tumour", "", "tumour"], [("tumour", 2, 3)]),
-        (["tumour", "tumour"], []),  # never predicted: nothing vanished
-        (["", "kidney; tumour"], [("kidney", 1, 2), ("tumour", 1, 2)]),
-        (["kidney", "kidney; cyst; small"], [("cyst; small", 1, 2)]),
+        (["", "", "", "tumour"], [("tumour", 3, 4)]),  # at once
+        (["", "", "", "tumour", "tumour"], [("tumour", 3, 5)]),
+        (["", "", "", "tumour", ""], []),  # it came back
+        (["tumour", "", "", "", "tumour"], [("tumour", 4, 5)]),
+        (["", "", "tumour"], []),  # the first epochs of a network: two are no habit
+        (["", "", "tumour", "", "", "tumour"], []),
+        (["", "", "", "tumour", "", "tumour"], [("tumour", 5, 6)]),
+        (["tumour", "tumour", "tumour", "tumour"], []),  # never predicted: nothing vanished
+        (["", "", "", "kidney; tumour"], [("kidney", 3, 4), ("tumour", 3, 4)]),
+        (["kidney", "kidney", "kidney", "kidney; cyst; small"], [("cyst; small", 3, 4)]),
     ],
 )
 def test_an_alarm_is_for_what_was_predicted_and_is_not_any_more(tmp_path, missing, lost):
@@ -42,9 +45,10 @@ def test_an_alarm_is_for_what_was_predicted_and_is_not_any_more(tmp_path, missin
 
 
 def test_events_get_the_same_by_rows():
-    rows = [{"not_predicted": text} for text in ("tumour", "", "tumour")]
+    rows = [{"not_predicted": text} for text in ("tumour", "", "", "", "tumour")]
     assert lost_classes(rows, CLASSES) == {"tumour": True}
-    assert lost_classes(rows[:2], CLASSES) == {"tumour": False}
+    assert lost_classes(rows[1:3] + rows[:1], CLASSES) == {"tumour": False}
+    assert lost_classes(rows[:4], CLASSES) == {"tumour": False}
     assert lost_classes(rows[:1], CLASSES) == {"tumour": False}
     assert lost_classes([{}], CLASSES) == {}  # a row of an earlier version
 
@@ -69,8 +73,8 @@ def test_the_sentences_have_what_the_history_knows(tmp_path):
 
 def test_a_low_learning_rate_leaves_little_hope_and_nothing_else_is_blamed(tmp_path):
     rows = epochs(
-        tmp_path, ["", "", "tumour"], patches_with_class='{"tumour": 0.6}',
-        gradient_shares="focal=0.5 focal_tversky=0.5", learning_rate=[1e-3, 1e-4, 5e-5],
+        tmp_path, ["", "", "", "tumour"], patches_with_class='{"tumour": 0.6}',
+        gradient_shares="focal=0.5 focal_tversky=0.5", learning_rate=[1e-3, 1e-3, 1e-4, 5e-5],
     )  # fmt: skip
     [one] = alarms(rows, CLASSES)
     text = one.sentences()
@@ -79,11 +83,12 @@ def test_a_low_learning_rate_leaves_little_hope_and_nothing_else_is_blamed(tmp_p
 
 def test_a_history_of_an_earlier_version_gives_an_alarm_without_causes(tmp_path):
     (tmp_path / "history.csv").write_text(
-        "epoch,train_loss,validation_loss,validation_dice,not_predicted,seconds\n1,1,1,1,,1\n2,1,1,1,tumour,1\n"
+        "epoch,train_loss,validation_loss,validation_dice,not_predicted,seconds\n"
+        "1,1,1,1,,1\n2,1,1,1,,1\n3,1,1,1,,1\n4,1,1,1,tumour,1\n"
     )
     [one] = alarms(read_history(tmp_path / "history.csv"), CLASSES)
     assert math.isnan(one.patches) and math.isnan(one.learning_rate) and one.term == ""
-    assert one.sentences() == "tumour was predicted in validation patches until epoch 1 and is not in epoch 2."
+    assert one.sentences() == "tumour was predicted in validation patches until epoch 3 and is not in epoch 4."
 
 
 @pytest.mark.parametrize("value", ["[1]", "{", '{"tumour": "x"}'])

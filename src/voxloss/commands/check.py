@@ -69,11 +69,11 @@ def check_data(
     from voxloss.data.check.check import Finding, check
     from voxloss.data.check.inspection import usual_patch
     from voxloss.data.layouts import load_dataset
-    from voxloss.data.patients import read_patients
+    from voxloss.data.patients import by_patient, read_patients
     from voxloss.study.settle import assigned_folds, configured_dataset, known_patients, mixed_orders
 
     known = read_patients(patients) if patients is not None else {}
-    extra = []
+    extra, fewer_folds = [], None
     if config is None:
         config, dataset = StudyConfig(), load_dataset(layout, root)
         # Nobody asked for a study yet, whose folds may be fewer; but the data's own folds will be those.
@@ -92,6 +92,8 @@ def check_data(
         folds = assigned_folds(config, dataset, kept_together)
     except InputError as error:
         extra.append(Finding(severity, "", str(error)))
+        if severity == "note":
+            fewer_folds = len(by_patient([case.case_id for case in dataset.cases], kept_together))
     return check(
         dataset,
         workers=os.cpu_count() or 1,
@@ -100,6 +102,7 @@ def check_data(
         patients=known,
         folds=folds,
         extra=extra,
+        fewer_folds=fewer_folds,
     )
 
 

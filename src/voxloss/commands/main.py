@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from voxloss.commands import (
+    advise,
     check,
     completion,
     config,
     demo,
+    evidence,
     import_results,
     losses,
     nnunet_trainers,
@@ -56,7 +58,9 @@ _COMMANDS = (
     losses,
     import_results,
     nnunet_trainers,
+    evidence,
     check,
+    advise,
     completion,
 )
 

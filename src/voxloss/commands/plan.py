@@ -23,7 +23,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from rich.markup import escape
 
     from voxloss.commands.display.plan_table import design_table, load_sentence, plan_table
-    from voxloss.commands.display.prices import price_table
+    from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.evaluation.planning import TYPICAL
     from voxloss.study.design import designs, pilot_noise
     from voxloss.study.plan import plan as plan_study
@@ -44,6 +44,8 @@ def plan(arguments: argparse.Namespace) -> int:
     for warning in (*planned.survey.warnings, *planned.survey.config.warnings()):
         console.print(f"[yellow]note[/]: {escape(warning)}", highlight=False)
     console.print(price_table(offers), soft_wrap=True)
+    if (sentence := gpu_sentence(offers)) is not None:
+        console.print(sentence, highlight=False, soft_wrap=True)
     if planned.advice is not None:
         console.print(f"[red]not enough memory[/]: {planned.advice}", highlight=False)
         return 1

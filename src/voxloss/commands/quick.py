@@ -27,7 +27,7 @@ def quick(arguments: argparse.Namespace) -> int:
     # jsonargparse, NumPy, torch, rich
     from rich.console import Console
 
-    from voxloss.commands.display.prices import price_table
+    from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.config.files import load_config
     from voxloss.study.folder import StudyFolder
     from voxloss.study.quick import quick_look
@@ -49,6 +49,8 @@ def quick(arguments: argparse.Namespace) -> int:
             offers = _answers(arguments.data, arguments.overrides)
         console.print("\n[bold]This was a quick look: do not choose a loss by it.[/]", highlight=False)
         console.print(price_table([offer for offer in offers if offer.name != "look"]), soft_wrap=True)
+        if (sentence := gpu_sentence(offers)) is not None:
+            console.print(sentence, highlight=False, soft_wrap=True)
     return status
 
 

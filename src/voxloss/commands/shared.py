@@ -65,6 +65,8 @@ class Parser(argparse.ArgumentParser):
         after_key = False  # the word is the value of the key before it
         for word in words:
             key, given, _ = word.removeprefix("--").partition("=")
+            if word.startswith("--") and key == "data":  # of commands whose positional argument is the data
+                self.error(f"the data are named without --data: `{self.prog} DATA`")
             if word.startswith("--") and key.partition(".")[0] in sections:
                 after_key = not given
             elif word.startswith("--") or not after_key:

@@ -123,6 +123,16 @@ def build_loss(choice: LossChoice, ignore_index: int | None = None) -> "nn.Modul
         raise InputError(f"the loss {error}") from error
 
 
+def _trains_background(loss: "nn.Module") -> bool:
+    """Whether the gradient reaches the first output, as it does with any loss of a softmax."""
+    import torch  # as above
+
+    logits = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
+    labels = torch.arange(64).reshape(1, 4, 4, 4) % 3
+    (gradient,) = torch.autograd.grad(loss(logits, labels), logits)
+    return bool(gradient[:, 0].any())
+
+
 def check_losses(choices: Sequence[LossChoice]) -> None:
     """Build every loss once, to check its name and parameters.
 
@@ -145,6 +155,11 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
         parts = [part for part in loss.modules() if isinstance(part, Loss) and not isinstance(part, Compound)]
         if any(part.reduction != "mean" or part.class_reduction == "none" for part in parts):
             raise InputError(f"the loss {choice.key!r} gives several values, but training needs one")
+        if any(part.activation == "sigmoid" for part in parts) and not _trains_background(loss):
+            raise InputError(
+                f"the loss {choice.key!r} does not train the network's output for the background, and a study predicts "
+                "the class with the largest output; leave include_background at true, or take activation softmax"
+            )
         if isinstance(loss, Loss) and loss.formula.tubes and importlib.util.find_spec("skimage") is None:
             raise InputError(
                 f"the loss {choice.key!r} needs scikit-image, which is not installed: pip install 'voxloss[skeletons]'"

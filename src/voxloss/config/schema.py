@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from voxloss.config.checks import Check, Section
+from voxloss.config.losses import loss_choices
 from voxloss.config.metrics import metric_choices
 from voxloss.evaluation.lesion_rules import LesionRules
 
@@ -53,11 +54,13 @@ class DataConfig(Section):
         options: Of every layout: `classes` (name: value in the masks, or a list of values that become one class),
             `ignore` (value, or list, of voxels that count in no loss and no score), `region_of_interest` (folder or
             pattern of masks, outside which no voxel counts), `axes` ("common" turns cases that are stored in another
-            order or direction than most, "stored" turns none, or letters such as "RAS") and `second_reader` (folder or
-            pattern of a second reader's masks, whose scores are shown beside the losses). Of brats also `modalities`,
-            `enhancing_label` and `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of
-            the subfolders), of pairs `image` and `label` (patterns), of decathlon `splits` (file of folds), of csv and
-            monai `base` (the folder that paths are relative to), of bids `suffixes`.
+            order or direction than most, "stored" turns none, or letters such as "RAS"), `picture_spacing_mm` (the size
+            of a voxel, or of a pixel, of files that do not tell it) and `second_reader` (folder or pattern of a second
+            reader's masks, whose scores are shown beside the losses). Of brats also `modalities`, `enhancing_label` and
+            `require_enhancing`, of kits21 `aggregation`, of folder `images` and `masks` (names of the subfolders), of
+            pairs `image` and `label` (patterns), of folder, pairs and patients `slices` (whether a folder of pictures
+            is a volume), of decathlon `splits` (file of folds), of csv and monai `base` (the folder that paths are
+            relative to), of bids `suffixes`.
     """
 
     section: ClassVar[str] = "data"
@@ -360,6 +363,8 @@ class ExecutionConfig(Section):
         device: "auto" takes CUDA where there is one.
         parallel: Runs at the same time.
         threads: Threads per run; null: the cores shared among the parallel runs.
+        devices_per_run: Devices that train one network together, each on an equal part of every batch; the result is
+            that of one device. On the CPU, processes that share the run's threads.
         workers: Processes per run that read patches ahead (and augment them, where the CPU does that); 0: the run's
             own process; null: on CUDA a run's share of the cores, 8 at most, elsewhere 0.
         augmentation: Where patches are augmented; "auto": on the device if it is CUDA.
@@ -395,6 +400,7 @@ class ExecutionConfig(Section):
     device: str = "auto"
     parallel: int = 1
     threads: int | None = None
+    devices_per_run: int = 1
     workers: int | None = None
     augmentation: Literal["auto", "cpu", "device"] = "auto"
     channels_last: bool = True
@@ -419,6 +425,7 @@ class ExecutionConfig(Section):
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
         yield Check("parallel", self.parallel >= 1, self.parallel, "at least 1")
+        yield Check("devices_per_run", self.devices_per_run >= 1, self.devices_per_run, "at least 1")
         yield Check("workers", (self.workers or 0) >= 0, self.workers, "at least 0")
         # 0 is in studies of earlier versions: one case at a time, and the same as null.
         yield Check("memory_gb", (self.memory_gb or 0) >= 0, self.memory_gb, "positive")
@@ -481,6 +488,8 @@ class StudyConfig(Section):
             "a metric with the range [0, 1] of which more is better; let yours return such a share",
         )
         yield Check("name", bool(self.name) and "/" not in self.name, self.name, "a name without a slash")
+        batch, devices = self.patches.batch_size, self.execution.devices_per_run
+        yield Check("execution.devices_per_run", batch % devices == 0, devices, f"a divisor of the batch size, {batch}")
         metric, primary, limits = (
             self.comparison.primary_metric, self.comparison.primary_class, self.evaluation.lesions.size_limits_ml
         )  # fmt: skip
@@ -494,11 +503,17 @@ class StudyConfig(Section):
 
     def warnings(self) -> list[str]:
         """Settings that are allowed and will disappoint, a sentence each."""
+        found = [
+            f"{choice.key} is trained with a sigmoid, and a study predicts with a softmax: its probabilities, "
+            "thresholds and calibration are those of the softmax"
+            for choice in loss_choices(self.comparison.losses)
+            if choice.parameters.get("activation") == "sigmoid"
+        ]
         steps = self.training.epochs * self.training.iterations
         initial = 0.99**steps  # what is left in the running averages of their initial values
         if self.network.name == UNET and self.network.norm == "batch" and initial > 0.05:
-            return [
+            found.append(
                 f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their "
                 "initial values, so predictions will be poor; train longer or take --network.norm instance"
-            ]
-        return []
+            )
+        return found

@@ -103,7 +103,8 @@ def assign_folds(
     groups = by_patient(ids, patients or {})
     if len(groups) < folds:
         what = "patients" if patients else "cases"
-        raise InputError(f"{folds} folds need at least {folds} {what}; there are {len(groups)} (splits.folds).")
+        way = f"--splits.folds {len(groups)}" if len(groups) > 1 else "a study needs two or more"
+        raise InputError(f"{folds} folds need at least {folds} {what}; there are {len(groups)} ({way}).")
     order = np.random.default_rng(np.random.SeedSequence([seed, folds])).permutation(len(groups))
     assigned: list[list[str]] = [[] for _ in range(folds)]
     for number in order:

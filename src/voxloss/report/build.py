@@ -70,7 +70,7 @@ def _print_tables(record: StudyRecord, comparison: Comparison, console: Console)
         unlearned = [one.loss for one in comparison.unlearned(comparison.primary_class)]
         table = verdict_table(primary, comparison.primary_class, comparison.primary_metric, unlearned=unlearned)
         console.print(to_console(table))
-    if len(comparison.losses) > 1:
+    if len(comparison.losses) > 1 and not record.study.comparison.look:
         for class_name in primary_first(comparison):
             for test, pairs in (("signed_rank", comparison.signed_rank), ("rank_sum", comparison.rank_sum)):
                 console.print()

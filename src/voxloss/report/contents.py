@@ -56,7 +56,8 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
     write_scores(folder / "tables" / "scores.csv", record.scores)
     _write_csv(folder / "tables" / "learned.csv", learned_frame(comparison.learned))
     further = _write_further(record, comparison, folder / "tables")
-    matrices = _write_matrices(comparison, folder / "tables")
+    # A look is too small for a test, and stars would say otherwise.
+    matrices = () if record.study.comparison.look else _write_matrices(comparison, folder / "tables")
     verdicts, ranks = _write_verdicts(comparison, folder)
     race = _write_race(comparison, folder)
     missing: list[str] = [] if comparison.reader_fault is None else [comparison.reader_fault]

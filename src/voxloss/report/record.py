@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxloss.data.formats import exists
 from voxloss.study.folder import RunStatus
 from voxloss.study.study import Study
 
@@ -45,7 +46,7 @@ class StudyRecord:
         for status in self.runs:
             if (status.loss, status.fold, status.seed) == (loss, fold, seed):
                 path = self.study.run_folder(status.run).prediction(case_id)
-                return path if path.is_file() else None
+                return path if exists(path) else None
         return None
 
 

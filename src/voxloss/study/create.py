@@ -12,8 +12,10 @@ import torch
 
 from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
+from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.lesion_list import read_lesions
@@ -107,9 +109,8 @@ def open_study(
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
     if config.evaluation.metrics and not exists:
-        config = replace(
-            config, evaluation=replace(config.evaluation, metrics=try_own_metrics(config.evaluation.metrics))
-        )
+        settled = settled_metrics(config.evaluation.metrics)
+        config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
     if config.execution.executor == "local":  # the machines of a cluster may have devices that this one lacks
         resolve_device(config.execution.device)
     if config.data.root:
@@ -125,13 +126,13 @@ def open_study(
 
     try:
         # Several processes may prepare the cases of a study together; the first that is ready creates it.
-        settled = None if exists else _prepared_study(config, files, progress, notice, folds)
+        ready = None if exists else _prepared_study(config, files, progress, notice, folds)
         with hold(of_study(folder, STUDY), waiting=waiting) as claim:
             _remove_partial_files(folder, claim)
-            if settled is None or files.is_study():
+            if ready is None or files.is_study():
                 study = _resume(config, folder, progress, notice, folds)
             else:
-                study = settled.create()
+                study = ready.create()
             yield study
     except BaseException:
         if new is not None and not files.is_study() and not _has_prepared(files) and not live_claims(folder):
@@ -167,7 +168,7 @@ def _resume(
     records = own_records(study, left, notice)
     try_own_losses(study.config, study.dataset, own)
     if left:
-        try_own_metrics(study.config.evaluation.metrics)
+        try_own_metrics(study.config.evaluation.metrics, study.dataset)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
@@ -280,7 +281,7 @@ def _first_missing_result(study: Study, run: Run) -> Path | None:
     kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
         wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
-        if missing := [path for path in wanted if not path.is_file()]:
+        if missing := [path for path in wanted if not exists(path)]:
             return missing[0]
     try:
         read_scores(files.scores_file)
@@ -351,6 +352,7 @@ def _prepared_study(
     # What can be checked before hours of preparation.
     check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
     try_own_losses(config, dataset)
+    try_own_metrics(config.evaluation.metrics, dataset)
     progress(0, len(dataset.cases), "preparing")
     prepared = prepare_cases(
         dataset.cases,

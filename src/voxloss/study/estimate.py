@@ -8,12 +8,12 @@ import torch
 
 from voxloss.data.prepare.case import open_prepared
 from voxloss.study.folder import Run
-from voxloss.study.plan import PREDICTION_SHARE, checkpoint_bytes, training_seconds, window_count
+from voxloss.study.plan import PREDICTION_SHARE, checkpoint_bytes, process_memory, training_seconds, window_count
 from voxloss.study.probe import Probe, probe
 from voxloss.study.study import Study
 from voxloss.training.device import resolve_device
 from voxloss.training.predict import prediction_memory
-from voxloss.utilities.machine import available_memory, forget_peak_memory, peak_memory
+from voxloss.utilities.machine import available_memory
 
 LONGEST_STEP = 2.0  # seconds: whoever starts a study waits for the measurement
 
@@ -60,8 +60,7 @@ def estimate(study: Study, runs: Sequence[Run]) -> Estimate:
         classes = len(study.dataset.classes)
         channels, size = cases[0].image.shape[0], config.patches.size
         device = torch.device(resolve_device(config.execution.device))
-        forget_peak_memory()
-        process = peak_memory()
+        process = process_memory()
         measured = probe(config, channels, classes, device, longest=LONGEST_STEP)
         windows = sum(window_count(case.shape, size, config.patches.overlap) for case in cases) / len(study.folds)
         each = training_seconds(config, measured) + windows * measured.forward

@@ -14,7 +14,7 @@ import yaml
 
 from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
-from voxloss.data.formats import MASK_ENDINGS, content_digest, mask_ending
+from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_ending
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -157,9 +157,9 @@ class RunFolder:
 
     def prediction(self, case_id: str, like: Path | None = None) -> Path:
         """The mask predicted for a case: the file that is there, or with `like`, the one to be written on its grid."""
-        endings = MASK_ENDINGS if like is None else (mask_ending(like),)
+        endings = (*MASK_ENDINGS, "") if like is None else (mask_ending(like),)  # "" of a folder of slices
         files = [self.path / "predictions" / f"{case_id}{ending}" for ending in endings]
-        return next((file for file in files if file.is_file()), files[0])
+        return next((file for file in files if exists(file)), files[0])
 
     def probabilities(self, case_id: str) -> Path:
         """The probabilities predicted for a case, where the study keeps them."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from voxloss.config.losses import LossChoice, build_loss, loss_choices
-from voxloss.config.metrics import metric_choices, settled_metrics
+from voxloss.config.metrics import metric_choices
 from voxloss.config.schema import Size, StudyConfig
 from voxloss.data.dataset import Dataset
 from voxloss.evaluation.metrics import Score, own_scores, register_metric
@@ -25,7 +25,7 @@ USUAL_SIZE: Size = (32, 32, 32)  # of the patch that a loss is tried on before t
 
 
 def try_own_losses(config: StudyConfig, dataset: Dataset, choices: Sequence[LossChoice] | None = None) -> None:
-    """Compute own losses on random patches, so that a mistake shows before hours are spent.
+    """Compute own losses on random patches, so that a mistake shows before hours of training.
 
     Args:
         config: The study's configuration; its patch size may still be open.
@@ -123,22 +123,26 @@ def own_metric_scores(
         raise SourceError(str(error)) from error
 
 
-def try_own_metrics(entries: Sequence[str | dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Settle own metrics, and compute them on small masks, empty ones too, so that a mistake shows at once.
+def try_own_metrics(entries: Sequence[str | dict[str, Any]], dataset: Dataset) -> None:
+    """Compute own metrics on small masks, empty ones too, so that a mistake shows before hours of training.
+
+    Args:
+        entries: `evaluation.metrics`, settled.
+        dataset: The study's data set. Masks of images have two axes, as when a run scores them.
 
     Raises:
         InputError: A metric cannot be imported, fails, or leaves its range.
     """
-    settled = settled_metrics(entries)
-    for metric in metric_choices(settled):
+    spacing = (3.0, 1.5, 1.0) if dataset.flat_axis is None else (1.5, 1.0)
+    empty = np.zeros((6, 7, 8)[-len(spacing) :], dtype=np.uint8)
+    full = empty.copy()
+    full[tuple(slice(2, 5) for _ in spacing)] = 1
+    moved = np.roll(full, 1, axis=-1)
+    for metric in metric_choices(entries):
         register_metric(metric.name, metric.range, metric.higher_is_better, metric.unit)
         function = {metric.name: metric.function()}
-        full, empty = np.zeros((6, 7, 8), dtype=np.uint8), np.zeros((6, 7, 8), dtype=np.uint8)
-        full[1:4, 2:5, 3:6] = 1
-        moved = np.roll(full, 1, axis=2)
         for reference, prediction in ((full, moved), (full, empty), (empty, full), (empty, empty)):
-            own_scores(reference, prediction, ("background", "a trial mask"), (3.0, 1.5, 1.0), function)
-    return settled
+            own_scores(reference, prediction, ("background", "a trial mask"), spacing, function)
 
 
 def _record(choice: LossChoice) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from voxloss.training.networks import check_network
 from voxloss.training.predict import prediction_memory as case_memory
 from voxloss.utilities.machine import available_memory, forget_peak_memory, peak_memory
 
+SCORING_PACKAGES = 140_000_000  # bytes of MONAI, which a run imports when it scores
 PREDICTION_SHARE = 50  # voxels of a compressed prediction per byte, about
 
 
@@ -70,8 +71,7 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     size = settled.patches.size
     check_network(settled.network, size, channels, len(dataset.classes))
     device = torch.device(resolve_device(settled.execution.device))
-    forget_peak_memory()
-    process = peak_memory()  # what the packages take, in every run's process too
+    process = process_memory()
     measured = probe(settled, channels, len(dataset.classes), device, report)
     prediction_memory = None if process is None else process + _largest_prediction(surveyed)
     memory = measured.memory
@@ -97,6 +97,13 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         probabilities=probabilities,
         advice=_advice(settled, device, measured.memory, prediction_memory, process or 0),
     )
+
+
+def process_memory() -> int | None:
+    """Return the bytes that a run's process takes before anything is read; None where the system does not tell."""
+    forget_peak_memory()
+    imported = peak_memory()  # the packages of this process, which a run imports too
+    return None if imported is None else imported + SCORING_PACKAGES
 
 
 def _probability_bytes(surveyed: Survey) -> int:

@@ -1,5 +1,7 @@
 """What a look, a reasonable study and the full study would cost, each with its command."""
 
+import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +12,12 @@ from voxloss.config.losses import loss_choices
 from voxloss.config.schema import DEFAULT_LOSSES
 from voxloss.study.plan import Plan, plan
 from voxloss.study.quick import quick_look
+from voxloss.study.settle import patch_within
 
 FEW_LOSSES = 3
+LONG = 86400  # seconds: above it, a short study is offered beside the reasonable one
+SHORT_STEPS, SHORT_FILTERS = 3000, 16  # of a short study, at most
+SHORT_SIDE, SHORT_IMAGE_SIDE = 48, 192  # of the largest cubic patch, and of the largest square one of images
 RACE_SHARES = (0.2, 0.4)  # of the full study's runs, in the simulated studies of docs/benchmarks/race.md
 RACE_FROM = 20  # runs: a race of fewer saves little
 
@@ -25,18 +31,21 @@ class Price:
         command: The command that runs it.
         runs: Trainings; of a race the fewest and most that are usual.
         seconds: Of training and prediction on this machine; of a race likewise.
+        steps: Of each training.
     """
 
-    name: Literal["look", "reasonable", "full", "race"]
+    name: Literal["look", "short", "reasonable", "full", "race"]
     command: str
     runs: tuple[int, int]
     seconds: tuple[float, float]
+    steps: int
 
 
 def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     """Return a look, a reasonable study with fewer losses and one seed, the planned study, and it as a race.
 
-    A study that would be no smaller than the planned one is left out, and so is a race of few runs.
+    Where the reasonable study takes more than a day, a short one goes before it: fewer steps of a narrower network on
+    smaller patches. A study that would be no smaller than the planned one is left out, and so is a race of few runs.
 
     Args:
         planned: The plan of the full study.
@@ -45,7 +54,7 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     config = planned.survey.config
     look = plan(quick_look(replace(load_config("quick"), data=config.data)))
     per_run = _seconds(planned) / planned.runs
-    offers = [_price("look", ["quick", config.data.root], look.runs, _seconds(look))]
+    offers = [_price("look", ["quick", config.data.root], look.runs, _seconds(look), look.steps)]
     keys = [choice.key for choice in loss_choices(config.comparison.losses)]
     few = [name for name in (*DEFAULT_LOSSES, *keys) if name in keys]
     few = list(dict.fromkeys(few))[:FEW_LOSSES]
@@ -53,11 +62,13 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
     if plain and fewer < planned.runs:
         shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
-        offers.append(_price("reasonable", shorter, fewer, fewer * per_run))
+        if fewer * per_run > LONG and (short := _short(planned, shorter)) is not None:
+            offers.append(short)
+        offers.append(_price("reasonable", shorter, fewer, fewer * per_run, planned.steps))
     if plain:  # said in full, so that they are added to a study that began with fewer
         seeds = ",".join(map(str, config.comparison.seeds))
         words = [*_without(words), "--losses", ",".join(keys), "--seeds", seeds]
-    full = _price("full", ["run", *words], planned.runs, planned.runs * per_run)
+    full = _price("full", ["run", *words], planned.runs, planned.runs * per_run, planned.steps)
     offers.append(full)
     if planned.runs >= RACE_FROM and len(keys) > 1:
         least, most = RACE_SHARES
@@ -67,13 +78,42 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
                 _command(["race", *words]),
                 (round(least * planned.runs), round(most * planned.runs)),
                 (least * full.seconds[0], most * full.seconds[1]),
+                planned.steps,
             )
         )
     return offers
 
 
-def _price(name: Literal["look", "reasonable", "full"], words: Sequence[str], runs: int, seconds: float) -> Price:
-    return Price(name, _command(words), (runs, runs), (seconds, seconds))
+def _short(planned: Plan, words: Sequence[str]) -> Price | None:
+    """Return the study of `words` cut to what a night may suffice for; None if there is nothing to cut."""
+    survey, config = planned.survey, planned.survey.config
+    training, network, patches, flat = config.training, config.network, config.patches, survey.dataset.flat_axis
+    options: list[str] = []
+    if network.name == "unet" and network.filters > SHORT_FILTERS:
+        network = replace(network, filters=SHORT_FILTERS)
+        options += ["--network.filters", str(SHORT_FILTERS)]
+    if training.epochs * training.iterations > SHORT_STEPS:
+        training = replace(training, epochs=math.ceil(SHORT_STEPS / training.iterations))
+        options += ["--training.epochs", str(training.epochs)]
+    if not any(extent == 1 and axis != flat for axis, extent in enumerate(patches.size)):  # slices stay slices
+        side = SHORT_SIDE if flat is None else SHORT_IMAGE_SIDE
+        size = patch_within(survey.shapes, side, network.depth, flat)
+        if math.prod(size) < math.prod(patches.size):
+            patches = replace(patches, size=size)
+            options += ["--patches.size", json.dumps(size, separators=(",", ":"))]
+    if not options:
+        return None
+    few = words[words.index("--losses") + 1].split(",")
+    comparison = replace(config.comparison, losses=tuple(few), seeds=config.comparison.seeds[:1])
+    short = plan(replace(config, network=network, training=training, patches=patches, comparison=comparison))
+    words = [*words, "--study", f"studies/{config.name}-short", *options]  # other settings: a study of its own
+    return _price("short", words, short.runs, _seconds(short), short.steps)
+
+
+def _price(
+    name: Literal["look", "short", "reasonable", "full"], words: Sequence[str], runs: int, seconds: float, steps: int
+) -> Price:
+    return Price(name, _command(words), (runs, runs), (seconds, seconds), steps)
 
 
 def _command(words: Sequence[str]) -> str:

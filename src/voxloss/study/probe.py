@@ -82,7 +82,9 @@ def probe(
     step = "idle_step" if device.type == "cpu" else "step"
     try:
         patches = growing_patches(size)
-        _measure(config, patches[0], channels, classes, device, 1)  # takes what is taken once and for all
+        # Memory counts from here: what one measurement frees the system may leave to the process, for the next to use.
+        before = _peak(device, reset=True)
+        _measure(config, patches[0], channels, classes, device, 1, before)  # takes what is taken once and for all
         for patch in patches:
             if len(measured) > 1 or (measured and patch == size):  # two are always measured, if the patch is not small
                 room = available(device) or math.inf
@@ -90,7 +92,7 @@ def probe(
                 if fitted(measured, step, patch) > longest or memory > 0.8 * room:
                     break
             report(f"measuring patches of {' x '.join(map(str, patch))}")
-            measured.append(_measure(config, patch, channels, classes, device, ROUNDS))
+            measured.append(_measure(config, patch, channels, classes, device, ROUNDS, before))
         augmented = _augmentation(config, size, channels, device)
     finally:
         torch.set_num_threads(threads)
@@ -157,13 +159,19 @@ def growing_patches(size: Size) -> list[Size]:
 
 
 def _measure(
-    config: SettledConfig, patch: Size, channels: int, classes: int, device: torch.device, rounds: int
+    config: SettledConfig,
+    patch: Size,
+    channels: int,
+    classes: int,
+    device: torch.device,
+    rounds: int,
+    before: int | None,
 ) -> _Measured:
-    """Measure a step without augmentation, a window's forward pass, and peak memory."""
+    """Measure a step without augmentation, a window's forward pass, and peak memory beyond `before`."""
     config = replace(config, patches=replace(config.patches, size=patch))
     batch = config.patches.batch_size
     gc.collect()
-    before = _peak(device, reset=True)
+    _peak(device, reset=True)
     with torch.random.fork_rng(devices=[]):
         network = make_network(config.network, patch, channels, classes)
     place(network, device, config)

@@ -353,14 +353,18 @@ def patch_within(shapes: Sequence[tuple[int, int, int]], side: int, depth: int, 
         flat_axis: The axis along which every case has one voxel; None: the cases are volumes.
     """
     axes = [axis for axis in range(3) if axis != flat_axis]
-    shape = np.median(shapes, axis=0)[axes]
-    shape = shape * min(1.0, (side ** len(axes) / float(np.prod(shape))) ** (1 / len(axes)))
+    extents = dict(zip(axes, np.median(shapes, axis=0)[axes].tolist(), strict=True))
+    voxels = float(side ** len(axes))
     size = [1, 1, 1]
-    for axis, extent in zip(axes, shape, strict=True):
+    for axis in sorted(axes, key=lambda axis: extents[axis]):  # what a thin axis cannot give up, the others do
+        extent = extents[axis] * min(1.0, (voxels / math.prod(extents.values())) ** (1 / len(extents)))
         # Images are large enough to be halved at every level, and small ones are cut to fit.
         levels = 3 if flat_axis is None else max(2, int(math.log2(extent)) - 2)
         unit = 2 ** min(depth, levels)
         size[axis] = max(unit, int(extent // unit * unit))
+        if size[axis] > extent:
+            voxels /= size[axis]
+            del extents[axis]
     return size[0], size[1], size[2]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from voxloss.training.history import Epoch
 
+STEADY = 3  # epochs in a row in which a class must have been predicted: at the start any class may come and go
 AROUND = 3  # epochs up to the loss of the class over which shares are averaged
 
 RARE = 0.1  # share of the patches with a class below which it is seldom seen
@@ -16,7 +17,7 @@ EARLY, LATE = 0.5, 0.1  # shares of the first learning rate, above which steps a
 
 @dataclass(frozen=True)
 class LostClass:
-    """A class that was predicted in the validation patches and is no longer.
+    """A class that was steadily predicted in the validation patches and is no longer.
 
     Args:
         name: The class.
@@ -81,12 +82,12 @@ def lost_classes(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> d
     for name in classes[1:]:
         missing = [f"; {name}; " in text for text in lacking]
         if any(missing):
-            found[name] = missing[-1] and not all(missing)
+            found[name] = missing[-1] and _was_steady(missing)
     return found
 
 
 def alarms(epochs: Sequence[Epoch], classes: Sequence[str]) -> list[LostClass]:
-    """Return the foreground classes that a run predicted in some epoch and not in its last one.
+    """Return the foreground classes that a run predicted in `STEADY` epochs in a row and not in its last one.
 
     A class that no validation patch has cannot be told from one that is predicted, and gives no alarm.
 
@@ -96,12 +97,14 @@ def alarms(epochs: Sequence[Epoch], classes: Sequence[str]) -> list[LostClass]:
     """
     found = []
     for name in classes[1:]:
-        if not epochs or not epochs[-1].lacks(name):
-            continue
-        last = max((place for place, epoch in enumerate(epochs) if not epoch.lacks(name)), default=None)
-        if last is not None:
-            found.append(_lost(name, epochs, last))
+        missing = [epoch.lacks(name) for epoch in epochs]
+        if missing and missing[-1] and _was_steady(missing):
+            found.append(_lost(name, epochs, max(place for place, lacks in enumerate(missing) if not lacks)))
     return found
+
+
+def _was_steady(missing: Sequence[bool]) -> bool:
+    return any(not any(missing[first : first + STEADY]) for first in range(len(missing) - STEADY))
 
 
 def _lost(name: str, epochs: Sequence[Epoch], last: int) -> LostClass:

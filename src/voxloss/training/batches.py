@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,12 @@ class _TrainingBatches(Dataset[Batch]):
 def _fits_shared_memory(config: StudyConfig, workers: int, batch_bytes: int) -> bool:
     """Return whether shared memory has room for the batches that all processes may put there at once."""
     room = shared_memory_room()
-    return room is None or room >= BATCHES_AHEAD * workers * config.execution.parallel * batch_bytes
+    return room is None or room >= _ahead(config, workers) * batch_bytes
+
+
+def _ahead(config: StudyConfig, workers: int) -> int:
+    """Return how many batches all processes of all runs may read ahead."""
+    return BATCHES_AHEAD * workers * config.execution.parallel * config.execution.devices_per_run
 
 
 def shared_memory_warning(config: SettledConfig, channels: int, device: torch.device) -> str | None:
@@ -111,7 +117,7 @@ def shared_memory_warning(config: SettledConfig, channels: int, device: torch.de
     batch = config.patches.batch_size * math.prod(size) * (4 * channels + 1)
     if workers == 0 or _fits_shared_memory(config, workers, batch):
         return None
-    needed = BATCHES_AHEAD * workers * config.execution.parallel * batch
+    needed = _ahead(config, workers) * batch
     return (
         f"/dev/shm has {(shared_memory_room() or 0) / 1e9:.2f} GB left, but the batches of {workers} workers need "
         f"{needed / 1e9:.2f} GB there; they go through pipes instead, which is slower. Give /dev/shm more room "
@@ -123,6 +129,11 @@ def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
     """Return the seed of the augmentation of each patch of a step."""
     size = job.patches.batch_size
     return [seed_of(job.seed, job.fold, step * size + number, _AUGMENT) for number in range(size)]
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """A cluster tells all processes of a job to end; the run's own process ends its step first, and needs batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def training_batches(
@@ -142,6 +153,7 @@ def training_batches(
         num_workers=workers_of(job.config, device),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
     try:
         batches = iter(loader)
@@ -168,7 +180,8 @@ def workers_of(config: StudyConfig, device: torch.device) -> int:
     execution = config.execution
     if execution.workers is not None:
         return execution.workers
-    return min(MOST_WORKERS, (os.cpu_count() or 1) // execution.parallel) if device.type == "cuda" else 0
+    share = (os.cpu_count() or 1) // (execution.parallel * execution.devices_per_run)
+    return min(MOST_WORKERS, share) if device.type == "cuda" else 0
 
 
 def augments_on(config: StudyConfig, device: torch.device) -> bool:

@@ -5,7 +5,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from voxloss.training.events import Events
 from voxloss.training.history import COLUMNS, write_history
 from voxloss.training.networks import make_network, outputs
 from voxloss.training.precision import autocast, layout, place
+from voxloss.training.ranks import Ranks, started
 from voxloss.training.schedule import Schedule
 from voxloss.training.terms import gradient_shares, what_is_not_finite
 
@@ -65,26 +68,47 @@ def train(
         DivergedError: The loss is no longer finite; the message names epoch, step, term and class.
         InterruptedRunError: `stop` returned True.
     """
+    with started(job.config.execution.devices_per_run, device, partial(_follow, job)) as ranks:
+        return _train(job, device, ranks, stop, report)
+
+
+def _follow(job: TrainingJob, ranks: Ranks, device: torch.device) -> None:
+    """Train beside rank 0, which writes the files and says when to stop."""
+    with suppress(InterruptedRunError, DivergedError):  # on every rank alike; rank 0 reports it
+        _train(job, device, ranks)
+
+
+def _train(
+    job: TrainingJob,
+    device: torch.device,
+    ranks: Ranks,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[int], None] = lambda epoch: None,
+) -> torch.nn.Module:
     setting, channels = job.config.training, job.training_cases[0].image.shape[0]
-    trainee = _Trainee.make(job, channels, device)
+    trainee = _Trainee.make(job, channels, device, ranks)
     network = trainee.network
     schedule = Schedule(job.config, trainee.optimizer)
     progress = _State.resume(job.folder, trainee, schedule)
+    if ranks.rank == 0 and progress.history:  # history.csv may be missing, or lack the last epoch
+        write_history(job.folder / "history.csv", progress.history)
     # A loss that is no subclass of `Loss` makes what it needs itself.
     maps = voxloss.LabelMaps.of(trainee.loss, len(job.classes)) if isinstance(trainee.loss, Loss) else None
     batches = training_batches(job, progress.epoch, device, maps)
     validation: list[Batch] = [
         (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
     ]
-    events = Events(job.folder, progress.epoch)
+    events = Events(job.folder, progress.epoch) if ranks.rank == 0 else None
     for epoch in range(progress.epoch, setting.epochs):
         start = time.perf_counter()
         rate = schedule.start(epoch)
         row = {"epoch": epoch + 1, "learning_rate": rate}
         row |= _train_epoch(trainee, batches, epoch, stop)
+        schedule.finish(row["train_loss"])
+        if events is None:
+            continue
         row |= _validate(trainee, validation)
         row["seconds"] = round(time.perf_counter() - start, 3)
-        schedule.finish(row["train_loss"])
         progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
         if stop():  # while the network was validated; a checkpoint may be written only by who still owns the run
@@ -93,7 +117,7 @@ def train(
         progress.save(job.folder, trainee, schedule, channels)
         events.write(row, lost_classes(progress.history, job.classes))
         report(epoch + 1)
-    if setting.selection != "last":
+    if setting.selection != "last" and events is not None:
         network.load_state_dict(load_state(job.folder / "best.pt", device)["network"])
     return network
 
@@ -112,17 +136,19 @@ class _Trainee:
     call: Callable[[torch.Tensor], Any]
     loss: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    ranks: Ranks
 
     @classmethod
-    def make(cls, job: TrainingJob, channels: int, device: torch.device) -> "_Trainee":
+    def make(cls, job: TrainingJob, channels: int, device: torch.device, ranks: Ranks) -> "_Trainee":
         with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
             torch.manual_seed(seed_of(job.seed, job.fold, _WEIGHTS))
             network = make_network(job.config.network, job.config.patches.size, channels, len(job.classes))
+        network = ranks.share_statistics(network, device)
         place(network, device, job.config)
         call = torch.compile(network) if job.config.execution.compile else network
         loss = make_loss(job).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=job.config.training.learning_rate)
-        return cls(job, device, network, call, loss, optimizer)
+        return cls(job, device, network, call, loss, optimizer, ranks)
 
     def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -132,9 +158,12 @@ class _Trainee:
         return {name: each.to(self.device, non_blocking=True) for part in maps for name, each in part.items()}
 
     def logits(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The network's outputs, the finest first."""
+        """The network's outputs, the finest first; in training, each rank computes its part of them."""
+        if self.network.training:
+            images = self.ranks.part(images)
         with autocast(self.device, self.job.config.training):
-            return outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
+            logits = outputs(self.call(images.contiguous(memory_format=layout(self.job.config))))
+        return [self.ranks.whole(each) for each in logits] if self.network.training else logits
 
 
 def make_loss(job: TrainingJob) -> torch.nn.Module:
@@ -169,7 +198,6 @@ class _State:
                     moments[name] = value.reshape(parameter.shape)
         trainee.loss.load_state_dict(state.get("loss", {}), strict=False)  # an own loss may have buffers
         schedule.plateau.load_state_dict(state["plateau"])
-        write_history(folder / "history.csv", state["history"])  # which may be missing, or lack the last epoch
         return cls(state["epoch"], state["best"], state["history"])
 
     def save(self, folder: Path, trainee: _Trainee, schedule: Schedule, channels: int) -> None:
@@ -230,7 +258,7 @@ def _train_epoch(
     with_class = torch.zeros(len(job.classes), dtype=torch.int64, device=trainee.device)  # patches
     begin = time.perf_counter()
     for step in range(job.config.training.iterations):
-        if stop():
+        if trainee.ranks.agree(stop, trainee.device):
             raise InterruptedRunError
         asked = time.perf_counter()
         images, labels, *maps = next(batches)
@@ -254,6 +282,7 @@ def _train_epoch(
             shares = " ".join(f"{name.replace(' ', '_')}={share:.4f}" for name, share in parts.items())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        trainee.ranks.add_gradients(list(trainee.network.parameters()))
         optimizer.step()
         total += number
     patches = job.config.training.iterations * job.patches.batch_size

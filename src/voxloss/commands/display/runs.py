@@ -80,7 +80,9 @@ class RunDisplay:
         self.bars.update(self.overall, completed=total)
 
     def _alarm(self, run: Run) -> None:
-        """Print, once each time, that a run no longer predicts a class."""
+        """Print, once each time, that a run no longer predicts a class; not in a look, which nobody would change."""
+        if self.study.comparison.look:
+            return
         for lost in alarms(self.study.run_folder(run).history(), self.study.dataset.classes):
             if (str(run), lost.name, lost.last) not in self.alarmed:
                 self.alarmed.add((str(run), lost.name, lost.last))

@@ -26,6 +26,7 @@ def check(
     patients: Mapping[str, str] | None = None,
     folds: Sequence[Sequence[str]] = (),
     extra: Sequence[Finding] = (),
+    fewer_folds: int | None = None,
 ) -> Report:
     """Read every file of a data set once and report what is wrong, odd, or worth knowing.
 
@@ -46,6 +47,7 @@ def check(
         folds: The case ids of each fold of a study, to find patients whose scans are in different folds, and the same
             image in different folds.
         extra: Findings about the data set from elsewhere.
+        fewer_folds: The number of folds that the cases allow, if a study has more by default.
 
     Returns:
         The findings, and how rare each class is.
@@ -82,6 +84,7 @@ def check(
         patch_spacing_mm=patch.spacing_mm,
         flat_axis=dataset.flat_axis,
         units=dataset.units,
+        fewer_folds=fewer_folds,
         records=tuple(record for one in inspections if (record := _record(one, dataset.flat_axis)) is not None),
     )
 

@@ -78,7 +78,8 @@ class Report:
 
     `shape` and `spacing_mm` are spreads per array axis, turned to the data set's. `patch` is the size that
     `patches_without` is about, in voxels of `patch_spacing_mm` (None: of each case's own spacing). `flat_axis` is that
-    of images, and `units` are those of lengths and sizes.
+    of images, and `units` are those of lengths and sizes. `fewer_folds` is the number of folds that the cases allow
+    where a study has more by default, else None.
     """
 
     dataset: str
@@ -94,6 +95,18 @@ class Report:
     records: tuple[CaseRecord, ...]
     flat_axis: int | None = None
     units: Units = VOLUMES
+    fewer_folds: int | None = None
+
+    @property
+    def readiness(self) -> str:
+        """Whether a study can be run, and with which option."""
+        if not self.ok:
+            return "fix the errors first"
+        if self.fewer_folds is None:
+            return "ready to run"
+        if self.fewer_folds < 2:
+            return "too few for a study, which needs two or more"
+        return f"ready to run with --splits.folds {self.fewer_folds}"
 
     @property
     def ok(self) -> bool:
@@ -118,7 +131,7 @@ def format_report(report: Report) -> str:
         lines += [f"  {line}" for line in grouped_lines([one for one in report.findings if one.severity == severity])]
     counts = Counter(finding.severity for finding in report.findings)
     summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
-    return "\n".join([*lines, "", f"{summary}: {'ready to run' if report.ok else 'fix the errors first'}"]) + "\n"
+    return "\n".join([*lines, "", f"{summary}: {report.readiness}"]) + "\n"
 
 
 def by_axis(report: Report, values: Sequence[Any], write: Callable[[Any], str]) -> str:

@@ -86,7 +86,7 @@ def memory_needed(case: Case, preparation: Preparation, axes: str | None = None)
     """Bytes that preparing a case takes at most, about; 0 for one whose header cannot be read, which fails soon."""
     try:
         opened = [open_image(path) for path in case.images]
-        geometry = opened[0].geometry
+        geometry = case.placed(opened[0].geometry)
         geometry = Turn.between(geometry.axes, axes).geometry(geometry)
         channels = sum(file.channels for file in opened)
         reading = max(file.at_once for file in opened)

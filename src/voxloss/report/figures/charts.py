@@ -1,6 +1,7 @@
 """Charts: precision against recall, score against volume, ranks, time and memory."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ from voxloss.evaluation.scores import seed_means
 from voxloss.evaluation.significance import case_values
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.comparison import Comparison
+from voxloss.report.figures.labels import label_of, row_inches
 from voxloss.report.figures.scores import PALETTE, STYLE, FigureFile, loss_colour, save_figure
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
@@ -64,7 +66,7 @@ def precision_recall_figure(comparison: Comparison, class_name: str, name: str, 
             if not math.isnan(row["precision_low"]):
                 axes.plot([x, x], [row["precision_low"], row["precision_high"]], line, color=colour, lw=1, alpha=0.6)
             marker = MARKERS[place % len(MARKERS)]
-            axes.scatter([x], [y], s=34, color=colour, marker=marker, zorder=3, label=loss_name(row["loss"]))
+            axes.scatter([x], [y], s=34, color=colour, marker=marker, zorder=3, label=label_of(row["loss"]))
         axes.set_xlim(left, 1.0)
         axes.set_ylim(bottom, 1.0)
         axes.set_xlabel(f"Mean recall of {class_name}")
@@ -112,7 +114,7 @@ def volume_figure(comparison: Comparison, class_name: str, name: str, folder: Pa
             means = own.groupby("group").agg(volume_ml=("volume_ml", "median"), value=("value", "mean"))
             marker = MARKERS[place % len(MARKERS)]
             axes.plot(means["volume_ml"], means["value"], line, color=colour, marker=marker, markersize=4, lw=1.4,
-                      label=loss_name(loss))  # fmt: skip
+                      label=label_of(loss))  # fmt: skip
         axes.set_xscale("log")
         ticks = round_numbers(*axes.get_xlim())
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])  # matplotlib's are formulas, which `STYLE` turns off
@@ -162,7 +164,7 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
     table.insert(3, "low", (table["difference"] - table["half_width"]).clip(lower=-largest))
     table.insert(4, "high", (table["difference"] + table["half_width"]).clip(upper=largest))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.8, 1.0 + 0.34 * len(table)), layout="constrained")
+        figure = Figure(figsize=(4.8, 1.0 + row_inches(table["loss"], 0.34) * len(table)), layout="constrained")
         axes = figure.subplots()
         axes.axvspan(-verdict.margin, verdict.margin, color="0.92", linewidth=0, zorder=0)
         axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
@@ -173,12 +175,12 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
                 axes.errorbar(row["difference"], place, xerr=ends, color=colour, capsize=2.5, lw=1.4)
             face = colour if row["may_be_best"] else "white"
             axes.plot(row["difference"], place, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
-        axes.set_yticks(range(len(table)), [loss_name(loss) for loss in table["loss"]])
+        axes.set_yticks(range(len(table)), [label_of(loss) for loss in table["loss"]])
         axes.invert_yaxis()
         axes.margins(x=0.04, y=0.08)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))  # labels such as -0.0075 do not touch
-        axes.set_xlabel(f"{metric_name(metric)} minus that of {loss_name(verdict.losses[0])}")
+        axes.set_xlabel(textwrap.fill(f"{metric_name(metric)} minus that of {loss_name(verdict.losses[0])}", 50))
         axes.grid(axis="x", color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
         caption = (
@@ -193,7 +195,7 @@ def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: st
     """Draw how often each loss has each rank, as one bar per loss."""
     places = [column for column in stability.columns if column not in ("loss", "mean_rank")]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.0, 0.9 + 0.36 * len(stability)), layout="constrained")
+        figure = Figure(figsize=(6.0, 0.9 + row_inches(stability["loss"], 0.36) * len(stability)), layout="constrained")
         axes = figure.subplots()
         colours = mpl.colormaps["cividis_r"]
         left = [0.0] * len(stability)
@@ -206,7 +208,7 @@ def ranks_figure(stability: pd.DataFrame, class_name: str, metric: str, name: st
                     middle = left[row] + share / 2
                     axes.text(middle, row, column, ha="center", va="center", fontsize=7.5, color=ink)
             left = [start + share for start, share in zip(left, stability[column], strict=True)]
-        axes.set_yticks(range(len(stability)), [loss_name(loss) for loss in stability["loss"]])
+        axes.set_yticks(range(len(stability)), [label_of(loss) for loss in stability["loss"]])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
@@ -254,7 +256,9 @@ def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> Fig
     if not columns:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 + 1.8 * len(columns), 0.8 + 0.32 * len(losses)), layout="constrained")
+        figure = Figure(
+            figsize=(3.4 + 1.8 * len(columns), 0.8 + row_inches(losses, 0.32) * len(losses)), layout="constrained"
+        )
         panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
         for axes, (column, label, form) in zip(panels, columns, strict=True):
             colours = [loss_colour(place)[0] for place in range(len(losses))]
@@ -264,7 +268,7 @@ def cost_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> Fig
             axes.set_xlabel(label)
             axes.margins(x=0.2)
             axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(losses)), [loss_name(loss) for loss in losses])
+        panels[0].set_yticks(range(len(losses)), [label_of(loss) for loss in losses])
         panels[0].invert_yaxis()
         caption = (
             "Times and memory are of the whole training, not of the loss alone: median seconds of an epoch with its "
@@ -282,7 +286,7 @@ def race_figure(looks: pd.DataFrame, class_name: str, metric: str, name: str, fo
         for place, loss in enumerate(dict.fromkeys(looks["loss"])):
             own = looks[looks["loss"] == loss]
             colour, line = loss_colour(place)
-            axes.plot(own["round"], own["mean"], line, color=colour, marker=".", label=loss_name(loss))
+            axes.plot(own["round"], own["mean"], line, color=colour, marker=".", label=label_of(loss))
             gone = own[own["leaves"]]
             axes.scatter(gone["round"], gone["mean"], marker="x", s=40, color=colour, zorder=3)
         axes.set_xlabel("Round")

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from voxloss.evaluation.lesion_list import KINDS, read_lesions
 from voxloss.report.comparison import Comparison
 from voxloss.report.figures.charts import round_numbers
+from voxloss.report.figures.labels import label_of, row_inches
 from voxloss.report.figures.scores import PALETTE, STYLE, FigureFile, save_figure
-from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
 
 LANES = {"found": (-0.22, "o", PALETTE[0]), "missed": (0.0, "x", PALETTE[1]), "invented": (0.22, "+", "0.45")}
@@ -44,7 +44,9 @@ def lesions_figure(
         return None
     random = np.random.default_rng(0)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.55 * len(comparison.losses)), layout="constrained")
+        figure = Figure(
+            figsize=(7.2, 0.9 + row_inches(comparison.losses, 0.55) * len(comparison.losses)), layout="constrained"
+        )
         axes = figure.subplots()
         for place, loss in enumerate(comparison.losses):
             own = table[table["loss"] == loss]
@@ -57,7 +59,7 @@ def lesions_figure(
                 )
             counts = ", ".join(f"{(own['kind'] == kind).sum()} {kind}" for kind in KINDS)
             axes.text(1.01, place, counts, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
-        axes.set_yticks(range(len(comparison.losses)), [loss_name(loss) for loss in comparison.losses])
+        axes.set_yticks(range(len(comparison.losses)), [label_of(loss) for loss in comparison.losses])
         axes.set_ylim(len(comparison.losses) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xscale("log")
@@ -73,4 +75,5 @@ def lesions_figure(
             "nothing, by the rules of the scores of lesions. Predictions of the first seed."
         )
         data = table[["loss", *(column for column in table if column != "loss")]]
+        data = data.rename(columns={"volume_ml": comparison.units.column})
         return save_figure(figure, folder, name, f"Lesions of {class_name}", caption, data)

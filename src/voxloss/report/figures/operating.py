@@ -17,8 +17,9 @@ from voxloss.evaluation.probabilities.froc import LESION_THRESHOLDS, froc
 from voxloss.evaluation.probabilities.thresholds import overlaps, precision_at
 from voxloss.evaluation.probabilities.tuning import RunKey, pooled_runs
 from voxloss.report.comparison import Comparison
+from voxloss.report.figures.labels import label_of
 from voxloss.report.figures.scores import STYLE, FigureFile, loss_colour, save_figure
-from voxloss.report.names import loss_name, metric_name
+from voxloss.report.names import metric_name
 from voxloss.report.operating import OperatingPoints
 from voxloss.utilities.arrays import Float64s
 
@@ -194,7 +195,7 @@ def _draw(
     axes: Axes, x: Float64s, mean: Float64s, deviation: Float64s, colour: str, line: str, loss: str | None, **style: Any
 ) -> None:
     known = ~(np.isnan(x) | np.isnan(mean))
-    label = None if loss is None else loss_name(loss)
+    label = None if loss is None else label_of(loss)
     axes.plot(x[known], mean[known], line, color=colour, linewidth=1.4, label=label, **style)
     low, high = np.clip(mean - deviation, 0, 1), np.clip(mean + deviation, 0, 1)
     axes.fill_between(x[known], low[known], high[known], color=colour, alpha=0.12, linewidth=0)

@@ -1,5 +1,6 @@
 """Charts of the scores: box plots with every case, and learning curves; each is an SVG, a PNG and a CSV of its data."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from voxloss.evaluation.scores import seed_means
 from voxloss.report.comparison import Comparison
-from voxloss.report.names import loss_name, metric_name
+from voxloss.report.figures.labels import fonts, label_of, row_inches, unreadable
+from voxloss.report.names import metric_name
 from voxloss.report.record import StudyRecord
 from voxloss.training.history import selected_epoch
 from voxloss.utilities.arrays import Float64s
@@ -27,7 +29,7 @@ LINES = ("-", "--", ":", "-.")
 
 STYLE: Any = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": fonts(),
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,12 +54,18 @@ class FigureFile:
 
 
 def save_figure(figure: Figure, folder: Path, name: str, title: str, caption: str, data: pd.DataFrame) -> FigureFile:
-    """Write a figure and its data into `folder`, and return its description."""
+    """Write a figure and its data into `folder`, and return its description.
+
+    If no installed font has some of its characters, the caption says so.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(folder / f"{name}.png", dpi=DPI)
         figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None})
     data.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8", lineterminator="\n")
+    if lacking := unreadable(figure):
+        caption += f" Boxes: no font on the machine that drew this has {lacking}; install one, such as Noto Sans CJK."
     width, height = figure.get_size_inches()
     return FigureFile(name, title, caption, round(width * 96), round(height * 96))
 
@@ -74,7 +82,9 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
     chosen = scores[(scores["class"] == class_name) & (scores["metric"] == metric)]
     means = seed_means(chosen)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.8, 0.9 + 0.38 * len(comparison.losses)), layout="constrained")
+        figure = Figure(
+            figsize=(4.8, 0.9 + row_inches(comparison.losses, 0.38) * len(comparison.losses)), layout="constrained"
+        )
         axes = figure.subplots()
         for place, loss in enumerate(comparison.losses):
             values = means.loc[means["loss"] == loss, "value"].dropna().to_numpy()
@@ -82,7 +92,7 @@ def score_figure(comparison: Comparison, class_name: str, name: str, folder: Pat
                 _box_and_strip(axes, values, place, loss_colour(place)[0])
             else:
                 axes.text(0.02, place, "no score", va="center", color="0.4", transform=axes.get_yaxis_transform())
-        axes.set_yticks(range(len(comparison.losses)), [loss_name(loss) for loss in comparison.losses])
+        axes.set_yticks(range(len(comparison.losses)), [label_of(loss) for loss in comparison.losses])
         axes.set_ylim(len(comparison.losses) - 0.4, -0.6)
         lowest = means["value"].min()
         axes.set_xlim(-0.02 if not lowest > 0.1 else lowest - 0.05, 1.02)
@@ -155,7 +165,7 @@ def curves_figure(record: StudyRecord, losses: Sequence[str], folder: Path) -> F
         for place, loss in enumerate(losses):
             curve = table[table["loss"] == loss]
             colour, line = loss_colour(place)
-            axes.plot(curve["epoch"], curve["validation_dice"], line, color=colour, lw=1.5, label=loss_name(loss))
+            axes.plot(curve["epoch"], curve["validation_dice"], line, color=colour, lw=1.5, label=label_of(loss))
             chosen = curve[curve["chosen"] > 0]
             size = 14 + 10 * chosen["chosen"]
             axes.scatter(chosen["epoch"], chosen["validation_dice"], s=size, color=colour, zorder=3, clip_on=False)

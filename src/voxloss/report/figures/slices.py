@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from voxloss.data.case import IGNORED, Case, read_label
 from voxloss.geometry.components import bounding_box, enclosing_box
 from voxloss.report.comparison import Comparison
+from voxloss.report.figures.labels import LINE_INCHES, label_of
 from voxloss.report.figures.planes import (
     canonical,
     drawn_plane,
@@ -26,7 +27,6 @@ from voxloss.report.figures.planes import (
     slice_across,
 )
 from voxloss.report.figures.scores import STYLE, FigureFile, save_figure
-from voxloss.report.names import loss_name
 from voxloss.report.record import StudyRecord
 from voxloss.utilities.arrays import ClassIndices, Float32s, Mask
 from voxloss.utilities.errors import InputError
@@ -39,6 +39,7 @@ ON_COLOUR = ("#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#0072B2", "#E69F00", "
 LINE_WIDTH, LINE_WIDTH_ON_COLOUR = 1.0, 0.7
 
 COLUMNS = 4
+TITLE_WIDTH = 34  # characters
 PANEL_INCHES = 2.35
 INSET_SHARE = 0.45  # of a panel's width and height
 LEAST_MAGNIFICATION = 1.25
@@ -153,12 +154,12 @@ def _loss_panel(
     seed, dice = int(chosen["seed"].iloc[0]), float(chosen["value"].iloc[0])
     path = record.prediction(loss, case.case_id, seed)
     if path is None:
-        return Panel(loss, f"{loss_name(loss)}\nno prediction", None, dice)
+        return Panel(loss, f"{label_of(loss, TITLE_WIDTH)}\nno prediction", None, dice)
     mask, _ = read_label(replace(case, label=path), record.study.dataset.label_values)
     shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
     return Panel(
         loss,
-        f"{loss_name(loss)}\nDSC {comparison.primary_class} {shown}",
+        f"{label_of(loss, TITLE_WIDTH)}\nDSC {comparison.primary_class} {shown}",
         radiological_plane(mask, affine, index, across),
         dice,
     )
@@ -189,7 +190,9 @@ def draw_panels(
     n_rows = math.ceil(len(panels) / COLUMNS)
     n_columns = math.ceil(len(panels) / n_rows)
     pictures = 2 if below and crop is not None else 1  # one above the other
-    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + 0.48) + 0.45)
+    further = max(0, *(panel.title.count("\n") - 1 for panel in panels))  # lines of titles, beyond the usual two
+    title = 0.48 + LINE_INCHES * further
+    size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + title) + 0.45)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(n_rows * pictures, n_columns, squeeze=False)

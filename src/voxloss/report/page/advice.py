@@ -165,13 +165,13 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     if not record.study.imported:
         choices |= {choice.key: choice for choice in loss_choices(record.study.comparison.losses)}
     choice = choices.get(key)
+    plan = "3d_fullres" if record.study.dataset.flat_axis is None else "2d"
     if choice is not None and choice.own and not record.study.imported:
-        return _own_code(choice)
+        return _own_code(choice, plan)
     if choice is None or choice.name not in CATALOGUE:
         return ()
     arguments = "".join(f", {name}={value!r}" for name, value in choice.parameters.items())
     loss = f'voxloss.get_loss("{choice.name}"{arguments})'
-    plan = "3d_fullres" if record.study.dataset.flat_axis is None else "2d"
     nnunet = (
         'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
         f"nnUNetv2_train DATASET {plan} FOLD -tr {trainer_name(choice.name)}"
@@ -193,7 +193,7 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _own_code(choice: LossChoice) -> tuple[tuple[str, str], ...]:
+def _own_code(choice: LossChoice, plan: str) -> tuple[tuple[str, str], ...]:
     module, _, name = choice.name.rpartition(".")
     parameters = "".join(f", {key}={value!r}" for key, value in choice.parameters.items())
     form = "" if choice.labels == "index" else f", labels={choice.labels!r}"
@@ -208,7 +208,7 @@ def _own_code(choice: LossChoice) -> tuple[tuple[str, str], ...]:
         (
             "nnU-Net",
             'pip install nnunetv2\nexport nnUNet_extTrainer="$(voxloss nnunet-trainers)"\n'
-            f"nnUNetv2_train DATASET 3d_fullres FOLD -tr {trainer_name(choice.name)}"
+            f"nnUNetv2_train DATASET {plan} FOLD -tr {trainer_name(choice.name)}"
             + ("\n# docs/nnunet.md says how to set the parameters." if parameters or form else ""),
         ),
     )

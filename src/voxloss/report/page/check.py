@@ -81,6 +81,8 @@ def _headline(report: Report) -> str:
     share = rarest.voxel_fraction.median
     warnings = sum(len(ids) for ids in grouped(report).get("warning", {}).values())
     lead = f"Ready to run, with {count_of(warnings, 'warning')}." if warnings else "No problems found."
+    if report.fewer_folds is not None:
+        lead = f"No errors; {report.readiness}."
     return (
         f"{lead} The rarest class, {rarest.name}, fills one {report.units.element} in {round(1 / share):,} "
         "of the cases that have it."

@@ -29,7 +29,8 @@ def best_unlearned_sentence(learned: Sequence[Learned]) -> str:
         return f"No network predicted {learned[0].class_name} in any case."
     best = max(learned, key=lambda one: one.mean)
     whose = f" ({loss_name(best.loss)})" if len(learned) > 1 else ""
-    mean = f"The best mean DSC is {best.mean:.3f}" if len(learned) > 1 else f"The mean DSC is {best.mean:.3f}"
+    which = "best mean DSC" if len(learned) > 1 else "mean DSC"
+    mean = f"Over the cases that have it, the {which} is {best.mean:.3f}"  # the tables' is over all cases
     blind = "" if math.isnan(best.blind) else f"; a mask drawn without looking at the image reaches {best.blind:.3f}"
     return f"{mean}{whose}, and {best.class_name} is predicted in {_counted(best)}{blind}."
 
@@ -46,9 +47,10 @@ def _reason(one: Learned) -> str:
         return "never predicted"
     if not one.often_predicted:
         return f"predicted in {_counted(one)}"
+    mean = f"mean DSC {one.mean:.3f} over the cases that have it"
     if math.isnan(one.blind):
-        return f"mean DSC {one.mean:.3f}, not above 0 with confidence"
-    return f"mean DSC {one.mean:.3f}, not above the {one.blind:.3f} of a mask drawn without looking at the image"
+        return f"{mean}, not above 0 with confidence"
+    return f"{mean}, not above the {one.blind:.3f} of a mask drawn without looking at the image"
 
 
 def _counted(one: Learned) -> str:

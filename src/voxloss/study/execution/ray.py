@@ -234,9 +234,9 @@ def _require_reachable(address: str) -> None:
 
 
 def resources_of(settings: ExecutionConfig, cluster: dict[str, float]) -> dict[str, float]:
-    """Return what a worker takes of its machine: as many cores as threads, and a GPU where there are some."""
+    """Return what a worker takes of its machine: as many cores as threads, and a run's GPUs if there are any."""
     gpu = settings.device.startswith("cuda") or (settings.device == "auto" and cluster.get("GPU", 0) >= 1)
-    return {"CPU": settings.threads or 1, "GPU": int(gpu), **settings.resources}
+    return {"CPU": settings.threads or 1, "GPU": settings.devices_per_run if gpu else 0, **settings.resources}
 
 
 def _say_if_no_machine_fits(wanted: dict[str, float], machines: list[dict[str, float]]) -> None:

@@ -1,0 +1,46 @@
+"""`voxloss advise`: which losses to put into a study first, by studies of similar data sets."""
+
+import argparse
+from pathlib import Path
+
+from voxloss.commands.shared import Parsers, add_command, existing_path
+from voxloss.utilities.errors import InputError
+
+
+def add_parser(parsers: Parsers) -> None:
+    """Add the parser of `voxloss advise`."""
+    summary = "say which losses to put into a study first, by studies of data sets with a similar imbalance"
+    parser = add_command(parsers, "advise", advise, summary)
+    parser.add_argument(
+        "data",
+        type=existing_path,
+        metavar="DATA",
+        help="folder of the data, its table or data list, or a check's report",
+    )
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="the class (default: the rarest)")
+    parser.add_argument("--layout", default="auto", metavar="NAME", help="data.layout (default: the one recognised)")
+    parser.add_argument(
+        "--evidence", type=existing_path, metavar="FOLDER",
+        help="exported studies of your own, beside those that come with voxloss",
+    )  # fmt: skip
+
+
+def advise(arguments: argparse.Namespace) -> int:
+    """Run `voxloss advise` and return its exit status."""
+    # pandas, rich, nibabel
+    from rich.console import Console
+
+    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.evidence.add import fingerprint_of_data
+    from voxloss.evidence.advice import advice_sentences, target_of
+    from voxloss.evidence.advice import advise as advise_for
+    from voxloss.evidence.estimates import all_estimates
+
+    estimates = all_estimates(arguments.evidence)
+    with preparation_bar(Console(stderr=True)) as bar:
+        data: Path = arguments.data
+        fingerprint = fingerprint_of_data(data, arguments.layout, lambda finished, of: bar(finished, of, "reading"))
+    if fingerprint is None:
+        raise InputError(f"{data} has no mask with a structure, so there is nothing to give advice on")
+    print("\n".join(advice_sentences(advise_for(target_of(fingerprint, arguments.class_name), estimates))))
+    return 0

@@ -1,0 +1,1 @@
+"""Evidence: studies in a form to share, joined over data sets, and the advice that rests on them."""

@@ -1,0 +1,322 @@
+"""A study as evidence: a small folder with its scores and everything that says what they are worth.
+
+docs/evidence/format.md describes the files. This is the only code that reads and writes them.
+"""
+
+import hashlib
+import math
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from voxloss.evaluation.fold_model import Interim
+from voxloss.evaluation.metrics import METRICS
+from voxloss.evaluation.scores import common_scores, score_table
+from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.evidence.fingerprint import Fingerprint, fingerprint_from, plain_fingerprint
+from voxloss.evidence.kinds import KINDS, Kind
+from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import atomic_folder
+
+FORMAT = 1
+DESCRIPTION, SCORES = "evidence.yaml", "scores.csv"
+DIGITS = 6  # of a score
+
+# The metrics that are exported, beside the study's primary one: shares, which need no voxel size.
+METRICS_KEPT = ("dice", "precision", "recall", "lesion_recall", "lesion_precision")
+IDENTITY = ["loss", "fold", "seed", "case", "class"]
+FAILED = "failed"  # in the place of a value
+
+
+@dataclass(frozen=True)
+class LastLook:
+    """What the verdict of a race is about: its last look.
+
+    Args:
+        losses: The losses in it.
+        rounds: Seed and fold of the rounds until then.
+        interim: What the look knew beyond the scores.
+    """
+
+    losses: tuple[str, ...]
+    rounds: tuple[tuple[int, int], ...]
+    interim: Interim
+
+
+@dataclass(frozen=True)
+class Export:
+    """A study as evidence.
+
+    Args:
+        name: Its name, that of its folder.
+        kind: What it is: one of `KINDS`.
+        data_set: The data set. Studies of one data set are not independent.
+        class_name: The class of the headline, fixed before training.
+        metric: The metric of the headline, fixed before training.
+        losses: Display names of the losses that have none of their own, by key; None for those of the package.
+        scores: The long table, with `METRICS_KEPT` and the primary metric.
+        fingerprint: How rare the classes are; None if the images were not at hand.
+        source: Where the scores come from, at least `from`: "voxloss", "nnU-Net" or "a table".
+        settings: The study's configuration, without paths and names of cases.
+        environment: Versions and machine.
+        runs: Number of runs by state, and seconds spent by loss.
+        digests: Of the data and of every fold's batches.
+        unlearned: By class the losses that have not learned to find it (`voxloss.evaluation.learned`).
+        look: Of a race, what its verdict is about; None for a grid.
+        series: The dose-response series that it is a step of, each with how common the class is at this step; None: its
+            share of the voxels by the fingerprint.
+        notes: Sentences about the study for its page.
+    """
+
+    name: str
+    kind: Kind
+    data_set: str
+    class_name: str
+    metric: str
+    losses: dict[str, str | None]
+    scores: pd.DataFrame
+    fingerprint: Fingerprint | None
+    source: dict[str, Any]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    runs: dict[str, Any]
+    digests: dict[str, Any]
+    unlearned: dict[str, list[str]] = field(default_factory=dict)
+    look: LastLook | None = None
+    series: dict[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The scored classes."""
+        return tuple(dict.fromkeys(self.scores["class"]))
+
+    def count(self, column: str) -> int:
+        """The number of cases, folds, seeds, ... in the scores."""
+        return int(self.scores[column].nunique())
+
+    @property
+    def learned(self) -> bool:
+        """Whether any loss has learned to find the class of the headline."""
+        return not set(self.unlearned.get(self.class_name, ())).issuperset(self.losses)
+
+    def judged_scores(self) -> pd.DataFrame:
+        """The scores that the verdict is about: of all losses; of a race those of its last look."""
+        if self.look is None:
+            return common_scores(self.scores)
+        runs = [(loss, seed, fold) for seed, fold in self.look.rounds for loss in self.look.losses]
+        rows = pd.MultiIndex.from_frame(self.scores[["loss", "seed", "fold"]]).isin(pd.MultiIndex.from_tuples(runs))
+        return common_scores(self.scores[rows])
+
+    def verdict(self, class_name: str | None = None, metric: str | None = None) -> Verdict | None:
+        """The verdict on a class and metric, by default those of the headline; None where it cannot be judged."""
+        interim = None if self.look is None else self.look.interim
+        return verdict(self.judged_scores(), class_name or self.class_name, metric or self.metric, interim=interim)
+
+
+def write_export(folder: Path, export: Export) -> None:
+    """Write FOLDER with its two files, whole or not at all; an export in its place is replaced."""
+    table = _wide(export.scores).to_csv(index=False, lineterminator="\n").encode()
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "name": export.name,
+        "kind": export.kind,
+        "data_set": export.data_set,
+        "class": export.class_name,
+        "metric": export.metric,
+        "series": export.series,
+        "notes": list(export.notes),
+        "source": export.source,
+        "losses": export.losses,
+        "fingerprint": None if export.fingerprint is None else plain_fingerprint(export.fingerprint),
+        "runs": export.runs,
+        "unlearned": export.unlearned,
+        "look": None if export.look is None else _plain(asdict(export.look)),
+        "settings": export.settings,
+        "environment": export.environment,
+        "digests": {**export.digests, "scores": _digest(table)},
+    }
+    with atomic_folder(folder) as partial:
+        (partial / SCORES).write_bytes(table)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+        (partial / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def read_export(folder: Path) -> Export:
+    """Read an export.
+
+    Raises:
+        InputError: It is none, damaged, or of a later format; the message names the file.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"{folder} is not an exported study: it has no {DESCRIPTION}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise InputError(f"{path} is damaged: it lacks a `format`")
+    if version > FORMAT:
+        raise InputError(f"{path} was written by a later version of voxloss (format {version}); install that version")
+    try:
+        export = _parsed(content, path)
+        digest = content["digests"]["scores"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: {error!r}") from None
+    try:
+        table = (folder / SCORES).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{folder} is damaged: it has no {SCORES}") from None
+    if _digest(table) != digest:
+        raise InputError(f"{folder / SCORES} is damaged or was changed: its digest is not that of {DESCRIPTION}")
+    export = replace(export, scores=_long(folder / SCORES, export.data_set))
+    _require_consistent(export, path)
+    return export
+
+
+def read_exports(folder: Path) -> list[Export]:
+    """Read all exports of a folder, sorted by name.
+
+    Raises:
+        InputError: One of them is damaged, or two have the same scores; the message names them.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; `voxloss evidence add STUDY --to {folder}` makes one")
+    exports = [
+        read_export(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")
+    ]
+    seen: dict[str, str] = {}
+    for export in exports:
+        digest = scores_digest(export)
+        if digest in seen:
+            raise InputError(f"{folder}: {seen[digest]} and {export.name} hold the same scores; remove one of them")
+        seen[digest] = export.name
+    return exports
+
+
+def scores_digest(export: Export) -> str:
+    """The digest of the exported scores, by which the same study under two names is recognised."""
+    return _digest(_wide(export.scores).to_csv(index=False, lineterminator="\n").encode())
+
+
+def _parsed(content: dict[str, Any], path: Path) -> Export:
+    name, kind = content["name"], content["kind"]
+    require_name(name)
+    if name != path.parent.name:
+        raise InputError(f"{path} is the export {name!r}; its folder must have that name")
+    if kind not in KINDS:
+        raise InputError(f"{path}: the kind {kind!r} is none of {', '.join(KINDS)}")
+    look = content["look"]
+    if look is not None:
+        interim = look["interim"]
+        look = LastLook(
+            tuple(map(str, look["losses"])),
+            tuple((int(seed), int(fold)) for seed, fold in look["rounds"]),
+            Interim(
+                float(interim["level"]),
+                int(interim["family"]),
+                tuple(map(float, interim["own"])),
+                tuple(map(int, interim["degrees"])),
+            ),
+        )
+    fingerprint = content["fingerprint"]
+    return Export(
+        name=name,
+        kind=kind,
+        data_set=str(content["data_set"]),
+        class_name=str(content["class"]),
+        metric=str(content["metric"]),
+        losses=dict(content["losses"]),
+        scores=pd.DataFrame(),
+        fingerprint=None if fingerprint is None else fingerprint_from(fingerprint, str(path)),
+        source=dict(content["source"]),
+        settings=dict(content["settings"]),
+        environment=dict(content["environment"]),
+        runs=dict(content["runs"]),
+        digests={key: value for key, value in content["digests"].items() if key != "scores"},
+        unlearned={str(key): list(map(str, losses)) for key, losses in content["unlearned"].items()},
+        look=look,
+        series={str(key): None if dose is None else float(dose) for key, dose in content["series"].items()},
+        notes=tuple(map(str, content["notes"])),
+    )
+
+
+def require_name(name: object, of: str = "an exported study", option: str = "--name") -> None:
+    """Raise InputError unless a name is one for a folder and a page: letters, digits, hyphens, points, underscores."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise InputError(
+            f"{name!r} cannot be the name of {of}; take letters, digits, points, hyphens and underscores ({option})"
+        )
+
+
+def _require_consistent(export: Export, path: Path) -> None:
+    scores = export.scores
+    if export.metric not in set(scores["metric"]) or export.class_name not in export.classes:
+        raise InputError(f"{path}: there are no scores of {export.metric} of {export.class_name}")
+    missing = sorted(set(scores["loss"]) ^ set(export.losses))
+    if missing:
+        raise InputError(f"{path}: `losses` and the scores differ in {', '.join(missing)}")
+
+
+def _wide(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row per loss, fold, seed, case and class, with a column per metric."""
+    scores = scores.assign(
+        text=[_text(value, status) for value, status in zip(scores["value"], scores["status"], strict=True)]
+    )
+    wide = scores.pivot(index=IDENTITY, columns="metric", values="text").fillna("")
+    metrics = [name for name in METRICS if name in wide.columns]
+    table: pd.DataFrame = wide[metrics].reset_index()
+    return table.sort_values(IDENTITY, kind="stable", key=_order)
+
+
+def _order(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Sort numbered cases by their number."""
+    text = column.astype(str)
+    width = int(text.str.len().max() or 0)
+    return text.str.zfill(width) if column.name == "case" and text.str.isdigit().all() else column
+
+
+def _text(value: float, status: str) -> str:
+    if status == "failed":
+        return FAILED
+    return "" if math.isnan(value) else f"{value:.{DIGITS}g}"
+
+
+def _long(path: Path, data_set: str) -> pd.DataFrame:
+    try:
+        wide = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a table: {' '.join(str(error).split())}") from None
+    lacking = [name for name in IDENTITY if name not in wide.columns]
+    metrics = [name for name in wide.columns if name not in IDENTITY]
+    unknown = [name for name in metrics if name not in METRICS]
+    if lacking or unknown or not metrics:
+        wrong = f"lacks {', '.join(lacking)}" if lacking else f"has the unknown metric {', '.join(unknown) or 'none'}"
+        raise InputError(f"{path} {wrong}")
+    long = wide.melt(IDENTITY, metrics, var_name="metric", value_name="text")
+    text = long.pop("text")
+    long["status"] = np.select([text == FAILED, text == ""], ["failed", "undefined"], "ok")
+    long["value"] = text.where(text != FAILED, "")
+    return score_table(long.assign(dataset=data_set), source=str(path))
+
+
+def _digest(table: bytes) -> str:
+    return hashlib.blake2b(table, digest_size=16).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Replace tuples by lists and NumPy's numbers by Python's, for YAML."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

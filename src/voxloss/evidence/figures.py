@@ -1,0 +1,98 @@
+"""Forest pictures: a comparison over all studies, and what is joined of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from voxloss.evaluation.joined import Joined
+from voxloss.evaluation.verdict import MARGIN
+from voxloss.evidence.comparisons import Difference, Slope
+from voxloss.evidence.kinds import Kind
+from voxloss.report.figures.charts import round_numbers
+from voxloss.report.figures.scores import PALETTE, STYLE, loss_colour
+from voxloss.report.names import loss_name
+from voxloss.utilities.files import atomic_path
+
+GREY = "0.55"
+
+
+def forest(rows: Sequence[tuple[Difference, Kind, bool]], together: Joined | None, path: Path) -> None:
+    """Draw a comparison as SVG: studies that are joined above, the others in grey below, what is joined at the end.
+
+    Args:
+        rows: Difference, kind, and whether it is joined, of every study, those that are joined first.
+        together: What is joined; None with fewer than two data sets.
+        path: The file.
+    """
+    first, second = loss_name(rows[0][0].first), loss_name(rows[0][0].second)
+    weights = (
+        dict(zip([one.study for one, _, joined in rows if joined], together.weights, strict=True)) if together else {}
+    )
+    labels, count = [], len(rows) + (together is not None) + (together is not None and together.predicted is not None)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.32 * count), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(-MARGIN, MARGIN, color="0.93", linewidth=0, zorder=0)
+        axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+        for place, (one, kind, joined) in enumerate(rows):
+            colour = PALETTE[0] if joined else GREY
+            axes.errorbar(one.mean, place, xerr=one.half_width, color=colour, capsize=2.5, lw=1.3)
+            size = 4 + 6 * weights[one.study] ** 0.5 if one.study in weights else 4.5
+            axes.plot(
+                one.mean, place, "s", color=colour, markerfacecolor=colour if joined else "white", markersize=size
+            )
+            labels.append(one.study if joined else f"{one.study} ({kind})")
+        if together is not None:
+            place = len(rows)
+            ends, top = (together.low, together.high), 0.22
+            axes.fill(
+                [ends[0], together.mean, ends[1], together.mean], [place, place - top, place, place + top],
+                color=PALETTE[1], zorder=3,
+            )  # fmt: skip
+            labels.append(f"joined, {together.n} data sets")
+            if together.predicted is not None:
+                axes.plot(together.predicted, [place + 1] * 2, color=PALETTE[1], lw=3, solid_capstyle="butt")
+                labels.append("a new data set")
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel(f"Mean Dice: {first} minus {second}")
+        axes.grid(axis="x", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        _save(figure, path)
+
+
+def dose_response(slopes: Sequence[Slope], path: Path) -> None:
+    """Draw the differences of several losses from one loss along a series, with their intervals."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        for place, one in enumerate(slopes):
+            colour, line = loss_colour(place)
+            places = [share * (1 + 0.03 * (place - (len(slopes) - 1) / 2)) for share, _ in one.steps]
+            means = [step.mean for _, step in one.steps]
+            ends = [step.half_width for _, step in one.steps]
+            label = f"{loss_name(one.first)} minus {loss_name(one.second)}"
+            axes.errorbar(
+                places, means, yerr=ends, fmt=f"o{line}", color=colour, capsize=2.5, lw=1.2, ms=4, label=label
+            )
+        shares = [share for one in slopes for share, _ in one.steps]
+        axes.set_xscale("log")
+        axes.set_xticks(round_numbers(min(shares) / 1.2, max(shares) * 1.2))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.invert_xaxis()
+        axes.set_xlabel(f"Share of the class, rarer to the right ({slopes[0].series})")
+        axes.set_ylabel("Difference in mean Dice")
+        figure.legend(loc="outside upper center", frameon=False, fontsize=8)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})

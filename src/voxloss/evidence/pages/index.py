@@ -1,0 +1,131 @@
+"""The first page of the evidence."""
+
+from collections.abc import Sequence
+
+from voxloss.evidence.across import Comparison, counts
+from voxloss.evidence.advice import percent
+from voxloss.evidence.claims import Claim, Judgement
+from voxloss.evidence.comparisons import BASELINE, Judged, is_joined
+from voxloss.evidence.kinds import KIND_TEXTS
+from voxloss.evidence.pages.claims import claims_table
+from voxloss.evidence.pages.text import FIGURES, anchor, interval_text, listed, table
+from voxloss.report.names import loss_name
+from voxloss.report.tables.formats import escape_markdown
+from voxloss.utilities.text import count_of, duration_text
+
+LEAD = """\
+Every number and picture of these pages comes from the scores in `evidence/results` by one command (`make evidence`).
+A result against our own losses is as welcome as one for them. [Which loss should I start with?](which-loss.md) · [The
+paper's claims](claims.md) · [Every study](studies.md) · [Add your own study](format.md)
+"""
+JOINED_TEXT = """\
+A positive difference is a higher mean Dice of the class that the study named before training. *Joined*: the mean over
+data sets of a random-effects model with Hartung and Knapp's 95 % interval; τ is the standard deviation of the true
+differences of data sets. *A new data set*: the 95 % interval of its true difference, from five data sets on.
+*Detectable*: the true mean difference that would have been found with a probability of 80 %. [How often these
+intervals hold](../benchmarks/joined.md).
+"""
+PICTURES = """\
+Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
+joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
+"""
+TABLES = """\
+[joined.csv](joined.csv), [estimates.csv](estimates.csv) (every pair of losses and every class),
+[verdicts.csv](verdicts.csv), [claims.csv](claims.csv); the scores are in `evidence/results/STUDY/scores.csv`.
+"""
+
+
+def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -> str:
+    """Say in a sentence or two what the evidence shows, whatever it is."""
+    sets = sorted({judged.export.data_set for judged in studies if is_joined(judged.export)})
+    if not sets:
+        return "No study of real images is exported yet, so there is no evidence for or against any loss."
+    against = [one for one in comparisons if one.second == BASELINE and one.together is not None]
+    count = count_of(len(sets), "real data set")
+    if not against:
+        return f"So far the evidence is {count} ({', '.join(sets)}), which is too little to say anything beyond it."
+    better = [loss_name(one.first) for one in against if one.together is not None and one.together.low > 0]
+    worse = [loss_name(one.first) for one in against if one.together is not None and one.together.high < 0]
+    known = [one.together.detectable for one in against if one.together is not None]
+    baseline = loss_name(BASELINE)
+    parts = [f"{listed(better)} {'has' if len(better) == 1 else 'have'} a higher"] if better else []
+    parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a lower"] if worse else []
+    says = " and ".join(parts) if parts else f"None of {count_of(len(against), 'loss')} has a higher or lower"
+    return (
+        f"Over {count}, {says} mean Dice than {baseline}. True mean differences below about {min(known):.3f} to "
+        f"{max(known):.3f}, depending on the loss, would probably not have been seen."
+    )
+
+
+def index_page(
+    studies: Sequence[Judged],
+    comparisons: Sequence[Comparison],
+    claims: Sequence[Claim],
+    judgements: dict[str, list[Judgement]],
+) -> str:
+    """Return the first page: main finding, studies, joined differences, claims, pictures."""
+    rows = []
+    for judged in studies:
+        export = judged.export
+        fingerprint = export.fingerprint
+        rarity = None if fingerprint is None else fingerprint.of(export.class_name).voxel_fraction.median
+        seconds = sum(export.runs["seconds"].values())
+        rows.append([
+            f"[{export.name}](studies.md#{anchor(export.name)})", export.kind, escape_markdown(export.data_set),
+            str(export.count("case")), escape_markdown(export.class_name),
+            "not known" if rarity is None else percent(rarity), str(len(export.losses)),
+            f"{export.count('fold')} × {export.count('seed')}", duration_text(seconds) if seconds else "not known",
+        ])  # fmt: skip
+    header = (
+        "study", "kind", "data set", "cases", "class", "share of voxels", "losses", "folds × seeds", "time of all runs",
+    )  # fmt: skip
+    parts = [
+        "# Evidence: what the losses do on real rare structures\n",
+        f"**{main_finding(studies, comparisons)}**\n",
+        LEAD,
+        "## Studies\n",
+        table(header, rows) if rows else "No study is exported yet.\n",
+        "Only studies of the kind *real* are joined, one for each data set. "
+        + " ".join(f"*{kind}*: {text}." for kind, text in KIND_TEXTS.items())
+        + "\n",
+        "## Differences from the baseline\n",
+        f"The baseline is {loss_name(BASELINE)}, what most people train with. {JOINED_TEXT}",
+        joined_table([one for one in comparisons if one.second == BASELINE]),
+    ]
+    others = [one for one in comparisons if one.second != BASELINE]
+    if others:
+        parts += ["## Other comparisons\n", joined_table(others)]
+    if claims:
+        lead = "Written down [with what would refute them](claims.md) before the studies ran.\n"
+        parts += ["## The paper's claims\n", lead, claims_table(claims, judgements)]
+    if comparisons:
+        pictures = (f"![{_title(one)}]({FIGURES}/{one.name}.svg)\n" for one in comparisons)
+        parts += ["## Pictures\n", PICTURES, *pictures]
+    parts += ["## Tables\n", TABLES]
+    return "\n".join(parts)
+
+
+def _title(one: Comparison) -> str:
+    return f"Mean Dice of {loss_name(one.first)} minus that of {loss_name(one.second)}, by study"
+
+
+def joined_table(comparisons: Sequence[Comparison]) -> str:
+    """Return a row per comparison with what is joined of it."""
+    if not comparisons:
+        return f"No study has {loss_name(BASELINE)} and another loss.\n"
+    rows = []
+    for one in comparisons:
+        sets = sum(counts(found, export) for found, export in one.differences)
+        name = escape_markdown(loss_name(one.first))
+        if one.second != BASELINE:
+            name += f" minus {escape_markdown(loss_name(one.second))}"
+        found = one.together
+        if found is None:
+            cells = ["–", "–", "–", "–"]
+        else:
+            new = "–" if found.predicted is None else interval_text(*found.predicted)
+            mean = f"{found.mean:+.3f} ({interval_text(found.low, found.high)})"
+            cells = [f"**{mean}**" if found.low > 0 or found.high < 0 else mean, f"{found.tau:.3f}", new]
+            cells.append(f"{found.detectable:.3f}")
+        rows.append([name, str(sets), *cells])
+    return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable"), rows)

@@ -1,0 +1,81 @@
+"""The page with every study."""
+
+from collections.abc import Sequence
+
+from voxloss.evidence.advice import percent
+from voxloss.evidence.comparisons import Judged
+from voxloss.evidence.export import Export
+from voxloss.evidence.kinds import KIND_TEXTS
+from voxloss.evidence.pages.text import listed, table
+from voxloss.report.names import loss_name, metric_name
+from voxloss.report.tables.formats import escape_markdown, to_markdown
+from voxloss.report.tables.learned import nothing_learned_sentence
+from voxloss.report.tables.verdict import verdict_details, verdict_sentence, verdict_table
+from voxloss.utilities.text import count_of, duration_text
+
+
+def studies_page(studies: Sequence[Judged]) -> str:
+    """Return a section per study: what it is, its verdict, and how rare its classes are."""
+    parts = ["# Every study\n", "The verdict of each study on the class and metric that it named before training.\n"]
+    for judged in studies:
+        export = judged.export
+        parts += [f"## {export.name}\n", _facts(export)]
+        parts += [f"{escape_markdown(note)}\n" for note in export.notes]
+        verdict = export.verdict()
+        unlearned = export.unlearned.get(export.class_name, [])
+        if verdict is None:
+            parts.append(f"There is no case with {metric_name(export.metric)} of {export.class_name} for every loss.\n")
+            continue
+        if export.learned:
+            left = export.look is not None and len(export.look.losses) < len(export.losses)
+            sentence = verdict_sentence(verdict, export.class_name, export.metric, others_left=left)
+            details = verdict_details(verdict, export.metric)
+        else:
+            sentence, details = nothing_learned_sentence(export.class_name, len(export.losses)), ()
+        text = " ".join(map(escape_markdown, (sentence, *details)))
+        table = to_markdown(verdict_table(verdict, export.class_name, export.metric, unlearned=unlearned))
+        parts += [f"**{text}**\n", table]
+        if export.fingerprint is not None:
+            parts.append(_fingerprint_table(export))
+    return "\n".join(parts)
+
+
+def _facts(export: Export) -> str:
+    source = export.source["from"]
+    seconds = export.runs["seconds"]
+    states = ", ".join(f"{number} {state}" for state, number in export.runs["states"].items())
+    facts = [
+        f"{KIND_TEXTS[export.kind].capitalize()}; data set {escape_markdown(export.data_set)}; "
+        f"{count_of(export.count('case'), 'case')}, {count_of(export.count('fold'), 'fold')}, "
+        f"{count_of(export.count('seed'), 'seed')}, {count_of(len(export.losses), 'loss')}.",
+    ]
+    if source == "voxloss":
+        equal = {True: "equal for all losses, by digest", False: "NOT equal for all losses", None: "not recorded"}
+        machine = export.environment
+        versions = ", ".join(f"{name} {machine[name]}" for name in ("voxloss", "torch", "python") if name in machine)
+        where = escape_markdown(str(machine.get("gpu") or machine.get("processor", "unknown")))
+        facts.append(
+            f"Runs: {states}; {duration_text(sum(seconds.values()))} in all. Batches: "
+            f"{equal[export.digests['batches']['equal']]}. {where}; {versions}."
+        )
+    else:
+        facts.append(f"Imported from {escape_markdown(str(source))}.")
+    if export.look is not None:
+        left = [loss_name(loss) for loss in export.losses if loss not in export.look.losses]
+        facts.append("A race" + (f", which {listed(left)} left" if left else "") + "; not joined.")
+    if export.series:
+        facts.append(f"A step of the series {listed(list(export.series))}.")
+    return " ".join(facts) + "\n"
+
+
+def _fingerprint_table(export: Export) -> str:
+    assert export.fingerprint is not None
+    rows = []
+    for one in export.fingerprint.classes:
+        share, pieces = one.voxel_fraction, one.pieces
+        rows.append([
+            escape_markdown(one.name), f"{one.cases} of {export.fingerprint.cases}",
+            f"{percent(share.median)} ({percent(share.low)} to {percent(share.high)})",
+            f"{pieces.median:g} ({pieces.low:g} to {pieces.high:g})",
+        ])  # fmt: skip
+    return table(("class", "cases with it", "share of the voxels", "connected pieces"), rows)

@@ -1,0 +1,232 @@
+"""The report on exported studies: what is joined and what never is, claims, pages, and the committed pages."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up_evidence import GAINS, export
+
+from study_helpers import call
+from voxloss.evaluation.fold_model import Interim
+from voxloss.evaluation.joined import join
+from voxloss.evidence.across import compare
+from voxloss.evidence.claims import Claim, judge_claim, read_claims
+from voxloss.evidence.comparisons import BALANCE, Judged, series_steps, slope
+from voxloss.evidence.export import LastLook, write_export
+from voxloss.evidence.report import write_report
+from voxloss.utilities.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def studies(*exports):
+    return [Judged(one) for one in exports]
+
+
+def real(count):
+    return [export(f"set-{number}", seed=number, noise=0.005 * (number + 1)) for number in range(count)]
+
+
+def test_what_is_joined_is_the_verdicts_differences():
+    exports = real(3)
+    found = compare("mixed_focal", "dice_cross_entropy", studies(*exports))
+    rows = []
+    for one in exports:
+        pairs = one.verdict().pairs
+        row = pairs[(pairs["better"] == "mixed_focal") & (pairs["worse"] == "dice_cross_entropy")].iloc[0]
+        rows.append((row["difference"], row["standard_error"]))
+    assert found.together == join(*zip(*rows, strict=True))
+    turned = compare("dice_cross_entropy", "mixed_focal", studies(*exports)).together
+    assert turned.mean == pytest.approx(-found.together.mean)
+
+
+def test_only_real_data_sets_are_joined():
+    exports = real(4)
+    alone = compare("mixed_focal", "dice_cross_entropy", studies(*exports)).together
+    rounds = tuple((0, fold) for fold in range(5))
+    others = [
+        export("phantom", kind="phantom"),
+        export("rarer", kind="rarer", data_set="set-0"),
+        export("variant", kind="variant", data_set="set-1"),
+        export("brats", kind="protocol", cases=10),
+        export("race", look=LastLook(tuple(GAINS), rounds, Interim(0.05, 4))),
+        export("nothing", unlearned={"lesion": list(GAINS)}),
+        export("other losses", gains={"dice": 0.0, "dice_cross_entropy": 0.1}),
+    ]
+    found = compare("mixed_focal", "dice_cross_entropy", studies(*exports, *others))
+    assert found.together == alone and found.together.predicted is None  # four data sets predict no fifth
+    shown = [one.study for one, _ in found.differences]
+    assert shown == ["set-0", "set-1", "set-2", "set-3", "nothing", "race", "phantom", "rarer", "variant", "brats"]
+    assert compare("mixed_focal", "dice_cross_entropy", studies(*real(5))).together.predicted is not None
+    assert compare("mixed_focal", "dice_cross_entropy", studies(*real(1))).together is None
+
+
+def claim(*comparisons, measure="dice"):
+    return Claim("c", "A claim.", "The opposite.", measure, comparisons)
+
+
+def answers(judged):
+    return {one.place: one.answer for one in judged}
+
+
+def test_claims_are_held_refuted_or_undecided():
+    quiet = [export(f"set-{number}", seed=number, noise=0.0005, cases=200) for number in range(4)]
+    found = judge_claim(claim(("mixed_focal", "dice"), ("mixed_focal", "dice_cross_entropy")), studies(*quiet))
+    assert answers(found) == {**{f"set-{number}": "held" for number in range(4)}, "joined": "held"}
+    assert found[0].decisive.second == "dice_cross_entropy"  # the lower of the two intervals
+    # 0.05 lower, and equal within 0.01: both exclude an advantage of 0.01.
+    for pair in (("dice", "mixed_focal"), ("focal", "dice_cross_entropy")):
+        assert set(answers(judge_claim(claim(pair), studies(*quiet))).values()) == {"refuted"}
+    noisy = studies(export("noisy", noise=0.1))
+    assert answers(judge_claim(claim(("mixed_focal", "dice")), noisy)) == {"noisy": "undecided"}
+    assert found[0].detectable > 0.002 and judge_claim(claim(("mixed_focal", "dice")), noisy)[0].detectable > 0.05
+
+
+def test_a_study_without_a_loss_cannot_hold_a_claim():
+    quiet = studies(export("a", noise=0.002))
+    assert answers(judge_claim(claim(("mixed_focal", "dice"), ("mixed_focal", "combo")), quiet)) == {"a": "undecided"}
+    assert answers(judge_claim(claim(("dice", "mixed_focal"), ("mixed_focal", "combo")), quiet)) == {"a": "refuted"}
+    assert judge_claim(claim(("combo", "tversky")), quiet) == []
+
+
+def test_precision_and_recall_are_compared_with_balance():
+    bias = {"focal": 0.1, "dice": -0.1, "mixed_focal": 0.0}
+    judged = studies(export("a", bias=bias, noise=0.002))
+    pairs = (("focal", BALANCE), (BALANCE, "dice"))
+    (found,) = judge_claim(claim(*pairs, measure="precision_minus_recall"), judged)
+    assert found.answer == "held"
+    assert [one.mean for one in found.findings] == pytest.approx([0.1, 0.1], abs=1e-6)
+    (balanced,) = judge_claim(claim(("mixed_focal", BALANCE), measure="precision_minus_recall"), judged)
+    assert balanced.answer == "refuted"
+
+
+def test_the_slope_of_a_series_is_the_change_per_tenfold_rarer_class():
+    steps = [
+        export(
+            f"step-{number}", kind="real" if not number else "rarer", data_set="set", series={"crops": share},
+            gains=GAINS | {"mixed_focal": 0.03 * number}, noise=0.001,
+        )
+        for number, share in enumerate((0.01, 0.001, 0.0001))
+    ]  # fmt: skip
+    judged = studies(*steps)
+    found = slope("crops", series_steps(judged)["crops"], "mixed_focal", "dice_cross_entropy", 1)
+    assert found.mean == pytest.approx(0.03, abs=3 * found.standard_error) and found.standard_error < 0.002
+    assert [share for share, _ in found.steps] == [0.01, 0.001, 0.0001]
+    rarity = claim(("mixed_focal", "dice_cross_entropy"), measure="dice_by_rarity")
+    assert answers(judge_claim(rarity, judged)) == {"crops": "held"}
+    assert slope("crops", series_steps(judged[:1])["crops"], "mixed_focal", "dice_cross_entropy", 1) is None
+    # Without a share, that of the fingerprint.
+    by_voxels = studies(*(export(f"s{number}", fraction=10.0**-number, series={"s": None}) for number in (2, 3)))
+    assert [share for _, share in series_steps(by_voxels)["s"]] == [0.01, 0.001]
+
+
+def test_the_series_of_a_data_set_are_joined_once_and_synthetic_ones_never():
+    def series(name, data_set, kind):
+        return [
+            export(f"{name}-{n}", kind=kind, data_set=data_set, series={name: 10.0**-n}, noise=0.002, seed=n)
+            for n in (2, 3)
+        ]
+
+    rarity = claim(("mixed_focal", "dice_cross_entropy"), measure="dice_by_rarity")
+    judged = studies(*series("a", "one", "rarer"), *series("b", "one", "rarer"), *series("p", "two", "phantom"))
+    assert set(answers(judge_claim(rarity, judged))) == {"a", "b", "p"}
+    found = judge_claim(rarity, [*judged, *studies(*series("c", "three", "rarer"))])
+    assert found[-1].place == "joined" and found[-1].findings[0].data_sets == 2
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evidence")
+    exports = [
+        *real(5),
+        export("crop", kind="rarer", data_set="set-0", series={"crops": 0.0001}),
+        export("set-9", series={"crops": 0.001}, notes=("A | note with <b>.",)),
+        export("brats", kind="protocol", cases=10),
+    ]
+    for one in exports:
+        write_export(folder / "results" / one.name, one)
+    write_report(folder / "results", folder / "pages", ROOT / "evidence" / "claims.yaml", [("mixed_focal", "dice")])
+    return folder
+
+
+def test_the_pages_name_every_study_and_picture(reported):
+    pages = {path.name: path.read_text() for path in (reported / "pages").glob("*.md")}
+    assert set(pages) == {"index.md", "studies.md", "claims.md", "which-loss.md"}
+    assert all(f"## {path.name}\n" in pages["studies.md"] for path in (reported / "results").iterdir())
+    pictures = set(re.findall(r"\((figures/[^)]+)\)", pages["index.md"] + pages["claims.md"]))
+    assert pictures == {f"figures/{path.name}" for path in (reported / "pages" / "figures").iterdir()}
+    assert "figures/mixed-focal-minus-dice.svg" in pictures and "figures/series-crops.svg" in pictures
+    joined = pd.read_csv(reported / "pages" / "joined.csv").set_index(["first", "second"])
+    assert joined.loc[("mixed_focal", "dice_cross_entropy"), "data_sets"] == 6
+    assert (
+        "Over 6 real data sets, Mixed Focal loss has a higher and Dice loss has a lower mean Dice" in pages["index.md"]
+    )
+    assert "A \\| note with &lt;b&gt;." in pages["studies.md"]
+    assert "brats (protocol)" not in pages["claims.md"]  # four cases support no claim
+    assert "brats" not in (reported / "pages" / "figures" / "mixed-focal-minus-dice.svg").read_text()
+
+
+def test_a_report_is_the_same_again_to_the_byte(reported, tmp_path):
+    words = ["evidence", "report", reported / "results", "--output", tmp_path, "--compare", "mixed_focal,dice"]
+    result = call(*words, "--claims", ROOT / "evidence" / "claims.yaml")
+    assert result.returncode == 0 and result.stdout == f"Page: {tmp_path / 'index.md'}\n", result.stderr
+    for path in sorted((reported / "pages").rglob("*")):
+        if path.is_file():
+            assert (tmp_path / path.relative_to(reported / "pages")).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_committed_pages_are_those_of_the_committed_scores(tmp_path):
+    """`make evidence` writes them; SVG may differ with another version of Matplotlib, so their names are compared."""
+    write_report(ROOT / "evidence" / "results", tmp_path, ROOT / "evidence" / "claims.yaml")
+    committed = ROOT / "docs" / "evidence"
+    for path in tmp_path.glob("*.*"):
+        assert (committed / path.name).read_text() == path.read_text(), f"{path.name}: run `make evidence`"
+    assert {path.name for path in committed.glob("figures/*")} == {path.name for path in tmp_path.glob("figures/*")}
+    shipped = ROOT / "src" / "voxloss" / "evidence" / "estimates.csv"
+    assert shipped.read_text() == (tmp_path / "estimates.csv").read_text(), "run `make evidence`"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evidence", "report", "{tmp}/none"], "there is no folder {tmp}/none; `voxloss evidence add STUDY"),
+        (["evidence", "report", "{results}", "--compare", "dice"], "--compare takes two losses, FIRST,SECOND"),
+        (["evidence", "report", "{results}", "--compare", "dice,dice"], "--compare takes two losses"),
+        (
+            ["evidence", "report", "{results}", "--compare", "dice,boundary"],
+            "no exported study has the loss 'boundary'",
+        ),
+        (["evidence", "report", "{results}", "--claims", "{tmp}/c.yaml"], "there is no file of claims {tmp}/c.yaml"),
+        (["evidence"], "the following arguments are required: TASK"),
+    ],
+)
+def test_a_mistake_in_a_report_is_one_sentence(reported, tmp_path, words, message):
+    names = {"tmp": tmp_path, "results": reported / "results"}
+    result = call(*(word.format(**names) for word in words), cwd=tmp_path)
+    assert result.returncode == 2 and message.format(**names) in result.stderr and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+CLAIM = """\
+margin: 0.01
+claims: [{{name: a, claim: b, refuted_by: c, measure: {measure}, comparisons: {comparisons}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("margin: 0.01", "claims"),
+        ("- a list", "is not a file of claims"),
+        (CLAIM.format(measure="ice", comparisons="[[a, b]]"), "measure must be"),
+        (CLAIM.format(measure="dice", comparisons="[[a]]"), "is not a file of claims"),
+        (CLAIM.format(measure="dice", comparisons="[]"), "no comparison"),
+    ],
+)
+def test_a_wrong_file_of_claims_is_refused(tmp_path, text, message):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_claims(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
