@@ -57,7 +57,7 @@ class SlowStudy:
 
     def end(self, process: subprocess.Popen) -> str:
         """Wait for `start`, and return what it printed."""
-        out, errors = process.communicate(timeout=300)
+        out, errors = process.communicate(timeout=600)
         assert process.returncode == 0, (out, errors)
         return out
 
@@ -95,7 +95,7 @@ class SlowStudy:
         return sum(study.status(run).takeovers for run in study.runs())
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 240) -> object:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 600) -> object:
     """Wait until a condition holds, and return what it gave."""
     limit = time.monotonic() + seconds
     while not (found := condition()):

@@ -20,6 +20,7 @@ pytest.importorskip("submitit", reason="submitit is not installed (the extra slu
 
 # The workers count as processes of different machines, which only heartbeats tell to be alive.
 ON_NODES = ["--execution.setup", '["export VOXLOSS_HOST=$SLURMD_NODENAME"]']
+EXCLUSIVE = ["--execution.sbatch", '["--exclusive"]']  # one job per node
 SLURM = ["--execution.executor", "slurm", "--execution.partition", "main"]
 
 
@@ -53,7 +54,7 @@ def job_states(lab) -> dict[str, str]:
 def test_jobs_that_are_cancelled_preempted_or_lose_their_node_change_no_score(lab, study, expected):
     study.end(
         study.start(
-            *SLURM, *ON_NODES, "--execution.jobs", 3, "--execution.sbatch", '["--exclusive"]', "--detach",
+            *SLURM, *ON_NODES, "--execution.jobs", 3, *EXCLUSIVE, "--detach",
             environment=lab.environment,
         )
     )  # fmt: skip
@@ -90,13 +91,16 @@ def test_jobs_that_are_cancelled_preempted_or_lose_their_node_change_no_score(la
 def test_a_job_is_queued_again_at_its_time_limit_and_the_study_moves_to_this_machine(lab, study, expected):
     """The signal comes 40 to 70 s before the limit of two minutes."""
     study.end(
-        study.start(*SLURM, "--execution.jobs", 1, "--execution.time", 2, "--detach", environment=lab.environment)
+        study.start(
+            *SLURM, "--execution.jobs", 1, "--execution.time", 2, *EXCLUSIVE, "--detach", environment=lab.environment
+        )
     )
     wait_for(lambda: any(epoch >= 1 for _, _, epoch in study.at_work().values()), "the first epoch")
     (job,) = lab.jobs()
     wait_for(lambda: job_states(lab).get(job) == "PENDING", "the job to be queued again")
     assert "Restarts=1" in lab.call("scontrol", "show", "job", job)
     assert not study.at_work(), "the run was not released"
+    assert {path.name for path in study.folder.glob(".execution/slurm/*.out")} == {f"{job}_0_log.out"}, "two tasks"
     assert study.takeovers() == 0
 
     lab.start_now()
@@ -140,7 +144,7 @@ def test_what_slurm_refuses_gets_one_sentence_and_the_study_goes_on(
 def test_a_study_whose_workers_cannot_start_says_why(lab, study):
     words = ["--execution.executor", "slurm", "--execution.python", "/nowhere/python"]
     process = study.start(*words, environment=lab.environment)
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "All jobs have left Slurm" in errors and "_log.err" in errors and "/nowhere/python" in errors
 

@@ -185,7 +185,10 @@ def parameters_of(name: str, settings: ExecutionConfig, count: int) -> dict[str,
         "constraint": settings.constraint,
         "time": seconds // 60,  # what submitit reckons with; Slurm reads the option
         "cpus_per_task": cores,
-        "srun_args": [f"--cpus-per-task={cores}"],  # which srun does not take from sbatch since Slurm 22.05
+        # Said to srun too: since Slurm 22.05 it does not take the cores from sbatch, and on a node that a job has for
+        # itself it would start as many tasks as fit.
+        "ntasks_per_node": 1,
+        "srun_args": ["--ntasks=1", f"--cpus-per-task={cores}"],
         "signal_delay_s": min(NOTICE_SECONDS, seconds // 3),
         "array_parallelism": count,
         "setup": list(settings.setup) or None,
