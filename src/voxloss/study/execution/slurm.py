@@ -151,7 +151,7 @@ class WorkerJob:
                 time.sleep(0.5)
         finally:
             executor.stop(study)
-        if told and self._goes_on(study, request) and callable(requeue):
+        if told and self._goes_on(study, request, warning in told) and callable(requeue):
             requeue(warning, None)  # submitit's: calls `checkpoint`, queues the job again and ends this process
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -160,7 +160,7 @@ class WorkerJob:
 
         return DelayedSubmission(WorkerJob(self.study, self.request))
 
-    def _goes_on(self, study: Path, request: Request) -> bool:
+    def _goes_on(self, study: Path, request: Request, near_limit: bool) -> bool:
         """Whether the job is to be queued again: nobody has stopped it, and Slurm does not queue it by itself.
 
         While a preempted job may still use its grace time, and when its time is nearly over, it counts as running.
@@ -169,7 +169,8 @@ class WorkerJob:
         job = os.environ["SLURM_JOB_ID"]
         if not _note(study, array or job).is_file() or StudyFolder(study).stop_token() != request.stop_token:
             return False
-        return _states([f"{array}_{index}" if array else job]) == ["RUNNING"]
+        states = _states([f"{array}_{index}" if array else job])
+        return near_limit if states is None else states == ["RUNNING"]
 
 
 def parameters_of(name: str, settings: ExecutionConfig, count: int) -> dict[str, Any]:
