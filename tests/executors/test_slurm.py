@@ -259,7 +259,7 @@ def test_the_script_of_the_page_runs_a_study(lab, study, expected):
     for old, new in {
         "--partition=gpu": "--partition=main",
         "--cpus-per-task=8": "--cpus-per-task=1",
-        "--threads 8": "--threads 1",
+        ".threads 8": ".threads 1",
         "--array=0-15%8": "--array=0-1%2",
         "source .venv/bin/activate": f"export PATH='{commands}':$PATH",
         "studies/mine": f"'{study.folder}'",
