@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="Ray is not installed (the extra ray)")
 RAY = ["--execution.executor", "ray"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(phantom, tmp_path_factory):
     """The scores of the study on this machine alone."""
     study = SlowStudy(phantom, tmp_path_factory.mktemp("local") / "study")
