@@ -5,12 +5,13 @@ Nothing here imports torch, so that commands start at once. `voxloss.config.file
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from voxloss.config.checks import Check, Section
-from voxloss.config.losses import loss_choices
+from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.metrics import metric_choices
+from voxloss.config.tuning import LEARNING_RATE, Tuning
 from voxloss.evaluation.lesion_rules import LesionRules
 
 PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
@@ -299,6 +300,10 @@ class ComparisonConfig(Section):
         look: The study is too small to be evidence (`voxloss quick`); the report says so.
         design: "grid" trains every loss on every fold and seed. "race" trains one fold and seed of every loss after
             another, and losses that cannot be the best any more leave.
+        tuning: What is searched for every loss and fold before its runs, on a part of their training cases: values of
+            `learning_rate` and of parameters of losses as `LOSS.PARAMETER`. Lists alone are a grid; with `trials: N`
+            two numbers are a range ([low, high] or [low, high, log]). Also `batch`, `epochs` and `prune`. Every loss is
+            then trained as listed and as tuned. Empty: nothing is searched.
     """
 
     section: ClassVar[str] = "comparison"
@@ -312,6 +317,20 @@ class ComparisonConfig(Section):
     demonstration: bool = False
     look: bool = False
     design: Literal["grid", "race"] = "grid"
+    tuning: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.search()
+        super().__post_init__()
+
+    def compared(self) -> list[LossChoice]:
+        """The losses that are trained: those that are listed and, with a search, each of them tuned as well."""
+        listed = loss_choices(self.losses)
+        return [*listed, *(replace(choice, tuned=True) for choice in listed if self.tuning)]
+
+    def search(self) -> Tuning | None:
+        """The search for settings; None where nothing is searched. Raises InputError where it makes no sense."""
+        return Tuning.of(self.tuning, self.losses)
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -455,6 +474,15 @@ class StudyConfig(Section):
             not (unlimited and metric.startswith("lesion_recall_")),
             metric,
             f"another metric, as evaluation.lesions.size_limits_ml has no limits for {primary}",
+        )
+
+        search, least = self.comparison.search(), self.training.minimum_learning_rate
+        rates = () if search is None or search.learning_rate is None else search.learning_rate.ends
+        yield Check(
+            f"comparison.tuning {LEARNING_RATE}",
+            min(rates, default=least) >= least,
+            list(rates),
+            f"at least training.minimum_learning_rate, {least:g}",
         )
 
     def warnings(self) -> list[str]:

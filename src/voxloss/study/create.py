@@ -15,6 +15,7 @@ from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.config.tuning import check_tuning
 from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
@@ -38,6 +39,7 @@ from voxloss.study.claims import (
 )
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.own import own_records, try_own_losses, try_own_metrics
+from voxloss.study.search import require_sampler
 from voxloss.study.settle import (
     JudgedData,
     judged_data,
@@ -108,6 +110,8 @@ def open_study(
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
+    check_tuning(choices, config.comparison.search())
+    require_sampler(config.comparison.search())
     if config.evaluation.metrics and not exists:
         settled = settled_metrics(config.evaluation.metrics)
         config = replace(config, evaluation=replace(config.evaluation, metrics=settled))

@@ -179,7 +179,7 @@ def assigned_folds(config: StudyConfig, dataset: Dataset, patients: Mapping[str,
         folds = own_assignment(dataset.own_folds, ids, [case_id for case_id, _ in dataset.dropped], patients)
     else:
         folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
-    if config.training.selection == "inner":
+    if config.training.selection == "inner" or config.comparison.tuning:
         split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     return folds
 

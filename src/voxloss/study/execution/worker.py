@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,9 @@ from voxloss.study.execution.request import Request, not_ended
 from voxloss.study.folder import ENDED, FINISHED, Run, StudyFolder
 from voxloss.study.race import decide
 from voxloss.study.run import execute_run, record_failure
+from voxloss.study.search import decide_searches, executable
 from voxloss.study.study import Study
+from voxloss.study.trial import remove_weights
 from voxloss.utilities.errors import InputError
 
 PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
@@ -47,10 +50,11 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         settings = study.config.execution
         worker = Worker(request.executor, settings.heartbeat_s, settings.stale_after_s)
         asked = request.runs(study)
-        if _do_one(study, asked, worker, finished, leave, leaving):
+        now = executable(study, asked)
+        if _do_one(study, now, worker, finished, leave, leaving) or decide_searches(study, asked, worker):
             pause = 0.05
             continue
-        left = not_ended(study, [run for run in asked if str(run) not in finished])
+        left = not_ended(study, [run for run in now if str(run) not in finished])
         race = study.comparison.design == "race"
         if race and not left and decide(study, worker):
             continue
@@ -61,7 +65,7 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         pause = min(1.2 * pause, LOOK_SECONDS)
     else:
         return
-    if request.report and not not_ended(study, asked):
+    if request.report and not not_ended(study, executable(study, asked)):
         _report(folder, worker)
 
 
@@ -94,8 +98,10 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
     """Execute a claimed run, and publish it if it ends."""
     attempt = study.files.attempt(run, claim.generation)
 
+    retired = run.loss if run.trial is None else replace(run.loss, tuned=True)  # for which the trial is
+
     def to_leave() -> bool:
-        return leaving() or run.loss.key in study.files.read_retired()
+        return leaving() or retired.key in study.files.read_retired()
 
     try:
         with Heart(claim, to_leave) as heart:
@@ -115,6 +121,8 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
         claim.release()
         raise
     claim.release()
+    if run.trial is not None and study.status(run).state in FINISHED:
+        remove_weights(study, run)
 
 
 def _report(folder: Path, worker: Worker) -> None:
