@@ -3,8 +3,10 @@
     python benchmarks/losses.py --output rows.csv --threads 1 2   # on the CPU
     python benchmarks/losses.py --output rows.csv --device cuda   # float32 and bfloat16
 
-One row for each implementation, number of classes, type, number of threads, company and pass (forward, or forward and
-backward). The implementations take turns, in an order that is shuffled, so that what slows the machine slows them all;
+One row for each implementation, number of classes, type, number of threads, company and pass: forward, or forward and
+backward, and on CUDA also the latter recorded in a CUDA graph and replayed, which is the time of the device without
+that of starting its kernels one by one (what cannot be recorded has no such row). The implementations take turns, in an
+order that is shuffled, so that what slows the machine slows them all;
 `ratio_to_cross_entropy` is the median over the rounds of their time over that of torch's cross entropy in the same
 round. The company is "alone", a process of ours and torch's cross entropy, or "in turn", one where those of other
 libraries run too: what they free is used again, which makes losses that create large tensors quicker. Every number of
@@ -25,8 +27,9 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import metadata
 from itertools import product
 from multiprocessing import get_context
@@ -56,16 +59,17 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# Those of the pass over the voxels alone; benchmarks/lesions.py, distances.py and thin.py have the others.
+# Those of the pass over the voxels alone; benchmarks/further.py has the others.
 ELSEWHERE = ("ml1_ace", "skeleton_recall", "cl_dice", "cc_dice_ce", "blob")
 ELSEWHERE += ("boundary", "hausdorff", "topk", "dice_topk", "lovasz")
 OURS = tuple(name for name in voxloss.list_losses() if name not in ELSEWHERE)
+WHOLE, REPLAYED = "forward+backward", "forward+backward, replayed"
 
 
-def implementations(company: str) -> dict[str, tuple[str, Loss]]:
+def implementations(company: str, names: Sequence[str]) -> dict[str, tuple[str, Loss]]:
     """Name -> (version, loss) of everything that can be imported here, or of ours alone."""
     found: dict[str, tuple[str, Loss]] = {REFERENCE: (torch.__version__, torch.nn.functional.cross_entropy)}
-    for name in OURS:
+    for name in names:
         found[f"voxloss {name}"] = (voxloss.__version__, voxloss.get_loss(name))
     if company == "alone":
         return found
@@ -140,6 +144,37 @@ def seconds(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> float
     return clock() - start
 
 
+def recorded(loss: Loss, logits: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Forward and backward as a CUDA graph; the calls before it also use up those in which labels are checked."""
+    leaf = logits.detach().requires_grad_()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(4):
+            leaf.grad = None
+            loss(leaf, labels).backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    leaf.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss(leaf, labels).backward()
+
+    def replay() -> None:
+        graph.replay()
+
+    return replay
+
+
+def replayed_seconds(replay: Callable[[], None]) -> float:
+    """Time of the device for one replay."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    replay()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
 def peak_extra(loss: Loss, logits: Tensor, labels: Tensor, backward: bool) -> int | None:
     """Bytes at the peak of one pass beyond those before it; None where the system does not tell."""
     gc.collect()
@@ -183,22 +218,30 @@ def bandwidth(device: torch.device) -> float:
 
 def problem(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Random logits and int64 labels."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     batch, _, *spatial = SHAPES[device.type][classes]
-    logits = torch.randn(batch, classes, *spatial, generator=generator).to(device, dtype)
-    return logits, torch.randint(0, classes, (batch, *spatial), generator=generator).to(device)
+    logits = torch.randn(batch, classes, *spatial, generator=generator, device=device).to(dtype)
+    return logits, torch.randint(0, classes, (batch, *spatial), generator=generator, device=device)
 
 
 def process(
-    classes: int, dtype: torch.dtype, device: torch.device, rounds: int, threads: int | None, company: str
+    classes: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    rounds: int,
+    threads: int | None,
+    company: str,
+    names: Sequence[str],
 ) -> list[dict[str, object]]:
     """Rows of all implementations; the work of one process."""
     if threads:
         torch.set_num_threads(threads)
-    rows = list(measure(classes, dtype, device, rounds, company))
+    rows = list(measure(classes, dtype, device, rounds, company, names))
     logits, labels = problem(classes, dtype, device)
-    losses = implementations(company)
+    losses = implementations(company, names)
     for row in rows:  # after all timings, for it trims what is kept
+        if row["pass"] == REPLAYED:  # whose memory is that of the graph
+            continue
         loss, backward = losses[str(row["implementation"])][1], row["pass"] != "forward"
         extra = peak_extra(loss, logits, labels, backward)
         row["peak_extra_bytes"] = extra
@@ -207,26 +250,35 @@ def process(
 
 
 def measure(
-    classes: int, dtype: torch.dtype, device: torch.device, rounds: int, company: str
+    classes: int, dtype: torch.dtype, device: torch.device, rounds: int, company: str, names: Sequence[str]
 ) -> Iterator[dict[str, object]]:
     """Rows without the memory."""
     logits, labels = problem(classes, dtype, device)
     size = logits.numel() * logits.element_size()
     floor = (3 * size + 2 * labels.numel() * labels.element_size()) / bandwidth(device)
-    losses = implementations(company)
-    for backward in (False, True):
-        for name in list(losses):
+    losses = implementations(company, names)
+    for kind in ("forward", WHOLE, REPLAYED) if device.type == "cuda" else ("forward", WHOLE):
+        timed: dict[str, Callable[[], float]] = {}
+        for name, (_, loss) in list(losses.items()):
+            backward = kind != "forward"
             try:
-                once(losses[name][1], logits, labels, backward)  # warm up, compile
+                once(loss, logits, labels, backward)  # warm up, compile
+                if kind == REPLAYED:
+                    timed[name] = partial(replayed_seconds, recorded(loss, logits, labels))
+                else:
+                    timed[name] = partial(seconds, loss, logits, labels, backward)
             except (RuntimeError, ValueError) as error:  # out of memory, or a peer that does not take this
-                print(f"{name} left out at {classes} classes, {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(
+                    f"{name} left out of {kind} at {classes} classes, {dtype}: {str(error).splitlines()[0]}",
+                    file=sys.stderr,
+                )
                 del losses[name]
         times: dict[str, list[float]] = {name: [] for name in losses}
         for turn in range(rounds):
             names = list(losses)
             random.Random(turn).shuffle(names)  # whoever follows a loss that frees much memory pays for it
             for name in names:
-                times[name].append(seconds(losses[name][1], logits, labels, backward))
+                times[name].append(timed[name]())
         for name, (version, _) in losses.items():
             ratios = [own / reference for own, reference in zip(times[name], times[REFERENCE], strict=True)]
             tenths = statistics.quantiles(times[name], n=10, method="inclusive")
@@ -242,7 +294,7 @@ def measure(
                 "shape": "x".join(map(str, logits.shape)),
                 "dtype": str(dtype).removeprefix("torch."),
                 "labels": str(labels.dtype).removeprefix("torch."),
-                "pass": "forward+backward" if backward else "forward",
+                "pass": kind,
                 "rounds": rounds,
                 "ms_p10": round(1000 * tenths[0], 4),
                 "ms_p50": round(1000 * statistics.median(times[name]), 4),
@@ -250,7 +302,7 @@ def measure(
                 "ratio_to_cross_entropy": round(statistics.median(ratios), 4),
                 "peak_extra_bytes": None,
                 "peak_extra_over_logits": None,
-                "floor_ms": round(1000 * floor, 4) if backward else None,
+                "floor_ms": round(1000 * floor, 4) if kind != "forward" else None,
             }
 
 
@@ -270,15 +322,20 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 3, 14, 105], choices=[2, 3, 14, 105])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--losses", nargs="+", default=OURS, choices=OURS, metavar="NAME", help="of ours; default: all")
+    parser.add_argument("--company", nargs="+", default=["alone", "in turn"], choices=["alone", "in turn"])
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: both, on a CPU float32")
     parser.add_argument("--threads", type=int, nargs="+", default=[None], help="of the CPU; default: torch's choice")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    types = [torch.float32, torch.bfloat16] if device.type == "cuda" else [torch.float32]
+    types = arguments.dtypes or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
+    names = arguments.losses
     rows = []
-    parts = product(arguments.threads, arguments.classes, types, ("alone", "in turn"))
+    parts = product(arguments.threads, arguments.classes, types, arguments.company)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
         for threads, classes, dtype, company in parts:
-            part = processes.submit(process, classes, dtype, device, arguments.rounds, threads, company).result()
+            chosen = (classes, getattr(torch, dtype), device, arguments.rounds, threads, company, names)
+            part = processes.submit(process, *chosen).result()
             for row in part:
                 print({key: row[key] for key in FIELDS[2:]}, flush=True)
             rows += part

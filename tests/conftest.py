@@ -111,6 +111,21 @@ def blank_figures(monkeypatch) -> None:
     leave_pictures_empty(monkeypatch)
 
 
+def leave_steps_unmeasured(patch: pytest.MonkeyPatch) -> None:
+    """Before it trains and in its plan, a study measures training steps, which takes seconds."""
+    from voxloss.study import estimate, plan  # torch
+    from voxloss.study.probe import Probe  # torch
+
+    for module in (estimate, plan):
+        patch.setattr(module, "probe", lambda config, *_, **__: Probe(config.patches.size, 1, 0.1, 0.1, None, 0, 1))
+
+
+@pytest.fixture
+def unmeasured_steps(monkeypatch) -> None:
+    """Estimates of time come from made-up seconds of a training step."""
+    leave_steps_unmeasured(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def reported_study(once) -> Path:
     """Four losses, two classes, nine cases in three folds, one seed; the report is in its report/ folder."""

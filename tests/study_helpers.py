@@ -3,14 +3,18 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest import mock
 
 from voxloss.commands.main import run_command
+from voxloss.config.schema import ExecutionConfig
+from voxloss.study.claims import Worker, take
+from voxloss.study.execution.request import Request
+from voxloss.study.execution.worker import work
+from voxloss.study.study import Study
 
 TINY = [
     "--splits.folds", "2",
@@ -27,21 +31,22 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     return subprocess.run(voxloss(*arguments), capture_output=True, text=True, timeout=600, **options)
 
 
-class InlinePool:
-    """In the place of a pool of processes: work is done at once, by this process, which has imported everything."""
+class InlineExecutor:
+    """In the place of processes: this one works, since it has imported everything."""
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         pass
 
-    def submit(self, work: Callable[..., object], *arguments: object) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(work(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+        self.request: Request | None = request
 
-    def shutdown(self, **_: object) -> None:
+    def alive(self, study: Path) -> int:
+        if self.request is not None:
+            request, self.request = self.request, None
+            work(study, request)
+        return 0
+
+    def stop(self, study: Path) -> None:
         pass
 
 
@@ -52,7 +57,7 @@ def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
         redirect_stdout(StringIO()) as out,
         redirect_stderr(StringIO()) as errors,
         chdir(cwd or Path.cwd()),
-        mock.patch("voxloss.study.executors.ProcessPoolExecutor", InlinePool),
+        mock.patch("voxloss.study.execution.local.LocalExecutor", InlineExecutor),
     ):
         try:
             status = run_command(words)
@@ -61,6 +66,16 @@ def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
         finally:
             signal.signal(signal.SIGTERM, handler)  # a command sets its own
     return subprocess.CompletedProcess(words, status, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def claimed(study: Study, *places: int) -> Iterator[None]:
+    """Claim some of the study's runs, as a worker does."""
+    claims = [take(study.files.place(study.runs()[place]), Worker()) for place in places]
+    assert all(claims)
+    yield
+    for claim in claims:
+        claim.release()
 
 
 def voxloss(*arguments: object) -> list[str]:
@@ -76,7 +91,7 @@ def tiny_run(data: Path, study: Path, *extra: object, report: bool = False) -> l
 def assert_only_prepared_cases(study: Path) -> None:
     """Of a study that could not be created: nothing is left, or the cases that were prepared before the mistake."""
     if study.exists():
-        assert {path.name for path in study.iterdir()} <= {"prepared", ".lock"}
+        assert {path.name for path in study.iterdir()} <= {"prepared", ".claims"}
         cases = [path for path in (study / "prepared").iterdir() if path.name != "index.json"]
         assert cases
         assert all((case / "geometry.json").is_file() and not case.name.startswith(".") for case in cases)

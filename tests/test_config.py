@@ -187,3 +187,17 @@ def test_losses_of_a_sigmoid_are_noted_and_refused_where_the_background_is_not_t
     for choice in refused:
         with pytest.raises(InputError, match="does not train the network's output for the background"):
             check_losses(loss_choices([choice]))
+
+
+@pytest.mark.parametrize(("patch", "limits"), [([16, 16, 1], None), ([16, 16, 16], {"tumour": [0.004, 0.056]})])
+def test_size_limits_of_one_slice_that_an_earlier_version_settled_are_open(tmp_path, patch, limits):
+    """It took images for volumes, whose limits in ml would be refused for images now."""
+    (tmp_path / "runs").mkdir()
+    lesions = {"size_limits_ml": {"tumour": [0.004, 0.056]}}
+    config = {"patches": {"size": patch}, "evaluation": {"lesions": lesions}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"format": 2, "config": config}))
+    read = load_config(tmp_path).evaluation.lesions.size_limits_ml
+    assert read == (limits and {"tumour": (0.004, 0.056)})
+    lesions["size_limits_mm2"] = None  # of a version that knew images
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"format": 2, "config": config}))
+    assert load_config(tmp_path).evaluation.lesions.size_limits_ml is not None

@@ -8,13 +8,14 @@ import nibabel
 import numpy as np
 import pytest
 
+from conftest import leave_pictures_empty, leave_steps_unmeasured
 from study_helpers import call
 from test_study_data import TINY, content, save
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.study import Study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unmeasured_steps")]
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 FOLDS = {"a": 2, "b": 2, "c": 0, "d": 0, "e": 1, "f": 1}
@@ -47,7 +48,10 @@ def write_table(root: Path) -> Path:
 def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("table")
     table = write_table(folder / "data")
-    result = call("run", "folder", "--data", table, "--study", folder / "study", *TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_pictures_empty(patch)
+        leave_steps_unmeasured(patch)
+        result = call("run", "folder", "--data", table, "--study", folder / "study", *TINY)
     assert result.returncode == 0, result.stderr
     told = " ".join(result.stdout.split())
     assert "note: 3 folds from cases.csv, which a study uses unless splits.from_data is false" in told

@@ -81,7 +81,7 @@ def test_every_kind_of_own_loss_is_killed_resumed_and_reported(phantom, mine, tm
         process = subprocess.Popen(
             voxloss(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
         )
-        while not (killed / "runs" / awaited / "seed-0/checkpoint.pt").exists() and process.poll() is None:
+        while not list((killed / "runs" / awaited).glob("*seed-0/**/checkpoint.pt")) and process.poll() is None:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

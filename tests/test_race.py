@@ -13,10 +13,11 @@ import yaml
 from study_files import StudyFiles
 from study_helpers import call, tiny_run
 from voxloss.config.files import load_config
+from voxloss.evaluation.race import Look
 from voxloss.evaluation.scores import read_scores, write_scores
 from voxloss.report import build_report
-from voxloss.study.folder import Run
-from voxloss.study.race import run_race
+from voxloss.study.folder import FINISHED, Run
+from voxloss.study.race import decide, next_round
 from voxloss.study.study import Study, extended, rewrite_config
 from voxloss.utilities.errors import InputError
 
@@ -41,6 +42,19 @@ class Trainings:
             place = Path("runs") / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}"
             shutil.copytree(self.grid / place, self.study / place, dirs_exist_ok=True)
             self.runs.append(run)
+
+
+def run_race(
+    study: Study, execute: Callable[[int, Sequence[Run]], None], looked: Callable[[Look], None] = lambda _: None
+) -> None:
+    """As a worker does it: the missing runs of a round, then the decision, until there is none."""
+    while (upcoming := next_round(study)) is not None:
+        number, runs = upcoming
+        if missing := [run for run in runs if study.status(run).state not in FINISHED]:
+            execute(number, missing)
+        if not decide(study):
+            return
+        looked(study.race().looks[-1])
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,17 @@ def picture_case(root: Path, number: int, ending: str, mask_ending: str) -> None
     write_picture(root / f"masks/c{number}{mask_ending}", mask[3].astype(np.uint8) * 255)
 
 
+def slice_case(root: Path, number: int) -> None:
+    image, mask = ball(number)
+    for place, (grey, marked) in enumerate(zip(image, mask, strict=True), start=5):  # 10 comes after 9
+        write_picture(root / f"images/c{number}/s{place}.jpg", grey, quality=100, subsampling=0)
+        write_picture(root / f"masks/c{number}/m{place}.png", marked.astype(np.uint8) * 255)
+
+
+def read_slices(path: Path) -> np.ndarray:
+    return np.stack([np.array(Image.open(path / f"s{place}.png")) for place in range(5, 5 + SHAPE[0])])
+
+
 def dicom_case(root: Path, number: int) -> None:
     image, mask = ball(number)
     series = f"1.2.826.0.1.3680043.8.498.{number + 20}"
@@ -95,11 +106,13 @@ FORMATS = {
     "tif": (tiff_case, ".tif", read_itk, 255),
     "png": (lambda root, n: picture_case(root, n, ".png", ".gif"), ".png", lambda p: np.array(Image.open(p)), 255),
     "jpg": (lambda root, n: picture_case(root, n, ".jpg", ".png"), ".png", read_itk, 255),
+    "slices": (slice_case, "", read_slices, 255),
     "dicom": (dicom_case, ".dcm", read_segmentation, 1),
 }
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures", "unmeasured_steps")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_study_of_every_format(tmp_path, name):
     write, ending, read, value = FORMATS[name]
@@ -111,13 +124,16 @@ def test_a_study_of_every_format(tmp_path, name):
     picture = name in ("png", "jpg")
     size = "[16,16,1]" if picture else "[16,16,8]"
 
-    checked = call("check", root)
+    more = ["--data.options", "{slices: true}"] if name == "slices" else []
+    checked = call("check", root, "--splits.folds", "2", *more)
     assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
     assert "4 cases, 4 masks read" in checked.stdout
     expected = "tumour" if name == "dicom" else f"class {value}"
     assert expected in checked.stdout
 
-    ran = call("run", "folder", "--data", root, "--study", study, "--patches.size", size, *OPTIONS, "--no-report")
+    ran = call(
+        "run", "folder", "--data", root, "--study", study, "--patches.size", size, *OPTIONS, *more, "--no-report"
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     scores = study / "scores.csv"
     assert scores.is_file()
@@ -125,11 +141,14 @@ def test_a_study_of_every_format(tmp_path, name):
     assert [path.name for path in predictions] == [f"c{n}{ending}" for n in (0, 2, 1, 3)] or len(predictions) == 4
     assert {path.suffix for path in predictions} == {ending}
 
-    images = sorted((root / "images").glob("c?" if name == "dicom" else f"c?.{name}"))[:2]
+    images = sorted((root / "images").glob("c?" if name in ("dicom", "slices") else f"c?.{name}"))[:2]
     segmented = call("predict", study / "runs/dice/fold-0/seed-0", *images, "--output", tmp_path / "out")
     assert segmented.returncode == 0, segmented.stderr
     masks = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in masks] == [f"c{number}{ending}" for number in range(2)]
+    folder = call("predict", study / "runs/dice/fold-0/seed-0", root / "images", "--output", tmp_path / "all")
+    assert folder.returncode == 0, folder.stderr
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [f"c{number}{ending}" for number in range(4)]
     shape = SHAPE[1:] if picture else SHAPE
     for mask in (*masks, *predictions):
         values = read(mask)
@@ -152,20 +171,22 @@ def test_a_prediction_lies_on_its_image(tmp_path):
     """What a network finds at a bright ball is written where the ball is: a threshold instead of a network."""
     from voxloss.data.case import Case, read_image, write_label
     from voxloss.data.formats import is_image, mask_ending
+    from voxloss.data.formats.slices import is_stack
 
     for name, (write, ending, read, _) in FORMATS.items():
         root = tmp_path / name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             write(root, 1)
-        image = next(path for path in sorted((root / "images").glob("c1*")) if is_image(path))
+        image = next(path for path in sorted((root / "images").glob("c1*")) if is_image(path) or is_stack(path))
         values, _ = read_image(Case("c1", (image,), None))
         bright = (values[0] > 120).astype(np.uint8)
-        write_label(tmp_path / f"{name}{ending}", bright, like=image)
+        target = tmp_path / f"mask-{name}{ending}"
+        write_label(target, bright, like=image)
         assert mask_ending(image) == ending
         expected = ball(1)[1] if name not in ("png", "jpg") else ball(1)[1][3]
-        written = read(tmp_path / f"{name}{ending}") > 0
-        assert np.count_nonzero(written != expected) <= (4 if name == "jpg" else 0), name
+        written = read(target) > 0
+        assert np.count_nonzero(written != expected) <= (4 if name in ("jpg", "slices") else 0), name
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from voxloss.study import plan
 from voxloss.utilities.errors import InputError
 
 COMMANDS = [
-    "demo", "quick", "run", "race", "plan", "config", "status", "retire", "report", "view", "predict", "losses",
+    "demo", "quick", "run", "race", "plan", "config", "status", "stop", "retire", "report", "view", "predict", "losses",
     "import", "nnunet-trainers", "evidence", "check", "advise", "completion",
 ]  # fmt: skip
 EXIT_STATUSES = {

@@ -7,12 +7,12 @@ import threading
 import pytest
 from rich.console import Console
 
+from study_helpers import claimed
 from voxloss.commands.display.status_view import status_view, watch
 from voxloss.config.files import load_config
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
-from voxloss.study.lock import locked
 from voxloss.study.progress import run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.study import Study, write_study
 
@@ -64,7 +64,7 @@ def test_nothing_has_begun(study):
 def test_a_running_study(study):
     train(study, 0, "done", 10, 3.0, seconds=34.0)
     train(study, 1, "running", 4, 5.0)
-    with locked(study.folder):
+    with claimed(study, 1):
         runs = run_progress(study)
         assert run_seconds_left(runs[1], 10) == 30.0  # six epochs of five seconds
         # 26 epochs of 50/14 s, and three predictions of 4 s, two runs at a time
@@ -80,7 +80,7 @@ def test_a_class_that_vanishes_is_said_while_the_run_trains_and_no_longer(study)
     lines = history.read_text().splitlines()
     lines[-1] = "4,0.25,1,0.5,a[b],1e-3,cross_entropy=0.97 dice=0.03,5.0"
     history.write_text("\n".join(lines) + "\n")
-    with locked(study.folder):
+    with claimed(study, 0):
         text = " ".join(shown(study).split())
     assert "dice, fold 0, seed 0: a[b] was predicted in validation patches until epoch 3 and is not in epoch 4." in text
     assert "cross_entropy had 48 % of the gradient" not in text and "the learning rate was 0.001" in text
@@ -110,7 +110,7 @@ def test_all_runs_finished(study):
 
 def test_a_trained_run_is_predicting(study):
     train(study, 0, "running", 10, 1.0)
-    with locked(study.folder):
+    with claimed(study, 0):
         assert "predicting" in shown(study)
 
 
@@ -119,7 +119,7 @@ def test_watching_ends_with_the_work(study):
     ready, stop, stream = threading.Event(), threading.Event(), io.StringIO()
 
     def work():
-        with locked(study.folder):
+        with claimed(study, 0):
             ready.set()
             for _ in range(3000):  # until it has been shown
                 if "running 2/10" in stream.getvalue() or stop.wait(0.02):
@@ -133,25 +133,6 @@ def test_watching_ends_with_the_work(study):
     stop.set()
     worker.join(60)
     assert "running 2/10" in stream.getvalue() and "1 of 4 runs finished" in stream.getvalue()
-
-
-def test_looking_does_not_keep_a_study_from_being_run(study):
-    """`is_locked` takes the lock for a moment; a run that begins just then waits for it."""
-    stop = threading.Event()
-
-    def look():
-        while not stop.is_set():
-            study.is_locked()
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        for _ in range(50):
-            with locked(study.folder):
-                pass
-    finally:
-        stop.set()
-        watcher.join(10)
 
 
 def test_the_digest_of_the_data_is_in_the_study(study, tmp_path):

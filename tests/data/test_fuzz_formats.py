@@ -54,6 +54,12 @@ def write_nifti(path: Path, values: np.ndarray) -> Path:
     return path
 
 
+def write_slices(path: Path, values: np.ndarray) -> Path:
+    for number, plane in enumerate(values):
+        write_picture(path / f"{number}.png", plane)
+    return path
+
+
 TIFFS = {"a.tif": np.uint8, "b.tif": np.uint16}
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -74,6 +80,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "a.tif": lambda path: write_stack(path, grey((3, 4, 5), TIFFS["a.tif"])),
     "b.tif": lambda path: tifffile.imwrite(path, grey((3, 4, 5), np.uint16), compression="zlib", photometric=1) or path,
     "series": lambda path: write_series(path, grey((3, 4, 5))),
+    "slices": lambda path: write_slices(path, grey((3, 4, 5), np.uint8)),
 }
 
 
@@ -95,6 +102,9 @@ def reference(path: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
         return values.transpose(2, 1, 0)[..., None], None
     if path.suffix == ".tif":
         return pages_by_pillow(path)
+    if path.name == "slices":
+        planes = [reference(file) for file in sorted(path.iterdir())]
+        return np.concatenate([values for values, _ in filter(None, planes)], axis=3), None
     if path.is_dir():
         reader = sitk.ImageSeriesReader()
         names = reader.GetGDCMSeriesFileNames(str(path))

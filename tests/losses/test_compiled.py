@@ -11,8 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxloss import get_loss
+from voxloss import get_loss, lesion_regions
 from voxloss.losses.voxel_pass import compiled, operator, plain
+from voxloss.losses.voxel_pass.further import binned
+from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.lesions import operator as of_lesions
+from voxloss.losses.voxel_pass.lesions import sums as passes
+from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 LIBRARY = compiled._library()
@@ -27,8 +32,8 @@ def problem(classes, spatial=(5, 7, 11), seed=0, scale=4.0):
     return logits, labels, torch.rand(2, *spatial, generator=generator)
 
 
-def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False):
-    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube)
+def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False, squared=False):
+    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube, squared=squared)
 
 
 def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
@@ -59,6 +64,82 @@ def test_agrees_with_float64(classes, exponents, ignore_index, weighted):
     if in_tube:
         weight = weight * torch.where(weight > 0.5, -1, 1)
     compare(logits, labels, weight if weighted else None, chosen)
+
+
+@needs_compiler
+@pytest.mark.parametrize("weighted", [False, True, "tube"])
+@pytest.mark.parametrize("classes", [2, 3, 14])
+def test_squared_differences_agree_with_float64(classes, weighted):
+    logits, labels, weight = problem(classes)
+    if weighted == "tube":
+        weight = weight * torch.where(weight > 0.5, -1, 1)
+    chosen = settings((0.0, 1.5), 1, tube=weighted == "tube", squared=True)
+    compare(logits, labels, weight if weighted else None, chosen)
+
+
+@needs_compiler
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("classes", [2, 3, 14])
+def test_the_order_of_the_cross_entropies_agrees_with_float64(classes, weighted):
+    logits, labels, weight = problem(classes)
+    labels[0, 0], labels[1, 0, 0, 0] = 255, classes  # out of range: as ignored where it is not checked
+    weight = weight if weighted else None
+    bits = compiled.surprise_bits(logits, labels, weight, settings(ignore_index=255, check=False))
+    counted = (labels < classes).flatten(1)
+    assert torch.equal(bits >= 0, counted) and (bits[~counted] == -1).all()
+    exact = torch.nn.functional.cross_entropy(logits.double(), labels.clamp_max(classes - 1), reduction="none")
+    exact = (exact if weight is None else exact * weight).flatten(1)[counted]
+    torch.testing.assert_close(bits[counted].view(torch.float32).double(), exact, rtol=1e-6, atol=1e-37)
+
+
+@needs_compiler
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("number", [1, 20, 256])
+@pytest.mark.parametrize("classes", [2, 3, 14])
+def test_bins_agree_with_float64(classes, number, weighted, first):
+    logits, labels, weight = problem(classes)
+    logits[0, :, 0, 0, 0], logits[0, 0, 0, 0, 1] = 0, 200  # p at the border of bins, and 1 and 0
+    labels[0, 1], labels[1, 0, 0, 0] = 255, classes
+    how = TargetReading("softmax", False, 255)
+    given = (labels, weight if weighted else None, number, first, how)
+    exact = logits.double().requires_grad_()
+    expected = binned.sums(exact, labels, weight.double() if weighted else None, number, first, how)
+    found = binned.sums(logits, *given)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found[:, number:], expected[:, number:], rtol=1e-6, atol=1e-6)  # none in another bin
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.linspace(-1, 2, found.numel(), dtype=torch.float64).view_as(found)
+    slope = binned.gradient(upstream, logits, *given)
+    by_torch = torch.autograd.grad((upstream * binned.composite(exact, *given)).sum(), exact)[0]
+    torch.testing.assert_close(slope.double(), by_torch, rtol=2e-5, atol=2e-6)
+    in_double = binned.gradient(upstream, logits.double(), *given)
+    torch.testing.assert_close(in_double, by_torch, rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_lesions_agree_with_float64(weighted, kind):
+    logits, labels, weight = problem(2, (9, 17, 13))
+    labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < 0.9] = 0
+    regions = lesion_regions(labels, 2).to(kind)
+    labels[0, 1], labels[1, 0, 0, 0] = 255, 9  # out of range: as ignored where it is not checked
+    logits[0, :, 2:4] *= 60
+    how = Reading("softmax", False, 255, by_channel=False, checked=False)
+    offsets, owner = of_lesions.places(regions)
+    weight = weight if weighted else None
+    wide = None if weight is None else weight.double()
+    given = (labels, regions, offsets)
+    assert compiled.takes_lesions(logits, labels, regions, weight, len(owner), settings(ignore_index=255))
+    sums, voxels = passes.sums(logits, *given, weight, len(owner), how)
+    expected, counted = passes.sums(logits.double(), *given, wide, len(owner), how)
+    torch.testing.assert_close(sums, expected, rtol=2e-6, atol=1e-9)
+    assert torch.equal(voxels, counted)
+    upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
+    slope = passes.gradient(upstream, logits, *given, weight, how)
+    exact = passes.gradient(upstream, logits.double(), *given, wide, how)
+    torch.testing.assert_close(slope.double(), exact, rtol=2e-6, atol=2e-6)
 
 
 @needs_compiler

@@ -317,6 +317,27 @@ def test_masks_that_do_not_fit_are_refused():
         get_loss("dice")(logits, labels, mask=torch.ones(2, 6))
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_out_of_range_that_are_not_checked_count_as_ignored(name, activation):
+    logits, labels, _ = problem((2, 3, 8, 9), "labels")
+    bad = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.2
+    values = torch.tensor([-1, -(2**40), 3, 255])[torch.arange(labels.numel()) % 4].view(labels.shape)
+    ours = outcome(get_loss(name, activation=activation, validate=False), logits, torch.where(bad, values, labels))
+    ignored = torch.where(bad, 77, labels)
+    expected = outcome(get_loss(name, activation=activation, ignore_index=77), logits, ignored)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_voxel_and_no_sample(name):
+    for shape in ((2, 3, 0, 4), (0, 3, 4, 4)):
+        leaf = torch.zeros(shape, requires_grad=True)
+        value = get_loss(name)(leaf, torch.zeros(shape[0], *shape[2:], dtype=torch.long))
+        value.backward()
+        assert value.isfinite() and leaf.grad.shape == shape
+
+
 @pytest.mark.parametrize("pool", ["sample", "batch"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_fully_ignored_sample_does_not_change_the_loss_of_the_others(name, pool):

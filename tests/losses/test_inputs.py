@@ -332,6 +332,19 @@ def test_what_is_checked_later_is_reported_by_a_later_call(activation, labels, w
     voxel_statistics(logits, good, **options)  # reported once
 
 
+def test_nothing_is_looked_at_while_a_cuda_graph_is_recorded(monkeypatch):
+    logits, good, wrong = torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2, 0]]), torch.tensor([[0, 1, 5, 0]])
+    voxel_statistics(logits, wrong, validate="later")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        for labels in (good, wrong):
+            voxel_statistics(logits, labels, validate="later")
+    with pytest.raises(ValueError, match="label 5 is outside"):
+        voxel_statistics(logits, good, validate="later")
+    voxel_statistics(logits, good, validate="later")
+
+
 def test_good_labels_checked_later_are_no_error():
     logits = torch.zeros(1, 3, 4)
     for labels in (

@@ -1,8 +1,11 @@
 """Processes that read batches ahead: they can be sent their work, and a small shared memory does not stop them."""
 
 import errno
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +13,6 @@ import torch
 from test_train import CPU, run
 
 from voxloss.config.settled import SettledConfig
-from voxloss.study import executors
 from voxloss.training import batches as module
 from voxloss.training.augment import Augmenter
 from voxloss.training.batches import shared_memory_warning, training_batches
@@ -89,18 +91,6 @@ def test_a_full_shared_memory_is_named_where_processes_cannot_be_started(tmp_pat
         training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU)
 
 
-def test_a_full_shared_memory_is_named_where_runs_cannot_be_started(monkeypatch):
-    def full():
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    class Context:
-        Event = staticmethod(full)
-
-    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda _: Context)
-    with pytest.raises(InputError, match=r"/dev/shm, by which they talk"):
-        executors._one_pool(None, [None], 1, 1, lambda *_: None, lambda: None, lambda: None)  # type: ignore[arg-type]
-
-
 def test_the_room_is_that_of_the_system(monkeypatch):
     room = machine.shared_memory_room()
     assert room is None or room == pytest.approx(shutil.disk_usage("/dev/shm").free, abs=2**27)
@@ -115,3 +105,14 @@ def test_a_system_without_it_has_no_room(monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", absent)
     monkeypatch.setattr(machine.sys, "platform", "linux")
     assert machine.shared_memory_room() == 0
+
+
+def test_processes_that_are_told_to_end_go_on_until_the_run_ends(tmp_path, monkeypatch):
+    """Slurm tells all processes of a job that is preempted; the run would fail if they went before its step ends."""
+    loader = module.DataLoader
+    monkeypatch.setattr(module, "DataLoader", lambda *a, **o: loader(*a, **o, multiprocessing_context="fork"))
+    batches = training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU)
+    next(batches)
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid, signal.SIGTERM)
+    assert len(list(batches)) == 4 * 3 - 1

@@ -33,6 +33,7 @@ from voxloss.commands import (
     retire,
     run,
     status,
+    stop,
     view,
 )
 from voxloss.commands.shared import Parser, fail
@@ -49,6 +50,7 @@ _COMMANDS = (
     plan,
     config,
     status,
+    stop,
     retire,
     report,
     view,

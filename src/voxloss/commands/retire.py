@@ -18,11 +18,11 @@ def retire(arguments: argparse.Namespace) -> int:
     """Run `voxloss retire` and return its exit status."""
     # pandas
     from voxloss.study import standing
-    from voxloss.study.lock import locked
+    from voxloss.study.claims import STUDY, hold, of_study
     from voxloss.study.study import Study
 
-    Study.open(arguments.study)  # before a lock is made in a folder that is no study
-    with locked(arguments.study):
+    Study.open(arguments.study)  # before a claim is made in a folder that is no study
+    with hold(of_study(arguments.study, STUDY)):
         study = Study.open(arguments.study)
         if arguments.undo:
             standing.restore(study, arguments.losses)

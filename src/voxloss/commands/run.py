@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxloss.commands.shared import (
+    Parser,
     Parsers,
     add_command,
     add_study_folder,
@@ -33,13 +34,22 @@ def add_parser(parsers: Parsers) -> None:
     add_study_folder(parser)
     parser.add_argument("--folds", help="train only these folds, numbers separated by commas")
     parser.add_argument("--no-report", action="store_true", help="do not write the report (`voxloss report` does)")
+    add_detach(parser)
+
+
+def add_detach(parser: Parser) -> None:
+    """Add the option to leave the work to other processes, which `run_study` gets."""
+    parser.add_argument(
+        "--detach", action="store_true",
+        help="return once the workers are started; `voxloss status` follows them, `voxloss stop` stops them",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `voxloss run` and return its exit status."""
     folder, config = study_and_config(arguments)
     folds = None if arguments.folds is None else whole_numbers("--folds", arguments.folds)
-    return run_study(config, folder, folds, report=not arguments.no_report)
+    return run_study(config, folder, folds, report=not arguments.no_report, detach=arguments.detach)
 
 
 def _left_out(dropped: Sequence[tuple[str, str]]) -> list[str]:
@@ -56,7 +66,14 @@ def _left_out(dropped: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None = None, *, report: bool = True) -> int:
+def run_study(
+    config: "StudyConfig",
+    folder: Path,
+    folds: Sequence[int] | None = None,
+    *,
+    report: bool = True,
+    detach: bool = False,
+) -> int:
     """Execute the missing runs, merge the scores and write the report; the exit status says whether a run failed.
 
     Args:
@@ -64,6 +81,7 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         folder: The study's folder, new or not.
         folds: The folds to train; None: all.
         report: Whether to write the report and print its tables.
+        detach: Whether to return once workers are started.
 
     Raises:
         InputError: The study does not have one of the folds, or as `open_study`.
@@ -72,20 +90,20 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
     from rich.console import Console
     from rich.markup import escape
 
+    from voxloss.commands.display.execution import show_execution
     from voxloss.commands.display.plan_table import estimate_sentence, load_sentence
     from voxloss.commands.display.preparation import preparation_bar
-    from voxloss.commands.display.race import look_text, round_text
-    from voxloss.commands.display.runs import run_display
-    from voxloss.config.losses import loss_choices
+    from voxloss.commands.display.search import trials_sentence
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
-    from voxloss.study.executors import execute_locally
-    from voxloss.study.folder import FINISHED, Run
-    from voxloss.study.race import none_learned, run_race
+    from voxloss.study.execution.executor import executor_of
+    from voxloss.study.execution.request import Request, unfinished
+    from voxloss.study.search import failed_trials, places_of
 
     raced = config.comparison.design == "race"
     if raced and folds is not None:
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
+    executor = executor_of(config.execution, detached=detach)
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
@@ -96,19 +114,14 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
         for line in [of_look] if config.comparison.look and dropped else _left_out(dropped):
             console.print(line, markup=False, highlight=False)
 
-        def execute(runs: Sequence[Run], what: str) -> None:
-            console.print(f"{folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
-            with run_display(study, runs, console) as display:
-                execute_locally(study, runs, display.changed, display.poll, display.stopping)
-
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
-        keys, seeds = [choice.key for choice in loss_choices(config.comparison.losses)], config.comparison.seeds
+        keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
         runs = [
             run
             for run in study.runs()
             if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
         ]
-        waiting = [run for run in runs if study.status(run).state not in FINISHED]
+        waiting = unfinished(study, runs)
         notices += [
             f"{key} is retired and not trained; to train it again: voxloss retire {folder} {key} --undo"
             for key in keys
@@ -119,34 +132,45 @@ def run_study(config: "StudyConfig", folder: Path, folds: Sequence[int] | None =
             console.print(f"[yellow]note[/]: {escape(note)}", highlight=False, soft_wrap=True)
         if raced:
             race = study.race()
-            waiting = [run for run in race.runs() if not race.ended and study.status(run).state not in FINISHED]
-        if waiting:
+            waiting = [] if race.ended else unfinished(study, race.runs())
+        for run in (*waiting, *failed_trials(study, places_of(waiting))):
+            if study.status(run).state == "failed":
+                study.write_status(run, state="pending")  # for the workers, who repeat nothing by themselves
+    if waiting:
+        settings = study.config.execution
+        if settings.executor == "local":  # else this machine's time says nothing
             expected = estimate(study, waiting)
-            parallel = study.config.execution.parallel
-            console.print(estimate_sentence(expected, len(waiting), parallel, raced), highlight=False, soft_wrap=True)
+            sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
+            console.print(sentence, highlight=False, soft_wrap=True)
+            if sentence := trials_sentence(study, waiting, expected):
+                console.print(sentence, highlight=False, soft_wrap=True)
             if expected.probe is not None and expected.probe.busy:
                 console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
-        cases, losses = count_of(len(study.dataset.cases), "case"), count_of(len(keys), "loss")
-        if raced:
-            run_race(
-                study,
-                lambda number, runs: execute(runs, f"{cases}, {losses}, {round_text(study.race(), number)}"),
-                lambda look: console.print(
-                    look_text(look, study.comparison.primary_class if none_learned(study, look) else None),
-                    markup=False,
-                    highlight=False,
-                ),
-            )
-            runs = study.runs()
-        elif waiting:
-            execute(waiting, f"{cases}, {losses}")
-        study.merge_scores()
-        if report:  # while the study is held: another `voxloss run` would remove what is half written
-            show_report(folder, console)
+        request = Request(
+            losses=tuple(keys),
+            seeds=tuple(seeds),
+            folds=None if folds is None else tuple(folds),
+            stop_token=study.files.stop_token(),
+            report=detach and report,
+            detached=detach,
+        )
+        if detach:
+            executor.start(folder, settings, len(waiting), request)
+            for what in ("status", "stop"):
+                console.print(f"voxloss {what} {folder}", highlight=False, soft_wrap=True)
+            return 0
+        show_execution(study, executor, request, waiting, console)
+    if raced:
+        runs = study.runs()
+    study.merge_scores()
+    if report:
+        show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
+    failed += failed_trials(study, places_of(unfinished(study, runs)))
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"
         first = f"{failed[0]}: {reason.rstrip('.')}"
         which = first if len(failed) == 1 else f"the first: {first}"
-        return fail(f"{count_of(len(failed), 'run')} failed ({which}). Run the same command to try again.")
+        noun = "run" if all(run.trial is None for run in failed) else "training"
+        return fail(f"{count_of(len(failed), noun)} failed ({which}). Run the same command to try again.")
     return 0

@@ -23,7 +23,7 @@ def status(arguments: argparse.Namespace) -> int:
     from voxloss.study.study import Study
 
     study, console = Study.open(arguments.study), Console()
-    if console.file.isatty() and not arguments.once and study.is_locked():
+    if console.file.isatty() and not arguments.once and study.is_at_work():
         watch(lambda: Study.open(arguments.study), console)
     else:
         console.print(status_view(study, run_progress(study)))

@@ -96,10 +96,24 @@ def read_config(source: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if path.name == "study.yaml" and isinstance(content, dict) and {"format", "config"} & set(content):
         content = content.get("config")  # a study's own description has it beside versions and machine
+        _open_limits_of_slices(content)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a configuration: it holds no `section: {{key: value}}` mapping.")
     _require_mappings(content, StudyConfig, f"{path}: ")
     return content
+
+
+def _open_limits_of_slices(config: Any) -> None:
+    """Leave size limits open where a version for which every image was a volume of one slice settled them in ml.
+
+    It knew no limits in mm², in which they are chosen from the data again if the cases are images.
+    """
+    try:
+        rules, size = config["evaluation"]["lesions"], config["patches"]["size"]
+        if "size_limits_mm2" not in rules and isinstance(rules["size_limits_ml"], dict) and 1 in size:
+            rules["size_limits_ml"] = None
+    except (KeyError, TypeError):  # other keys, or no mappings, which is told where they are read
+        return
 
 
 def _require_mappings(content: Mapping[str, Any], kind: type, where: str, prefix: str = "") -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from voxloss.data.formats import exists, open_image, open_mask, write_mask
-from voxloss.data.formats.geometry import Geometry, check_same_geometry
+from voxloss.data.formats import exists, files_of, mask_ending, open_image, open_mask, write_mask
+from voxloss.data.formats.geometry import Geometry, check_same_geometry, sized
 from voxloss.data.formats.volume import Volume, count_values
 from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Labels, Mask
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import atomic_path
+from voxloss.utilities.files import atomic_folder, atomic_path
 
 MAX_LABEL_VALUE = 65535
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
@@ -29,6 +29,7 @@ class Case:
         images: One file (or DICOM series) per channel; a single file may hold several channels.
         label: The mask.
         region: A mask of the region of interest: voxels where it is 0 count in no loss and no score.
+        spacing_mm: The size of a voxel where the files do not tell it, as pictures do not.
 
     Raises:
         InputError: An id that is empty, ".", "..", or has a path separator or a control character.
@@ -38,6 +39,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
     region: Path | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+
+    def placed(self, geometry: Geometry) -> Geometry:
+        """Return the grid of a file of this case, with the case's size of a voxel if the file does not tell it."""
+        return sized(geometry, self.images[0], self.spacing_mm)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,7 +81,7 @@ def read_image(case: Case) -> tuple[Float32s, Geometry]:
             not_finite += piece.size - int(np.count_nonzero(np.isfinite(piece)))
         if not_finite:
             raise InputError(f"{file.path} has {not_finite:,} values that are not finite")
-    return values.reshape(channels, *geometry.shape[::-1]).transpose(0, 3, 2, 1), geometry
+    return values.reshape(channels, *geometry.shape[::-1]).transpose(0, 3, 2, 1), case.placed(geometry)
 
 
 def read_label(
@@ -103,7 +109,7 @@ def read_label(
             raise InputError(undeclared_value(path, value, label_values, value_hints))
     if case.region is not None:
         mapped[~read_region(case.region, path, geometry, like=image)] = IGNORED
-    return mapped, geometry
+    return mapped, case.placed(geometry)
 
 
 def read_region(path: Path, label: Path, geometry: Geometry, like: Path | None = None) -> Mask:
@@ -182,11 +188,19 @@ def _map_values(values: Labels, table: ClassIndices, out: ClassIndices) -> None:
     out[~inside] = UNDECLARED
 
 
+def may_replace(path: Path, like: Path) -> bool:
+    """Return whether a new mask may take a path's place: nothing is there, or a file, or a folder of slices alone."""
+    if path.is_dir():
+        return mask_ending(like) == "" and {*path.iterdir()} == {*files_of(path)}
+    return not path.exists() or mask_ending(like) != ""
+
+
 def write_label(path: Path, label: Labels, like: Path, names: Mapping[int, str] | None = None) -> None:
     """Write a label map (*shape) on the grid and in the format (`mask_ending`) of an image, whole or not at all.
 
     The type is uint8, or uint16 if a value is above 255. `names` are those of the values, which a DICOM segmentation
-    keeps. Raises InputError when the shape is not that of `like` or a value does not fit.
+    keeps. Raises InputError when the shape is not that of `like`, a value does not fit, or `path` is a folder with
+    more than slices.
     """
     shape = open_image(like).geometry.shape
     if label.shape != shape:
@@ -196,5 +210,7 @@ def write_label(path: Path, label: Labels, like: Path, names: Mapping[int, str] 
         raise InputError(
             f"a label of {label.dtype} values cannot be written to {path}: values are 0 to {MAX_LABEL_VALUE}"
         )
-    with atomic_path(Path(path)) as partial:
+    if not may_replace(Path(path), like):
+        raise InputError(f"a mask cannot be written to {path}, which is no mask that it could replace")
+    with (atomic_path if mask_ending(like) else atomic_folder)(Path(path)) as partial:
         write_mask(partial, label.astype(np.uint8 if high <= 255 else np.uint16, copy=False), like, names)

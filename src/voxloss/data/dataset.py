@@ -175,6 +175,7 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
                 "images": [str(path.absolute()) for path in case.images],
                 "label": None if case.label is None else str(case.label.absolute()),
                 **({} if case.region is None else {"region": str(case.region.absolute())}),
+                **({} if case.spacing_mm is None else {"spacing_mm": list(case.spacing_mm)}),
             }
             for case in dataset.cases
         ],
@@ -200,6 +201,7 @@ def dataset_from_json(content: dict[str, Any]) -> Dataset:
             tuple(map(Path, case["images"])),
             Path(case["label"]) if case["label"] else None,
             Path(case["region"]) if case.get("region") else None,
+            _spacing(case.get("spacing_mm")),
         )
         for case in content["cases"]
     ]

@@ -87,7 +87,7 @@ def turn_of(geometry: Geometry, dataset: Dataset) -> Turn:
 
 def turned_geometry(case: Case, dataset: Dataset) -> Geometry:
     """Return the geometry of a case's first image along the data set's axes. Raises InputError as `read_geometry`."""
-    geometry = read_geometry(case.images[0])
+    geometry = case.placed(read_geometry(case.images[0]))
     return turn_of(geometry, dataset).geometry(geometry)
 
 
@@ -170,6 +170,6 @@ def same_spacing(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _readable(case: Case) -> Geometry | None:
     try:
-        return read_geometry(case.images[0]) if case.images else None
+        return case.placed(read_geometry(case.images[0])) if case.images else None
     except InputError:
         return None

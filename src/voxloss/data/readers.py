@@ -6,6 +6,7 @@ from pathlib import Path
 
 from voxloss.data.case import Case
 from voxloss.data.formats import is_image, stem
+from voxloss.data.formats.slices import is_stack
 from voxloss.utilities.errors import InputError
 
 OPTION = "second_reader"  # of data.options
@@ -37,9 +38,10 @@ def second_masks(cases: Sequence[Case], root: Path, where: object) -> dict[str, 
             raise InputError(f"data.options.second_reader names {where!r}, but {folder} is not a folder")
         files = sorted(folder.iterdir())
     ids = sorted((case.case_id for case in cases), key=len, reverse=True)  # of "scan_1" and "1" the longer fits better
+    slices = any(case.label is not None and is_stack(case.label) for case in cases)
     masks: dict[str, Path] = {}
     for path in files:
-        if not is_image(path):
+        if not (is_image(path) or (slices and is_stack(path))):
             continue
         name = stem(path)
         owner = next((one for one in ids if re.search(rf"(?<![^\W_]){re.escape(one)}(?![^\W_])", name)), None)

@@ -433,8 +433,8 @@ class Ml1AceLoss(Loss):
         "A p on the border of two bins is in the lower one. The released code's borders are larger by a factor of "
         "1 + 1.2e-7.",
         "The number of a bin has no gradient, as in the released code.",
-        "On a CPU it takes some 15 times the time of Dice + cross entropy, and 20 times the memory of the logits "
-        "(`benchmarks/thin.py`).",
+        "On a CPU it takes some 2.5 times the time of Dice + cross entropy, both compiled from C "
+        "(`benchmarks/further.py`).",
     )
 
     def terms(self) -> tuple[Term, ...]:

@@ -16,8 +16,8 @@ from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
 from voxloss.report.tables.main import main_table, primary_first, scores_caption
 from voxloss.report.tables.verdict import verdict_table
+from voxloss.study.claims import REPORT, hold, of_study
 from voxloss.study.folder import StudyFolder
-from voxloss.study.lock import report_lock
 from voxloss.utilities.files import atomic_folder
 
 VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some megabytes each
@@ -41,7 +41,7 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence
     """
     study = Path(study)
     StudyFolder(study).read_description()  # before anything is written: it may be no study
-    with report_lock(study), atomic_folder(study / "report") as folder:
+    with hold(of_study(study, REPORT)), atomic_folder(study / "report") as folder:
         record = open_record(study)
         with names_of(record.study):
             comparison = compare(record, losses)

@@ -4,7 +4,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,16 +15,33 @@ from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.config.tuning import check_tuning
+from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
 from voxloss.evaluation.lesion_list import read_lesions
 from voxloss.evaluation.probabilities.counts import read_counts
 from voxloss.evaluation.scores import read_scores
 from voxloss.study.blind import write_blind
+from voxloss.study.claims import (
+    CLAIMS,
+    PARTIAL,
+    STUDY,
+    Claim,
+    Heart,
+    Standing,
+    Worker,
+    hold,
+    live_claims,
+    of_study,
+    take,
+    time_of_scan,
+)
 from voxloss.study.folder import FINISHED, Run, StudyFolder
-from voxloss.study.lock import if_no_report, locked
 from voxloss.study.own import own_records, try_own_losses, try_own_metrics
+from voxloss.study.search import require_sampler
 from voxloss.study.settle import (
+    JudgedData,
     judged_data,
     preparation_of,
     rarest_class,
@@ -50,7 +68,7 @@ Progress = Callable[[int, int, str], None]  # (finished, of, what)
 # What the folder of a study that is not created yet may hold: interrupted preparation, or the demonstration's images.
 UNFINISHED = (
     "prepared", "phantom", "dataset.json", "folds.json", "blind.json", "learned.json", "losses.json",
-    ".lock", ".report.lock",
+    CLAIMS, ".lock", ".report.lock",  # the locks are of earlier versions
 )  # fmt: skip
 
 
@@ -62,7 +80,9 @@ def open_study(
     notice: Callable[[str], None] = lambda _: None,
     folds: Sequence[int] = (),
 ) -> Iterator[Study]:
-    """Open and lock the study in `folder`; extend it by new losses and seeds of `config`, or create it.
+    """Open the study in `folder`, extend it by new losses and seeds of `config`, or create it.
+
+    No other process changes it within the block.
 
     The data of a new study are read, checked and prepared first. If anything goes wrong, prepared cases are kept and
     the same call resumes with them; if no case is prepared yet, nothing is left behind. The images and masks of an
@@ -79,8 +99,8 @@ def open_study(
         folds: The folds that are to be trained, which the study must have.
 
     Raises:
-        InputError: Wrong data or a wrong configuration (the message names the file, key or value), images or masks of
-            the study changed or are missing, or another process works on the study.
+        InputError: Wrong data or a wrong configuration (the message names the file, key or value), or images or masks
+            of the study changed or are missing.
     """
     files = StudyFolder(folder)
     exists = files.is_study()
@@ -90,10 +110,13 @@ def open_study(
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
+    check_tuning(choices, config.comparison.search())
+    require_sampler(config.comparison.search())
     if config.evaluation.metrics and not exists:
         settled = settled_metrics(config.evaluation.metrics)
         config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
-    resolve_device(config.execution.device)
+    if config.execution.executor == "local":  # the machines of a cluster may have devices that this one lacks
+        resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
@@ -101,21 +124,35 @@ def open_study(
         _refuse_foreign(folder)
     new = _first_missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        try:
-            with if_no_report(folder) as alone:
-                # Of writers that were killed, for nobody else writes now. A report that is being written keeps its own.
-                for partial in folder.rglob(".partial-*") if alone else ():
-                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-            if exists:
+
+    def waiting(other: Standing) -> None:
+        progress(0, 1, f"waiting for process {other.record.pid} on {other.record.host}, which opens the study")
+
+    try:
+        # Several processes may prepare the cases of a study together; the first that is ready creates it.
+        ready = None if exists else _prepared_study(config, files, progress, notice, folds)
+        with hold(of_study(folder, STUDY), waiting=waiting) as claim:
+            _remove_partial_files(folder, claim)
+            if ready is None or files.is_study():
                 study = _resume(config, folder, progress, notice, folds)
             else:
-                study = _create_study(config, files, progress, notice, folds)
-        except BaseException:
-            if new is not None and not _has_prepared(files):
-                shutil.rmtree(new, ignore_errors=True)
-            raise
-        yield study
+                study = ready.create()
+            yield study
+    except BaseException:
+        if new is not None and not files.is_study() and not _has_prepared(files) and not live_claims(folder):
+            shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def _remove_partial_files(folder: Path, own: Claim) -> None:
+    """Remove what writers that were killed left half written, if nobody but the owner of a claim is at work.
+
+    A process claims before it writes, so none of those that begin after the files were listed has written them.
+    """
+    written = list(folder.rglob(f"{PARTIAL}*"))
+    if written and all(claim.place == own.place for claim in live_claims(folder, time_of_scan())):
+        for path in written:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _has_prepared(files: StudyFolder) -> bool:
@@ -223,8 +260,9 @@ def run_warnings(study: Study, runs: Sequence[Run]) -> list[str]:
         return []
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     channels = next(iter(prepared.values())).image.shape[0]
-    device = torch.device(resolve_device(study.config.execution.device))
-    memory = shared_memory_warning(study.config, channels, device)
+    execution, memory = study.config.execution, None
+    if execution.executor == "local":
+        memory = shared_memory_warning(study.config, channels, torch.device(resolve_device(execution.device)))
     folds = sorted({run.fold for run in runs})
     return [*([] if memory is None else [memory]), *_untrained_classes(study, prepared, folds)]
 
@@ -247,7 +285,7 @@ def _first_missing_result(study: Study, run: Run) -> Path | None:
     kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
         wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
-        if missing := [path for path in wanted if not path.is_file()]:
+        if missing := [path for path in wanted if not exists(path)]:
             return missing[0]
     try:
         read_scores(files.scores_file)
@@ -276,16 +314,38 @@ def _first_missing(folder: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _create_study(
+@dataclass(frozen=True)
+class _Settled:
+    """A study that is ready to be created."""
+
+    files: StudyFolder
+    config: SettledConfig
+    data: JudgedData
+    prepared: Sequence[PreparedCase]
+
+    def create(self) -> Study:
+        self.files.write_prepared({case.case_id: case.folder for case in self.prepared})
+        digests = {case.case_id: case.digests for case in self.prepared}
+        data = self.data
+        study = write_study(self.files.path, self.config, data.dataset, data.folds, data.patients, digests)
+        write_blind(study)
+        study.files.write_own_losses(own_records(study, study.loss_keys))
+        for place in (self.files.path / CLAIMS).glob("case-*"):  # whoever is still at it opens prepared cases
+            shutil.rmtree(place, ignore_errors=True)
+        return study
+
+
+def _prepared_study(
     config: StudyConfig,
     files: StudyFolder,
     progress: Progress,
     notice: Callable[[str], None],
     asked: Iterable[int],
-) -> Study:
+) -> _Settled:
+    """Read and check the data of a new study, prepare its cases, and settle its configuration."""
     config = replace(config, data=settled_layout(config.data))
     data = judged_data(config)
-    dataset, folds, patients = data.dataset, data.folds, data.patients
+    dataset = data.dataset
     for warning in data.warnings:
         notice(warning)
     classes = len(dataset.classes)
@@ -306,8 +366,8 @@ def _create_study(
         os.cpu_count() or 1,
         _memory_limit(config),
         progress,
+        partial(_claimed_case, files.path),
     )
-    files.write_prepared({case.case_id: case.folder for case in prepared})
     rarest = rarest_class(dataset, prepared)
     comparison = replace(
         config.comparison,
@@ -323,11 +383,24 @@ def _create_study(
     check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
     if config.patches.size is None:
         try_own_losses(settled, dataset)
-    digests = {case.case_id: case.digests for case in prepared}
-    study = write_study(files.path, settled, dataset, folds, patients, digests)
-    write_blind(study)
-    study.files.write_own_losses(own_records(study, study.loss_keys))
-    return study
+    return _Settled(files, settled, data, prepared)
+
+
+@contextmanager
+def _claimed_case(folder: Path, name: str, wait: bool) -> Iterator[bool]:
+    """Claim the preparation of a case; yields False if another process has it, which with `wait` is waited for."""
+    place = of_study(folder, f"case-{name}")
+    if wait:
+        with hold(place):
+            yield True
+    elif (claim := take(place, Worker())) is None:
+        yield False
+    else:
+        try:
+            with Heart(claim):
+                yield True
+        finally:
+            claim.release()
 
 
 def _memory_limit(config: StudyConfig) -> int | None:

@@ -6,7 +6,7 @@ docs/study-folder.md describes the layout. `voxloss.study.study` interprets the 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +14,8 @@ import yaml
 
 from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
-from voxloss.data.formats import MASK_ENDINGS, content_digest, mask_ending
+from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_ending
+from voxloss.study.searches import Search
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -26,21 +27,26 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of the folder. 1 is that of study.yaml files without a number.
 
-State = Literal["pending", "running", "done", "failed", "diverged"]
-FINISHED: tuple[State, ...] = ("done", "diverged")  # a failed run is tried again
+State = Literal["pending", "running", "done", "failed", "diverged", "pruned"]
+FINISHED: tuple[State, ...] = ("done", "diverged", "pruned")  # a failed run is tried again
 ENDED: tuple[State, ...] = (*FINISHED, "failed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a loss, the fold that is scored, and the seed of weights and patches."""
+    """One training: a loss, the fold that is scored, and the seed of weights and patches.
+
+    Of a search for settings also the number of the trial, which is judged on inner cases and scores no fold.
+    """
 
     loss: LossChoice
     fold: int
     seed: int
+    trial: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.loss.key}, fold {self.fold}, seed {self.seed}"
+        part = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
+        return f"{self.loss.key}, fold {self.fold}, {part}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class RunStatus:
 
     Args:
         run: The run.
-        state: "done" and "diverged" runs are finished; a "failed" one is tried again by the next `voxloss run`.
+        state: "done" and "diverged" runs are finished, and so are "pruned" trials, which stopped early; a "failed" one
+            is tried again by the next `voxloss run`.
         epoch: Finished epochs.
         epochs: Epochs that the run will have.
         reason: Why it failed, diverged or waits.
@@ -57,6 +64,9 @@ class RunStatus:
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
         collapsed: Classes that are in the scored cases and were never predicted.
+        setting: Learning rate and parameters that a search chose; None: those of the study and its list of losses.
+        value: Of a finished trial, the mean foreground Dice on inner cases.
+        takeovers: How often it was taken over from a process that was dead or silent.
     """
 
     run: Run
@@ -68,6 +78,9 @@ class RunStatus:
     peak_memory: int | None = None
     batch_digest: str | None = None
     collapsed: tuple[str, ...] = ()
+    setting: Mapping[str, Any] | None = None
+    value: float | None = None
+    takeovers: int = 0
 
     @property
     def loss(self) -> str:
@@ -124,6 +137,16 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def best_file(self) -> Path:
+        """The selected weights, unless they are those of the last epoch."""
+        return self.path / "best.pt"
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "events"
+
+    @property
     def scores_file(self) -> Path:
         """The run's part of the study's scores."""
         return self.path / "scores.csv"
@@ -145,9 +168,9 @@ class RunFolder:
 
     def prediction(self, case_id: str, like: Path | None = None) -> Path:
         """The mask predicted for a case: the file that is there, or with `like`, the one to be written on its grid."""
-        endings = MASK_ENDINGS if like is None else (mask_ending(like),)
+        endings = (*MASK_ENDINGS, "") if like is None else (mask_ending(like),)  # "" of a folder of slices
         files = [self.path / "predictions" / f"{case_id}{ending}" for ending in endings]
-        return next((file for file in files if file.is_file()), files[0])
+        return next((file for file in files if exists(file)), files[0])
 
     def probabilities(self, case_id: str) -> Path:
         """The probabilities predicted for a case, where the study keeps them."""
@@ -227,13 +250,50 @@ class StudyFolder:
         """The report's page."""
         return self.report / "index.html"
 
-    def run(self, run: Run) -> RunFolder:
-        """The folder of a run: runs/LOSS/fold-K/seed-S.
+    @property
+    def stop_file(self) -> Path:
+        """The last `voxloss stop`: processes that were started before it leave."""
+        return self.path / ".stop"
 
-        A later version may put more levels between LOSS and fold-K (a network, a tuned setting), so the identity of a
-        run is read from its status, never from its path.
+    @property
+    def execution(self) -> Path:
+        """The folder of what executors note down: jobs and logs."""
+        return self.path / ".execution"
+
+    def run(self, run: Run) -> RunFolder:
+        """The folder of a run: the published one, or of a run that has not ended that of its newest attempt."""
+        published = self.published(run)
+        if published.path.is_dir():
+            return published
+        attempts = self.attempts(run)
+        return attempts[-1] if attempts else published
+
+    def published(self, run: Run) -> RunFolder:
+        """The folder of the result of a run: runs/LOSS/fold-K/seed-S; of a trial: tuning/LOSS/fold-K/trial-NNN.
+
+        A later version may put more levels between LOSS and fold-K (a network), so the identity of a run is read from
+        its status, never from its path.
         """
+        if run.trial is not None:
+            return RunFolder(self.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
         return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def search_file(self, loss: LossChoice, fold: int) -> Path:
+        """The record of the search for the setting of a loss on a fold; its trials lie beside it."""
+        return self.path / "tuning" / loss.listed.key / f"fold-{fold}" / "search.json"
+
+    def place(self, run: Run) -> Path:
+        """The folder of a run's claims and attempts."""
+        published = self.published(run).path
+        return published.with_name(f".{published.name}")
+
+    def attempt(self, run: Run, generation: int) -> RunFolder:
+        """The folder in which the owner of a claim works on a run."""
+        return RunFolder(self.place(run) / f"attempt-{generation:04}")
+
+    def attempts(self, run: Run) -> list[RunFolder]:
+        """The folders of all attempts that are there, in order."""
+        return [RunFolder(path) for path in sorted(self.place(run).glob("attempt-*"))]
 
     @classmethod
     def around(cls, path: Path) -> "StudyFolder | None":
@@ -406,31 +466,77 @@ class StudyFolder:
             {"learned": [row | {"blind": None if math.isnan(row["blind"]) else row["blind"]} for row in rows]},
         )
 
-    def read_status(self, run: Run) -> RunStatus:
-        """Read the state of a run; pending if it has no status.json."""
-        file = self.run(run).status_file
-        if not file.is_file():
+    def read_status(self, run: Run, attempt: RunFolder | None = None) -> RunStatus:
+        """Read the state of a run; pending if it has no status.json.
+
+        Args:
+            run: The run.
+            attempt: The folder of one of its attempts, whose status is read as it stands there.
+        """
+        folder = attempt or self.run(run)
+        try:
+            status = _read_status(run, folder.status_file)
+        except FileNotFoundError:
+            if attempt is None and self.run(run) != folder:  # it was published at this moment
+                return self.read_status(run)
             return RunStatus(run)
-        content = _read(file)
-        details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
-        status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
-        if status.state not in get_args(State):
-            raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
+        if attempt is not None:
+            return status
+        if status.state in ENDED and folder != self.published(run):
+            return replace(status, state="running")  # it ends by being published
         return status
 
-    def write_status(self, status: RunStatus) -> None:
-        """Write status.json."""
+    def write_status(self, status: RunStatus, folder: RunFolder | None = None) -> None:
+        """Write status.json, in `folder` or where the run is now."""
         content = asdict(status)
         del content["run"]
         run = status.run
         identity = {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
-        write_json(self.run(run).status_file, {"state": content.pop("state"), **identity, **content})
+        if run.trial is not None:
+            identity["trial"] = run.trial
+        file = (folder or self.run(run)).status_file
+        write_json(file, {"state": content.pop("state"), **identity, **content})
+
+    def read_search(self, loss: LossChoice, fold: int) -> Search:
+        """The search for the setting of a loss on a fold; without trials before it begins."""
+        file = self.search_file(loss, fold)
+        if not file.is_file():
+            return Search()
+        try:
+            return Search.of(_read(file))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is damaged: {error!r}.") from None
+
+    def write_search(self, loss: LossChoice, fold: int, search: Search) -> None:
+        """Write search.json, whole or not at all; one process at a time does."""
+        write_json(self.search_file(loss, fold), search.to_plain())
 
     def read_scores(self) -> "pd.DataFrame":
         """The long table of scores."""
         from voxloss.evaluation.scores import read_scores  # pandas takes half a second, and `status` needs none of it
 
         return read_scores(self.scores_file)
+
+    def stop_token(self) -> str:
+        """What the last `voxloss stop` wrote; empty where there was none."""
+        try:
+            return self.stop_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+
+def _read_status(run: Run, file: Path) -> RunStatus:
+    try:
+        content = _read(file)
+    except InputError:
+        if not file.is_file():
+            raise FileNotFoundError from None
+        raise
+    details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
+    status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
+    if status.state not in get_args(State):
+        raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
+    return status
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from voxloss.config.settled import SettledConfig
-from voxloss.data.case import Case, read_image, write_label
+from voxloss.data.case import Case, may_replace, read_image, write_label
 from voxloss.data.dataset import Dataset, channels_of, file_values, to_file_values
 from voxloss.data.formats import is_image, mask_ending, read_geometry, stem
+from voxloss.data.formats.slices import is_stack
 from voxloss.data.grid import only_axes, same_spacing, turn_of
+from voxloss.data.layouts.names import walk
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_image
 from voxloss.data.prepare.resample import Watch
 from voxloss.data.probabilities import write_probabilities
@@ -75,7 +77,7 @@ def predict_mask(
     names = dict(zip(file_values(dataset)[1:], dataset.classes[1:], strict=True))
     write_label(output, to_file_values(label, dataset), like=like, names=names)
     if probabilities is not None:
-        write_probabilities(probabilities[0], turn.stored(kept.values), like=like)
+        write_probabilities(probabilities[0], turn.stored(kept.values), like, dataset.cases[0].spacing_mm)
     return label
 
 
@@ -159,13 +161,13 @@ def segment_files(
         place(network, where, config)
         networks.append(network)
     dataset = _with_axes(study)
-    cases = [case for given in cases for case in _cases(given, channels)]
+    cases = [case for given in cases for case in _cases(given, channels, study.dataset.flat_axis is None)]
     targets = _check_files(cases, output, channels, dataset, config.patches.size, overwrite, probabilities)
     written: list[Path] = []
     preparation = preparation_of(config.preparation)
     common = spacing_of_all(config, dataset, _prepared(study))
     for images, target in zip(cases, targets, strict=True):
-        image, stored = read_image(_case(images))
+        image, stored = read_image(_case(images, dataset))
         turn = turn_of(stored, dataset)
         spacing = turn.geometry(stored).spacing_mm
         resampled = common is not None and not same_spacing(spacing, common)
@@ -203,18 +205,24 @@ def _trained(run_folder: Path, config: SettledConfig) -> tuple[dict[str, torch.T
     return state["network"], channels
 
 
-def _cases(files: Sequence[Path], channels: int) -> list[Sequence[Path]]:
-    """Return a case, or the cases of a folder."""
+def _cases(files: Sequence[Path], channels: int, volumes: bool) -> list[Sequence[Path]]:
+    """Return a case, or the cases of a folder. In a study of volumes, the pictures in a folder are slices of one."""
     folder = files[0]
-    if len(files) > 1 or not folder.is_dir() or is_image(folder):
+    if len(files) > 1 or not folder.is_dir() or _is_case(folder, volumes):
         return [files]
     cases: dict[str, list[Path]] = {}
-    for path in sorted(filter(is_image, folder.iterdir())):
+    for path in sorted(path for path in folder.iterdir() if _is_case(path, volumes)):
         numbered = re.fullmatch(r"(.+)_\d{4}", stem(path)) if channels > 1 else None
         cases.setdefault(numbered[1] if numbered else stem(path), []).append(path)
     if not cases:
-        raise InputError(f"{folder} holds no images in a format that voxloss reads.")
+        inner = sorted({path.parent for path in walk(folder) if is_image(folder / path)})
+        where = f"; name the folder, or folders, that hold some, such as {folder / inner[0]}" if inner else ""
+        raise InputError(f"{folder} holds no images in a format that voxloss reads{where}.")
     return list(cases.values())
+
+
+def _is_case(path: Path, volumes: bool) -> bool:
+    return is_image(path) or (volumes and is_stack(path))
 
 
 def _with_axes(study: Study) -> Dataset:
@@ -245,7 +253,7 @@ def _check_files(
     """The masks' paths, after all images were read once, so that no mask is written where one of them is wrong."""
     targets = [output / f"{_mask_name(files)}{mask_ending(files[0])}" for files in cases]
     images = {file.resolve() for files in cases for file in files}  # of any case, as a later one is read later
-    for target in targets:
+    for files, target in zip(cases, targets, strict=True):
         beside = probabilities_beside(target)
         if target.resolve() in images or (probabilities and beside.resolve() in images):
             raise InputError(f"The mask {target} would overwrite its image; name another --output folder.")
@@ -253,16 +261,18 @@ def _check_files(
             raise InputError(
                 f"The mask {target} would overwrite a file; name another --output folder or add --overwrite."
             )
+        if not may_replace(target, files[0]):
+            raise InputError(f"{target} is no mask that could be replaced; name another --output folder.")
         if targets.count(target) > 1:
             raise InputError(f"Two images would both get the mask {target}; segment them into different folders.")
         if probabilities and (beside in targets or (beside.exists() and not overwrite)):
             raise InputError(f"The probabilities {beside} would overwrite a file; name another --output folder.")
     for files in cases:
-        received = channels_of(_case(files))
+        received = channels_of(_case(files, dataset))
         if received != channels:
             raise InputError(f"{files[0]}: the network takes {channels} channels per case; received {received}.")
     for files in cases:
-        _, geometry = read_image(_case(files))
+        _, geometry = read_image(_case(files, dataset))
         shape = turn_of(geometry, dataset).geometry(geometry).shape
         if dataset.flat_axis is None and any(extent == 1 < length for extent, length in zip(shape, size, strict=True)):
             raise InputError(f"{files[0]} is a single slice, but the study's cases are volumes.")
@@ -281,5 +291,6 @@ def _mask_name(files: Sequence[Path]) -> str:
     return re.sub(r"_0000$", "", name) if len(files) > 1 else name
 
 
-def _case(files: Sequence[Path]) -> Case:
-    return Case(stem(files[0]), tuple(files), None)
+def _case(files: Sequence[Path], dataset: Dataset) -> Case:
+    """Return a new case, whose voxels have the study's size if its files do not tell one."""
+    return Case(stem(files[0]), tuple(files), None, spacing_mm=dataset.cases[0].spacing_mm)

@@ -58,9 +58,11 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     keys = [choice.key for choice in loss_choices(config.comparison.losses)]
     few = [name for name in (*DEFAULT_LOSSES, *keys) if name in keys]
     few = list(dict.fromkeys(few))[:FEW_LOSSES]
-    fewer = len(few) * config.splits.folds
+    tuning = config.comparison.search()
+    fewer = len(few) * config.splits.folds * (1 if tuning is None else 2)
     plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
-    if plain and fewer < planned.runs:
+    searched = [name for name, own in tuning.parameters.items() if own] if tuning is not None else []
+    if plain and fewer < planned.runs and set(searched) <= set(few):  # a search names no loss that is left out
         shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
         if fewer * per_run > LONG and (short := _short(planned, shorter)) is not None:
             offers.append(short)
@@ -121,7 +123,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _seconds(planned: Plan) -> float:
-    return (planned.training + planned.prediction) / planned.survey.config.execution.parallel
+    return (planned.training + planned.search + planned.prediction) / planned.survey.config.execution.parallel
 
 
 def _without(words: Sequence[str]) -> list[str]:

@@ -1,47 +1,55 @@
-"""Run a race: execute its rounds, and after each decide which losses leave.
+"""Decide a race: after each round, which losses leave.
 
 The state of a race is its looks alone (race.json), so that it resumes wherever it was interrupted: a round without a
 look is executed as far as its runs are missing, and then looked at.
 """
 
 import math
-from collections.abc import Callable, Sequence
 
 from voxloss.evaluation.learned import learned_classes
 from voxloss.evaluation.race import Look, Outcome, look_at
 from voxloss.evaluation.scores import merge_scores
 from voxloss.evaluation.verdict import case_table
+from voxloss.study.claims import RACE, Heart, Worker, of_study, take
 from voxloss.study.folder import FINISHED, Run
 from voxloss.study.rounds import Race, plain_look
 from voxloss.study.study import Study
 
 
-def run_race(
-    study: Study, execute: Callable[[int, Sequence[Run]], None], looked: Callable[[Look], None] = lambda _: None
-) -> None:
-    """Execute the rounds of a race until it is over, or until a run fails.
+def next_round(study: Study) -> tuple[int, list[Run]] | None:
+    """Return the number of the round that the losses are looked at next, and all runs up to it; None: it is over."""
+    race = study.race()
+    number = race.next_round
+    return None if number is None else (number, race.runs(number))
 
-    The study must be held (`open_study`).
+
+def decide(study: Study, worker: Worker | None = None) -> bool:
+    """Decide which losses leave, if every run of the next round is finished and nobody else is deciding.
+
+    A failed run decides nothing: a loss must not leave for a full disk or too little memory.
 
     Args:
         study: The study.
-        execute: Executes the missing runs of a round, of which it gets the number.
-        looked: Called after each round with what was decided.
+        worker: Who decides; None: this process.
+
+    Returns:
+        Whether there is a new decision, or another process is about to write one.
     """
-    while True:
-        race = study.race()
-        number = race.next_round
-        if number is None:
-            return
-        runs = race.runs(number)
-        waiting = [run for run in runs if study.status(run).state not in FINISHED]
-        if waiting:
-            execute(number, waiting)
-        if any(study.status(run).state not in FINISHED for run in waiting):
-            return  # a loss must not leave for a full disk or too little memory
-        look = _look(study, race, number)
-        study.files.write_looks([plain_look(each) for each in (*race.looks, look)])
-        looked(look)
+    claim = take(of_study(study.folder, RACE), worker or Worker())
+    if claim is None:
+        return True
+    try:
+        with Heart(claim):
+            upcoming = next_round(study)
+            if upcoming is None or any(study.status(run).state not in FINISHED for run in upcoming[1]):
+                return False
+            race = study.race()
+            look = _look(study, race, upcoming[0])
+            claim.check()
+            study.files.write_looks([plain_look(each) for each in (*race.looks, look)])
+            return True
+    finally:
+        claim.release()
 
 
 def none_learned(study: Study, look: Look) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,15 @@ from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.probabilities.counts import ProbabilityCounts, RunCounts, write_counts
 from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.geometry.units import element_size
-from voxloss.study.folder import FINISHED, Run, State
+from voxloss.study.claims import LostClaimError
+from voxloss.study.folder import Run, RunFolder, State
+from voxloss.study.jobs import training_job
 from voxloss.study.own import own_functions, own_metric_scores, require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
-from voxloss.training.batches import TrainingJob
+from voxloss.study.trial import PrunedError, train_trial
 from voxloss.training.device import resolve_device
 from voxloss.training.predict import predict_label
 from voxloss.training.train import DivergedError, InterruptedRunError, train
@@ -39,70 +42,72 @@ from voxloss.utilities.machine import PeakMemory
 def execute_run(
     study: Study,
     run: Run,
+    files: RunFolder,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
     """Train, predict and score one run, from its checkpoint where there is one, and return its state.
 
-    A run that diverges or fails is recorded with its reason and with failed scores, and raises no error here.
+    A trial of a search is trained in the same way, and judged on inner cases. A run that diverges or fails is recorded
+    with its reason and with failed scores, and raises no error here.
 
     Args:
-        study: The study, which this process or its parent holds.
-        run: The run.
+        study: The study.
+        run: The run, which this process has claimed.
+        files: The folder of its attempt.
         stop: Asked at every step; when it says yes, the run becomes pending and keeps its checkpoint.
+
+    Raises:
+        LostClaimError: `stop` raised it; nothing was written after that.
     """
-    status = study.status(run)
-    if status.state in FINISHED:
-        return status.state
-    files = study.run_folder(run)
+    status = study.files.read_status(run, files)
+    setting = study.setting_of(run) or None
+    now = replace(status, epochs=study.config_of(run).training.epochs, setting=setting)
     start = time.perf_counter()
     memory = PeakMemory(resolve_device(study.config.execution.device), status.peak_memory or 0)
 
     def write(state: State, **details: Any) -> None:
+        nonlocal now
         seconds = round(status.seconds + time.perf_counter() - start, 1)
-        study.write_status(run, state=state, seconds=seconds, peak_memory=memory.read(), **details)
+        now = replace(now, state=state, seconds=seconds, peak_memory=memory.read(), **details)
+        study.files.write_status(now, files)
 
     write("running", reason=None)
     try:
-        collapsed = _train_and_score(study, run, stop, lambda epoch: write("running", epoch=epoch))
+        work = _train_and_score if run.trial is None else train_trial
+        details = work(study, run, files, stop, lambda epoch: write("running", epoch=epoch))
+    except LostClaimError:
+        raise
     except InterruptedRunError:
         write("pending")
+    except PrunedError as error:
+        write("pruned", reason=str(error))
     except DivergedError as error:
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("diverged", reason=str(error))
     except SourceError as error:  # the fault of the data, which must not count against the loss
         files.scores_file.unlink(missing_ok=True)
         write("failed", reason=str(error))
     except torch.OutOfMemoryError:
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("failed", reason="out of memory on the device: lower patches.size, patches.batch_size or network.filters")
     except Exception as error:  # whatever it is, the other runs go on and the reason is kept
         write_text(files.error_file, traceback.format_exc())
-        record_failure(study, run)
+        record_failure(study, run, files)
         write("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     else:
         digests = "".join(epoch.batch_digest for epoch in files.history())
         digest = hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
-        write("done", batch_digest=digest, collapsed=tuple(collapsed))
-    return study.status(run).state
+        write("done", batch_digest=digest, **details)
+    return now.state
 
 
-def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: Callable[[int], None]) -> list[str]:
+def _train_and_score(
+    study: Study, run: Run, files: RunFolder, stop: Callable[[], bool], report: Callable[[int], None]
+) -> dict[str, Any]:
     """Write predictions, scores and counts; return the classes in scored cases that are predicted in none of them."""
-    config, files, split = study.config, study.run_folder(run), study.split(run.fold)
+    config, split = study.config, study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
-    job = TrainingJob(
-        folder=files.path,
-        config=config,
-        loss=run.loss.name,
-        parameters=run.loss.parameters,
-        fold=run.fold,
-        seed=run.seed,
-        training_cases=[prepared[case_id] for case_id in split.training],
-        validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
-        classes=study.dataset.classes,
-        ignore_index=study.dataset.ignore_index,
-        labels=run.loss.labels,
-    )
+    job = training_job(study, run, files, split, prepared)
     require_own_loss(study, run.loss)
     functions = own_functions(study)
     cases = [study.case(case_id) for case_id in split.validation]
@@ -176,10 +181,11 @@ def _train_and_score(study: Study, run: Run, stop: Callable[[], bool], report: C
         lesion_class=lesion_class,
         lesions=np.stack([lesions for _, lesions in counted]),
     )
+    check()  # as nothing may be written once the run is another process's
     write_counts(files.counts_file, run_counts)
     write_lesions(files.lesions_file, lesions)
     write_scores(files.scores_file, rows)
-    return [study.dataset.classes[index] for index in sorted(present - predicted)]
+    return {"collapsed": tuple(study.dataset.classes[index] for index in sorted(present - predicted))}
 
 
 def _list_lesions(
@@ -207,8 +213,10 @@ def _inner_counts(
     return watched.counts(), watched.lesions(0.0, study.config.evaluation.lesions)
 
 
-def record_failure(study: Study, run: Run) -> None:
-    """Write failed scores for all cases that the run would have scored."""
+def record_failure(study: Study, run: Run, files: RunFolder) -> None:
+    """Write failed scores for all cases that the run would have scored into an attempt; a trial scores none."""
+    if run.trial is not None:
+        return
     rows = failed_rows(
         dataset=study.dataset.name,
         fold=run.fold,
@@ -218,4 +226,4 @@ def record_failure(study: Study, run: Run) -> None:
         classes=study.dataset.classes,
         own_metrics=[metric.name for metric in study.own_metrics],
     )
-    write_scores(study.run_folder(run).scores_file, rows)
+    write_scores(files.scores_file, rows)

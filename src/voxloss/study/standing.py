@@ -67,7 +67,7 @@ def _retirement(record: dict[str, Any]) -> str:
 def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
     """Stop training losses: their missing runs are not executed any more. The current scores are recorded.
 
-    The study must be held (`locked`).
+    No other process may change the study meanwhile (`claims.hold`). Runs of the losses that are at work are released.
 
     Args:
         study: The study.
@@ -97,7 +97,7 @@ def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
 
 
 def restore(study: Study, keys: Sequence[str]) -> None:
-    """Train retired losses again. The study must be held. Raises InputError if a loss is not retired."""
+    """Train retired losses again. As `retire`. Raises InputError if a loss is not retired."""
     require_losses(study, keys)
     for key in keys:
         if key not in study.retired:

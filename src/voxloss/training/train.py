@@ -111,6 +111,8 @@ def _train(
         row["seconds"] = round(time.perf_counter() - start, 3)
         progress.history.append({name: row[name] for name in COLUMNS})
         progress.epoch = epoch + 1
+        if stop():  # while the network was validated; a checkpoint may be written only by who still owns the run
+            raise InterruptedRunError
         _select(job, network, progress, row["validation_loss"], row["validation_dice"])
         progress.save(job.folder, trainee, schedule, channels)
         events.write(row, lost_classes(progress.history, job.classes))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
     if os.name == "nt":  # Windows opens no folder, and writes names without being asked
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -57,7 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if _is_of_a_full_disk(error):
@@ -84,7 +85,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if _is_of_a_full_disk(error):

@@ -45,6 +45,34 @@ def shared_memory_room() -> int | None:
         return 0
 
 
+def process_identity(pid: int | None = None) -> str | None:
+    """Return what identifies a process, this one by default, among all that this machine has had.
+
+    It is made of the machine's boot, the group of processes that see each other, and the time when the process began.
+    None where the system does not tell, or the process is gone.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, *values = Path(f"/proc/{pid or 'self'}/stat").read_text().rsplit(")", 1)[1].split()
+        group = Path("/proc/self/ns/pid").readlink()
+    except (OSError, IndexError):
+        return None
+    return None if state in "ZX" else f"{boot} {group} {values[18]}"
+
+
+def is_gone(pid: int, identity: str | None) -> bool:
+    """Whether a process of this machine has ended; False where that cannot be known.
+
+    Args:
+        pid: Its number.
+        identity: Its `process_identity`.
+    """
+    own = process_identity()
+    if own is None or identity is None or own.split()[:2] != identity.split()[:2]:
+        return False
+    return process_identity(pid) != identity
+
+
 def _kilobytes(file: str, name: str) -> int | None:
     try:
         lines = Path(file).read_text().splitlines()

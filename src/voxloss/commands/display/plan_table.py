@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> Table:
     patch = plan.probe.patch
     size, of = (_by_axis(one, survey.dataset.flat_axis) for one in (config.patches.size, patch))
     measured = "measured" if patch == config.patches.size else f"projected from {of}"
-    losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
+    losses, folds, seeds = len(config.comparison.compared()), config.splits.folds, len(config.comparison.seeds)
     parallel = config.execution.parallel
     of_seeds = count_of(seeds, "seed")
     most = "at most " if config.comparison.design == "race" else ""
@@ -34,16 +34,29 @@ def plan_table(plan: Plan) -> Table:
         "step": f"{_duration(plan.probe.step)}; {plan.steps:,} steps per run",
         "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
+        **_search_lines(plan),
         "prediction": f"{_duration(plan.prediction)} in total; {_size(plan.prediction_memory)} of the machine's memory "
         "for the largest case and its scores",
         "disk": _size(plan.disk) + _kept_text(plan),
-        "total": _duration((plan.training + plan.prediction) / parallel)
+        "total": _duration((plan.training + plan.search + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),
     }
     table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
     for name, text in lines.items():
         table.add_row(name, escape(text))
     return table
+
+
+def _search_lines(plan: Plan) -> dict[str, str]:
+    """Say how many trials search for settings, and how long they take."""
+    tuning = plan.survey.config.comparison.search()
+    if tuning is None:
+        return {}
+    losses, folds = plan.trials // (tuning.trials * plan.survey.config.splits.folds), plan.survey.config.splits.folds
+    of = " × ".join((count_of(tuning.trials, "trial"), count_of(losses, "loss"), count_of(folds, "fold")))
+    most = "at most " if tuning.prune else ""
+    each, total = _duration(plan.search / plan.trials), _duration(plan.search)
+    return {"search": f"{plan.trials}: {of}; {most}{each} per trial, {total} in total"}
 
 
 def _kept_text(plan: Plan) -> str:

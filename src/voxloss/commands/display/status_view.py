@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
-from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
+from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
 from voxloss.study.study import Study
@@ -36,7 +37,8 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    return Group(table, *_sentences(study, runs))
+    searches = [] if study.tuning is None else [search_table(study)]
+    return Group(table, *searches, *_sentences(study, runs))
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
@@ -62,7 +64,26 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
         lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
         lost = one.alarms(study.dataset.classes)
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
+    if sentence := _workers_sentence(runs):
+        lines.append(Text(sentence))
     return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+
+
+def _workers_sentence(runs: Sequence[RunProgress]) -> str:
+    """Say where the runs are executed, when each place was last heard of, and how many runs were taken over."""
+    hosts: dict[str, list[float]] = {}
+    for one in runs:
+        if one.claim is not None:
+            name = f"{one.claim.record.host} ({one.claim.record.executor})"
+            hosts.setdefault(name, []).append(max(0.0, time.time() - one.claim.beat))
+    parts = [
+        f"{name}: {count_of(len(ages), 'run')}, last heartbeat {duration_text(max(ages))} ago"
+        for name, ages in hosts.items()
+    ]
+    where = [f"At work: {'; '.join(parts)}."] if parts else []
+    taken = sum(one.status.takeovers for one in runs)
+    over = [f"{count_of(taken, 'run')} taken over from processes that died or fell silent."] if taken else []
+    return " ".join([*where, *over])
 
 
 def _learned_sentences(study: Study) -> list[str]:
@@ -106,10 +127,14 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
+    searches = search_progress(study)
+    trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
+    if trials < planned:
+        text = f"{finished} of {count_of(len(runs), 'run')} and {trials} of {count_of(planned, 'trial')} finished"
     left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
     if left is not None:
-        text += f", about {duration_text(left)} left"
+        text += f", about {duration_text(left)} left{' for the runs' if trials < planned else ''}"
         if not any(one.state == "running" for one in runs):
             text += " after it is resumed (no process is running it now)"
     return f"{text}."
@@ -128,6 +153,6 @@ def watch(study_folder: Callable[[], Study], console: Console, seconds: float = 
             study = study_folder()
             runs = run_progress(study)
             live.update(status_view(study, runs), refresh=True)
-            if not study.is_locked():
+            if not study.is_at_work():
                 return
             time.sleep(seconds)

@@ -60,7 +60,7 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
             continue
         try:
             file = open_image(path)
-            _inspect_grid(file, inspection, dataset)
+            _inspect_grid(file, case, inspection, dataset)
             inspection.channels += file.channels
             inspection.readable.append(path)
         except InputError as error:
@@ -68,16 +68,17 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
     if not case.images:
         inspection.add("error", "no image")
     like = inspection.readable[0] if inspection.readable else None
-    mask = _inspect_mask(case.label, "mask", like, inspection, dataset)
+    mask = _inspect_mask(case.label, "mask", like, case, inspection, dataset)
     if mask is not None:
         inspection.label, inspection.names = case.label, mask.names
-    if case.region is not None and _inspect_mask(case.region, "region of interest", like, inspection, dataset):
-        inspection.region = case.region
+    region = case.region
+    if region is not None and _inspect_mask(region, "region of interest", like, case, inspection, dataset):
+        inspection.region = region
     return inspection
 
 
 def _inspect_mask(
-    path: Path | None, what: str, like: Path | None, inspection: HeaderInspection, dataset: Dataset
+    path: Path | None, what: str, like: Path | None, case: Case, inspection: HeaderInspection, dataset: Dataset
 ) -> Volume | None:
     """Return the open file if it is a volume of one channel, whose grid is compared with that of the first image."""
     if path is None or not exists(path):
@@ -86,16 +87,16 @@ def _inspect_mask(
     try:
         file = open_mask(path, like=like)
         require_one_channel(file, what)
-        _inspect_grid(file, inspection, dataset)
+        _inspect_grid(file, case, inspection, dataset)
     except InputError as error:
         inspection.add("error", str(error))
         return None
     return file
 
 
-def _inspect_grid(file: Volume, inspection: HeaderInspection, dataset: Dataset) -> None:
+def _inspect_grid(file: Volume, case: Case, inspection: HeaderInspection, dataset: Dataset) -> None:
     """Keep the first image's geometry, and compare the other files of the case with it."""
-    geometry = file.geometry
+    geometry = case.placed(file.geometry)
     if inspection.readable and inspection.stored is not None:
         try:
             check_same_geometry(file.path, geometry, inspection.readable[0], inspection.stored)

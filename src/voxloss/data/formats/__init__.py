@@ -1,6 +1,7 @@
 """The formats of images and masks, behind one interface: names, grids, values in pieces, and writing masks.
 
-NIfTI is read by nibabel, MetaImage and NRRD by SimpleITK, pictures by Pillow, TIFF by tifffile, and DICOM by pydicom.
+NIfTI is read by nibabel, MetaImage and NRRD by SimpleITK, pictures by Pillow, TIFF by tifffile, and DICOM by pydicom. A
+folder is a DICOM series, or a volume with a picture for each slice.
 Everything comes in one convention: the stored array axes (of pictures x, y), an affine to RAS+ millimetres, spacing and
 letters per array axis.
 """
@@ -19,6 +20,8 @@ from voxloss.data.formats.nifti import NiftiVolume
 from voxloss.data.formats.nifti import write_mask as write_nifti
 from voxloss.data.formats.pictures import KINDS, Picture, Role
 from voxloss.data.formats.pictures import write_mask as write_picture
+from voxloss.data.formats.slices import SliceStack, is_stack, slice_files
+from voxloss.data.formats.slices import write_mask as write_slices
 from voxloss.data.formats.tiff import TiffVolume
 from voxloss.data.formats.tiff import write_mask as write_tiff
 from voxloss.data.formats.volume import Volume, count_values
@@ -32,8 +35,9 @@ META, NRRD, TIFF, DICOM = (
     (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
     (".dcm",),
 )
-MASK_ENDINGS = (".nii.gz", ".mha", ".nrrd", ".tif", ".png", ".dcm")  # of the masks that are written
-ENDINGS = (*NIFTI, *META, *NRRD, *TIFF, *KINDS, *DICOM)
+MASK_ENDINGS = (".nii.gz", ".mha", ".nrrd", ".tif", ".png", ".dcm")  # of the masks that are written as a file
+PICTURES = (*TIFF, *KINDS)  # each may be a slice of a volume
+ENDINGS = (*NIFTI, *META, *NRRD, *PICTURES, *DICOM)
 
 
 def ending_of(path: Path) -> str:
@@ -48,7 +52,10 @@ def is_image_name(path: Path) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a path is that of an image or mask: a file by its name, or a folder with DICOM files."""
+    """Return whether a path is that of an image or mask: a file by its name, or a folder with DICOM files.
+
+    A folder of pictures may be a volume too, or a data set of images: whoever asks knows which (`is_stack`).
+    """
     if path.is_dir():
         return not path.name.startswith(".") and bool(dicom_files(path))
     return is_image_name(path)
@@ -61,8 +68,8 @@ def stem(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether an image or mask is there: a file, or a folder with a series."""
-    return path.is_file() or (path.is_dir() and bool(dicom_files(path)))
+    """Return whether an image or mask is there: a file, or a folder with a series or slices."""
+    return path.is_file() or (path.is_dir() and bool(dicom_files(path) or is_stack(path)))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -71,7 +78,7 @@ def files_of(path: Path) -> list[Path]:
     An .mhd or .nhdr may have its values in a file beside it, and a series has a file for every slice.
     """
     if path.is_dir():
-        return dicom_files(path)
+        return dicom_files(path) or slice_files(path)
     return data_files(path) if ending_of(path) in (*META, *NRRD) else [path]
 
 
@@ -117,10 +124,11 @@ def value_names(path: Path) -> dict[int, str]:
 def mask_ending(image: Path) -> str:
     """Return the ending of masks on the grid of an image: its own format's, or the lossless one next to it.
 
-    JPEG would change the values, and BMP and GIF hold none above 255, so their masks are PNG files.
+    JPEG would change the values, and BMP and GIF hold none above 255, so their masks are PNG files. The mask of a
+    folder of slices is such a folder, with an empty ending.
     """
     if image.is_dir():
-        return ".dcm"
+        return ".dcm" if dicom_files(image) else ""
     ending = ending_of(image)
     for own, endings in ((".mha", META), (".nrrd", NRRD), (".tif", TIFF), (".png", tuple(KINDS)), (".dcm", DICOM)):
         if ending in endings:
@@ -132,7 +140,8 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
     """Write a label map (*shape) of uint8 or uint16 on the grid of an image, in the format of `mask_ending`.
 
     Args:
-        path: The new file, which gets whatever name it has; it may be left incomplete if an error is raised.
+        path: The new file, which gets whatever name it has, or the folder for slices, which is there; it may be left
+            incomplete if an error is raised.
         label: The values.
         like: The image.
         names: Names of the values, which a DICOM segmentation keeps.
@@ -140,6 +149,8 @@ def write_mask(path: Path, label: Labels, like: Path, names: Mapping[int, str] |
     ending = mask_ending(like)
     if ending == ".dcm":
         write_dicom(path, label, like, names)
+    elif ending == "":
+        write_slices(path, label, like)
     else:
         writers = {".mha": write_itk, ".nrrd": write_itk, ".tif": write_tiff, ".png": write_picture}
         writers.get(ending, write_nifti)(path, label, like)
@@ -174,6 +185,8 @@ def _open(path: Path, role: Role, like: Path | None) -> Volume:
         if role == "mask" and is_segmentation(path):
             return DicomSegmentation(path, None if like is None else read_geometry(like))
         return DicomSeries(path)
+    if path.is_dir() and slice_files(path):
+        return SliceStack(path, role, like)
     if ending in (*META, *NRRD):
         return ItkVolume(path)
     if ending in KINDS:

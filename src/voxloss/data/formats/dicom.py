@@ -248,8 +248,8 @@ def dicom_files(path: Path) -> list[Path]:
 def _is_dicom(file: Path) -> bool:
     if file.name.casefold() == "dicomdir":
         return False
-    if file.suffix.casefold() == ".dcm":
-        return True
+    if file.suffix.casefold() in (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"):
+        return file.suffix.casefold() == ".dcm"
     try:
         with file.open("rb") as opened:
             opened.seek(MAGIC_AT)

@@ -15,6 +15,7 @@ from voxloss.data.layouts import bids, brats, decathlon, folder, kits, monai, pa
 from voxloss.data.layouts.listing import Listing
 from voxloss.data.layouts.names import subfolders
 from voxloss.data.layouts.regions import with_regions
+from voxloss.data.layouts.spacing import with_picture_spacing
 from voxloss.data.layouts.unknown import not_recognised, several_fit
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of, did_you_mean
@@ -25,12 +26,12 @@ class Layout:
     """A layout.
 
     Args:
-        matches: Whether a path has it, by the names of its files and folders.
+        matches: Whether a path has it, by the names of its files and folders. Parameters after the first are options.
         load: Lists its cases. The parameters after the first are options.
         common: Whether data sets of many kinds have it, so that every other layout that fits goes before it.
     """
 
-    matches: Callable[[Path], bool]
+    matches: Callable[..., bool]
     load: Callable[..., Listing]
     common: bool = False
 
@@ -50,8 +51,10 @@ LAYOUTS: dict[str, Layout] = {
 }
 OTHER_NAMES = {"brats20": "brats", "nnunet": "decathlon"}
 
+SLICES = "slices"  # the option by which a folder of pictures is a volume
+
 # Options of every layout.
-COMMON_OPTIONS = ("classes", "ignore", "region_of_interest", "axes")
+COMMON_OPTIONS = ("classes", "ignore", "region_of_interest", "axes", "picture_spacing_mm")
 
 
 def load_dataset(
@@ -63,6 +66,7 @@ def load_dataset(
     classes: ClassValues | None = None,
     ignore: int | Iterable[int] | None = None,
     region_of_interest: str | None = None,
+    picture_spacing_mm: Sequence[float] | None = None,
     must_exist: bool = True,
     **options: Any,
 ) -> Dataset:
@@ -78,6 +82,7 @@ def load_dataset(
         ignore: Value, or values, of voxels that count in no loss and no score.
         region_of_interest: A folder with a mask for each case, or a pattern of such files ("*_fov.nii.gz"); voxels
             outside a case's mask count in no loss and no score.
+        picture_spacing_mm: The size of a voxel, or the two sides of a pixel, of files that do not tell it.
         must_exist: Whether each excluded case must be there; not in a folder that only used cases have moved to.
         options: Those of the layout's `load`.
 
@@ -104,6 +109,7 @@ def load_dataset(
     if not cases:
         raise InputError(f"no case of {root} is left: all {len(dropped)} are dropped")
     cases, notes = with_regions(cases, root, region_of_interest)
+    cases = with_picture_spacing(cases, picture_spacing_mm)
     own = listing.classes if listing.classes is None else without_ignored(listing.classes, ignore)
     chosen = classes or own
     names, values = declared_classes(chosen, ignore) if chosen else found_classes(cases, ignore)
@@ -148,6 +154,8 @@ def _load(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
             raise InputError(
                 f"the layout {layout} has no option {option!r}; it has {', '.join([*known, *COMMON_OPTIONS])}"
             )
+    if not isinstance(options.get(SLICES, False), bool):
+        raise InputError(f"data.options.{SLICES} should be true or false, but is {options[SLICES]!r}")
     if not root.exists():
         raise InputError(f"{root} does not exist")
     return LAYOUTS[name].load(root, **options)
@@ -194,17 +202,24 @@ def detect_layout(root: Path, options: Mapping[str, Any] | None = None) -> str:
     if options and len(names) == 1:
         return names[0]
     for common in (False, True):
-        fitting = [name for name in names if LAYOUTS[name].common == common and LAYOUTS[name].matches(root)]
+        fitting = [name for name in names if LAYOUTS[name].common == common and _fits(name, root, options or {})]
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
             raise InputError(several_fit(root, fitting))
     inner = {path: _fitting(path) for path in subfolders(root)} if root.is_dir() else {}
-    raise InputError(not_recognised(root, {path: name for path, name in inner.items() if name is not None}))
+    known = {path: name for path, name in inner.items() if name is not None}
+    raise InputError(not_recognised(root, known, fits_with_slices=_fitting(root, {SLICES: True}) is not None))
 
 
-def _fitting(root: Path) -> str | None:
+def _fits(name: str, root: Path, options: Mapping[str, Any]) -> bool:
+    matches = LAYOUTS[name].matches
+    known = list(inspect.signature(matches).parameters)[1:]
+    return matches(root, **{option: value for option, value in options.items() if option in known})
+
+
+def _fitting(root: Path, options: Mapping[str, Any] | None = None) -> str | None:
     try:
-        return next((name for name, layout in LAYOUTS.items() if layout.matches(root)), None)
+        return next((name for name in LAYOUTS if _fits(name, root, options or {})), None)
     except InputError:  # such as two files of one name, about which nobody asked
         return None

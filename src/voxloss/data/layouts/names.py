@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from voxloss.data.formats import ending_of, is_image, stem
+from voxloss.data.formats import PICTURES, ending_of, is_image, stem
+from voxloss.data.formats.slices import is_stack
 from voxloss.utilities.errors import InputError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans", "volumes")
@@ -25,14 +26,21 @@ MOST_FILES = 5000  # that are looked at to say what a folder holds
 DEEPEST = 7
 
 
-def is_volume(path: Path) -> bool:
-    """Return whether a visible path is a volume that voxloss reads: a file by its name, or the folder of a series."""
-    return is_image(path)
+def is_volume(path: Path, slices: bool = False) -> bool:
+    """Return whether a visible path is a volume that voxloss reads: a file by its name, or the folder of a series.
+
+    Args:
+        path: The path.
+        slices: Whether a folder of pictures is a volume, and no picture by itself is one.
+    """
+    if slices and is_stack(path):
+        return True
+    return is_image(path) and not (slices and ending_of(path) in PICTURES)
 
 
-def volumes(folder: Path) -> list[Path]:
-    """Return the visible volumes of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if is_volume(path))
+def volumes(folder: Path, slices: bool = False) -> list[Path]:
+    """Return the visible volumes of a folder, by name; `slices` as for `is_volume`."""
+    return sorted(path for path in folder.iterdir() if is_volume(path, slices))
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -46,10 +54,10 @@ def named(folder: Path, names: Iterable[str]) -> list[Path]:
     return [path for path in subfolders(folder) if path.name.casefold() in wanted] if folder.is_dir() else []
 
 
-def walk(root: Path) -> Iterator[Path]:
+def walk(root: Path, slices: bool = False) -> Iterator[Path]:
     """Yield the visible files of a folder and its subfolders, at most `MOST_FILES`, as paths relative to it.
 
-    The folder of a DICOM series counts as a file.
+    The folder of a DICOM series counts as a file, and with `slices` a folder of pictures.
     """
     count = 0
     seen = set[str]()  # folders that links lead to again
@@ -60,7 +68,7 @@ def walk(root: Path) -> Iterator[Path]:
         seen.add(place)
         relative = Path(folder).relative_to(root)
         visible = sorted(name for name in inner if not name.startswith("."))
-        series = [name for name in visible if _is_series(Path(folder) / name)]
+        series = [name for name in visible if _is_whole(Path(folder) / name, slices)]
         visible = [name for name in visible if name not in series]
         files += series
         inner[:] = visible if len(relative.parts) < DEEPEST else []
@@ -72,8 +80,10 @@ def walk(root: Path) -> Iterator[Path]:
                     return
 
 
-def _is_series(folder: Path) -> bool:
+def _is_whole(folder: Path, slices: bool) -> bool:
     """Return whether a folder is an image. One with a DICOM segmentation beside other images is a patient's."""
+    if slices and is_stack(folder):
+        return True
     return is_image(folder) and not any(
         (path.is_dir() and is_image(path)) or ending_of(path) not in ("", ".dcm")
         for path in folder.iterdir()

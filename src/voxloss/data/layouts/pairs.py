@@ -10,18 +10,18 @@ from voxloss.data.layouts.names import assign, by_name, clean_id, is_volume, mas
 from voxloss.utilities.errors import InputError
 
 
-def matches(root: Path) -> bool:
+def matches(root: Path, slices: bool = False) -> bool:
     """Return whether a folder holds a mask beside an image of the same case, by their names."""
     if not root.is_dir():
         return False
-    files = volumes(root)
+    files = volumes(root, slices)
     try:
         return any(one.channels for one in _found(files)[0])
     except InputError:  # two masks of a case, which `load` names
         return True
 
 
-def load(root: Path, image: str | list[str] | None = None, label: str | None = None) -> Listing:
+def load(root: Path, image: str | list[str] | None = None, label: str | None = None, slices: bool = False) -> Listing:
     """List the cases of a folder in which CASE_image lies beside CASE_label (or _mask, _seg, …).
 
     Args:
@@ -29,9 +29,10 @@ def load(root: Path, image: str | list[str] | None = None, label: str | None = N
         image: Pattern of the images, such as "*_t1.nii.gz", or a list with one for each channel. "*" stands for the
             case. A pattern with "/" is relative to `root`; one without is looked for in all subfolders too.
         label: Pattern of the masks. Both patterns are needed, or none.
+        slices: Whether a volume is a folder of pictures, which the patterns name then.
     """
     if image is None and label is None:
-        found, unlabelled = _found(volumes(root))
+        found, unlabelled = _found(volumes(root, slices))
         if not any(one.channels for one in found):
             raise InputError(f"{root} holds no mask beside an image, such as a_image.nii.gz and a_label.nii.gz")
         order: Sequence[str] = ()
@@ -40,7 +41,7 @@ def load(root: Path, image: str | list[str] | None = None, label: str | None = N
         raise InputError(f"data.options.{given} needs data.options.{missing} too: a pattern such as '*_{missing}'")
     else:
         order = list(image) if isinstance(image, list | tuple) else [image]
-        found, unlabelled = _by_patterns(root, order, label)
+        found, unlabelled = _by_patterns(root, order, label, slices)
     cases, faults = complete(found, order)
     faults += [(name, f"{path} has no mask of the same name") for name, path in unlabelled]
     return Listing(root.resolve().name, cases, faults=faults)
@@ -67,11 +68,13 @@ def _found(files: Sequence[Path]) -> tuple[list[Found], list[tuple[str, Path]]]:
     return [Found(name, channels[name], masks[name]) for name in masks], unlabelled
 
 
-def _by_patterns(root: Path, images: Sequence[str], label: str) -> tuple[list[Found], list[tuple[str, Path]]]:
+def _by_patterns(
+    root: Path, images: Sequence[str], label: str, slices: bool
+) -> tuple[list[Found], list[tuple[str, Path]]]:
     for pattern in (*images, label):
         if not isinstance(pattern, str) or not pattern.strip():
             raise InputError(f"a pattern of data.options should be text such as '*_t1.nii.gz', but is {pattern!r}")
-    files = [path for path in walk(root) if is_volume(root / path)]
+    files = [path for path in walk(root, slices) if is_volume(root / path, slices)]
     masks = matching(files, label)
     if not masks:
         raise InputError(f"no image file in {root} has a name like data.options.label {label!r}{_examples(files)}")

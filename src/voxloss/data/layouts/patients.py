@@ -9,27 +9,28 @@ from voxloss.data.layouts.names import by_name, clean_id, masks_among, subfolder
 from voxloss.utilities.errors import InputError
 
 
-def matches(root: Path) -> bool:
+def matches(root: Path, slices: bool = False) -> bool:
     """Return whether a folder has subfolders (or these have) that hold masks and images."""
     if not root.is_dir() or folder.matches(root):  # whose two folders are not patients
         return False
-    return any(_masks(by_name(volumes(scan))) for scan in _scans(root))
+    return any(_masks(by_name(volumes(scan, slices))) for scan in _scans(root, slices))
 
 
-def load(root: Path) -> Listing:
+def load(root: Path, slices: bool = False) -> Listing:
     """List the cases of ROOT/PATIENT or ROOT/PATIENT/SCAN, each a folder with images and a mask.
 
     The mask is the file with a word such as seg, label or mask in its name. The others are channels, and what is left
     of their names after that of the folder is the channel's name, the same for all cases. Scans of one patient are
-    kept together. A fault: a folder with no mask or several, or with other channels than most. Raises InputError if no
-    folder holds an image and a mask.
+    kept together. slices: whether a volume is a folder of pictures, PATIENT/image/001.png and PATIENT/mask/001.png.
+    A fault: a folder with no mask or several, or with other channels than most. Raises InputError if no folder holds an
+    image and a mask.
     """
     found, faults, patients = [], [], {}
     named: list[str] = []  # what the masks are called
-    for scan in _scans(root):
+    for scan in _scans(root, slices):
         parts = scan.relative_to(root).parts
         case_id = clean_id("/".join(parts))
-        files = by_name(volumes(scan))
+        files = by_name(volumes(scan, slices))
         masks = _masks(files)
         if len(masks) != 1:
             fault = f"has several masks ({', '.join(masks)})" if masks else "has no file named like a mask"
@@ -66,12 +67,12 @@ def _understood(one: Found, masks: Sequence[str]) -> str:
     return f"by the files' names, {images}, and the mask is {' or '.join(masks)}"
 
 
-def _scans(root: Path) -> Iterator[Path]:
+def _scans(root: Path, slices: bool) -> Iterator[Path]:
     for patient in subfolders(root):
-        if volumes(patient):
+        if volumes(patient, slices):
             yield patient
         else:
-            yield from (scan for scan in subfolders(patient) if volumes(scan))
+            yield from (scan for scan in subfolders(patient) if volumes(scan, slices))
 
 
 def _masks(files: dict[str, Path]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxloss.data.case import Case
+from voxloss.data.formats.slices import is_stack
 from voxloss.data.layouts.names import is_volume, name_of, owner, volumes, walk
 from voxloss.data.layouts.pairs import matching
 from voxloss.utilities.errors import InputError
@@ -53,11 +54,13 @@ def _regions(root: Path, option: str, cases: Sequence[Case]) -> dict[str, Path]:
     if not isinstance(option, str) or not option.strip():
         raise InputError(f"data.options.region_of_interest takes a folder or a pattern, but is {option!r}")
     base = root if root.is_dir() else root.parent
+    slices = any(is_stack(path) for case in cases for path in case.images)
     if "*" in option:
-        files = [base / path for path in matching([path for path in walk(base) if is_volume(base / path)], option)]
+        found = [path for path in walk(base, slices) if is_volume(base / path, slices)]
+        files = [base / path for path in matching(found, option)]
     elif (base / option).is_dir():
         base = base / option
-        files = volumes(base)
+        files = volumes(base, slices)
     else:
         raise InputError(f"data.options.region_of_interest names {option!r}, but {base} has no such folder")
     if not files:

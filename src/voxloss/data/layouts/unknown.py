@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voxloss.data.formats import stem
+from voxloss.data.formats.slices import is_stack
 from voxloss.data.layouts.names import is_volume, pattern_of, walk
 from voxloss.utilities.text import count_of
 
@@ -19,22 +20,36 @@ def several_fit(root: Path, names: Sequence[str]) -> str:
     )
 
 
-def not_recognised(root: Path, inner: Mapping[Path, str]) -> str:
+def not_recognised(root: Path, inner: Mapping[Path, str], fits_with_slices: bool) -> str:
     """Return the sentence about a path that has no layout.
 
     Args:
         root: The path.
         inner: Its folders that have a layout, with its name.
+        fits_with_slices: Whether it has one if a folder of pictures is a volume.
     """
     if root.is_file():
         return (
             f"{root} has no known layout: a file should be a CSV table with the columns image and mask, or a JSON data "
             "list of MONAI; else name a folder"
         )
-    ways = [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
+    ways = _ways_of_slices(root, fits_with_slices)
+    ways += [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
     ways += _ways([path for path in walk(root) if is_volume(root / path)])
     numbered = "; ".join(f"({number}) {way}" for number, way in enumerate([*ways[:2], CSV_WAY], start=1))
     return f"{root} has no known layout. It holds {_content(root)}. The nearest ways: {numbered}"
+
+
+def _ways_of_slices(root: Path, fits: bool) -> list[str]:
+    """Return the way where pictures may be the slices of volumes: CASE/image/001.png, or scans/CASE/001.png."""
+    where = "where each folder of pictures is a volume: --data.options "
+    if fits:
+        return [f"{where}'{{slices: true}}'"]
+    found = [path for path in walk(root, slices=True) if is_volume(root / path, slices=True)]
+    tops = sorted({path.parts[0] for path in found})
+    if len(tops) == 2 and all(len(path.parts) == 2 and is_stack(root / path) for path in found):
+        return [f"{where}'{{slices: true, images: {tops[0]}, masks: {tops[1]}}}'"]
+    return []
 
 
 def _ways(found: Sequence[Path]) -> list[str]:

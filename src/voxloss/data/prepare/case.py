@@ -194,6 +194,8 @@ def _key(digests: tuple[str, ...], case: Case, dataset: Dataset, preparation: Pr
     turn = turn_of(read_geometry(case.images[0]), dataset)
     if turn != Turn():
         made_by["turn"] = asdict(turn)
+    if case.spacing_mm is not None:
+        made_by["spacing_mm"] = case.spacing_mm
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
 
 

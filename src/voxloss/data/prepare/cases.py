@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from voxloss.data.case import Case
@@ -18,6 +18,9 @@ from voxloss.data.prepare.resample import resampled_shape
 BYTES_BESIDE_IMAGE, FIXED_BYTES = 2, 500_000_000
 
 
+Claimed = Callable[[str, bool], AbstractContextManager[bool]]  # of `prepare_cases`
+
+
 def prepare_cases(
     cases: Sequence[Case],
     dataset: Dataset,
@@ -26,6 +29,7 @@ def prepare_cases(
     workers: int = 1,
     memory: int | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
+    claimed: Claimed = lambda *_: nullcontext(True),
 ) -> list[PreparedCase]:
     """Prepare cases, or open those that are in the cache, as `prepare_case` does.
 
@@ -38,6 +42,8 @@ def prepare_cases(
         memory: Bytes that cases at the same time may need, estimated from their headers; a larger case is prepared
             alone. None: no limit.
         progress: Called with (finished, of, what) after each case.
+        claimed: Called with a case's id and whether to wait; the context tells whether this process has the case for
+            itself meanwhile. Cases that other processes have are left to them, and opened at the end.
 
     Returns:
         The prepared cases, in the order of `cases`.
@@ -48,30 +54,39 @@ def prepare_cases(
     """
     budget = _Budget(math.inf if memory is None else memory)
 
-    def prepare(case: Case) -> PreparedCase:
-        with budget.hold(memory_needed(case, preparation, dataset.axes)):
-            return prepare_case(case, dataset, preparation, cache)
+    def prepare(case: Case, wait: bool) -> list[PreparedCase]:  # none if another process has it
+        with claimed(case.case_id, wait) as own:
+            if not own:
+                return []
+            with budget.hold(memory_needed(case, preparation, dataset.axes)):
+                return [prepare_case(case, dataset, preparation, cache)]
 
-    with ThreadPoolExecutor(workers) as pool:  # reading, resampling and writing run outside the interpreter's lock
-        futures: dict[Future[PreparedCase], Case] = {pool.submit(prepare, case): case for case in cases}
-        try:
-            for finished, future in enumerate(as_completed(futures)):
-                if future.exception() is not None:
-                    break
-                progress(finished + 1, len(cases), f"prepared {futures[future].case_id}")
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    failed = next((future for future in futures if not future.cancelled() and future.exception() is not None), None)
-    if failed is not None:
-        failed.result()
-    return [future.result() for future in futures]
+    found: dict[str, PreparedCase] = {}
+    for wait in (False, True):
+        left = [case for case in cases if case.case_id not in found]
+        with ThreadPoolExecutor(workers) as pool:  # reading, resampling and writing run outside the interpreter's lock
+            futures: dict[Future[list[PreparedCase]], Case] = {pool.submit(prepare, case, wait): case for case in left}
+            try:
+                for future in as_completed(futures):
+                    if future.exception() is not None:
+                        break
+                    for entry in future.result():
+                        case_id = futures[future].case_id
+                        found[case_id] = entry
+                        progress(len(found), len(cases), f"prepared {case_id}")
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        failed = next((future for future in futures if not future.cancelled() and future.exception() is not None), None)
+        if failed is not None:
+            failed.result()
+    return [found[case.case_id] for case in cases]
 
 
 def memory_needed(case: Case, preparation: Preparation, axes: str | None = None) -> int:
     """Bytes that preparing a case takes at most, about; 0 for one whose header cannot be read, which fails soon."""
     try:
         opened = [open_image(path) for path in case.images]
-        geometry = opened[0].geometry
+        geometry = case.placed(opened[0].geometry)
         geometry = Turn.between(geometry.axes, axes).geometry(geometry)
         channels = sum(file.channels for file in opened)
         reading = max(file.at_once for file in opened)

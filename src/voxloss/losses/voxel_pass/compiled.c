@@ -23,7 +23,8 @@
 enum { FLOAT32, FLOAT64, BFLOAT16, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64 };
 enum { LABEL_FAULT = 1, WEIGHT_FAULT = 2, NO_MEMORY = 4 };
 enum { TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL };
-enum { TUBE = 2 }; /* how many rows there are of a tube, after the focal ones */
+enum { MOST_BINS = 256, LANES = 4 };
+enum { TUBE = 2 }; /* how many rows there are of a tube, the last ones */
 
 typedef struct {
     void *data;
@@ -32,13 +33,18 @@ typedef struct {
 } Tensor;
 
 typedef struct {
-    Tensor logits, target, weight, gradient;
+    Tensor logits, target, weight, gradient, regions;
     int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
     int64_t tube;           /* whether there is one: a voxel of it has its weight with a minus */
+    int64_t squared;        /* whether there is a row of (p-t)^2 / 2, after the focal ones */
+    int64_t bins;           /* of the passes over the bins of p, 1 to MOST_BINS */
     const float *exponents; /* (exponents, classes) */
     const float *upstream;  /* (samples, rows, classes); those of Σ (1-p)·t are taken off those of Σ p·t already */
     double *sums;           /* (parts, rows, classes) */
     int64_t *counted;       /* (parts) */
+    int32_t *bits;          /* (samples, voxels) */
+    const int64_t *offsets; /* (samples): the place of the first region */
+    int64_t places;         /* of the regions of all samples */
 } Pass;
 
 /* One block of voxels. `others` are the probabilities without the label's, times 1/scale. */
@@ -302,7 +308,9 @@ static Part part_of(const Pass *pass, int64_t number) {
     return (Part){number / parts, start, stop < pass->voxels ? stop : pass->voxels};
 }
 
-static int64_t rows_of(const Pass *pass) { return FOCAL + pass->exponent_count + (pass->tube ? TUBE : 0); }
+static int64_t before_tube(const Pass *pass) { return FOCAL + pass->exponent_count + (pass->squared ? 1 : 0); }
+
+static int64_t rows_of(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
 
 /* The sums of part `number`. */
 int voxloss_sums(const Pass *pass, int64_t number) {
@@ -325,6 +333,20 @@ int voxloss_sums(const Pass *pass, int64_t number) {
             }
             add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
         }
+        if (pass->squared) { /* p-t is p, and of the label's class -(1-p) */
+            double *squared = rows + (FOCAL + pass->exponent_count) * classes;
+            LOOP {
+                b->first[i] = 0.5f * b->miss[i] * b->miss[i] * b->weight[i];
+                b->second[i] = 0.5f * b->scale[i] * b->scale[i] * b->weight[i];
+            }
+            add_by_label(b, b->first, classes, squared);
+            for (int64_t c = 0; c < classes; c++) {
+                const float *others = b->others + c * ROW;
+                float sum = 0.0f;
+                ADD(sum) sum += others[i] * others[i] * b->second[i];
+                squared[c] += sum;
+            }
+        }
         LOOP {
             b->hit[i] *= b->weight[i];
             b->miss[i] *= b->weight[i];
@@ -333,7 +355,7 @@ int voxloss_sums(const Pass *pass, int64_t number) {
         add_by_label(b, b->hit, classes, rows + TRUE_POSITIVE * classes);
         add_by_label(b, b->miss, classes, rows + FALSE_NEGATIVE * classes);
         if (pass->tube) {
-            double *tube = rows + (FOCAL + pass->exponent_count) * classes;
+            double *tube = rows + before_tube(pass) * classes;
             LOOP b->first[i] = b->hit[i] * b->tube[i];
             LOOP b->second[i] = b->miss[i] * b->tube[i];
             add_by_label(b, b->first, classes, tube);
@@ -353,6 +375,23 @@ int voxloss_sums(const Pass *pass, int64_t number) {
 /* The gradient of class c. */
 #define SLOPE (b->label[i] == (int32_t)c ? at_label[i] : (above - mean[i]) * others[i] * b->scale[i])
 
+/* Write `value`, an expression of i, as the gradient of class c of a block. */
+#define WRITE_GRADIENT(value)                                                                            \
+    {                                                                                                    \
+        const Tensor *gradient = &pass->gradient;                                                        \
+        const int64_t step = gradient->voxel;                                                            \
+        const int64_t origin = part.sample * gradient->sample + c * gradient->channel + start * step;    \
+        prefetch(gradient, origin + BLOCK, BLOCK, SIZES[gradient->type]);                                \
+        if (gradient->type == FLOAT32) {                                                                 \
+            float *to = (float *)gradient->data + origin;                                                \
+            if (step == 1) EACH to[i] = (value);                                                         \
+            else EACH to[i * step] = (value);                                                            \
+        } else {                                                                                         \
+            uint16_t *to = (uint16_t *)gradient->data + origin;                                          \
+            EACH to[i * step] = bfloat16(value);                                                         \
+        }                                                                                                \
+    }
+
 /* The gradient of part `number`. */
 int voxloss_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
@@ -368,8 +407,13 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
         float *own = b->own, *mean = b->rest, *at_label = b->chosen;
         take(b, label, classes, own);
         if (pass->tube) {
-            take(b, upstream + (FOCAL + pass->exponent_count) * classes, classes, b->third);
+            take(b, upstream + before_tube(pass) * classes, classes, b->third);
             LOOP own[i] += b->third[i] * b->tube[i];
+        }
+        const float *squared = pass->squared ? upstream + (FOCAL + pass->exponent_count) * classes : NULL;
+        if (squared) {
+            take(b, squared, classes, b->third);
+            LOOP own[i] -= b->third[i] * b->miss[i];
         }
         LOOP own[i] *= b->hit[i];
         for (int64_t k = 0; k < pass->exponent_count; k++) {
@@ -390,29 +434,203 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
         LOOP mean[i] = 0.0f;
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW;
-            LOOP mean[i] += others[i] * other[c];
+            if (squared) LOOP mean[i] += others[i] * (other[c] + squared[c] * others[i] * b->scale[i]);
+            else LOOP mean[i] += others[i] * other[c];
         }
         LOOP {
             const float mean_other = mean[i] * b->scale[i];
             at_label[i] = (own[i] * b->miss[i] - b->hit[i] * mean_other) * b->weight[i];
             mean[i] = own[i] + mean_other;
+            b->second[i] = b->scale[i];
             b->scale[i] *= b->weight[i];
         }
-        const Tensor *gradient = &pass->gradient;
-        const int64_t step = gradient->voxel;
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW, above = other[c];
-            const int64_t origin = part.sample * gradient->sample + c * gradient->channel + start * step;
-            prefetch(gradient, origin + BLOCK, BLOCK, SIZES[gradient->type]);
-            if (gradient->type == FLOAT32) {
-                float *to = (float *)gradient->data + origin;
-                if (step == 1) EACH to[i] = SLOPE;
-                else EACH to[i * step] = SLOPE;
+            if (squared) {
+                LOOP {
+                    const float slope = above + squared[c] * others[i] * b->second[i];
+                    b->first[i] = (slope - mean[i]) * others[i] * b->scale[i];
+                }
+                WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
             } else {
-                uint16_t *to = (uint16_t *)gradient->data + origin;
-                EACH to[i * step] = bfloat16(SLOPE);
+                WRITE_GRADIENT(SLOPE)
             }
         }
+    }
+    free(b);
+    return 0;
+}
+
+/* -log p of the label times the weight, as whole numbers of the same order, -1 where a voxel does not count. */
+int voxloss_surprise(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0;
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        int32_t *to = pass->bits + part.sample * pass->voxels + start;
+        EACH to[i] = b->label[i] < 0 ? -1 : (int32_t)(as_bits(b->surprise[i] * b->weight[i]) & 0x7fffffffu);
+    }
+    free(b);
+    return 0;
+}
+
+/* p of class c in `p`, p-t in `difference`, and in `bin` the number of the bin that p lies in. */
+static void read_bins(const Pass *pass, const Block *b, int64_t c, float *p, float *difference, int32_t *bin) {
+    const float *others = b->others + c * ROW;
+    const float bins = (float)pass->bins;
+    LOOP {
+        const int here = b->label[i] == (int32_t)c;
+        p[i] = here ? b->hit[i] : others[i] * b->scale[i];
+        difference[i] = here ? -b->miss[i] : p[i];
+        /* Bins have their upper borders; of NaN and 0 it is the first one. */
+        const float place = p[i] * bins;
+        const int32_t whole = place > 0.0f ? (int32_t)place : 0;
+        const int32_t below = whole - ((float)whole == place ? 1 : 0);
+        bin[i] = below < 0 ? 0 : below >= (int32_t)pass->bins ? (int32_t)pass->bins - 1 : below;
+    }
+}
+
+/* Of part `number`, for every bin of p the sums of p-t, and then the voxels; all with the weight. */
+int voxloss_bins(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t classes = pass->classes, bins = pass->bins;
+    double *rows = pass->sums + number * 2 * bins * classes;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0;
+    _Alignas(64) int32_t bin[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        for (int64_t c = 0; c < classes; c++) {
+            read_bins(pass, b, c, b->first, b->second, bin);
+            LOOP b->second[i] *= b->weight[i];
+            /* Voxels in turn add to sums of their own: most lie in one bin, and would wait for each other. */
+            float sums[LANES][MOST_BINS], weights[LANES][MOST_BINS];
+            for (int64_t lane = 0; lane < LANES; lane++)
+                for (int64_t k = 0; k < bins; k++) sums[lane][k] = weights[lane][k] = 0.0f;
+            for (int64_t i = 0; i < BLOCK; i += LANES)
+                for (int64_t lane = 0; lane < LANES; lane++) {
+                    sums[lane][bin[i + lane]] += b->second[i + lane];
+                    weights[lane][bin[i + lane]] += b->weight[i + lane];
+                }
+            for (int64_t k = 0; k < bins; k++)
+                for (int64_t lane = 0; lane < LANES; lane++) {
+                    rows[k * classes + c] += sums[lane][k];
+                    rows[(bins + k) * classes + c] += weights[lane][k];
+                }
+        }
+    }
+    free(b);
+    return 0;
+}
+
+/* The gradient of the sums of p-t of part `number`; `upstream` is (samples, classes, bins). */
+int voxloss_bins_gradient(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t classes = pass->classes;
+    const float *upstream = pass->upstream + part.sample * classes * pass->bins;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0;
+    _Alignas(64) int32_t bin[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        float *mean = b->rest, *at_label = b->chosen;
+        LOOP mean[i] = at_label[i] = 0.0f;
+        for (int64_t c = 0; c < classes; c++) {
+            const float *slopes = upstream + c * pass->bins;
+            read_bins(pass, b, c, b->first, b->second, bin);
+            LOOP {
+                const int here = b->label[i] == (int32_t)c;
+                const float slope = slopes[bin[i]];
+                at_label[i] = here ? slope : at_label[i];
+                mean[i] += here ? 0.0f : slope * b->first[i];
+            }
+        }
+        LOOP {
+            const float of_others = mean[i];
+            mean[i] = of_others + at_label[i] * b->hit[i];
+            at_label[i] = (at_label[i] * b->miss[i] - of_others) * b->hit[i] * b->weight[i];
+        }
+        for (int64_t c = 0; c < classes; c++) {
+            const float *slopes = upstream + c * pass->bins;
+            read_bins(pass, b, c, b->first, b->second, bin);
+            LOOP b->first[i] = (slopes[bin[i]] - mean[i]) * b->first[i] * b->weight[i];
+            WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
+        }
+    }
+    free(b);
+    return 0;
+}
+
+enum { LESION_SUMS = 4 };
+
+/* Twice the place of each voxel's region, and one more in its lesion, which are the voxels of label 1. */
+static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t *index) {
+    const Tensor *regions = &pass->regions;
+    const int64_t origin = sample * regions->sample + start * regions->voxel;
+    const int64_t offset = pass->offsets[sample];
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = origin + i * regions->voxel;
+        const int64_t region = regions->type == INT32 ? ((int32_t *)regions->data)[at] : ((int64_t *)regions->data)[at];
+        index[i] = 2 * (offset + region) + (b->label[i] == 1);
+    }
+}
+
+/* Of two classes, for every region inside and outside its lesion: the sums of p of class 1, of 1-p in lesions, of
+   -log p of the label, and the number of voxels. With two classes the p of class 1 is that of the label or one minus it. */
+int voxloss_lesions(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    double *table = pass->sums + number * 2 * pass->places * LESION_SUMS;
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0, index[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        read_regions(pass, b, part.sample, start, n, index);
+        LOOP {
+            const int inside = b->label[i] == 1;
+            b->first[i] = (inside ? b->hit[i] : b->miss[i]) * b->weight[i];
+            b->second[i] = (inside ? b->miss[i] : 0.0f) * b->weight[i];
+            b->third[i] = b->surprise[i] * b->weight[i];
+        }
+        for (int64_t i = 0; i < n; i++) {
+            if (b->label[i] < 0) continue;
+            double *sums = table + index[i] * LESION_SUMS;
+            sums[0] += b->first[i];
+            sums[1] += b->second[i];
+            sums[2] += b->third[i];
+            sums[3] += 1.0;
+        }
+    }
+    free(b);
+    return 0;
+}
+
+/* The gradient of part `number`; `upstream` is (2 * places, 2): the slope with respect to p, and what is added. */
+int voxloss_lesions_gradient(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    Block *b = new_block(pass);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0, index[BLOCK];
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        read_regions(pass, b, part.sample, start, n, index);
+        LOOP b->first[i] = b->second[i] = 0.0f;
+        for (int64_t i = 0; i < n; i++) {
+            if (b->label[i] < 0) continue;
+            b->first[i] = pass->upstream[2 * index[i]];
+            b->second[i] = pass->upstream[2 * index[i] + 1];
+        }
+        LOOP b->third[i] = b->miss[i] * (b->hit[i] * b->first[i] + b->second[i]) * b->weight[i];
+        for (int64_t c = 0; c < 2; c++) WRITE_GRADIENT(c ? b->third[i] : -b->third[i])
     }
     free(b);
     return 0;

@@ -1,4 +1,4 @@
-"""The pass over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
+"""Passes over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
 
 `compiled.c` is compiled once, in about a second, and kept in the user's cache folder. Where there is no compiler, and
 for everything that it does not take, the pass in plain PyTorch stands in; both give the same numbers up to rounding.
@@ -51,6 +51,8 @@ _TYPES = [
 _SAME = {torch.bool: torch.uint8}
 _WIDENED = (torch.float16, torch.bfloat16)
 _NO_MEMORY = 4
+MOST_BINS = 256
+MOST_PLACES = 1 << 20  # of regions in all parts together
 
 
 def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
@@ -58,7 +60,7 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
     return (
         logits.device.type == "cpu"
         and target.dtype in (*_TYPES, *_SAME, *_WIDENED)
-        and settings.by_label
+        and settings.against_labels
         and logits.dtype in (torch.float32, torch.bfloat16)
         and (weight is None or weight.dtype == torch.float32)
         and _library() is not None
@@ -93,6 +95,100 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     return result
 
 
+def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
+    """-log p of the label times the weight, as whole numbers of the same order, (B, n); -1 where it does not count."""
+    call = _Call(logits, target, weight, settings)
+    bits = torch.empty((call.batch, call.voxels), dtype=torch.int32)
+    call.arguments.bits = bits.data_ptr()
+    call.memory.append(bits)
+    call.run("voxloss_surprise")
+    return bits
+
+
+def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, settings: PassSettings) -> Tensor:
+    """Sums over the bins of p, (B, 2·number, C), as `binned.sums`; `number` is `MOST_BINS` at most."""
+    call = _Call(logits, target, weight, settings)
+    totals = torch.zeros((call.batch, call.parts, 2 * number, logits.shape[1]), dtype=torch.float64)
+    call.arguments.sums, call.arguments.bins = totals.data_ptr(), number
+    counted = torch.zeros((call.batch, call.parts), dtype=torch.int64)
+    call.arguments.counted = counted.data_ptr()
+    call.memory += [totals, counted]
+    call.run("voxloss_bins")
+    return totals.sum(1)
+
+
+def bins_gradient(
+    logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings
+) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (B, bins, C) of the sums of p-t."""
+    call = _Call(logits, target, weight, settings)
+    slopes = upstream.movedim(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    result = empty_gradient(logits)
+    flat = result.view(*logits.shape[:2], call.voxels)
+    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.arguments.bins = upstream.shape[1]
+    call.memory += [slopes, flat]
+    call.run("voxloss_bins_gradient")
+    return result
+
+
+def takes_lesions(
+    logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int, settings: PassSettings
+) -> bool:
+    """Whether the passes over lesions compute these sums on this machine: of two classes, and not too many regions."""
+    return (
+        logits.shape[1] == 2
+        and regions.dtype in (torch.int32, torch.int64)
+        and regions.device.type == "cpu"
+        and takes(logits, target, weight, settings)
+        and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
+    )
+
+
+def lesions(
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    places: int,
+    settings: PassSettings,
+) -> tuple[Tensor, Tensor]:
+    """Sums (4, 2·places) in the order of `lesions.sums`, and counted voxels (2·places,)."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, places)
+    totals = torch.zeros((call.batch * call.parts, 2 * places, 4), dtype=torch.float64)
+    call.arguments.sums = totals.data_ptr()
+    call.memory.append(totals)
+    call.run("voxloss_lesions")
+    p, missed, surprise, voxels = totals.sum(0).unbind(1)
+    inside = torch.arange(2 * places) % 2 == 1
+    return torch.stack([torch.where(inside, p, 0), torch.where(inside, 0, p), missed, surprise]), voxels
+
+
+def lesions_gradient(
+    upstream: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    settings: PassSettings,
+) -> Tensor:
+    """d(Σ upstream·sums)/d(logits) for `upstream` (4, 2·places)."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, upstream.shape[1] // 2)
+    hit, excess, missed, surprise = upstream.to(torch.float32)
+    inside = torch.arange(upstream.shape[1]) % 2 == 1
+    slopes = torch.stack([torch.where(inside, hit - missed, excess), torch.where(inside, -surprise, surprise)], 1)
+    result = empty_gradient(logits)
+    flat = result.view(*logits.shape[:2], call.voxels)
+    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
+    call.memory += [slopes, flat]
+    call.run("voxloss_lesions_gradient")
+    return result
+
+
 class _Tensor(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("sample", "channel", "voxel", "type"))]
 
@@ -103,12 +199,14 @@ class _Tensor(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = [
-        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient")),
+        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions")),
         *(
             (name, ctypes.c_int64)
-            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube")
+            for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
-        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted")),
+        ("bins", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
+        ("places", ctypes.c_int64),
     ]
 
 
@@ -134,6 +232,7 @@ class _Call:
             ignores=settings.ignore_index is not None,
             ignore_index=settings.ignore_index or 0,
             tube=settings.tube,
+            squared=settings.squared,
             exponents=exponents.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),
@@ -144,6 +243,13 @@ class _Call:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
             self.memory.append(weights)
+
+    def add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
+        """Add the regions (B, 1, *spatial) of lesions."""
+        flat, first = regions.flatten(2)[:, 0], offsets[:, 0].contiguous()
+        self.arguments.regions = _Tensor.of(flat, (flat.stride(0), 0, flat.stride(1)))
+        self.arguments.offsets, self.arguments.places = first.data_ptr(), places
+        self.memory += [flat, first]
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""

@@ -42,10 +42,14 @@ class PassSettings:
     tube: bool = False
 
     @property
+    def against_labels(self) -> bool:
+        """Whether it is a softmax against labels that are not smoothed."""
+        return self.activation == "softmax" and not self.dense and self.label_smoothing == 0
+
+    @property
     def by_label(self) -> bool:
         """Whether the label's channel of each voxel is all that the sums need."""
-        every_channel = self.dense or self.squared or self.label_smoothing > 0
-        return self.activation == "softmax" and not every_channel
+        return self.against_labels and not self.squared
 
     @property
     def after_focal(self) -> int:

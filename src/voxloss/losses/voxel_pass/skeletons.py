@@ -62,7 +62,7 @@ def find_tubes(target: Tensor, classes: int, reading: Reading) -> Tensor:
         masks = values[0] >= INSIDE
         if together:
             masks = masks.any(0, keepdim=True)
-        masks = masks.view(-1, *spatial).cpu()
+        masks = masks.view(len(masks), *spatial).cpu()
         tubes = torch.stack([torch.from_numpy(tubed_skeleton(mask.numpy())) for mask in masks]) & masks
         found.append(tubes if apart else tubes.any(0))
     if not found:

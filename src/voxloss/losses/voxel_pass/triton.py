@@ -18,9 +18,9 @@ from torch import Tensor
 from voxloss.losses.voxel_pass.plain import empty_gradient, working_type
 from voxloss.losses.voxel_pass.settings import PassSettings
 
-TILE = 1024  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
+TILE = 2048  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
 LARGEST_TILE = 4096
-PER_WARP = 256  # elements of a tile for each warp: with twice as many few warps fit the registers, with four times none
+PER_WARP = 1024  # elements of a tile for each warp: with fewer its lanes lie across channels, which then wait for sums
 PROGRAMS = 8  # for each multiprocessor, over the batch
 
 

@@ -32,9 +32,7 @@ _waiting: deque[_Look] = deque()
 
 def look(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
     """Begin to find the extremes of labels and weights, without waiting."""
-    if target.numel() == 0 or len(_waiting) >= MOST_WAITING:
-        return
-    if target.is_cuda and torch.cuda.is_current_stream_capturing():  # a CUDA graph, which repeats only kernels
+    if target.numel() == 0 or len(_waiting) >= MOST_WAITING or _capturing():
         return
     values = target.to(torch.float64 if target.dtype == torch.float64 else torch.float32)
     if settings.ignore_index is not None:
@@ -61,7 +59,7 @@ def report() -> None:
     Raises:
         ValueError: An earlier pass had a label or a weight that is not allowed.
     """
-    while _waiting and (_waiting[0].arrived is None or _waiting[0].arrived.query()):
+    while _waiting and not _capturing() and (_waiting[0].arrived is None or _waiting[0].arrived.query()):
         seen = _waiting.popleft()
         lowest, highest, fractional, least, most = seen.values.tolist()
         if seen.settings.dense:
@@ -77,3 +75,8 @@ def report() -> None:
                 f"{message}. This was in an earlier step: on a device, labels are checked without waiting for it; "
                 "validate=True checks them at once"
             )
+
+
+def _capturing() -> bool:
+    """Whether the calls are recorded for a CUDA graph, which repeats kernels alone and allows no question."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -155,7 +155,7 @@ def _loss_panel(
     path = record.prediction(loss, case.case_id, seed)
     if path is None:
         return Panel(loss, f"{label_of(loss, TITLE_WIDTH)}\nno prediction", None, dice)
-    mask, _ = read_label(replace(case, label=path), record.study.dataset.label_values)
+    mask = record.read_prediction(path, case)
     shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
     return Panel(
         loss,

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from voxloss.losses.voxel_pass import compiled
 from voxloss.losses.voxel_pass.further.reading import TargetReading
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, working_type
 from voxloss.losses.voxel_pass.settings import PassSettings
@@ -31,6 +32,22 @@ def selection(
     """
     kind = working_type(logits)
     shape = (logits.shape[0], *logits.shape[2:])
+    bits = _all_bits(logits, target, weight, reading, label_smoothing)
+    groups = bits.split(1) if pool == "sample" and len(bits) else [bits]
+    return torch.cat([_largest(group, share, pool == "world").to(kind) for group in groups]).view(shape)
+
+
+def _all_bits(
+    logits: Tensor, target: Tensor, weight: Tensor | None, reading: TargetReading, label_smoothing: float
+) -> Tensor:
+    """The cross entropy of all voxels (B, n) as `_bits` has it."""
+    settings = PassSettings(
+        reading.activation, reading.dense, (), reading.ignore_index, False, label_smoothing=label_smoothing
+    )
+    if compiled.takes(logits, target, weight, settings):
+        return compiled.surprise_bits(logits, target, weight, settings)
+    kind = working_type(logits)
+    shape = (logits.shape[0], *logits.shape[2:])
     bits = torch.empty(shape, dtype=torch.int64 if kind == torch.float64 else torch.int32, device=logits.device)
     bits = bits.flatten(1)
     flat, flat_target = logits.flatten(2), target.flatten(2 if reading.dense else 1)
@@ -39,8 +56,7 @@ def selection(
         sample = slice(b, b + 1)
         own = None if flat_weight is None else flat_weight[b, span]
         bits[b, span] = _bits(flat[sample, :, span], flat_target[sample, ..., span], own, reading, label_smoothing)
-    groups = bits.split(1) if pool == "sample" and len(bits) else [bits]
-    return torch.cat([_largest(group, share, pool == "world").to(kind) for group in groups]).view(shape)
+    return bits
 
 
 def _spans(flat: Tensor) -> Iterator[tuple[int, slice]]:

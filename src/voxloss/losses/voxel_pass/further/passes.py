@@ -156,17 +156,7 @@ class Bins:
     def __call__(self, voxels: Voxels) -> VoxelStatistics:
         """Return the sums."""
         first = int(not self.background)
-        p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
-        batch, classes = p.shape[:2]
-        place = (p.detach() * self.bins).ceil().to(torch.int64).sub(1).clamp(0, self.bins - 1)
-        starts = torch.arange(batch * classes, device=p.device) * self.bins
-        index = (place + starts.view(batch, classes, *(1,) * (p.ndim - 2))).flatten()
-        factor = _factor(voxels, counted, p.dtype)
-        number = torch.ones_like(p) if factor is None else factor.expand_as(p)
-        rows = [(p * (1 - t) - q * t) * number, number]  # the difference keeps its digits where p is close to 1
-        empty = torch.zeros(batch * classes * self.bins, dtype=total_type(voxels.logits), device=p.device)
-        sums = torch.stack([empty.scatter_add(0, index, row.flatten().to(empty.dtype)) for row in rows])
-        sums = sums.view(2, batch, classes, self.bins).permute(1, 0, 3, 2).reshape(batch, 2 * self.bins, classes)
+        sums = operator.bins(voxels.logits, voxels.target, voxels.weight, self.bins, first, _reading(voxels))
         return _rows(voxels, sums, first)
 
 
@@ -178,11 +168,12 @@ def _reading(voxels: Voxels) -> TargetReading:
 def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, how: TargetReading) -> VoxelStatistics:
     """Statistics whose only row is the sum of the errors times `factors` (B, C, *spatial) over the counted voxels."""
     logits = voxels.logits
-    if how.ignore_index is not None:
+    if how.ignore_index is not None or not (how.dense or voxels.check):  # unchecked labels may be out of range
         counted = how.counted(voxels.target, voxels.classes)
         apart = counted.shape[1] == voxels.classes > 1
         factors = torch.where(counted[:, -factors.shape[1] :] if apart else counted, factors, 0)
-        logits = torch.where(counted, logits, 0)  # whatever is in ignored voxels, NaN included, must not get out
+        if how.ignore_index is not None:
+            logits = torch.where(counted, logits, 0)  # what is in ignored voxels, NaN included, must not get out
     sums = operator.weighted_errors(logits, factors, members, how.activation)
     return _rows(voxels, sums[:, None], 0)
 

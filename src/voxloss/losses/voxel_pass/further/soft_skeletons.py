@@ -12,6 +12,8 @@ def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Ten
     corners) takes off the values, and off their minima, `iterations` times. Voxels that do not count are as beyond the
     border: neither a minimum nor a maximum sees them.
     """
+    if values.numel() == 0:  # which pooling refuses
+        return values
     outside = None if counts is None else ~counts
     skeleton = None
     for _ in range(iterations + 1):

@@ -2,7 +2,8 @@
 
 Each voxel's index is 2·(place of its region) + (whether it is in the lesion); the sums are added up by it. Regions of
 all samples and classes lie one behind the other: those of sample b and class c from `offsets[b, c]` on, with the voxels
-of no region, number 0, first.
+of no region, number 0, first. Of softmax against labels of two classes on a CPU the pass in C takes the place of this
+one.
 """
 
 import math
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from voxloss.losses.voxel_pass import compiled
 from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading, log_odds, through_log_odds
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
+from voxloss.losses.voxel_pass.scatter import add_by_index
+from voxloss.losses.voxel_pass.settings import PassSettings
 
 ROWS = 4  # Σ p·t, Σ p·(1-t), Σ (1-p)·t and Σ (t·(-log p) + (1-t)·(-log(1-p))), each with the voxel weight
 _BUFFERS = 8  # numbers for each voxel and class that a chunk holds at once, about
@@ -24,6 +28,9 @@ def sums(
     logits: Tensor, target: Tensor, regions: Tensor, offsets: Tensor, weight: Tensor | None, places: int, how: Reading
 ) -> tuple[Tensor, Tensor]:
     """Return the sums (ROWS, 2·places) and the counted voxels (2·places,)."""
+    settings = _settings(how)
+    if compiled.takes_lesions(logits, target, regions, weight, places, settings):
+        return compiled.lesions(logits, target, regions, offsets, weight, places, settings)
     kind = total_type(logits)
     totals = torch.zeros(ROWS, 2 * places + 1, dtype=kind, device=logits.device)  # the last: what does not count
     voxels = torch.zeros(2 * places + 1, dtype=kind, device=logits.device)
@@ -37,11 +44,10 @@ def sums(
         if chunk.weight is not None:
             of_inside = chunk.weight[inside]
             p, surprise, hit, missed = p * chunk.weight, surprise * chunk.weight, hit * of_inside, missed * of_inside
-        totals[0].scatter_add_(0, index[inside], hit.to(kind))
-        totals[1].scatter_add_(0, index, p.to(kind))
-        totals[2].scatter_add_(0, index[inside], missed.to(kind))
-        totals[3].scatter_add_(0, index, surprise.to(kind))
-        voxels += torch.bincount(index, minlength=len(voxels))
+        of_lesions = index[inside]
+        for row, values, where in ((0, hit, of_lesions), (1, p, index), (2, missed, of_lesions), (3, surprise, index)):
+            totals[row] += add_by_index(values, where, len(voxels), kind)
+        voxels += add_by_index(torch.ones_like(p), index, len(voxels), kind)
     return totals[:, :-1].contiguous(), voxels[:-1].contiguous()
 
 
@@ -55,6 +61,9 @@ def gradient(
     how: Reading,
 ) -> Tensor:
     """Return d(Σ upstream·sums)/d(logits) for `upstream` (ROWS, 2·places)."""
+    settings = _settings(how)
+    if compiled.takes_lesions(logits, target, regions, weight, upstream.shape[1] // 2, settings):
+        return compiled.lesions_gradient(upstream, logits, target, regions, offsets, weight, settings)
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
     slopes = torch.cat([upstream, upstream.new_zeros(ROWS, 1)], 1).to(working_type(logits))
@@ -106,6 +115,10 @@ def composite_gradient(upstream: Tensor, logits: Tensor, *others: object) -> Ten
 
     result: Tensor = torch.func.grad(total)(logits)
     return result
+
+
+def _settings(how: Reading) -> PassSettings:
+    return PassSettings(how.activation, how.dense, (), how.ignore_index, False)
 
 
 @dataclass(frozen=True)

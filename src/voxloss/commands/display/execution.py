@@ -1,0 +1,129 @@
+"""What `voxloss run` shows while workers execute the runs of a study."""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from voxloss.commands.display.race import look_text, round_text
+from voxloss.commands.display.runs import run_display
+from voxloss.commands.display.search import search_text
+from voxloss.study.execution.executor import Executor
+from voxloss.study.execution.follow import executed, follow
+from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.folder import Run
+from voxloss.study.race import next_round, none_learned
+from voxloss.study.search import Place, failed_trials, is_ready, places_of, trials_of
+from voxloss.study.study import Study
+from voxloss.utilities.text import count_of
+
+
+def show_execution(study: Study, executor: Executor, request: Request, runs: Sequence[Run], console: Console) -> None:
+    """Have runs executed, and show them until they have ended; of a race also its decisions.
+
+    Args:
+        study: The study.
+        executor: Starts the workers.
+        request: What they are asked to do.
+        runs: The runs to do; of a race all that it may still have.
+        console: Where they are shown.
+
+    Raises:
+        InputError: The workers cannot do the work.
+        KeyboardInterrupt: Ctrl-C was pressed or the study was stopped. The runs at work have stopped.
+    """
+    losses = len(study.losses) if study.comparison.design == "race" else len(request.losses)
+    what = f"{count_of(len(study.dataset.cases), 'case')}, {count_of(losses, 'loss')}"
+    known = len(study.race().looks)  # before the workers start
+    with executed(study, executor, request, len(runs), lambda: _say_stopping(console)):
+        if study.comparison.design == "race":
+            _show_race(study, executor, request, console, what, known)
+        else:
+            _show_grid(study, executor, request, runs, console, what)
+
+
+def _show_grid(
+    study: Study,
+    executor: Executor,
+    request: Request,
+    runs: Sequence[Run],
+    console: Console,
+    what: str,
+    ended: Callable[[], bool] = lambda: True,
+) -> None:
+    """Show the losses as listed, then the searches for settings round by round, then the tuned losses."""
+    listed, others = [run for run in runs if not run.loss.tuned], [run for run in runs if run.loss.tuned]
+    if listed:
+        _show_runs(study, executor, request, listed, console, what, ended if not others else lambda: True)
+    _show_searches(study, executor, request, places_of(others), console)
+    if tuned := [run for run in others if is_ready(study, run)]:
+        _show_runs(study, executor, request, tuned, console, f"{what} as tuned", ended)
+
+
+def _show_searches(
+    study: Study, executor: Executor, request: Request, places: Sequence[Place], console: Console
+) -> None:
+    """Show the trials of searches, until each has a setting or a trial that failed."""
+
+    def open_trials() -> list[Run]:
+        return not_ended(study, trials_of(study, places))
+
+    def settled() -> bool:
+        undecided = [place for place in places if study.search(*place).chosen is None]
+        return all(failed_trials(study, [place]) for place in undecided)
+
+    def ended() -> bool:
+        return bool(open_trials()) or settled()
+
+    while (trials := open_trials()) or not settled():
+        if trials:
+            _show_runs(study, executor, request, trials, console, search_text(study, places), ended)
+        else:
+            follow(study, executor, request, [], ended=ended)
+        if not ended():  # all workers have left
+            break
+
+
+def _say_stopping(console: Console) -> None:
+    console.print("Stopping after the current training step.", highlight=False)
+
+
+def _show_runs(
+    study: Study,
+    executor: Executor,
+    request: Request,
+    runs: Sequence[Run],
+    console: Console,
+    what: str,
+    ended: Callable[[], bool] = lambda: True,
+) -> None:
+    noun = "run" if runs[0].trial is None else "trial"
+    console.print(f"{study.folder}: {what}, {count_of(len(runs), noun)} left", highlight=False)
+    with run_display(study, runs, console) as display:
+        follow(study, executor, request, runs, display.changed, display.poll, ended)
+
+
+def _show_race(study: Study, executor: Executor, request: Request, console: Console, what: str, known: int) -> None:
+    """Show a race round by round; it ends early when a run fails, which decides nothing."""
+    while (upcoming := next_round(study)) is not None:
+        number, runs = upcoming
+        before = len(study.race().looks)
+        known = _show_looks(study, console, known)
+
+        def decided(before: int = before, runs: Sequence[Run] = runs) -> bool:
+            failed = any(study.status(run).state == "failed" for run in (*runs, *failed_trials(study, places_of(runs))))
+            return failed or len(study.race().looks) > before
+
+        text = f"{what}, {round_text(study.race(), number)}"
+        _show_grid(study, executor, request, not_ended(study, runs), console, text, decided)
+        if len(study.race().looks) == before:
+            break
+    _show_looks(study, console, known)
+
+
+def _show_looks(study: Study, console: Console, known: int) -> int:
+    """Print the looks after the first `known` ones, and return how many there are."""
+    looks = study.race().looks
+    for look in looks[known:]:
+        unlearned = study.comparison.primary_class if none_learned(study, look) else None
+        console.print(look_text(look, unlearned), markup=False, highlight=False)
+    return len(looks)

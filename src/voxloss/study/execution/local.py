@@ -1,0 +1,171 @@
+"""Workers on this machine, each a process of its own, so that only one run suffers if the system kills a process.
+
+`python -m voxloss.study.execution.local STUDY WORKERS REQUEST` keeps workers alive until they have left, for a
+`voxloss run` that does not wait for them.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from voxloss.config.schema import ExecutionConfig
+from voxloss.study.claims import newest_claims
+from voxloss.study.execution.request import PARENT, Request
+from voxloss.study.folder import StudyFolder
+from voxloss.study.study import Study
+from voxloss.utilities.errors import InputError
+
+EARLY_DEATHS = 3  # in a row, of workers that had not claimed anything
+
+
+@dataclass
+class _Process:
+    """A worker, and what starts it again."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+
+
+class LocalExecutor:
+    """Starts as many workers as the settings allow, with a share of the cores each, or a GPU each."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Process] = []
+        self._words: list[str] = []
+        self._early = 0
+        self._variables: list[dict[str, str]] = []
+
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        """Processes can be started anywhere."""
+
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+        """Start workers (`Executor.start`), by a process of their own where nobody waits for them."""
+        if request.detached:
+            _detach(study, settings, workers, replace(request, detached=False))
+            return
+        at_once = min(settings.parallel, workers)
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.parallel)
+        self._words = replace(request, threads=threads).words(study)
+        self._variables = [{} for _ in range(at_once)]
+        for number in range(at_once):
+            self._workers.append(self._started(number))
+
+    def _started(self, number: int) -> _Process:
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - of the worker; what it says matters only if it dies
+        variables = {**short_spinning(os.environ), **self._variables[number], PARENT: str(os.getpid())}
+        with _interrupts_ignored():  # Ctrl-C reaches this process, which stops its workers
+            process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stderr=errors, env=variables)
+        return _Process(number, process, errors)
+
+    def alive(self, study: Path) -> int:
+        """Return how many are at work, and start those again that were killed (`Executor.alive`)."""
+        for place, worker in enumerate(self._workers):
+            code = worker.process.poll()
+            if not code:
+                continue
+            said = _last_line(worker.errors)
+            if code == 2:
+                raise InputError(said or "a process that executes runs ended with an error")
+            # A process that has claimed something is counted at the run, by whoever claims that next.
+            claimed = any(claim.record.pid == worker.process.pid for claim in newest_claims(study))
+            self._early = 0 if claimed else self._early + 1
+            if self._early >= EARLY_DEATHS:
+                why = f": {said}" if said else ", possibly out of memory"
+                raise InputError(f"The processes that execute runs crash on start{why}")
+            self._workers[place] = self._started(worker.number)
+        return sum(worker.process.poll() is None for worker in self._workers)
+
+    def stop(self, study: Path) -> None:
+        """End the workers after their present training step (`Executor.stop`)."""
+        for worker in self._workers:
+            with suppress(OSError):
+                worker.process.terminate()
+        try:
+            for worker in self._workers:
+                worker.process.wait()
+        finally:  # also of a second Ctrl-C
+            for worker in self._workers:
+                worker.process.kill()
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def short_spinning(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables with which threads release their core soon when they wait.
+
+    If more threads are active than there are cores (workers, other runs, other programs), torch's threads otherwise
+    wait by spinning on a core that another thread needs: on two cores, one worker made training five times slower.
+    """
+    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & variables.keys():  # the user knows better
+        return dict(variables)
+    return {**variables, "GOMP_SPINCOUNT": "1000"}
+
+
+def _detach(study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+    """Start a process that keeps the workers alive when this one has ended; what it says goes to a log."""
+    folder = StudyFolder(study).execution
+    folder.mkdir(exist_ok=True)
+    module = "voxloss.study.execution.local"
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+    with (folder / f"local-{platform.node()}.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(study.resolve()), str(workers), request.text()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **options,
+        )
+
+
+def main(words: Sequence[str]) -> int:
+    """Keep workers alive until they leave, and return the exit status."""
+    study, workers, text = words
+    executor, settings = LocalExecutor(), Study.open(Path(study)).config.execution
+
+    def end(*_: object) -> None:
+        executor.stop(Path(study))
+        sys.exit(130)
+
+    signal.signal(signal.SIGTERM, end)
+    executor.start(Path(study), settings, int(workers), Request.parse(text))
+    try:
+        while executor.alive(Path(study)):
+            time.sleep(0.5)
+    except InputError as error:
+        print(error, file=sys.stderr, flush=True)
+        executor.stop(Path(study))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
