@@ -20,8 +20,7 @@ from typing import IO, Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import newest_claims
-from voxloss.study.execution.request import Request
-from voxloss.study.execution.worker import PARENT
+from voxloss.study.execution.request import PARENT, Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.study import Study
 from voxloss.training.device import gpus_of_runs, runs_at_once
@@ -47,6 +46,9 @@ class LocalExecutor:
         self._words: list[str] = []
         self._early = 0
         self._variables: list[dict[str, str]] = []
+
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        """Processes can be started anywhere."""
 
     def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
         """Start workers (`Executor.start`), by a process of their own where nobody waits for them."""
