@@ -17,6 +17,7 @@ from study_helpers import TINY, call, command, tiny_run
 from voxloss.config.files import load_config
 from voxloss.config.losses import LossChoice
 from voxloss.evaluation.scores import read_scores, write_scores
+from voxloss.evidence.add import _finished_scores as finished_scores
 from voxloss.report import build_report
 from voxloss.report.figures.tuning import smoothed
 from voxloss.report.tuning import expected_best
@@ -384,6 +385,7 @@ def test_the_report_has_both_settings_and_what_the_search_found(plain_study, beg
 
     run_searches(study, places(study), execute)
     study.merge_scores()
+    assert set(finished_scores(study)["loss"]) == {"dice", "mixed_focal"}  # what evidence takes
     page = build_report(study.folder).read_text()
     for words in (
         "Dice loss, tuned", "Mixed Focal loss, tuned", "As listed and as tuned", "Response of Mixed Focal loss",

@@ -117,12 +117,18 @@ def add_study(
 
 
 def _finished_scores(study: Study) -> pd.DataFrame:
-    """The exported metrics of the losses whose runs have all ended."""
+    """The exported metrics of the losses whose runs have all ended, as the study lists them.
+
+    Tuned losses are left out: against a baseline that is not tuned, they show what a search is worth.
+    """
     scores = study.scores()
     metric = study.comparison.primary_metric
     if metric not in METRICS:
         raise InputError(f"{study.folder} is about {metric}, a metric of your own, which cannot be joined with others'")
-    ended = [one.loss for one in standings(study) if one.standing in ("finished", "eliminated")]
+    tuned = {choice.key for choice in study.losses if choice.tuned}
+    ended = [
+        one.loss for one in standings(study) if one.standing in ("finished", "eliminated") and one.loss not in tuned
+    ]
     kept = scores[scores["loss"].isin(ended) & scores["metric"].isin({*METRICS_KEPT, metric})]
     if kept["loss"].nunique() < 2:
         raise InputError(
