@@ -235,6 +235,15 @@ def test_trials_that_stopped_early_are_never_chosen_and_those_that_diverged_coun
     assert study.search(study.losses[0], 0).chosen == 2
 
 
+def test_of_equal_scores_the_listed_setting_is_chosen(begin):
+    study = begin({"learning_rate": [1e-2, 3e-4, 1e-3]})  # listed: 3e-4
+    run_searches(study, places(study), lambda runs: [study.write_status(run, state="done", value=0.0) for run in runs])
+    assert study.search(study.losses[0], 0).chosen == 1
+    other = begin({"learning_rate": [1e-2, 1e-3]})
+    run_searches(other, places(other), lambda runs: [other.write_status(run, state="done", value=0.0) for run in runs])
+    assert other.search(other.losses[0], 0).chosen == 0
+
+
 def test_a_failed_trial_waits_for_another_run_and_the_other_searches_go_on(begin):
     study = begin()
 
