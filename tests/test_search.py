@@ -394,7 +394,7 @@ def test_the_report_has_both_settings_and_what_the_search_found(plain_study, beg
 
     run_searches(study, places(study), execute)
     study.merge_scores()
-    assert set(finished_scores(study)["loss"]) == {"dice", "mixed_focal"}  # what evidence takes
+    assert set(finished_scores(study)[0]["loss"]) == {"dice", "mixed_focal"}  # what evidence takes
     page = build_report(study.folder).read_text()
     for words in (
         "Dice loss, tuned", "Mixed Focal loss, tuned", "As listed and as tuned", "Response of Mixed Focal loss",

@@ -103,6 +103,7 @@ def run_study(
     raced = config.comparison.design == "race"
     if raced and folds is not None:
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
+    executor = executor_of(config.execution, detached=detach)
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
@@ -136,14 +137,15 @@ def run_study(
             if study.status(run).state == "failed":
                 study.write_status(run, state="pending")  # for the workers, who repeat nothing by themselves
     if waiting:
-        expected = estimate(study, waiting)
-        parallel = study.config.execution.parallel
-        console.print(estimate_sentence(expected, len(waiting), parallel, raced), highlight=False, soft_wrap=True)
-        if sentence := trials_sentence(study, waiting, expected):
-            console.print(sentence, highlight=False, soft_wrap=True)
-        if expected.probe is not None and expected.probe.busy:
-            console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         settings = study.config.execution
+        if settings.executor == "local":  # else this machine's time says nothing
+            expected = estimate(study, waiting)
+            sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
+            console.print(sentence, highlight=False, soft_wrap=True)
+            if sentence := trials_sentence(study, waiting, expected):
+                console.print(sentence, highlight=False, soft_wrap=True)
+            if expected.probe is not None and expected.probe.busy:
+                console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         request = Request(
             losses=tuple(keys),
             seeds=tuple(seeds),
@@ -152,7 +154,6 @@ def run_study(
             report=detach and report,
             detached=detach,
         )
-        executor = executor_of(settings)
         if detach:
             executor.start(folder, settings, len(waiting), request)
             for what in ("status", "stop"):

@@ -115,7 +115,8 @@ def open_study(
     if config.evaluation.metrics and not exists:
         settled = settled_metrics(config.evaluation.metrics)
         config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
-    resolve_device(config.execution.device)
+    if config.execution.executor == "local":  # the machines of a cluster may have devices that this one lacks
+        resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
@@ -259,8 +260,9 @@ def run_warnings(study: Study, runs: Sequence[Run]) -> list[str]:
         return []
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     channels = next(iter(prepared.values())).image.shape[0]
-    device = torch.device(resolve_device(study.config.execution.device))
-    memory = shared_memory_warning(study.config, channels, device)
+    execution, memory = study.config.execution, None
+    if execution.executor == "local":
+        memory = shared_memory_warning(study.config, channels, torch.device(resolve_device(execution.device)))
     folds = sorted({run.fold for run in runs})
     return [*([] if memory is None else [memory]), *_untrained_classes(study, prepared, folds)]
 

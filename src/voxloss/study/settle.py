@@ -369,6 +369,7 @@ def patch_within(shapes: Sequence[tuple[int, int, int]], side: int, depth: int, 
 
 
 def settle_precision(training: TrainingConfig, execution: ExecutionConfig) -> SettledTraining:
-    """Choose the precision by the device."""
-    precision = resolve_precision(training.precision, resolve_device(execution.device))
+    """Choose the precision by the device; for a cluster, by that of this machine."""
+    device = resolve_device(execution.device if execution.executor == "local" else "auto")
+    precision = resolve_precision(training.precision, device)
     return settled_training(replace(training, precision=precision))

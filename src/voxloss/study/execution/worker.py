@@ -15,8 +15,19 @@ from pathlib import Path
 from types import FrameType
 
 from voxloss.study.attempts import DEATHS, abandon, begin, has_died_too_often, publish
-from voxloss.study.claims import END, LOOK_SECONDS, Claim, Heart, LostClaimError, Worker, of_study, take, time_of_scan
-from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.claims import (
+    END,
+    LOOK_SECONDS,
+    Claim,
+    Heart,
+    LostClaimError,
+    Worker,
+    newest,
+    of_study,
+    take,
+    time_of_scan,
+)
+from voxloss.study.execution.request import PARENT, Request, not_ended
 from voxloss.study.folder import ENDED, FINISHED, Run, StudyFolder
 from voxloss.study.race import decide
 from voxloss.study.run import execute_run, record_failure
@@ -24,8 +35,6 @@ from voxloss.study.search import decide_searches, executable
 from voxloss.study.study import Study
 from voxloss.study.trial import remove_weights
 from voxloss.utilities.errors import InputError
-
-PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
 
 
 def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: False) -> None:
@@ -41,6 +50,7 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         OSError: A file cannot be written, as on a full disk. The run is released.
     """
     files, finished, asked, pause = StudyFolder(folder), set[str](), list[Run](), 0.05
+    first: dict[Path, tuple[int, float]] = {}
 
     def leaving() -> bool:
         return leave() or files.stop_token() != request.stop_token
@@ -53,12 +63,14 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         now = executable(study, asked)
         if _do_one(study, now, worker, finished, leave, leaving) or decide_searches(study, asked, worker):
             pause = 0.05
+            first.clear()
             continue
         left = not_ended(study, [run for run in now if str(run) not in finished])
         race = study.comparison.design == "race"
         if race and not left and decide(study, worker):
             continue
-        if not left or not (request.wait or race):
+        more = race or any(run not in now for run in not_ended(study, asked))  # what others do now decides what comes
+        if not left or not (request.wait or more or not _all_heard(study, left, first)):
             break
         # All are claimed: the worker may have to take one over, or the race may go on.
         time.sleep(pause)
@@ -67,6 +79,22 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         return
     if request.report and not not_ended(study, executable(study, asked)):
         _report(folder, worker)
+
+
+def _all_heard(study: Study, runs: Sequence[Run], first: dict[Path, tuple[int, float]]) -> bool:
+    """Whether the owners of all runs have given a sign of life since they were first looked at.
+
+    One that has not may be dead: its run is to be waited for, and taken over. So a worker that replaces one whose
+    machine has died does not leave the run of that one behind.
+    """
+    heard = True
+    for run in runs:
+        standing = newest(study.files.place(run))
+        if standing is None or standing.record.state == "free":
+            return False  # it can be claimed
+        now = standing.generation, standing.beat
+        heard = first.setdefault(standing.place, now) != now and heard
+    return heard
 
 
 def _do_one(
