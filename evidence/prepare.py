@@ -69,7 +69,9 @@ def drive(source: Path, target: Path) -> None:
         (target / kind).mkdir()
         for file in sorted(source.glob(pattern)):
             with Image.open(file) as picture:
-                picture.convert("RGB" if kind == "images" else "L").save(target / kind / f"{file.name[:2]}.png")
+                if kind != "images":  # the second reader's have a palette, whose colours are not the values
+                    picture = Image.fromarray(np.where(np.asarray(picture) > 0, 255, 0).astype(np.uint8))
+                picture.save(target / kind / f"{file.name[:2]}.png")
 
 
 def size(target: Path, fraction: float, cases: int) -> None:

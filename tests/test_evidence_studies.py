@@ -10,8 +10,10 @@ from types import ModuleType
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
-from voxloss.config.files import load_config
+from voxloss.config.files import load_config, to_plain
+from voxloss.evidence.export import read_exports
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 STUDIES = sorted((EVIDENCE / "studies").glob("*.yaml"))
@@ -46,6 +48,16 @@ def test_confirmatory_studies_compare_the_same_losses_on_five_folds_and_three_se
         }  # fmt: skip
         assert config.comparison.seeds == (0, 1, 2)
         assert config.splits.folds == 5
+
+
+def test_the_stored_scores_are_those_of_the_files() -> None:
+    exports = {export.name: export for export in read_exports(EVIDENCE / "results")}
+    for name in {"emidec", "hippocampus", "drive"} & set(exports):
+        plain = to_plain(load_config(str(EVIDENCE / "studies" / f"{name}.yaml")))
+        settings = exports[name].settings
+        for section in ("augmentation", "network", "training"):
+            assert settings[section] == plain[section]
+        assert list(exports[name].losses) == plain["comparison"]["losses"]
 
 
 def test_the_program_that_runs_the_studies_knows_every_file() -> None:
@@ -86,6 +98,19 @@ def test_fewer_positive_training_cases_leave_the_test_cases_as_they_are(hearts: 
     assert set(folds[1]) < set(folds[2])
     rare = [sum(int(name[-1]) % 2 for name, fold in cases.items() if fold == "1") for cases in folds.values()]
     assert rare == [1, 2]
+
+
+def test_masks_with_a_palette_become_black_and_white(tmp_path: Path) -> None:
+    values = np.eye(4, dtype=np.uint8)
+    picture = Image.fromarray(values, mode="P")
+    picture.putpalette([4, 2, 4, 252, 254, 252])
+    for name in ("1st_manual/01_manual1.gif", "2nd_manual/01_manual2.gif", "mask/01_test_mask.gif"):
+        (tmp_path / "source" / "test" / name).parent.mkdir(parents=True)
+        picture.save(tmp_path / "source" / "test" / name)
+    (tmp_path / "target").mkdir()
+    module("prepare").drive(tmp_path / "source", tmp_path / "target")
+    for kind in ("masks", "second", "fov"):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "target" / kind / "01.png")), 255 * values)
 
 
 def test_a_phantom_in_another_field_of_view_has_the_same_tumour(tmp_path: Path) -> None:

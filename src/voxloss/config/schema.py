@@ -380,7 +380,8 @@ class ExecutionConfig(Section):
 
     Args:
         device: "auto" takes CUDA where there is one.
-        parallel: Runs at the same time.
+        parallel: Runs at the same time. 1 on a machine with several GPUs: one for each GPU, or for each
+            `devices_per_run` of them; CUDA_VISIBLE_DEVICES says which.
         threads: Threads per run; null: the cores shared among the parallel runs.
         devices_per_run: Devices that train one network together, each on an equal part of every batch; the result is
             that of one device. On the CPU, processes that share the run's threads.

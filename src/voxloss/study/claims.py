@@ -201,11 +201,11 @@ class Claim:
 
     def beat(self) -> None:
         """Tell others that this process is alive. Raises LostClaimError if the claim is no longer its own."""
+        self.check()
         try:
             os.utime(self.file)  # without times: the file server sets its own
         except FileNotFoundError:
             raise LostClaimError(str(self.file)) from None
-        self.check()
 
     def check(self) -> None:
         """Raise LostClaimError if the claim is no longer the newest one."""

@@ -10,7 +10,7 @@ from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import Noise
 from voxloss.study.design import Design
 from voxloss.study.estimate import Estimate
-from voxloss.study.plan import Plan
+from voxloss.study.plan import Plan, Projection
 from voxloss.study.probe import Probe
 from voxloss.utilities.text import count_of, duration_text
 
@@ -110,6 +110,25 @@ def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
         detected = ["none" if value >= 1 else f"{value:.3f}" for value in design.detectable]
         style = "bold" if place == 0 else ""
         table.add_row(*map(str, numbers), _duration(design.seconds), *detected, style=style)
+    return table
+
+
+def workers_table(projections: Sequence[Projection]) -> Table:
+    """Lay out what a study takes on several workers."""
+    first = projections[0]
+    table = Table(
+        title="On several workers: a model, not a measurement",
+        title_justify="left",
+        caption=f"Each worker is as fast as this machine alone. A run takes {_duration(first.run)}, and the study no "
+        f"less; preparing cases and waiting for a cluster are not included. A run writes {_size(first.written)} to "
+        "the study's folder, mostly a checkpoint after each epoch.",
+        caption_justify="left",
+    )
+    for name in ("Workers", "Runs one after the other", "Time", "Times faster"):
+        table.add_column(name, justify="right")
+    for one in projections:
+        speed = f"{first.seconds / one.seconds:.1f}"
+        table.add_row(str(one.workers), str(one.rounds), _duration(one.seconds), speed)
     return table
 
 

@@ -23,6 +23,7 @@ from voxloss.study.claims import newest_claims
 from voxloss.study.execution.request import PARENT, Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.study import Study
+from voxloss.training.device import gpus_of_runs, runs_at_once
 from voxloss.utilities.errors import InputError
 
 EARLY_DEATHS = 3  # in a row, of workers that had not claimed anything
@@ -54,10 +55,12 @@ class LocalExecutor:
         if request.detached:
             _detach(study, settings, workers, replace(request, detached=False))
             return
-        at_once = min(settings.parallel, workers)
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.parallel)
+        at_once, gpus = min(runs_at_once(settings), workers), gpus_of_runs(settings)
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // runs_at_once(settings))
         self._words = replace(request, threads=threads).words(study)
-        self._variables = [{} for _ in range(at_once)]
+        self._variables = [
+            {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(at_once)
+        ]
         for number in range(at_once):
             self._workers.append(self._started(number))
 
