@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= studies/demo
 
-.PHONY: install demo test quick test-faults fuzz test-peers test-torch package docs notebook evidence lint clean
+.PHONY: install demo test quick test-executors test-faults fuzz test-peers test-torch package docs notebook evidence lint clean
 
 install: $(VENV)/.installed
 
@@ -25,11 +25,15 @@ lint: install
 # Two processes by default; the tests' tensors are tiny, so each takes one thread.
 JOBS ?= 2
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not peers and not package" --durations 20 --durations-min 3
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not executors and not peers and not package" --durations 20 --durations-min 3
 
 # What most changes need before a commit.
 quick: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser and not peers and not package"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not browser and not executors and not peers and not package"
+
+# Studies on a real Slurm and on Ray, whose machines are processes of this one; skipped where they are not installed.
+test-executors: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m executors --durations 20 tests/executors
 
 # The site, in build/site. --strict: a broken link or an undocumented name is an error.
 docs: install
@@ -46,9 +50,10 @@ evidence: install
 	$(BIN)/voxloss evidence report evidence/results --output docs/evidence --claims evidence/claims.yaml
 	cp docs/evidence/estimates.csv src/voxloss/evidence/estimates.csv
 
-# A study killed 20 times at random moments (`make test` kills one once).
+# A study killed 20 times at random moments, and 100 of its workers (`make test` kills one study and two workers).
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
+	VOXLOSS_KILLS=100 $(BIN)/python -m pytest -s tests/test_takeover.py -k killed_at_random
 
 # Damaged image files in all formats, for SECONDS (`make test` does it for a few).
 fuzz: install

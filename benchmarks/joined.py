@@ -6,7 +6,8 @@ A review joins k data sets. The true difference of a data set is normal around 0
 measured one normal around that with a standard error s: 0.015 everywhere, or log-uniform between 0.005 and 0.045. What
 a study reports in the place of s is s √(χ²_d / d), with d degrees of freedom (8: five folds and a few losses), or s
 itself. Beside ours: Hartung and Knapp's interval without the rule that q is at least 1, DerSimonian and Laird's with
-the normal point, and the prediction interval with k - 1 in the place of k - 2 degrees of freedom.
+the normal point; and the usual prediction interval, at the one best τ with k - 2 degrees of freedom (Higgins et al.).
+Prediction intervals are of the first 2000 reviews, from five data sets on.
 """
 
 import argparse
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from voxloss.evaluation.joined import pool
+from voxloss.evaluation.joined import LEAST_TO_PREDICT, pool, predict
 
 EFFECT, ERROR, UNEQUAL = 0.02, 0.015, (0.005, 0.045)
+PREDICTED = 2000
 SETS = (2, 3, 4, 5, 7, 10)
 TAUS = (0.0, 0.005, 0.015, 0.03, 0.06)
 
@@ -36,8 +38,11 @@ def simulate(k: int, tau: float, unequal: bool, degrees: int | None, reviews: in
     weights = 1 / (reported**2 + found.tau[:, None] ** 2)
     q = (weights * (y - found.mean[:, None]) ** 2).sum(axis=1) / (k - 1)
     plain = np.sqrt(q / weights.sum(axis=1))
-    new = EFFECT + tau * random.standard_normal(reviews)
-    spread = np.sqrt(found.tau**2 + found.standard_error**2)
+    some = slice(min(reviews, PREDICTED))
+    new = EFFECT + tau * random.standard_normal(reviews)[some]
+    predicts = k >= LEAST_TO_PREDICT
+    low, high = predict(y[some], reported[some]) if predicts else (math.nan * new, math.nan * new)
+    usual = np.sqrt(found.tau**2 + found.standard_error**2)[some] * stats.t.ppf(0.975, max(1, k - 2))
 
     def share(value: np.ndarray, centre: np.ndarray, half: np.ndarray) -> float:
         return round(float((np.abs(value - centre) <= half).mean()), 4)
@@ -59,8 +64,10 @@ def simulate(k: int, tau: float, unequal: bool, degrees: int | None, reviews: in
         "covered_without_floor": share(EFFECT, found.mean, point * plain),
         "covered_dersimonian_laird": share(EFFECT, mean_dl, 1.96 / np.sqrt(random_weights.sum(axis=1))),
         "half_width": round(float(np.median(point * found.standard_error)), 5),
-        "predicted": share(new, found.mean, stats.t.ppf(0.975, k - 2) * spread) if k > 2 else math.nan,
-        "predicted_one_more_degree": share(new, found.mean, point * spread),
+        "predicted": share(new, (low + high) / 2, (high - low) / 2) if predicts else math.nan,
+        "predicted_usual": share(new, found.mean[some], usual) if predicts else math.nan,
+        "predicted_half_width": round(float(np.median(high - low)) / 2, 5),
+        "predicted_usual_half_width": round(float(np.median(usual)), 5) if predicts else math.nan,
     }
 
 

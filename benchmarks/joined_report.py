@@ -14,14 +14,16 @@ COLUMNS = {
     "covered_dersimonian_laird": "DerSimonian, Laird",
     "half_width": "ours: half width",
     "predicted": "new data set: ours",
-    "predicted_one_more_degree": "k - 1 degrees",
+    "predicted_usual": "usual",
+    "predicted_half_width": "ours: half width",
+    "predicted_usual_half_width": "usual: half width",
 }
 
 
 def cell(name: str, value: float) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.4f}" if name == "half_width" else f"{100 * value:.1f}"
+    return f"{value:.4f}" if name.endswith("half_width") else f"{100 * value:.1f}"
 
 
 def main() -> None:

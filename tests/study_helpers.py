@@ -34,6 +34,9 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
 class InlineExecutor:
     """In the place of processes: this one works, since it has imported everything."""
 
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        pass
+
     def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
         self.request: Request | None = request
 

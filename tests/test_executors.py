@@ -1,8 +1,49 @@
 """The processes that execute runs."""
 
-from voxloss.study.execution.local import short_spinning
+import pytest
+import torch
+
+from voxloss.config.schema import ExecutionConfig
+from voxloss.study.execution.local import LocalExecutor, short_spinning
+from voxloss.study.execution.request import Request
+from voxloss.training.device import gpus_of_runs, runs_at_once
 
 
 def test_threads_of_worker_processes_do_not_spin_long_unless_the_user_says_so():
     assert short_spinning({"HOME": "/"}) == {"HOME": "/", "GOMP_SPINCOUNT": "1000"}
     assert short_spinning({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "visible", "expected"),
+    [
+        ({}, None, ["0", "1", "2", "3"]),
+        ({}, "5,GPU-ab", ["5", "GPU-ab"]),
+        ({}, "5", []),
+        ({"devices_per_run": 2}, None, ["0,1", "2,3"]),
+        ({"devices_per_run": 3}, None, []),
+        ({"device": "cuda:1"}, None, []),
+        ({"device": "cpu"}, None, []),
+        ({"device": "cuda", "parallel": 6}, None, ["0", "1", "2", "3"]),
+    ],
+)
+def test_each_run_gets_a_gpu_where_there_are_several(monkeypatch, tmp_path, settings, visible, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    execution = ExecutionConfig(**settings)
+    assert gpus_of_runs(execution) == expected
+    assert runs_at_once(execution) == (settings.get("parallel") or max(1, len(expected)))
+    executor, started = LocalExecutor(), []
+    monkeypatch.setattr(executor, "_started", started.append)
+    executor.start(tmp_path, execution, 5, Request((), ()))
+    assert started == list(range(min(5, runs_at_once(execution))))
+    devices = [variables.get("CUDA_VISIBLE_DEVICES") for variables in executor._variables]
+    assert devices == [expected[number % len(expected)] if expected else None for number in range(len(devices))]
+
+
+def test_on_a_cpu_one_run_is_executed_unless_the_user_says_so():
+    assert runs_at_once(ExecutionConfig(device="cpu")) == 1
+    assert runs_at_once(ExecutionConfig(device="cpu", parallel=3)) == 3

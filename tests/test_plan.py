@@ -15,7 +15,7 @@ from voxloss.config.files import load_config
 from voxloss.study import plan as plan_module
 from voxloss.study import probe as module
 from voxloss.study.create import open_study
-from voxloss.study.plan import memory_advice, plan, prediction_advice, window_count
+from voxloss.study.plan import memory_advice, plan, prediction_advice, projected, window_count
 from voxloss.study.probe import growing_patches
 from voxloss.study.settle import survey
 from voxloss.utilities.errors import InputError
@@ -216,3 +216,19 @@ def test_kept_probabilities_are_in_the_disk_cost(phantom, grid):
     stream = io.StringIO()
     Console(file=stream, width=200).print(plan_table(planned))
     assert f"for probabilities on the {grid} grid" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("runs", "most", "expected"),
+    [(35, 64, [(1, 35), (2, 18), (4, 9), (8, 5), (16, 3), (32, 2), (64, 1)]), (7, 3, [(1, 7), (2, 4), (3, 3)])],
+)
+def test_workers_share_the_runs_and_no_run_is_shared(runs, most, expected):
+    training = SimpleNamespace(epochs=10, selection="last")
+    survey = SimpleNamespace(config=SimpleNamespace(training=training))
+    planned = SimpleNamespace(
+        survey=survey, probe=SimpleNamespace(parameters=1000), runs=runs, training=90.0 * runs, prediction=10.0 * runs
+    )
+    found = projected(planned, most)  # type: ignore[arg-type]
+    assert [(one.workers, one.rounds) for one in found] == expected
+    assert [one.seconds for one in found] == [100.0 * rounds for _, rounds in expected]
+    assert found[0].run == 100.0 and found[0].written == 10 * 1000 * 4 * 3

@@ -158,7 +158,12 @@ def planned(losses, folds=5, seeds=(0, 1, 2), parallel=1):
          json.dumps(seeds), "--execution.parallel", str(parallel), "--data.root", "/data"],
     )  # fmt: skip
     return SimpleNamespace(
-        survey=SimpleNamespace(config=config), runs=runs, training=90.0 * runs, prediction=10.0 * runs, steps=10000
+        survey=SimpleNamespace(config=config),
+        runs=runs,
+        training=90.0 * runs,
+        prediction=10.0 * runs,
+        search=0.0,
+        steps=10000,
     )
 
 
@@ -221,8 +226,8 @@ def test_the_prices_are_lines_to_copy():
 @pytest.mark.parametrize(
     ("flat", "shape", "size", "filters", "cut"),
     [
-        (None, (256, 256, 8), (168, 168, 8), 32, ' --patches.size "[112,112,8]"'),
-        (2, (512, 512, 1), (256, 256, 1), 8, ' --patches.size "[192,192,1]"'),
+        (None, (256, 256, 8), (168, 168, 8), 32, ' --patches.size "[88,88,8]"'),
+        (2, (512, 512, 1), (256, 256, 1), 8, ' --patches.size "[160,160,1]"'),
         (None, (256, 256, 40), (256, 256, 1), 32, ""),  # slices stay slices
         (None, (48, 48, 48), (32, 32, 32), 16, ""),  # the user's patch is smaller
     ],
@@ -230,9 +235,11 @@ def test_the_prices_are_lines_to_copy():
 def test_a_short_study_is_offered_where_the_reasonable_one_takes_days(monkeypatch, flat, shape, size, filters, cut):
     def plan(config):
         runs = len(config.comparison.losses) * config.splits.folds * len(config.comparison.seeds)
-        survey = SimpleNamespace(config=config, shapes=[shape], dataset=SimpleNamespace(flat_axis=flat))
+        survey = SimpleNamespace(config=config, shapes=[shape], dataset=SimpleNamespace(flat_axis=flat, own_folds=None))
         steps = config.training.epochs * config.training.iterations
-        return SimpleNamespace(survey=survey, runs=runs, training=2.0 * runs * steps, prediction=0.0, steps=steps)
+        return SimpleNamespace(
+            survey=survey, runs=runs, training=2.0 * runs * steps, prediction=0.0, search=0.0, steps=steps
+        )
 
     monkeypatch.setattr(module, "quick_look", lambda config: config)
     monkeypatch.setattr(module, "plan", plan)
@@ -243,9 +250,9 @@ def test_a_short_study_is_offered_where_the_reasonable_one_takes_days(monkeypatc
     narrow = " --network.filters 16" if filters > 16 else ""
     assert offers[1].command.replace("'", '"') == (
         "voxloss run folder --data /data --losses dice_cross_entropy,mixed_focal,focal_tversky --seeds 0 "
-        f"--study studies/folder-short{narrow} --training.epochs 30{cut}"
+        f"--study studies/folder-short{narrow} --training.epochs 30 --splits.folds 3{cut}"
     )
-    assert (offers[1].runs, offers[1].steps, offers[1].seconds[1]) == ((15, 15), 3000, 15 * 3000 * 2.0)
+    assert (offers[1].runs, offers[1].steps, offers[1].seconds[1]) == ((9, 9), 3000, 9 * 3000 * 2.0)
     assert gpu_sentence(offers) == (
         "On a GPU that takes 0.2 s for a step, the reasonable answer takes 8 h 20 min; `voxloss plan` on a machine "
         "with one measures its step."

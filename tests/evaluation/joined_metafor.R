@@ -10,14 +10,13 @@ sets <- list(
   ),
   tiny = list(y = c(2e-5, -1e-5, 4e-5, 1e-5, 6e-5, 3e-5), s = c(1e-5, 1e-5, 2e-5, 3e-6, 2e-5, 1e-4))
 )
-cat("set,y,s,mean,standard_error,tau2,low,high,Q,p_Q,low_new,high_new\n")
+cat("set,y,s,mean,standard_error,tau2,low,high,Q,p_Q,tau2_low,tau2_high\n")
 for (name in names(sets)) {
   y <- sets[[name]]$y
   s <- sets[[name]]$s
-  k <- length(y)
   r <- rma(yi = y, sei = s, method = "PM", test = "adhoc", control = list(tol = 1e-16, maxiter = 10000, tau2.max = 1e6))
-  width <- if (k < 3) NA else qt(0.975, k - 2) * sqrt(r$tau2 + r$se^2)
-  numbers <- c(r$b, r$se, r$tau2, r$ci.lb, r$ci.ub, r$QE, r$QEp, r$b - width, r$b + width)
+  profile <- confint(r, control = list(tol = 1e-16, maxiter = 10000, tau2.max = 1e6))$random["tau^2", ]
+  numbers <- c(r$b, r$se, r$tau2, r$ci.lb, r$ci.ub, r$QE, r$QEp, profile["ci.lb"], profile["ci.ub"])
   cat(name, paste(y, collapse = " "), paste(s, collapse = " "), sprintf("%.12g", numbers), sep = ",")
   cat("\n")
 }

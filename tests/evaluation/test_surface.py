@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,3 +161,26 @@ def test_real_pairs(real_data):
         spacing = tuple(float(value) for value in images[0].header.get_zooms())
         got = values(*(np.asarray(image.dataobj) > 0 for image in images), spacing)
         assert [got[metric] for metric in ("hd95", "assd", "nsd")] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_average_has_the_same_digits_with_any_number_of_threads():
+    """Machines of a cluster differ in their number of cores, and a study's scores must not."""
+    code = """
+import numpy as np
+from voxloss.evaluation.surface import SurfaceDistances
+
+values = np.random.default_rng(0).random((4, 100_000))
+print(SurfaceDistances(*values).average().hex())
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "3")
+    }
+    assert len(found) == 1

@@ -114,8 +114,21 @@ def test_unfinished_losses_are_left_out(tmp_path):
     study = StudyFiles(losses=LOSSES, cases=6, skip={("dice", 2, 0)}, states={}).write(tmp_path / "s")
     assert set(add_study(study, tmp_path / "r").losses) == {"dice_cross_entropy", "mixed_focal"}
     study = StudyFiles(losses=LOSSES, cases=6, skip={("dice", 2, 0), ("mixed_focal", 1, 0)}).write(tmp_path / "t")
-    with pytest.raises(InputError, match="1 losses with all runs finished, and a comparison needs two"):
+    with pytest.raises(InputError, match="1 loss with all runs finished, and a comparison needs two"):
         add_study(study, tmp_path / "r")
+
+
+def test_a_study_that_was_stopped_keeps_the_seeds_that_every_loss_has(tmp_path):
+    skip = {(loss, fold, 1) for loss in LOSSES for fold in range(3) if (loss, fold) != ("dice", 0)}
+    study = StudyFiles(losses=LOSSES, cases=6, seeds=(0, 1), skip=skip).write(tmp_path / "s")
+    export = add_study(study, tmp_path / "r", notes=["First."])
+    assert set(export.losses) == set(LOSSES) and set(export.scores["seed"]) == {0}
+    assert export.runs["states"] == {"done": 9} and set(export.digests["batches"]["digests"]) == {
+        f"fold-{fold}/seed-0" for fold in range(3)
+    }
+    assert export.notes == (
+        "First.", "Every loss finished 1 of 2 seeds on every fold; the others are left out.",
+    )  # fmt: skip
 
 
 def test_imported_scores_are_evidence_too(tmp_path):

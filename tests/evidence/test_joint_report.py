@@ -1,6 +1,7 @@
 """The report on exported studies: what is joined and what never is, claims, pages, and the committed pages."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +14,10 @@ from voxloss.evaluation.joined import join
 from voxloss.evidence.across import compare
 from voxloss.evidence.claims import Claim, judge_claim, read_claims
 from voxloss.evidence.comparisons import BALANCE, Judged, series_steps, slope
+from voxloss.evidence.estimates import estimates_table
 from voxloss.evidence.export import LastLook, write_export
 from voxloss.evidence.report import write_report
+from voxloss.evidence.series import series_frame
 from voxloss.utilities.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +138,30 @@ def test_the_series_of_a_data_set_are_joined_once_and_synthetic_ones_never():
     assert found[-1].place == "joined" and found[-1].findings[0].data_sets == 2
 
 
+def test_scores_along_a_series_are_means_over_runs():
+    one = export("a", cases=20, series={"crops": 0.01})
+    scores = one.scores
+    never = (scores["loss"] == "dice") & (scores["fold"] == 0)
+    scores.loc[never, "value"] = 0.0
+    scores.loc[never & (scores["metric"] == "precision"), ["value", "status"]] = [float("nan"), "undefined"]
+    found = series_frame(studies(one, export("b"))).set_index("loss")
+    assert list(found["study"].unique()) == ["a"] and (found["runs"] == 5).all()
+    assert found["collapsed"].to_dict() == pytest.approx({loss: 0.2 * (loss == "dice") for loss in GAINS})
+    runs = [scores[(scores["loss"] == "dice") & (scores["metric"] == "dice") & (scores["fold"] == f)] for f in range(5)]
+    means = [run["value"].mean() for run in runs]
+    assert found.loc["dice", "dice"] == pytest.approx(sum(means) / 5)
+    assert found.loc["dice", "dice_se"] == pytest.approx(pd.Series(means).std() / 5**0.5)
+
+
+def test_a_study_with_one_fold_has_a_curve_and_no_claim():
+    one = export("few", series={"few": 0.1})
+    alone = studies(replace(one, scores=one.scores[one.scores["fold"] == 0]))
+    assert len(series_frame(alone)) == len(GAINS)
+    assert compare("mixed_focal", "dice", alone).differences == ()
+    assert set(answers(judge_claim(claim(("mixed_focal", "dice")), alone)).values()) <= {"undecided"}
+    assert estimates_table(alone)["standard_error"].isna().all()
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evidence")
@@ -156,7 +183,10 @@ def test_the_pages_name_every_study_and_picture(reported):
     assert all(f"## {path.name}\n" in pages["studies.md"] for path in (reported / "results").iterdir())
     pictures = set(re.findall(r"\((figures/[^)]+)\)", pages["index.md"] + pages["claims.md"]))
     assert pictures == {f"figures/{path.name}" for path in (reported / "pages" / "figures").iterdir()}
-    assert "figures/mixed-focal-minus-dice.svg" in pictures and "figures/series-crops.svg" in pictures
+    assert (
+        "figures/mixed-focal-minus-dice.svg" in pictures
+        and {"figures/series-crops.svg", "figures/slopes-crops.svg"} < pictures
+    )
     joined = pd.read_csv(reported / "pages" / "joined.csv").set_index(["first", "second"])
     assert joined.loc[("mixed_focal", "dice_cross_entropy"), "data_sets"] == 6
     assert (

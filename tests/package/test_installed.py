@@ -93,7 +93,8 @@ def test_what_the_commands_say_with_torch_alone(environment, tmp_path):
     assert "monai is not installed" in succeeded(environment / "voxloss", "--version", cwd=tmp_path)
     for words in (["run", "folder", "--data", "."], ["quick", "."], ["plan", "folder", "--data", "."],
                   ["check", "."], ["demo"], ["config", "folder"], ["status", "."], ["report", "."],
-                  ["predict", ".", "a.nii", "--output", "b"], ["view", "."]):  # fmt: skip
+                  ["predict", ".", "a.nii", "--output", "b"], ["view", "."], ["evidence", "add", "."],
+                  ["evidence", "report"], ["advise", "."]):  # fmt: skip
         result = run(environment / "voxloss", *words, cwd=tmp_path)
         assert result.returncode == 2 and result.stderr.count("\n") == 1, (words, result.stderr)
         assert 'install it with: pip install -c constraints.txt ".[bench]" (in a checkout' in result.stderr, words

@@ -274,6 +274,7 @@ def test_without_scripts_the_page_still_has_everything(browser, report):
     watched.page.context.close()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_threshold_moves_the_prediction_where_probabilities_are_kept(browser, tmp_path):
     study = StudyFiles(losses=("dice", "focal"), cases=4, folds=2).write(tmp_path / "study")
     case = next(case for case in open_record(study).study.dataset.cases if case.case_id == "case_002")

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -69,6 +70,24 @@ def test_the_volumes_are_the_studys(opened, tmp_path):
     image = np.asarray(nibabel.load(case.images[0]).dataobj).astype(float)
     expected = np.clip((image + 79) * 255 / (304 + 79), 0, 255)
     assert np.abs(grey - expected).max() <= 1 and not content["cut"]
+
+
+def test_predictions_are_shown_in_the_region_of_interest_alone(opened, tmp_path):
+    record, comparison = opened
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[: SHAPE[0] // 2] = 1
+    dataset = record.study.dataset
+    region = tmp_path / "region.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(inside, nibabel.load(dataset.cases[0].label).affine), region)
+    dataset = replace(dataset, cases=tuple(replace(case, region=region) for case in dataset.cases))
+    record = replace(record, study=replace(record.study, dataset=dataset))
+    path = record.prediction("dice", "case_004", 0)
+    whole = np.asarray(nibabel.load(path).dataobj)
+    assert whole[inside == 0].any()
+    np.testing.assert_array_equal(record.read_prediction(path, record.study.case("case_004")), whole * inside)
+    write_viewer_cases(record, comparison, ["case_004"], tmp_path / "out")
+    shown = volume(read_case(tmp_path / "out/0001.js")["predictions"]["dice"])
+    assert np.count_nonzero(shown.dataobj) == np.count_nonzero(whole * inside)
 
 
 def test_lesions_are_listed_and_marked_for_every_loss(opened, tmp_path):

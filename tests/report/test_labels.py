@@ -1,5 +1,6 @@
 """Names in figures: long ones on several lines, and letters that not every font has."""
 
+import io
 import warnings
 
 import matplotlib as mpl
@@ -34,7 +35,7 @@ def test_rows_grow_with_the_lines_of_their_labels():
 def without_further_fonts(monkeypatch):
     """As where no font but matplotlib's own is installed."""
     monkeypatch.setattr(labels, "fonts", lambda: [labels.FONT])
-    monkeypatch.setitem(STYLE, "font.sans-serif", [labels.FONT])
+    monkeypatch.setitem(STYLE, "font.family", [labels.FONT])
 
 
 def save(folder, text):
@@ -73,3 +74,15 @@ def test_a_report_of_long_names_and_other_scripts_warns_of_nothing(tmp_path):
         warnings.filterwarnings("error", "Glyph")
         page = build_report(study).read_text(encoding="utf-8")
     assert "肿瘤" in page and "почка" in page
+
+
+@pytest.mark.parametrize(("others", "boxes"), [([], True), (["STIXGeneral"], False)])
+def test_a_letter_is_drawn_in_the_first_font_that_has_it(monkeypatch, others, boxes):
+    """By matplotlib itself, which warns of a box. STIX comes with it, and has 1,492 characters more."""
+    monkeypatch.setitem(STYLE, "font.family", [labels.FONT, *others])
+    with mpl.rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure = Figure(figsize=(1, 1))
+        figure.text(0.5, 0.5, "a \u1d81")
+        figure.savefig(io.BytesIO())
+    assert bool(caught) is boxes

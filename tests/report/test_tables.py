@@ -248,6 +248,16 @@ def test_console_matrix_fits_80_columns(n_losses):
         assert row.count("0.004**") == place
 
 
+def test_console_leaves_names_their_width_beside_intervals():
+    rows = [[name, *["0.049 (0.000 to 0.162)†"] * 3] for name in ("Dice + cross entropy", "Focal Tversky loss")]
+    table = Table("t", "", ("Loss", "DSC", "Precision", "Recall"), tuple(tuple(map(Cell, row)) for row in rows))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(to_console(table))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) <= 2 + 1 + 2 * 2
+    assert sum(line.count("(0.000 to 0.162)†") for line in lines) == 6
+
+
 def test_latex_escapes():
     assert escape_latex("a_b & 5 % ± 2.52 × 10⁻⁵") == r"a\_b \& 5 \% $\pm$ 2.52 $\times$ 10$^{-5}$"
     assert escape_latex("\\{") == r"\textbackslash{}\{"

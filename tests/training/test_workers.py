@@ -1,8 +1,11 @@
 """Processes that read batches ahead: they can be sent their work, and a small shared memory does not stop them."""
 
 import errno
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -102,3 +105,14 @@ def test_a_system_without_it_has_no_room(monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", absent)
     monkeypatch.setattr(machine.sys, "platform", "linux")
     assert machine.shared_memory_room() == 0
+
+
+def test_processes_that_are_told_to_end_go_on_until_the_run_ends(tmp_path, monkeypatch):
+    """Slurm tells all processes of a job that is preempted; the run would fail if they went before its step ends."""
+    loader = module.DataLoader
+    monkeypatch.setattr(module, "DataLoader", lambda *a, **o: loader(*a, **o, multiprocessing_context="fork"))
+    batches = training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU)
+    next(batches)
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid, signal.SIGTERM)
+    assert len(list(batches)) == 4 * 3 - 1

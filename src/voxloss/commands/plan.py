@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config
+from voxloss.commands.shared import Parsers, add_command, add_study_options, study_config, whole_number
+from voxloss.utilities.errors import InputError
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -14,6 +15,9 @@ def add_parser(parsers: Parsers) -> None:
     parser.add_argument(
         "--pilot", type=Path, metavar="STUDY", help="assume the noise of this study, which may be in progress"
     )
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="also project the study to N workers like this machine"
+    )
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -22,13 +26,16 @@ def plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from voxloss.commands.display.plan_table import design_table, load_sentence, plan_table
+    from voxloss.commands.display.plan_table import design_table, load_sentence, plan_table, workers_table
     from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.evaluation.planning import TYPICAL
     from voxloss.study.design import designs, pilot_noise
     from voxloss.study.plan import plan as plan_study
+    from voxloss.study.plan import projected
     from voxloss.study.prices import prices
 
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"--workers must be 1 or more; received {arguments.workers}.")
     noises = TYPICAL if arguments.pilot is None else (pilot_noise(arguments.pilot),)
     console = Console()
     with console.status("reading the headers") as status:
@@ -41,6 +48,8 @@ def plan(arguments: argparse.Namespace) -> int:
     if planned.probe.busy:
         console.print(f"[yellow]note[/]: {load_sentence(planned.probe)}", highlight=False)
     console.print(table)
+    if arguments.workers is not None:
+        console.print(workers_table(projected(planned, arguments.workers)))
     for warning in (*planned.survey.warnings, *planned.survey.config.warnings()):
         console.print(f"[yellow]note[/]: {escape(warning)}", highlight=False)
     console.print(price_table(offers), soft_wrap=True)

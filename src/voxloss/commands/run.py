@@ -93,15 +93,17 @@ def run_study(
     from voxloss.commands.display.execution import show_execution
     from voxloss.commands.display.plan_table import estimate_sentence, load_sentence
     from voxloss.commands.display.preparation import preparation_bar
-    from voxloss.config.losses import loss_choices
+    from voxloss.commands.display.search import trials_sentence
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
     from voxloss.study.execution.executor import executor_of
     from voxloss.study.execution.request import Request, unfinished
+    from voxloss.study.search import failed_trials, places_of
 
     raced = config.comparison.design == "race"
     if raced and folds is not None:
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
+    executor = executor_of(config.execution, detached=detach)
     console = Console()
     with ExitStack() as held:
         with preparation_bar(console) as bar:
@@ -113,7 +115,7 @@ def run_study(
             console.print(line, markup=False, highlight=False)
 
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
-        keys, seeds = [choice.key for choice in loss_choices(config.comparison.losses)], config.comparison.seeds
+        keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
         runs = [
             run
             for run in study.runs()
@@ -131,16 +133,19 @@ def run_study(
         if raced:
             race = study.race()
             waiting = [] if race.ended else unfinished(study, race.runs())
-        for run in waiting:
+        for run in (*waiting, *failed_trials(study, places_of(waiting))):
             if study.status(run).state == "failed":
                 study.write_status(run, state="pending")  # for the workers, who repeat nothing by themselves
     if waiting:
-        expected = estimate(study, waiting)
-        parallel = study.config.execution.parallel
-        console.print(estimate_sentence(expected, len(waiting), parallel, raced), highlight=False, soft_wrap=True)
-        if expected.probe is not None and expected.probe.busy:
-            console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         settings = study.config.execution
+        if settings.executor == "local":  # else this machine's time says nothing
+            expected = estimate(study, waiting)
+            sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
+            console.print(sentence, highlight=False, soft_wrap=True)
+            if sentence := trials_sentence(study, waiting, expected):
+                console.print(sentence, highlight=False, soft_wrap=True)
+            if expected.probe is not None and expected.probe.busy:
+                console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         request = Request(
             losses=tuple(keys),
             seeds=tuple(seeds),
@@ -149,7 +154,6 @@ def run_study(
             report=detach and report,
             detached=detach,
         )
-        executor = executor_of(settings)
         if detach:
             executor.start(folder, settings, len(waiting), request)
             for what in ("status", "stop"):
@@ -162,9 +166,11 @@ def run_study(
     if report:
         show_report(folder, console)
     failed = [run for run in runs if study.status(run).state == "failed"]
+    failed += failed_trials(study, places_of(unfinished(study, runs)))
     if failed:
         reason = study.status(failed[0]).reason or "no reason is recorded"
         first = f"{failed[0]}: {reason.rstrip('.')}"
         which = first if len(failed) == 1 else f"the first: {first}"
-        return fail(f"{count_of(len(failed), 'run')} failed ({which}). Run the same command to try again.")
+        noun = "run" if all(run.trial is None for run in failed) else "training"
+        return fail(f"{count_of(len(failed), noun)} failed ({which}). Run the same command to try again.")
     return 0

@@ -21,14 +21,14 @@ def stop(arguments: argparse.Namespace) -> int:
     """Run `voxloss stop` and return its exit status."""
     # NumPy
     from voxloss.study.claims import live_claims
-    from voxloss.study.execution.executor import executor_of
+    from voxloss.study.execution.executor import noted_executors
     from voxloss.study.study import Study
     from voxloss.utilities.files import write_text
 
     study = Study.open(arguments.study)
-    settings = study.config.execution
     write_text(study.files.stop_file, f"{uuid.uuid4().hex}\n")
-    executor_of(settings).stop(study.folder)
+    for executor in noted_executors(study.folder):
+        executor.stop(study.folder)
     told = -1
     while working := live_claims(study.folder):
         if len(working) != told:

@@ -2,8 +2,9 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from voxloss.utilities.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from voxloss.losses.own import LabelForm
 
 LONGEST_KEY = 200  # bytes; file systems take 255 for a folder's name
+TUNED = "-tuned"  # ends the key of a loss at the setting that a search chose
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,15 @@ class LossChoice:
         parameters: Those that differ from the loss's defaults.
         title: What the page calls an own loss; None: as its class says.
         labels: The form of labels that an own loss takes (`voxloss.losses.own.OwnLoss`).
+        tuned: Whether it is the loss at the setting that a search chose for each fold (`comparison.tuning`);
+            `parameters` are those that it is listed with.
     """
 
     name: str
     parameters: dict[str, Any]
     title: str | None = None
     labels: str = "index"
+    tuned: bool = False
 
     @classmethod
     def of(cls, entry: str | dict[str, Any]) -> Self:
@@ -58,6 +63,11 @@ class LossChoice:
         return cls(name, parameters, title, labels)
 
     @property
+    def listed(self) -> "LossChoice":
+        """The loss as `comparison.losses` lists it."""
+        return replace(self, tuned=False)
+
+    @property
     def own(self) -> bool:
         """Whether it is a loss of the user's own, named by its import path."""
         return "." in self.name
@@ -66,8 +76,10 @@ class LossChoice:
     def key(self) -> str:
         """Its folder's name and its value in the tables' `loss` column: focal, focal-gamma=3, mypackage.MyLoss.
 
-        A long one is cut and ends with a digest, since it names a folder.
+        A long one is cut and ends with a digest, since it names a folder. A tuned loss has "-tuned" after it.
         """
+        if self.tuned:
+            return self.listed.key + TUNED
         named = self.parameters if self.labels == "index" else self.parameters | {"labels": self.labels}
         key = "-".join([self.name, *(f"{name}={_short(value)}" for name, value in sorted(named.items()))])
         if len(key.encode()) <= LONGEST_KEY:
@@ -121,6 +133,44 @@ def build_loss(choice: LossChoice, ignore_index: int | None = None) -> "nn.Modul
         return own_loss(choice.name, part, choice.parameters, labels=form, ignore_index=ignore_index)
     except ValueError as error:
         raise InputError(f"the loss {error}") from error
+
+
+def takes_whole_numbers(choice: LossChoice, parameter: str) -> bool:
+    """Whether a parameter of a loss is annotated as a whole number."""
+    from voxloss.losses.catalogue import loss_class  # imports torch, as in `build_loss`
+
+    if not choice.own:
+        return loss_class(choice.name).arguments[parameter].type is int
+    found = _signature(choice).get(parameter)
+    return found is not None and found.annotation in (int, "int")
+
+
+def listed_value(choice: LossChoice, parameter: str, learning_rate: float) -> Any:
+    """Return the value of a searched parameter without a search: as listed, or the loss's default; None without one.
+
+    Args:
+        choice: The loss.
+        parameter: Its parameter, or "learning_rate".
+        learning_rate: That of the study.
+    """
+    from voxloss.losses.catalogue import loss_class  # as above
+
+    if parameter == "learning_rate":
+        return learning_rate
+    if parameter in choice.parameters:
+        return choice.parameters[parameter]
+    if not choice.own:
+        return loss_class(choice.name).arguments[parameter].default
+    found = _signature(choice).get(parameter)
+    return None if found is None or found.default is found.empty else found.default
+
+
+def _signature(choice: LossChoice) -> Mapping[str, inspect.Parameter]:
+    """The parameters of an own loss; none where its signature is not known."""
+    try:
+        return inspect.signature(import_attribute(choice.name, "the loss")).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _trains_background(loss: "nn.Module") -> bool:

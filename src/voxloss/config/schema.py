@@ -4,13 +4,15 @@ Nothing here imports torch, so that commands start at once. `voxloss.config.file
 `voxloss.config.settled` has the form in which nothing is left open.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from voxloss.config.checks import Check, Section
-from voxloss.config.losses import loss_choices
+from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.metrics import metric_choices
+from voxloss.config.tuning import LEARNING_RATE, Tuning
 from voxloss.evaluation.lesion_rules import LesionRules
 
 PAPER_LOSSES = ("focal", "dice", "tversky", "cosine_tversky", "focal_tversky", "combo", "mixed_focal")
@@ -31,6 +33,9 @@ LayoutName = Literal[
     "auto", "csv", "monai", "kits19", "kits21", "kits23", "brats", "brats20", "decathlon", "nnunet", "bids",
     "folder", "patients", "pairs",
 ]  # fmt: skip
+
+# Time limits of Slurm: minutes[:seconds], hours:minutes:seconds, days-hours[:minutes[:seconds]].
+TIME_LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 
 Spacing = tuple[float, float, float]
 Size = tuple[int, int, int]
@@ -299,6 +304,10 @@ class ComparisonConfig(Section):
         look: The study is too small to be evidence (`voxloss quick`); the report says so.
         design: "grid" trains every loss on every fold and seed. "race" trains one fold and seed of every loss after
             another, and losses that cannot be the best any more leave.
+        tuning: What is searched for every loss and fold before its runs, on a part of their training cases: values of
+            `learning_rate` and of parameters of losses as `LOSS.PARAMETER`. Lists alone are a grid; with `trials: N`
+            two numbers are a range ([low, high] or [low, high, log]). Also `batch`, `epochs` and `prune`. Every loss is
+            then trained as listed and as tuned. Empty: nothing is searched.
     """
 
     section: ClassVar[str] = "comparison"
@@ -312,6 +321,20 @@ class ComparisonConfig(Section):
     demonstration: bool = False
     look: bool = False
     design: Literal["grid", "race"] = "grid"
+    tuning: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.search()
+        super().__post_init__()
+
+    def compared(self) -> list[LossChoice]:
+        """The losses that are trained: those that are listed and, with a search, each of them tuned as well."""
+        listed = loss_choices(self.losses)
+        return [*listed, *(replace(choice, tuned=True) for choice in listed if self.tuning)]
+
+    def search(self) -> Tuning | None:
+        """The search for settings; None where nothing is searched. Raises InputError where it makes no sense."""
+        return Tuning.of(self.tuning, self.losses)
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -357,7 +380,8 @@ class ExecutionConfig(Section):
 
     Args:
         device: "auto" takes CUDA where there is one.
-        parallel: Runs at the same time.
+        parallel: Runs at the same time. 1 on a machine with several GPUs: one for each GPU, or for each
+            `devices_per_run` of them; CUDA_VISIBLE_DEVICES says which.
         threads: Threads per run; null: the cores shared among the parallel runs.
         devices_per_run: Devices that train one network together, each on an equal part of every batch; the result is
             that of one device. On the CPU, processes that share the run's threads.
@@ -371,6 +395,24 @@ class ExecutionConfig(Section):
         heartbeat_s: Seconds between two heartbeats of a process that executes a run.
         stale_after_s: Seconds without a heartbeat after which the process of another machine is presumed dead, and its
             run is taken over.
+        executor: What starts the processes that execute runs: "local" on this machine, "ray" on a cluster of Ray,
+            "slurm" as jobs of Slurm.
+        jobs: Of Ray and Slurm: how many of them at the same time at most; null: as many as there are runs.
+        address: Of Ray: the cluster, as HOST:PORT, ray://HOST:PORT or auto; null: one that is started on this machine
+            and ends with the command.
+        resources: Of Ray: what a process takes of its machine, such as {CPU: 8, GPU: 0.5}; else as many cores as
+            `threads` (one if that is null), and a GPU where the cluster has some and `device` allows it.
+        max_retries: Of Ray: how often a process is started again after its machine or itself has died; -1: always.
+        partition: Of Slurm: the partition (queue); null: the cluster's default, as for the next three.
+        account: Of Slurm: whom the time is charged to.
+        gres: Of Slurm: generic resources of a job, such as gpu:1.
+        constraint: Of Slurm: features that the node must have.
+        time: Of Slurm: time limit of a job, in one of Slurm's forms (minutes, hours:minutes:seconds, days-hours), in
+            quotation marks. A job that reaches it saves its run and is queued again.
+        sbatch: Of Slurm: further options of sbatch in their long form, such as --mem=32G.
+        setup: Of Slurm: lines of shell before Python starts in a job, such as `module load cuda`.
+        python: Of Slurm: the command that starts Python in a job, such as `apptainer exec --nv image.sif python`; null:
+            the Python that submits.
     """
 
     section: ClassVar[str] = "execution"
@@ -386,6 +428,19 @@ class ExecutionConfig(Section):
     memory_gb: float | None = None
     heartbeat_s: float = 30.0
     stale_after_s: float = 300.0
+    executor: Literal["local", "ray", "slurm"] = "local"
+    jobs: int | None = None
+    address: str | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    max_retries: int = 10
+    partition: str | None = None
+    account: str | None = None
+    gres: str | None = None
+    constraint: str | None = None
+    time: str | int = "4:00:00"
+    sbatch: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    python: str | None = None
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -398,6 +453,15 @@ class ExecutionConfig(Section):
         enough = self.stale_after_s >= 4 * self.heartbeat_s
         yield Check("stale_after_s", enough, self.stale_after_s, "at least four heartbeats (execution.heartbeat_s)")
         yield Check("threads", (self.threads or 0) >= 0, self.threads, "at least 1")
+        yield Check("jobs", self.jobs is None or self.jobs >= 1, self.jobs, "at least 1")
+        good = all(amount >= 0 for amount in self.resources.values())
+        yield Check("resources", good, self.resources, "a mapping of resources to amounts, such as {CPU: 8, GPU: 1}")
+        yield Check("max_retries", self.max_retries >= -1, self.max_retries, "at least 0, or -1 for always")
+        # YAML reads 4:00:00 without quotation marks as a number, 14400.
+        good = isinstance(self.time, str) and TIME_LIMIT.fullmatch(self.time) is not None
+        yield Check("time", good, self.time, "in quotation marks, such as '90' (minutes), '4:00:00' or '2-12:00:00'")
+        long = all(re.match(r"(#SBATCH\s+)?--[a-z]", line) for line in self.sbatch)
+        yield Check("sbatch", long, self.sbatch, "options of sbatch in their long form, such as --mem=32G")
 
 
 @dataclass(frozen=True)
@@ -455,6 +519,15 @@ class StudyConfig(Section):
             not (unlimited and metric.startswith("lesion_recall_")),
             metric,
             f"another metric, as evaluation.lesions.size_limits_ml has no limits for {primary}",
+        )
+
+        search, least = self.comparison.search(), self.training.minimum_learning_rate
+        rates = () if search is None or search.learning_rate is None else search.learning_rate.ends
+        yield Check(
+            f"comparison.tuning {LEARNING_RATE}",
+            min(rates, default=least) >= least,
+            list(rates),
+            f"at least training.minimum_learning_rate, {least:g}",
         )
 
     def warnings(self) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from voxloss.data.formats import exists, files_of, mask_ending, open_image, open_mask, write_mask
-from voxloss.data.formats.geometry import Geometry, check_same_geometry, picture_geometry
+from voxloss.data.formats.geometry import Geometry, check_same_geometry, sized
 from voxloss.data.formats.volume import Volume, count_values
 from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Labels, Mask
 from voxloss.utilities.errors import InputError
@@ -43,9 +43,7 @@ class Case:
 
     def placed(self, geometry: Geometry) -> Geometry:
         """Return the grid of a file of this case, with the case's size of a voxel if the file does not tell it."""
-        if self.spacing_mm is None or geometry.unit == "mm":
-            return geometry
-        return picture_geometry(self.images[0], geometry.shape, self.spacing_mm)
+        return sized(geometry, self.images[0], self.spacing_mm)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from voxloss.data.formats import NIFTI, ending_of, read_geometry
+from voxloss.data.formats.geometry import sized
 from voxloss.data.formats.nifti import open_nifti
 from voxloss.utilities.arrays import ClassIndices, Float32s
 from voxloss.utilities.errors import InputError
@@ -26,7 +27,9 @@ def to_bytes(probabilities: Float32s) -> ClassIndices:
     return rounded
 
 
-def write_probabilities(path: Path, values: ClassIndices, like: Path) -> None:
+def write_probabilities(
+    path: Path, values: ClassIndices, like: Path, spacing_mm: tuple[float, float, float] | None = None
+) -> None:
     """Write the probabilities of the foreground classes, whole or not at all.
 
     The file has the four axes (X, Y, Z, class) and the scaling 1/255, so that readers return values from 0 to 1.
@@ -35,13 +38,14 @@ def write_probabilities(path: Path, values: ClassIndices, like: Path) -> None:
         path: The file, *.nii.gz.
         values: In steps of 1/255, (classes, *shape), along the axes that `like` is stored in.
         like: The image, with the same field of view. If its shape is another one, so are its voxel sizes.
+        spacing_mm: The size of its voxels if it does not tell it.
 
     Raises:
         InputError: `like` is unreadable.
     """
     import nibabel  # imports SciPy, and the commands that write none import this module
 
-    geometry = read_geometry(like)
+    geometry = sized(read_geometry(like), like, spacing_mm)
     factors = np.array([old / new for old, new in zip(geometry.shape, values.shape[1:], strict=True)])
     affine = np.asarray(geometry.affine) @ np.diag([*factors, 1.0])
     affine[:3, 3] += np.asarray(geometry.affine)[:3, :3] @ (factors - 1) / 2  # from border to border, not centre

@@ -28,10 +28,12 @@ from voxloss.evidence.export import (
 from voxloss.evidence.fingerprint import Fingerprint, fingerprint_of, read_check
 from voxloss.evidence.kinds import LEAST_CASES, Kind
 from voxloss.report.names import loss_name, names_of
+from voxloss.study.folder import ENDED, Run
 from voxloss.study.settle import configured_dataset
 from voxloss.study.standing import standings
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 Progress = Callable[[int, int], None]
 
@@ -55,7 +57,8 @@ def add_study(
 ) -> Export:
     """Export a study's scores and what says what they are worth to TO/NAME.
 
-    Losses whose runs have not all ended are left out.
+    Losses whose runs have not all ended are left out; if fewer than two losses are finished, seeds that not every loss
+    has on every fold.
 
     Args:
         folder: The study, also with imported results.
@@ -83,10 +86,10 @@ def add_study(
     study = Study.open(folder)
     name = name or Path(folder).resolve().name
     require_name(name)
-    scores = _finished_scores(study)
+    scores, left_out = _finished_scores(study)
     settled = _settled_kind(study, scores, kind)
     with names_of(study):
-        keys = dict.fromkeys(scores["loss"])
+        keys, seeds = dict.fromkeys(scores["loss"]), set(scores["seed"])
         titles: dict[str, str | None] = {
             key: title if "." in key and (title := loss_name(key)) != key else None for key in keys
         }
@@ -104,34 +107,55 @@ def add_study(
         source=_source(study),
         settings=_settings(study),
         environment=dict(study.description.environment) if not study.imported else {},
-        runs=_runs(study, set(keys)),
-        digests={"data": study.data_digest, "batches": _batches(study, set(keys))},
-        unlearned=_unlearned(study, set(keys)),
+        runs=_runs(study, set(keys), seeds),
+        digests={"data": study.data_digest, "batches": _batches(study, set(keys), seeds)},
+        unlearned=_unlearned(study, set(keys), seeds),
         look=_last_look(study),
         series=_series(series),
-        notes=tuple(notes),
+        notes=(*notes, *left_out),
     )
     _require_new(export, to, replace_old)
     write_export(to / name, export)
     return export
 
 
-def _finished_scores(study: Study) -> pd.DataFrame:
-    """The exported metrics of the losses whose runs have all ended."""
+def _finished_scores(study: Study) -> tuple[pd.DataFrame, list[str]]:
+    """The exported metrics of what is finished, and a sentence if seeds are left out."""
     scores = study.scores()
     metric = study.comparison.primary_metric
     if metric not in METRICS:
         raise InputError(f"{study.folder} is about {metric}, a metric of your own, which cannot be joined with others'")
     ended = [one.loss for one in standings(study) if one.standing in ("finished", "eliminated")]
+    seeds, notes = _whole_seeds(study), []
+    if len(ended) < 2 and seeds:
+        ended = study.loss_keys
+        scores = scores[scores["seed"].isin(seeds)]
+        notes = [
+            f"Every loss finished {len(seeds)} of {count_of(len(study.comparison.seeds), 'seed')} on every fold; "
+            "the others are left out."
+        ]
     kept = scores[scores["loss"].isin(ended) & scores["metric"].isin({*METRICS_KEPT, metric})]
     if kept["loss"].nunique() < 2:
         raise InputError(
-            f"{study.folder} has {kept['loss'].nunique()} losses with all runs finished, and a comparison needs two; "
-            f"finish it with: voxloss run {study.folder}"
+            f"{study.folder} has {count_of(kept['loss'].nunique(), 'loss')} with all runs finished, and a comparison "
+            f"needs two; finish it with: voxloss run {study.folder}"
         )
     if kept[(kept["class"] == study.comparison.primary_class) & (kept["metric"] == metric)].empty:
         raise InputError(f"{study.folder} has no scores of {metric} of {study.comparison.primary_class}")
-    return kept.reset_index(drop=True)
+    return kept.reset_index(drop=True), notes
+
+
+def _whole_seeds(study: Study) -> list[int]:
+    """The seeds of which every loss has ended on every fold; none of a race, whose losses leave."""
+    if study.comparison.design == "race" or study.imported:
+        return []
+    missing = {
+        seed
+        for seed, fold in study.rounds()
+        for loss in study.losses
+        if study.status(Run(loss, fold, seed)).state not in ENDED
+    }
+    return [seed for seed in study.comparison.seeds if seed not in missing]
 
 
 def _settled_kind(study: Study, scores: pd.DataFrame, kind: Kind | None) -> Kind:
@@ -238,9 +262,9 @@ def _settings(study: Study) -> dict[str, Any]:
     }
 
 
-def _runs(study: Study, losses: set[str]) -> dict[str, Any]:
+def _runs(study: Study, losses: set[str], seeds: set[int]) -> dict[str, Any]:
     """Number of runs by state, and the seconds of every loss."""
-    statuses = [status for run in study.runs() if (status := study.status(run)).loss in losses]
+    statuses = [study.status(run) for run in study.runs() if run.loss.key in losses and run.seed in seeds]
     states = Counter(status.state for status in statuses)
     seconds: dict[str, float] = defaultdict(float)
     for status in statuses:
@@ -249,12 +273,12 @@ def _runs(study: Study, losses: set[str]) -> dict[str, Any]:
     return {"states": dict(states), "seconds": known}
 
 
-def _batches(study: Study, losses: set[str]) -> dict[str, Any]:
+def _batches(study: Study, losses: set[str], seeds: set[int]) -> dict[str, Any]:
     """Whether all losses had the same batches, by the digests that their trainings recorded."""
     digests: dict[str, set[str]] = defaultdict(set)
     unrecorded = 0
     for status in (study.status(run) for run in study.runs()):
-        if status.loss in losses and status.state == "done":
+        if status.loss in losses and status.seed in seeds and status.state == "done":
             if status.batch_digest:
                 digests[f"fold-{status.fold}/seed-{status.seed}"].add(status.batch_digest)
             else:
@@ -264,8 +288,9 @@ def _batches(study: Study, losses: set[str]) -> dict[str, Any]:
     return {"equal": equal, "unrecorded_runs": unrecorded, "digests": kept}
 
 
-def _unlearned(study: Study, losses: set[str]) -> dict[str, list[str]]:
+def _unlearned(study: Study, losses: set[str], seeds: set[int]) -> dict[str, list[str]]:
     scores = study.scores()
+    scores = scores[scores["seed"].isin(seeds)]
     unlearned: dict[str, list[str]] = defaultdict(list)
     for one in learned_classes(scores[scores["loss"].isin(losses)], study.blind):
         if not one.learned:

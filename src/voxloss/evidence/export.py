@@ -262,6 +262,9 @@ def _require_consistent(export: Export, path: Path) -> None:
     scores = export.scores
     if export.metric not in set(scores["metric"]) or export.class_name not in export.classes:
         raise InputError(f"{path}: there are no scores of {export.metric} of {export.class_name}")
+    rarities = export.fingerprint.classes if export.fingerprint is not None else ()
+    if rarities and export.class_name not in {one.name for one in rarities}:
+        raise InputError(f"{path}: the fingerprint lacks the class {export.class_name}")
     missing = sorted(set(scores["loss"]) ^ set(export.losses))
     if missing:
         raise InputError(f"{path}: `losses` and the scores differ in {', '.join(missing)}")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
@@ -81,16 +83,50 @@ def dose_response(slopes: Sequence[Slope], path: Path) -> None:
             axes.errorbar(
                 places, means, yerr=ends, fmt=f"o{line}", color=colour, capsize=2.5, lw=1.2, ms=4, label=label
             )
-        shares = [share for one in slopes for share, _ in one.steps]
-        axes.set_xscale("log")
-        axes.set_xticks(round_numbers(min(shares) / 1.2, max(shares) * 1.2))
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.invert_xaxis()
-        axes.set_xlabel(f"Share of the class, rarer to the right ({slopes[0].series})")
+        _rarity_axis(axes, [share for one in slopes for share, _ in one.steps])
         axes.set_ylabel("Difference in mean Dice")
         figure.legend(loc="outside upper center", frameon=False, fontsize=8)
         _save(figure, path)
+
+
+def scores_by_rarity(rows: pd.DataFrame, path: Path) -> None:
+    """Draw Dice, recall of lesions and the share of collapsed runs of every loss against rarity (`series_frame`)."""
+    scores = {"dice": "Mean Dice", "lesion_recall": "Recall of lesions", "collapsed": "Share of collapsed runs"}
+    panels = [(column, label) for column, label in scores.items() if rows[column].notna().any()]
+    losses = list(dict.fromkeys(rows["loss"]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.0 * len(panels), 3.2), layout="constrained")
+        for axes, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for place, loss in enumerate(losses):
+                own = rows[rows["loss"] == loss]
+                colour, line = loss_colour(place)
+                shares = own["share"] * (1 + 0.03 * (place - (len(losses) - 1) / 2))
+                ends = own.get(f"{column}_se")
+                axes.errorbar(
+                    shares,
+                    own[column],
+                    yerr=ends,
+                    fmt=f".{line}",
+                    color=colour,
+                    capsize=2,
+                    lw=1.2,
+                    label=loss_name(loss),
+                )
+            _rarity_axis(axes, rows["share"])
+            axes.set_ylim(-0.03, 1.03)
+            axes.set_ylabel(label)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(losses)), frameon=False, fontsize=8)
+        _save(figure, path)
+
+
+def _rarity_axis(axes: Axes, shares: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(round_numbers(min(shares) / 1.2, max(shares) * 1.2))
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.invert_xaxis()
+    axes.set_xlabel("Share of the class, rarer to the right")
 
 
 def _save(figure: Figure, path: Path) -> None:

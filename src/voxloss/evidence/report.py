@@ -13,11 +13,13 @@ from voxloss.evidence.claims import Claim, Judgement, judge_claim, read_claims
 from voxloss.evidence.comparisons import BASELINE, Judged, Slope, series_steps, slope
 from voxloss.evidence.estimates import SHIPPED, estimates_table, table_text
 from voxloss.evidence.export import read_exports
+from voxloss.evidence.kinds import KINDS
 from voxloss.evidence.pages.claims import claims_page
 from voxloss.evidence.pages.index import index_page
 from voxloss.evidence.pages.studies import studies_page
 from voxloss.evidence.pages.text import FIGURES
 from voxloss.evidence.pages.which_loss import which_loss_page
+from voxloss.evidence.series import series_frame
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
 
@@ -41,7 +43,7 @@ def write_report(
         InputError: The folder is missing, an export is damaged, no study has a loss of `pairs`, or the claims cannot
             be read.
     """
-    exports = read_exports(results)
+    exports = sorted(read_exports(results), key=lambda export: (KINDS.index(export.kind), export.name))
     known = list(dict.fromkeys(loss for export in exports for loss in export.losses))
     for loss in (loss for pair in pairs for loss in pair):
         if loss not in known:
@@ -53,15 +55,16 @@ def write_report(
     comparisons = [one for pair in wanted if (one := compare(*pair, claiming)).differences]
     judgements = {claim.name: judge_claim(claim, claiming) for claim in read}
     slopes = _slopes(read, claiming)
-    estimates = estimates_table(studies)
+    estimates, series = estimates_table(studies), series_frame(claiming)
     contents = {
-        "index.md": index_page(studies, comparisons, read, judgements),
+        "index.md": index_page(studies, comparisons, read, judgements, list(dict.fromkeys(series["series"]))),
         "studies.md": studies_page(studies),
         "claims.md": claims_page(read, judgements, slopes, studies),
         "which-loss.md": which_loss_page(estimates),
         "joined.csv": table_text(_joined_frame(comparisons)),
         "claims.csv": table_text(_claims_frame(judgements)),
         "verdicts.csv": table_text(_verdicts_frame(studies)),
+        "series.csv": table_text(series),
         SHIPPED: table_text(estimates),
     }
     folder = output / FIGURES
@@ -70,8 +73,10 @@ def write_report(
     for one in comparisons:
         rows = [(found, export.kind, counts(found, export)) for found, export in one.differences]
         figures.forest(rows, one.together, folder / f"{one.name}.svg")
+    for name, rows in series.groupby("series", sort=False):
+        figures.scores_by_rarity(rows, folder / f"series-{name}.svg")
     for name, of_series in slopes.items():
-        figures.dose_response(of_series, folder / f"series-{name}.svg")
+        figures.dose_response(of_series, folder / f"slopes-{name}.svg")
     for name, text in contents.items():
         write_text(output / name, text)
     return [output / name for name in contents]

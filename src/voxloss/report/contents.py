@@ -14,12 +14,13 @@ from voxloss.report.figures import charts, slices
 from voxloss.report.figures import losses as loss_figures
 from voxloss.report.figures import operating as operating_figures
 from voxloss.report.figures import scores as figures
+from voxloss.report.figures import tuning as tuning_figures
 from voxloss.report.figures.lesions import lesions_figure, lesions_of_losses
 from voxloss.report.figures.scores import FigureFile
 from voxloss.report.names import metric_name, slugs
 from voxloss.report.page import cases
 from voxloss.report.page.advice import advise
-from voxloss.report.page.page import CasesTable, Contents, NamedTable, OperatingContents, RaceContents
+from voxloss.report.page.page import CasesTable, Contents, NamedTable, OperatingContents, RaceContents, TuningContents
 from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper, operating
@@ -30,6 +31,7 @@ from voxloss.report.tables.lesions import lesion_tables
 from voxloss.report.tables.main import further_table, main_table, own_table, primary_first
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.race import looks_frame, race_table
+from voxloss.report.tables.tuning import settings_table, trials_table, tuning_frame, tuning_sentences, tuning_table
 from voxloss.report.tables.verdict import (
     datasets_table,
     pairs_frame,
@@ -38,6 +40,7 @@ from voxloss.report.tables.verdict import (
     stability_table,
     verdict_table,
 )
+from voxloss.report.tuning import tuning_results
 from voxloss.utilities.errors import InputError
 
 VIEWER_FILES = ("page.js", "viewer.js")
@@ -91,6 +94,7 @@ def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, vi
         missing=tuple(missing),
         advice=advise(record, comparison),
         operating=_write_operating(comparison, folder),
+        tuning=_write_tuning(record, comparison, folder),
     )
 
 
@@ -197,6 +201,31 @@ def _write_race(comparison: Comparison, folder: Path) -> RaceContents | None:
     _write_table(folder / "tables", "race", looks, table, table)
     figure = charts.race_figure(looks, comparison.primary_class, comparison.primary_metric, "race", folder / "figures")
     return RaceContents(NamedTable("race", table), figure)
+
+
+def _write_tuning(record: StudyRecord, comparison: Comparison, folder: Path) -> TuningContents | None:
+    """Write what a search for settings found as tables and figures; None without one."""
+    results = tuning_results(record)
+    if results is None:
+        return None
+    frame, settings, trials = tuning_frame(results, comparison), settings_table(results), trials_table(results)
+    compared, chosen = tuning_table(frame, comparison), results.trials[results.trials["chosen"]]
+    for name, data, table in (
+        ("tuning", frame, compared),
+        ("settings", chosen, settings),
+        ("trials", results.trials, trials),
+    ):
+        _write_table(folder / "tables", name, data, table, table)
+    slug = slugs(loss.key for loss in results.losses)
+    drawn = [tuning_figures.budget_figure(results, folder / "figures")]
+    drawn += [
+        tuning_figures.response_figure(results, loss, f"response_{slug[loss.key]}", folder / "figures")
+        for loss in results.losses
+    ]
+    figures_of = tuple(figure for figure in drawn if figure is not None)
+    sentences = tuning_sentences(results)
+    named = [NamedTable("tuning", compared), *([NamedTable("settings", settings)] if settings.rows else [])]
+    return TuningContents(sentences, tuple(named), NamedTable("trials", trials), figures_of)
 
 
 def _write_operating(comparison: Comparison, folder: Path) -> tuple[OperatingContents, ...]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from voxloss.config.losses import LossChoice
+from voxloss.config.losses import TUNED, LossChoice
 from voxloss.evaluation.metrics import METRICS
 from voxloss.geometry.units import VOLUMES, Units
 from voxloss.study.study import Study
@@ -75,6 +75,8 @@ def names_of(study: Study) -> Iterator[None]:
 
 
 def _own_title(choice: LossChoice, record: Mapping[str, Any]) -> str:
+    if choice.tuned:
+        return f"{_own_title(choice.listed, record)}, tuned"
     title = choice.title or str(record.get("title") or choice.name.rpartition(".")[2])
     if not choice.parameters or choice.title:
         return title
@@ -89,6 +91,8 @@ def loss_name(key: str) -> str:
     """
     if key in _own.get():
         return _own.get()[key]
+    if key.endswith(TUNED):
+        return f"{loss_name(key.removesuffix(TUNED))}, tuned"
     name, dash, rest = key.partition("-")
     parameters = PARAMETER.findall(dash + rest)
     titles = loss_titles()

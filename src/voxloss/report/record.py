@@ -1,12 +1,14 @@
 """The data of a report: a study, the state of every run, and the scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxloss.data.case import IGNORED, Case, read_label
 from voxloss.data.formats import exists
 from voxloss.study.folder import RunStatus
 from voxloss.study.study import Study
+from voxloss.utilities.arrays import ClassIndices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,15 @@ class StudyRecord:
                 path = self.study.run_folder(status.run).prediction(case_id)
                 return path if exists(path) else None
         return None
+
+    def read_prediction(self, path: Path, case: Case) -> ClassIndices:
+        """Read a predicted mask to be shown: background outside the case's region of interest, where nothing counts.
+
+        Raises InputError naming the file if it cannot be read.
+        """
+        mask, _ = read_label(replace(case, label=path), self.study.dataset.label_values)
+        mask[mask == IGNORED] = 0
+        return mask
 
 
 def open_record(study: Path) -> StudyRecord:

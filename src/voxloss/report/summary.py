@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from voxloss.config.losses import TUNED
 from voxloss.evaluation.scores import seed_means, worst_filled
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
@@ -17,6 +18,7 @@ from voxloss.report.tables.learned import (
 from voxloss.report.tables.main import primary_first
 from voxloss.report.tables.operating import disagreement_sentence
 from voxloss.report.tables.race import race_sentence
+from voxloss.report.tables.tuning import tuning_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of
 
@@ -52,6 +54,8 @@ def summarise(record: StudyRecord, comparison: Comparison) -> Summary:
             details = (*details, changed)
     if comparison.race is not None:
         details = (*details, race_sentence(comparison.race, nothing))
+    if record.study.tuning is not None and any(loss.endswith(TUNED) for loss in comparison.losses):
+        details = (*details, tuning_sentence(record.study.tuning.trials))
     return Summary(_headline(comparison), details, tuple(_limits(record, comparison)))
 
 

@@ -201,11 +201,11 @@ class Claim:
 
     def beat(self) -> None:
         """Tell others that this process is alive. Raises LostClaimError if the claim is no longer its own."""
+        self.check()
         try:
             os.utime(self.file)  # without times: the file server sets its own
         except FileNotFoundError:
             raise LostClaimError(str(self.file)) from None
-        self.check()
 
     def check(self) -> None:
         """Raise LostClaimError if the claim is no longer the newest one."""
@@ -386,9 +386,9 @@ def of_study(folder: Path, name: str) -> Path:
 
 def newest_claims(folder: Path) -> Iterator[Standing]:
     """Yield the newest claim of every place in a study's folder. Writes nothing."""
-    for root in (folder / CLAIMS, folder / "runs"):
+    for root in (folder / CLAIMS, folder / "runs", folder / "tuning"):
         for place, folders, files in os.walk(root):
-            folders[:] = [name for name in folders if not name.startswith(("seed-", "attempt-"))]  # of runs
+            folders[:] = [name for name in folders if not name.startswith(("seed-", "trial-", "attempt-"))]
             if any(_NAME.fullmatch(name) for name in files) and (standing := newest(Path(place))) is not None:
                 yield standing
 

@@ -15,6 +15,7 @@ from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.config.tuning import check_tuning
 from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
@@ -38,6 +39,7 @@ from voxloss.study.claims import (
 )
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.own import own_records, try_own_losses, try_own_metrics
+from voxloss.study.search import require_sampler
 from voxloss.study.settle import (
     JudgedData,
     judged_data,
@@ -108,10 +110,13 @@ def open_study(
     choices = loss_choices(config.comparison.losses)
     # Of an existing study only the own losses with runs left must be there (`_resume`).
     check_losses([choice for choice in choices if not (choice.own and exists)])
+    check_tuning(choices, config.comparison.search())
+    require_sampler(config.comparison.search())
     if config.evaluation.metrics and not exists:
         settled = settled_metrics(config.evaluation.metrics)
         config = replace(config, evaluation=replace(config.evaluation, metrics=settled))
-    resolve_device(config.execution.device)
+    if config.execution.executor == "local":  # the machines of a cluster may have devices that this one lacks
+        resolve_device(config.execution.device)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
@@ -255,8 +260,9 @@ def run_warnings(study: Study, runs: Sequence[Run]) -> list[str]:
         return []
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
     channels = next(iter(prepared.values())).image.shape[0]
-    device = torch.device(resolve_device(study.config.execution.device))
-    memory = shared_memory_warning(study.config, channels, device)
+    execution, memory = study.config.execution, None
+    if execution.executor == "local":
+        memory = shared_memory_warning(study.config, channels, torch.device(resolve_device(execution.device)))
     folds = sorted({run.fold for run in runs})
     return [*([] if memory is None else [memory]), *_untrained_classes(study, prepared, folds)]
 

@@ -59,13 +59,13 @@ def designs(plan: Plan, noises: Sequence[Noise] = TYPICAL) -> list[Design]:
         noises: The noises for which the detectable difference is computed.
     """
     config = plan.survey.config
-    losses, folds = len(config.comparison.losses), config.splits.folds
+    losses, folds = len(config.comparison.compared()), config.splits.folds
     seeds, cases = len(config.comparison.seeds), len(plan.survey.shapes)
     wider = [(folds, seeds, cases), (folds, max(3, seeds + 2), cases), (folds, max(5, seeds + 4), cases)]
     if 2 * folds <= cases:
         wider.append((2 * folds, seeds, cases))
     wider.append((folds, seeds, 2 * cases))
-    per_run = (plan.training + plan.prediction) / plan.runs
+    per_run = (plan.training + plan.search + plan.prediction) / plan.runs
     return [
         Design(
             folds=f,

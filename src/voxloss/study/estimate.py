@@ -11,7 +11,7 @@ from voxloss.study.folder import Run
 from voxloss.study.plan import PREDICTION_SHARE, checkpoint_bytes, process_memory, training_seconds, window_count
 from voxloss.study.probe import Probe, probe
 from voxloss.study.study import Study
-from voxloss.training.device import resolve_device
+from voxloss.training.device import resolve_device, runs_at_once
 from voxloss.training.predict import prediction_memory
 from voxloss.utilities.machine import available_memory
 
@@ -25,7 +25,7 @@ class Estimate:
     Args:
         finished: The finished runs that it is taken from; 0 where training steps were measured.
         each: Seconds of one run.
-        total: Seconds of all runs, `execution.parallel` at a time.
+        total: Seconds of all runs, as many at a time as this machine executes.
         memory: Bytes of one run, of the device on CUDA, else of its process; None where it is unknown.
         available: Bytes that are free in the machine's memory; None likewise.
         disk: Bytes that the runs will write, about.
@@ -74,5 +74,5 @@ def estimate(study: Study, runs: Sequence[Run]) -> Estimate:
             memory = process + max(memory, largest)
         voxels = sum(math.prod(case.original.shape) for case in cases)
         disk = len(runs) * (checkpoint_bytes(config, measured) + voxels // PREDICTION_SHARE // len(study.folds))
-    total = math.ceil(len(runs) / config.execution.parallel) * each
+    total = math.ceil(len(runs) / runs_at_once(config.execution)) * each
     return Estimate(len(done), each, total, memory, available_memory(), disk, measured)

@@ -15,6 +15,7 @@ import yaml
 from voxloss.config.losses import LossChoice
 from voxloss.data.dataset import Dataset, data_digest, dataset_from_json, dataset_to_json
 from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_ending
+from voxloss.study.searches import Search
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_json, write_text
@@ -26,21 +27,26 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of the folder. 1 is that of study.yaml files without a number.
 
-State = Literal["pending", "running", "done", "failed", "diverged"]
-FINISHED: tuple[State, ...] = ("done", "diverged")  # a failed run is tried again
+State = Literal["pending", "running", "done", "failed", "diverged", "pruned"]
+FINISHED: tuple[State, ...] = ("done", "diverged", "pruned")  # a failed run is tried again
 ENDED: tuple[State, ...] = (*FINISHED, "failed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a loss, the fold that is scored, and the seed of weights and patches."""
+    """One training: a loss, the fold that is scored, and the seed of weights and patches.
+
+    Of a search for settings also the number of the trial, which is judged on inner cases and scores no fold.
+    """
 
     loss: LossChoice
     fold: int
     seed: int
+    trial: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.loss.key}, fold {self.fold}, seed {self.seed}"
+        part = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
+        return f"{self.loss.key}, fold {self.fold}, {part}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class RunStatus:
 
     Args:
         run: The run.
-        state: "done" and "diverged" runs are finished; a "failed" one is tried again by the next `voxloss run`.
+        state: "done" and "diverged" runs are finished, and so are "pruned" trials, which stopped early; a "failed" one
+            is tried again by the next `voxloss run`.
         epoch: Finished epochs.
         epochs: Epochs that the run will have.
         reason: Why it failed, diverged or waits.
@@ -57,6 +64,8 @@ class RunStatus:
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
         collapsed: Classes that are in the scored cases and were never predicted.
+        setting: Learning rate and parameters that a search chose; None: those of the study and its list of losses.
+        value: Of a finished trial, the mean foreground Dice on inner cases.
         takeovers: How often it was taken over from a process that was dead or silent.
     """
 
@@ -69,6 +78,8 @@ class RunStatus:
     peak_memory: int | None = None
     batch_digest: str | None = None
     collapsed: tuple[str, ...] = ()
+    setting: Mapping[str, Any] | None = None
+    value: float | None = None
     takeovers: int = 0
 
     @property
@@ -258,12 +269,18 @@ class StudyFolder:
         return attempts[-1] if attempts else published
 
     def published(self, run: Run) -> RunFolder:
-        """The folder of the result of a run: runs/LOSS/fold-K/seed-S.
+        """The folder of the result of a run: runs/LOSS/fold-K/seed-S; of a trial: tuning/LOSS/fold-K/trial-NNN.
 
-        A later version may put more levels between LOSS and fold-K (a network, a tuned setting), so the identity of a
-        run is read from its status, never from its path.
+        A later version may put more levels between LOSS and fold-K (a network), so the identity of a run is read from
+        its status, never from its path.
         """
+        if run.trial is not None:
+            return RunFolder(self.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
         return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def search_file(self, loss: LossChoice, fold: int) -> Path:
+        """The record of the search for the setting of a loss on a fold; its trials lie beside it."""
+        return self.path / "tuning" / loss.listed.key / f"fold-{fold}" / "search.json"
 
     def place(self, run: Run) -> Path:
         """The folder of a run's claims and attempts."""
@@ -475,8 +492,24 @@ class StudyFolder:
         del content["run"]
         run = status.run
         identity = {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
+        if run.trial is not None:
+            identity["trial"] = run.trial
         file = (folder or self.run(run)).status_file
         write_json(file, {"state": content.pop("state"), **identity, **content})
+
+    def read_search(self, loss: LossChoice, fold: int) -> Search:
+        """The search for the setting of a loss on a fold; without trials before it begins."""
+        file = self.search_file(loss, fold)
+        if not file.is_file():
+            return Search()
+        try:
+            return Search.of(_read(file))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is damaged: {error!r}.") from None
+
+    def write_search(self, loss: LossChoice, fold: int, search: Search) -> None:
+        """Write search.json, whole or not at all; one process at a time does."""
+        write_json(self.search_file(loss, fold), search.to_plain())
 
     def read_scores(self) -> "pd.DataFrame":
         """The long table of scores."""

@@ -71,7 +71,7 @@ def own_records(
         if not choice.own or choice.key not in keys:
             continue
         now, before = _record(choice), records.get(choice.key)
-        if before is not None and _begun(study, choice.key):
+        if before is not None and _begun(study, choice):
             if now["source"] != before.get("source"):
                 raise InputError(
                     f"the source text of the loss {choice.name} is not the one that runs of {study.folder} were "
@@ -163,6 +163,6 @@ def _title(choice: LossChoice, part: Any) -> str:
     return str(title) if short else choice.name.rpartition(".")[2]
 
 
-def _begun(study: Study, key: str) -> bool:
-    runs = [run for run in study.runs() if run.loss.key == key]
+def _begun(study: Study, choice: LossChoice) -> bool:
+    runs = [run for run in study.runs() if run.loss.listed == choice.listed]
     return any(study.status(run).state in ENDED or study.run_folder(run).checkpoint_file.is_file() for run in runs)

@@ -9,8 +9,10 @@ import torch
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledConfig
+from voxloss.config.tuning import check_tuning
 from voxloss.data.formats import read_geometry
 from voxloss.study.probe import Probe, available, probe
+from voxloss.study.search import require_sampler
 from voxloss.study.settle import Survey, survey
 from voxloss.training.device import resolve_device
 from voxloss.training.networks import check_network
@@ -32,7 +34,8 @@ class Plan:
         available: Memory free now, for all parallel runs; None likewise.
         prediction_memory: Of the run's process, while it predicts and scores the case that needs most; None likewise.
         runs, steps: Their number, and the training steps of each.
-        training, prediction: Of the whole study, runs one after the other.
+        training, prediction: Of all runs, one after the other.
+        trials, search: Number of trials of a search for settings and their seconds, if none is stopped early.
         disk: The prepared cases, checkpoints, predictions, and probabilities that are kept.
         probabilities: The last of these: a byte per voxel and foreground class, of which compression leaves less.
         advice: A patch or batch that fits, where the study's does not.
@@ -46,6 +49,8 @@ class Plan:
     runs: int
     steps: int
     training: float
+    trials: int
+    search: float
     prediction: float
     disk: int
     probabilities: int
@@ -64,8 +69,14 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     Raises:
         InputError: As `voxloss run` would, as far as headers and the network tell.
     """
-    losses = loss_choices(config.comparison.losses)
-    check_losses(losses)
+    listed, losses, tuning = (
+        loss_choices(config.comparison.losses),
+        config.comparison.compared(),
+        config.comparison.search(),
+    )
+    check_losses(listed)
+    check_tuning(listed, tuning)
+    require_sampler(tuning)
     surveyed = survey(config)
     settled, dataset, channels = surveyed.config, surveyed.dataset, surveyed.channels
     size = settled.patches.size
@@ -81,6 +92,8 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     runs = len(losses) * settled.splits.folds * len(seeds)
     windows = sum(window_count(shape, size, settled.patches.overlap) for shape in surveyed.shapes)
     prepared = sum(math.prod(shape) for shape in surveyed.shapes) * (4 * channels + 1)
+    trials = 0 if tuning is None else tuning.trials * len(listed) * settled.splits.folds
+    per_run = training_seconds(settled, measured)
     predictions = surveyed.original_voxels * len(losses) * len(seeds) // PREDICTION_SHARE
     probabilities = len(losses) * len(seeds) * _probability_bytes(surveyed)
     return Plan(
@@ -91,7 +104,9 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         prediction_memory=prediction_memory,
         runs=runs,
         steps=settled.training.epochs * settled.training.iterations,
-        training=runs * training_seconds(settled, measured),
+        training=runs * per_run,
+        trials=trials,
+        search=trials * trial_seconds(settled, per_run, windows * measured.forward) if tuning is not None else 0.0,
         prediction=len(losses) * len(seeds) * windows * measured.forward,
         disk=prepared + runs * checkpoint_bytes(settled, measured) + predictions + probabilities,
         probabilities=probabilities,
@@ -104,6 +119,45 @@ def process_memory() -> int | None:
     forget_peak_memory()
     imported = peak_memory()  # the packages of this process, which a run imports too
     return None if imported is None else imported + SCORING_PACKAGES
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A study on several workers: a model, not a measurement.
+
+    Args:
+        workers: Each like one of this machine's `execution.parallel`.
+        rounds: Most runs of a worker, one after the other.
+        run: Seconds of a run; no number of workers makes the study shorter.
+        seconds: Of all runs, preparation and waiting for the cluster left out.
+        written: Bytes that a run writes to the shared storage, a checkpoint after every epoch.
+    """
+
+    workers: int
+    rounds: int
+    run: float
+    seconds: float
+    written: int
+
+
+def projected(plan: Plan, most: int) -> list[Projection]:
+    """Project a study to 1, 2, 4, … and `most` workers; runs are independent, and none is shared by two workers.
+
+    Each is assumed to be as fast as one alone: the file server is no bottleneck, and memory and cores are not shared.
+    """
+    config, run = plan.survey.config, (plan.training + plan.prediction) / plan.runs
+    checkpoint = checkpoint_bytes(config, plan.probe)
+    numbers = sorted({*(2**power for power in range(most.bit_length()) if 2**power < most), most})
+    return [
+        Projection(
+            workers=number,
+            rounds=(rounds := math.ceil(plan.runs / number)),
+            run=run,
+            seconds=rounds * run,
+            written=config.training.epochs * checkpoint,
+        )
+        for number in numbers
+    ]
 
 
 def _probability_bytes(surveyed: Survey) -> int:
@@ -121,6 +175,21 @@ def training_seconds(config: SettledConfig, measured: Probe) -> float:
     setting = config.training
     validation = setting.validation_batches * config.patches.batch_size * measured.forward
     return setting.epochs * (setting.iterations * measured.step + validation)
+
+
+def trial_seconds(config: SettledConfig, training: float, prediction: float) -> float:
+    """Return the seconds of a trial: its epochs, and the prediction of the inner cases.
+
+    Args:
+        config: The configuration, with a search.
+        training: Seconds that a run trains.
+        prediction: Seconds of predicting every case of the study once.
+    """
+    tuning = config.comparison.search()
+    assert tuning is not None
+    epochs = tuning.epochs or config.training.epochs
+    inner = config.splits.inner_share * (1 - 1 / config.splits.folds)
+    return training * epochs / config.training.epochs + prediction * inner
 
 
 def checkpoint_bytes(config: SettledConfig, measured: Probe) -> int:

@@ -77,7 +77,7 @@ def predict_mask(
     names = dict(zip(file_values(dataset)[1:], dataset.classes[1:], strict=True))
     write_label(output, to_file_values(label, dataset), like=like, names=names)
     if probabilities is not None:
-        write_probabilities(probabilities[0], turn.stored(kept.values), like=like)
+        write_probabilities(probabilities[0], turn.stored(kept.values), like, dataset.cases[0].spacing_mm)
     return label
 
 

@@ -16,8 +16,8 @@ from voxloss.study.settle import patch_within
 
 FEW_LOSSES = 3
 LONG = 86400  # seconds: above it, a short study is offered beside the reasonable one
-SHORT_STEPS, SHORT_FILTERS = 3000, 16  # of a short study, at most
-SHORT_SIDE, SHORT_IMAGE_SIDE = 48, 192  # of the largest cubic patch, and of the largest square one of images
+SHORT_STEPS, SHORT_FILTERS, SHORT_FOLDS = 3000, 16, 3  # of a short study, at most
+SHORT_SIDE, SHORT_IMAGE_SIDE = 40, 160  # of the largest cubic patch, and of the largest square one of images
 RACE_SHARES = (0.2, 0.4)  # of the full study's runs, in the simulated studies of docs/benchmarks/race.md
 RACE_FROM = 20  # runs: a race of fewer saves little
 
@@ -44,8 +44,9 @@ class Price:
 def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     """Return a look, a reasonable study with fewer losses and one seed, the planned study, and it as a race.
 
-    Where the reasonable study takes more than a day, a short one goes before it: fewer steps of a narrower network on
-    smaller patches. A study that would be no smaller than the planned one is left out, and so is a race of few runs.
+    Where the reasonable study takes more than a day, a short one goes before it: fewer folds, and fewer steps of a
+    narrower network on smaller patches. A study that would be no smaller than the planned one is left out, and so is a
+    race of few runs.
 
     Args:
         planned: The plan of the full study.
@@ -58,9 +59,11 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     keys = [choice.key for choice in loss_choices(config.comparison.losses)]
     few = [name for name in (*DEFAULT_LOSSES, *keys) if name in keys]
     few = list(dict.fromkeys(few))[:FEW_LOSSES]
-    fewer = len(few) * config.splits.folds
+    tuning = config.comparison.search()
+    fewer = len(few) * config.splits.folds * (1 if tuning is None else 2)
     plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
-    if plain and fewer < planned.runs:
+    searched = [name for name, own in tuning.parameters.items() if own] if tuning is not None else []
+    if plain and fewer < planned.runs and set(searched) <= set(few):  # a search names no loss that is left out
         shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
         if fewer * per_run > LONG and (short := _short(planned, shorter)) is not None:
             offers.append(short)
@@ -95,6 +98,10 @@ def _short(planned: Plan, words: Sequence[str]) -> Price | None:
     if training.epochs * training.iterations > SHORT_STEPS:
         training = replace(training, epochs=math.ceil(SHORT_STEPS / training.iterations))
         options += ["--training.epochs", str(training.epochs)]
+    splits = config.splits
+    if splits.folds > SHORT_FOLDS and (survey.dataset.own_folds is None or not splits.from_data):
+        splits = replace(splits, folds=SHORT_FOLDS)
+        options += ["--splits.folds", str(SHORT_FOLDS)]
     if not any(extent == 1 and axis != flat for axis, extent in enumerate(patches.size)):  # slices stay slices
         side = SHORT_SIDE if flat is None else SHORT_IMAGE_SIDE
         size = patch_within(survey.shapes, side, network.depth, flat)
@@ -105,7 +112,8 @@ def _short(planned: Plan, words: Sequence[str]) -> Price | None:
         return None
     few = words[words.index("--losses") + 1].split(",")
     comparison = replace(config.comparison, losses=tuple(few), seeds=config.comparison.seeds[:1])
-    short = plan(replace(config, network=network, training=training, patches=patches, comparison=comparison))
+    config = replace(config, network=network, training=training, splits=splits, patches=patches, comparison=comparison)
+    short = plan(config)
     words = [*words, "--study", f"studies/{config.name}-short", *options]  # other settings: a study of its own
     return _price("short", words, short.runs, _seconds(short), short.steps)
 
@@ -121,7 +129,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _seconds(planned: Plan) -> float:
-    return (planned.training + planned.prediction) / planned.survey.config.execution.parallel
+    return (planned.training + planned.search + planned.prediction) / planned.survey.config.execution.parallel
 
 
 def _without(words: Sequence[str]) -> list[str]:

@@ -76,3 +76,41 @@ def study_seconds_left(runs: Sequence[RunProgress], epochs: int, parallel: int) 
     waiting = [one for one in runs if one.state not in ENDED]
     training = sum(epochs - one.status.epoch for one in waiting) * mean(known)
     return (training + len(waiting) * (mean(after_training) if after_training else 0.0)) / max(1, parallel)
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How far the search for the setting of a loss on a fold is.
+
+    Args:
+        loss: The loss's key.
+        fold: The fold.
+        trials: The statuses of its trials so far.
+        planned: Number of trials that it will have.
+        chosen: The number of the trial that was chosen; None: still searching.
+    """
+
+    loss: str
+    fold: int
+    trials: Sequence[RunStatus]
+    planned: int
+    chosen: int | None
+
+    @property
+    def finished(self) -> int:
+        """Number of trials that have finished."""
+        return sum(trial.state in FINISHED for trial in self.trials)
+
+
+def search_progress(study: Study) -> list[SearchProgress]:
+    """Every search of the study as its files say now, loss by loss."""
+    if study.tuning is None:
+        return []
+    folds = sorted({fold for _, fold in study.rounds()})
+    result = []
+    for loss in study.losses:
+        for fold in folds if loss.tuned else ():
+            search = study.search(loss, fold)
+            trials = [study.status(study.trial_run(loss, fold, trial)) for trial in search.trials]
+            result.append(SearchProgress(loss.listed.key, fold, trials, study.tuning.trials, search.chosen))
+    return result

@@ -25,12 +25,13 @@ from voxloss.evaluation.scores import failed_rows, score_rows, write_scores
 from voxloss.geometry.units import element_size
 from voxloss.study.claims import LostClaimError
 from voxloss.study.folder import Run, RunFolder, State
+from voxloss.study.jobs import training_job
 from voxloss.study.own import own_functions, own_metric_scores, require_own_loss
 from voxloss.study.predict import predict_mask
 from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
-from voxloss.training.batches import TrainingJob
+from voxloss.study.trial import PrunedError, train_trial
 from voxloss.training.device import resolve_device
 from voxloss.training.predict import predict_label
 from voxloss.training.train import DivergedError, InterruptedRunError, train
@@ -46,7 +47,8 @@ def execute_run(
 ) -> State:
     """Train, predict and score one run, from its checkpoint where there is one, and return its state.
 
-    A run that diverges or fails is recorded with its reason and with failed scores, and raises no error here.
+    A trial of a search is trained in the same way, and judged on inner cases. A run that diverges or fails is recorded
+    with its reason and with failed scores, and raises no error here.
 
     Args:
         study: The study.
@@ -58,7 +60,8 @@ def execute_run(
         LostClaimError: `stop` raised it; nothing was written after that.
     """
     status = study.files.read_status(run, files)
-    now = replace(status, epochs=study.config.training.epochs)
+    setting = study.setting_of(run) or None
+    now = replace(status, epochs=study.config_of(run).training.epochs, setting=setting)
     start = time.perf_counter()
     memory = PeakMemory(resolve_device(study.config.execution.device), status.peak_memory or 0)
 
@@ -70,11 +73,14 @@ def execute_run(
 
     write("running", reason=None)
     try:
-        collapsed = _train_and_score(study, run, files, stop, lambda epoch: write("running", epoch=epoch))
+        work = _train_and_score if run.trial is None else train_trial
+        details = work(study, run, files, stop, lambda epoch: write("running", epoch=epoch))
     except LostClaimError:
         raise
     except InterruptedRunError:
         write("pending")
+    except PrunedError as error:
+        write("pruned", reason=str(error))
     except DivergedError as error:
         record_failure(study, run, files)
         write("diverged", reason=str(error))
@@ -91,29 +97,17 @@ def execute_run(
     else:
         digests = "".join(epoch.batch_digest for epoch in files.history())
         digest = hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
-        write("done", batch_digest=digest, collapsed=tuple(collapsed))
+        write("done", batch_digest=digest, **details)
     return now.state
 
 
 def _train_and_score(
     study: Study, run: Run, files: RunFolder, stop: Callable[[], bool], report: Callable[[int], None]
-) -> list[str]:
+) -> dict[str, Any]:
     """Write predictions, scores and counts; return the classes in scored cases that are predicted in none of them."""
     config, split = study.config, study.split(run.fold)
     prepared = {case_id: open_prepared(folder) for case_id, folder in study.files.read_prepared().items()}
-    job = TrainingJob(
-        folder=files.path,
-        config=config,
-        loss=run.loss.name,
-        parameters=run.loss.parameters,
-        fold=run.fold,
-        seed=run.seed,
-        training_cases=[prepared[case_id] for case_id in split.training],
-        validation_cases=[prepared[case_id] for case_id in split.inner or split.validation],
-        classes=study.dataset.classes,
-        ignore_index=study.dataset.ignore_index,
-        labels=run.loss.labels,
-    )
+    job = training_job(study, run, files, split, prepared)
     require_own_loss(study, run.loss)
     functions = own_functions(study)
     cases = [study.case(case_id) for case_id in split.validation]
@@ -191,7 +185,7 @@ def _train_and_score(
     write_counts(files.counts_file, run_counts)
     write_lesions(files.lesions_file, lesions)
     write_scores(files.scores_file, rows)
-    return [study.dataset.classes[index] for index in sorted(present - predicted)]
+    return {"collapsed": tuple(study.dataset.classes[index] for index in sorted(present - predicted))}
 
 
 def _list_lesions(
@@ -220,7 +214,9 @@ def _inner_counts(
 
 
 def record_failure(study: Study, run: Run, files: RunFolder) -> None:
-    """Write failed scores for all cases that the run would have scored into the folder of an attempt."""
+    """Write failed scores for all cases that the run would have scored into an attempt; a trial scores none."""
+    if run.trial is not None:
+        return
     rows = failed_rows(
         dataset=study.dataset.name,
         fold=run.fold,

@@ -179,7 +179,7 @@ def assigned_folds(config: StudyConfig, dataset: Dataset, patients: Mapping[str,
         folds = own_assignment(dataset.own_folds, ids, [case_id for case_id, _ in dataset.dropped], patients)
     else:
         folds = assign_folds(ids, config.splits.folds, config.splits.seed, patients)
-    if config.training.selection == "inner":
+    if config.training.selection == "inner" or config.comparison.tuning:
         split_of(folds, 0, config.splits.seed, config.splits.inner_share, patients)
     return folds
 
@@ -369,6 +369,7 @@ def patch_within(shapes: Sequence[tuple[int, int, int]], side: int, depth: int, 
 
 
 def settle_precision(training: TrainingConfig, execution: ExecutionConfig) -> SettledTraining:
-    """Choose the precision by the device."""
-    precision = resolve_precision(training.precision, resolve_device(execution.device))
+    """Choose the precision by the device; for a cluster, by that of this machine."""
+    device = resolve_device(execution.device if execution.executor == "local" else "auto")
+    precision = resolve_precision(training.precision, device)
     return settled_training(replace(training, precision=precision))

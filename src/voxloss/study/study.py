@@ -12,6 +12,7 @@ from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.metrics import MetricChoice, agree, metric_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledComparison, SettledConfig, settled_comparison
+from voxloss.config.tuning import LEARNING_RATE, Setting, Tuning
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.folds import Split, split_of
@@ -20,6 +21,7 @@ from voxloss.evaluation.lesion_rules import LesionRules
 from voxloss.study.claims import REPORT, hold, live_claims, of_study
 from voxloss.study.folder import ENDED, FINISHED, FORMAT, Description, Run, RunFolder, RunStatus, StudyFolder
 from voxloss.study.rounds import Race, looks_of
+from voxloss.study.searches import Search, Trial
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
 
@@ -41,6 +43,9 @@ OPEN_VALUES = (
 
 # A grid may go on as a race, whose rounds take the runs that are there. The other way would look at the data twice.
 RACE = ("comparison.design", "race")
+
+TUNING = "comparison.tuning"
+MAPPINGS = ("data.options", TUNING)  # compared whole
 
 # Keys that may differ from those of an existing study. Of data.root the content is compared (study/sources.py).
 FREE_KEYS = ("name", "data.root", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
@@ -137,8 +142,13 @@ class Study:
 
     @cached_property
     def losses(self) -> list[LossChoice]:
-        """The study's losses, in order."""
-        return loss_choices(self.comparison.losses)
+        """The study's losses, in order; with a search, each as listed and, after all of these, each as tuned."""
+        return self.comparison.compared()
+
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """What is searched for every loss and fold; None where nothing is."""
+        return self.comparison.search()
 
     @cached_property
     def digests(self) -> Mapping[str, Sequence[str]]:
@@ -192,6 +202,46 @@ class Study:
         inner = setting.inner_share if chosen_inside else 0.0
         return split_of(self.folds, fold, setting.seed, inner, self.patients)
 
+    def trial_split(self, fold: int) -> Split:
+        """The cases of a fold for trials: they train on a part of its training cases and are judged on the rest."""
+        setting = self.config.splits
+        return split_of(self.folds, fold, setting.seed, setting.inner_share, self.patients)
+
+    def search(self, loss: LossChoice, fold: int) -> Search:
+        """Return the search for the setting of a loss on a fold as its file says now."""
+        return self.files.read_search(loss, fold)
+
+    def trial_run(self, loss: LossChoice, fold: int, trial: Trial) -> Run:
+        """The training of a trial; all trials have the first seed, so that those of a fold see the same batches."""
+        return Run(loss.listed, fold, self.comparison.seeds[0], trial.number)
+
+    def setting_of(self, run: Run) -> Setting:
+        """Return learning rate and parameters that a search chose for a run or trial; empty for a loss as listed.
+
+        Raises:
+            InputError: The search for the run's setting is not finished.
+        """
+        if run.trial is not None:
+            return self.search(run.loss, run.fold).trials[run.trial].setting
+        if not run.loss.tuned:
+            return {}
+        setting = self.search(run.loss, run.fold).setting
+        if setting is None:
+            raise InputError(f"{run} has no setting yet: the search for it is not finished.")
+        return setting
+
+    def parameters_of(self, run: Run) -> dict[str, Any]:
+        """Return the parameters of a run's loss: those that are listed, and over them those that a search chose."""
+        return run.loss.parameters | {k: v for k, v in self.setting_of(run).items() if k != LEARNING_RATE}
+
+    def config_of(self, run: Run) -> SettledConfig:
+        """Return the study's configuration with the learning rate and the epochs of a run or trial."""
+        training = self.config.training
+        rate = self.setting_of(run).get(LEARNING_RATE, training.learning_rate)
+        trial_epochs = self.tuning.epochs if run.trial is not None and self.tuning is not None else None
+        training = replace(training, learning_rate=rate, epochs=trial_epochs or training.epochs)
+        return replace(self.config, training=training)
+
     def fold_of(self, case_id: str) -> int:
         """The fold that holds a case out."""
         return next(fold for fold, ids in enumerate(self.folds) if case_id in ids)
@@ -207,7 +257,8 @@ class Study:
     def write_status(self, run: Run, attempt: RunFolder | None = None, **details: Any) -> None:
         """Write a run's status: `details` over what was written before, in the folder of an attempt if it is given."""
         before = self.files.read_status(run, attempt)
-        self.files.write_status(replace(before, epochs=self.config.training.epochs, **details), attempt)
+        known = {"epochs": self.config_of(run).training.epochs, "setting": self.setting_of(run) or None}
+        self.files.write_status(replace(before, **(known | details)), attempt)
 
     def is_at_work(self) -> bool:
         """Return whether a process works on the study, as far as heartbeats and this machine's clock tell."""
@@ -290,6 +341,8 @@ def extended(study: Study, config: StudyConfig) -> Study:
     for key, old, new in _differences(to_plain(now), to_plain(config)):
         if own_folds and key == "splits.folds":  # which the data decide
             continue
+        if key == TUNING and not old:  # a search may be added to what was compared before
+            continue
         if (key, new) not in (*OPEN_VALUES, RACE):
             raise InputError(
                 f"{study.folder} was created with {key} = {old!r}, not {new!r}; use that value or another --study "
@@ -311,6 +364,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
         seeds=tuple(seeds),
         interval=config.comparison.interval,
         design=config.comparison.design,
+        tuning=config.comparison.tuning,
     )
     return replace(study, parsed=replace(now, comparison=comparison, execution=config.execution))
 
@@ -318,7 +372,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     if key in FREE_KEYS:
         return
-    if isinstance(old, dict) and isinstance(new, dict) and key != "data.options":
+    if isinstance(old, dict) and isinstance(new, dict) and key not in MAPPINGS:
         for name in old:
             yield from _differences(old[name], new.get(name), f"{key}.{name}".strip("."))
     elif old != new:

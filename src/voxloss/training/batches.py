@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,11 @@ def augmentation_seeds(job: TrainingJob, step: int) -> list[int]:
     return [seed_of(job.seed, job.fold, step * size + number, _AUGMENT) for number in range(size)]
 
 
+def _leave_signals_to_the_run(_: int) -> None:
+    """A cluster tells all processes of a job to end; the run's own process ends its step first, and needs batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def training_batches(
     job: TrainingJob, epoch: int, device: torch.device, maps: LabelMaps | None = None
 ) -> Iterator[Batch]:
@@ -147,6 +153,7 @@ def training_batches(
         num_workers=workers_of(job.config, device),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
     try:
         batches = iter(loader)

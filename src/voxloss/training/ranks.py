@@ -220,7 +220,8 @@ def _other_rank(
     follow: Callable[[Ranks, torch.device], None],
     errors: Any,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # which all processes may get; rank 0 decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     device = torch.device(device_type, ranks.rank) if device_type == "cuda" else torch.device(device_type)

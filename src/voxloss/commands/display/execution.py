@@ -6,11 +6,13 @@ from rich.console import Console
 
 from voxloss.commands.display.race import look_text, round_text
 from voxloss.commands.display.runs import run_display
+from voxloss.commands.display.search import search_text
 from voxloss.study.execution.executor import Executor
 from voxloss.study.execution.follow import executed, follow
 from voxloss.study.execution.request import Request, not_ended
 from voxloss.study.folder import Run
 from voxloss.study.race import next_round, none_learned
+from voxloss.study.search import Place, failed_trials, is_ready, places_of, trials_of
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of
 
@@ -36,7 +38,49 @@ def show_execution(study: Study, executor: Executor, request: Request, runs: Seq
         if study.comparison.design == "race":
             _show_race(study, executor, request, console, what, known)
         else:
-            _show_runs(study, executor, request, runs, console, what)
+            _show_grid(study, executor, request, runs, console, what)
+
+
+def _show_grid(
+    study: Study,
+    executor: Executor,
+    request: Request,
+    runs: Sequence[Run],
+    console: Console,
+    what: str,
+    ended: Callable[[], bool] = lambda: True,
+) -> None:
+    """Show the losses as listed, then the searches for settings round by round, then the tuned losses."""
+    listed, others = [run for run in runs if not run.loss.tuned], [run for run in runs if run.loss.tuned]
+    if listed:
+        _show_runs(study, executor, request, listed, console, what, ended if not others else lambda: True)
+    _show_searches(study, executor, request, places_of(others), console)
+    if tuned := [run for run in others if is_ready(study, run)]:
+        _show_runs(study, executor, request, tuned, console, f"{what} as tuned", ended)
+
+
+def _show_searches(
+    study: Study, executor: Executor, request: Request, places: Sequence[Place], console: Console
+) -> None:
+    """Show the trials of searches, until each has a setting or a trial that failed."""
+
+    def open_trials() -> list[Run]:
+        return not_ended(study, trials_of(study, places))
+
+    def settled() -> bool:
+        undecided = [place for place in places if study.search(*place).chosen is None]
+        return all(failed_trials(study, [place]) for place in undecided)
+
+    def ended() -> bool:
+        return bool(open_trials()) or settled()
+
+    while (trials := open_trials()) or not settled():
+        if trials:
+            _show_runs(study, executor, request, trials, console, search_text(study, places), ended)
+        else:
+            follow(study, executor, request, [], ended=ended)
+        if not ended():  # all workers have left
+            break
 
 
 def _say_stopping(console: Console) -> None:
@@ -52,7 +96,8 @@ def _show_runs(
     what: str,
     ended: Callable[[], bool] = lambda: True,
 ) -> None:
-    console.print(f"{study.folder}: {what}, {count_of(len(runs), 'run')} left", highlight=False)
+    noun = "run" if runs[0].trial is None else "trial"
+    console.print(f"{study.folder}: {what}, {count_of(len(runs), noun)} left", highlight=False)
     with run_display(study, runs, console) as display:
         follow(study, executor, request, runs, display.changed, display.poll, ended)
 
@@ -65,11 +110,11 @@ def _show_race(study: Study, executor: Executor, request: Request, console: Cons
         known = _show_looks(study, console, known)
 
         def decided(before: int = before, runs: Sequence[Run] = runs) -> bool:
-            failed = any(study.status(run).state == "failed" for run in runs)
+            failed = any(study.status(run).state == "failed" for run in (*runs, *failed_trials(study, places_of(runs))))
             return failed or len(study.race().looks) > before
 
         text = f"{what}, {round_text(study.race(), number)}"
-        _show_runs(study, executor, request, not_ended(study, runs), console, text, decided)
+        _show_grid(study, executor, request, not_ended(study, runs), console, text, decided)
         if len(study.race().looks) == before:
             break
     _show_looks(study, console, known)

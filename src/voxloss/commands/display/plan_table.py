@@ -10,7 +10,7 @@ from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import Noise
 from voxloss.study.design import Design
 from voxloss.study.estimate import Estimate
-from voxloss.study.plan import Plan
+from voxloss.study.plan import Plan, Projection
 from voxloss.study.probe import Probe
 from voxloss.utilities.text import count_of, duration_text
 
@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> Table:
     patch = plan.probe.patch
     size, of = (_by_axis(one, survey.dataset.flat_axis) for one in (config.patches.size, patch))
     measured = "measured" if patch == config.patches.size else f"projected from {of}"
-    losses, folds, seeds = len(config.comparison.losses), config.splits.folds, len(config.comparison.seeds)
+    losses, folds, seeds = len(config.comparison.compared()), config.splits.folds, len(config.comparison.seeds)
     parallel = config.execution.parallel
     of_seeds = count_of(seeds, "seed")
     most = "at most " if config.comparison.design == "race" else ""
@@ -34,16 +34,29 @@ def plan_table(plan: Plan) -> Table:
         "step": f"{_duration(plan.probe.step)}; {plan.steps:,} steps per run",
         "runs": f"{most}{plan.runs}: {' × '.join((count_of(losses, 'loss'), count_of(folds, 'fold'), of_seeds))}",
         "training": f"{_duration(plan.training / plan.runs)} per run, {_duration(plan.training)} in total",
+        **_search_lines(plan),
         "prediction": f"{_duration(plan.prediction)} in total; {_size(plan.prediction_memory)} of the machine's memory "
         "for the largest case and its scores",
         "disk": _size(plan.disk) + _kept_text(plan),
-        "total": _duration((plan.training + plan.prediction) / parallel)
+        "total": _duration((plan.training + plan.search + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),
     }
     table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
     for name, text in lines.items():
         table.add_row(name, escape(text))
     return table
+
+
+def _search_lines(plan: Plan) -> dict[str, str]:
+    """Say how many trials search for settings, and how long they take."""
+    tuning = plan.survey.config.comparison.search()
+    if tuning is None:
+        return {}
+    losses, folds = plan.trials // (tuning.trials * plan.survey.config.splits.folds), plan.survey.config.splits.folds
+    of = " × ".join((count_of(tuning.trials, "trial"), count_of(losses, "loss"), count_of(folds, "fold")))
+    most = "at most " if tuning.prune else ""
+    each, total = _duration(plan.search / plan.trials), _duration(plan.search)
+    return {"search": f"{plan.trials}: {of}; {most}{each} per trial, {total} in total"}
 
 
 def _kept_text(plan: Plan) -> str:
@@ -97,6 +110,25 @@ def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
         detected = ["none" if value >= 1 else f"{value:.3f}" for value in design.detectable]
         style = "bold" if place == 0 else ""
         table.add_row(*map(str, numbers), _duration(design.seconds), *detected, style=style)
+    return table
+
+
+def workers_table(projections: Sequence[Projection]) -> Table:
+    """Lay out what a study takes on several workers."""
+    first = projections[0]
+    table = Table(
+        title="On several workers: a model, not a measurement",
+        title_justify="left",
+        caption=f"Each worker is as fast as this machine alone. A run takes {_duration(first.run)}, and the study no "
+        f"less; preparing cases and waiting for a cluster are not included. A run writes {_size(first.written)} to "
+        "the study's folder, mostly a checkpoint after each epoch.",
+        caption_justify="left",
+    )
+    for name in ("Workers", "Runs one after the other", "Time", "Times faster"):
+        table.add_column(name, justify="right")
+    for one in projections:
+        speed = f"{first.seconds / one.seconds:.1f}"
+        table.add_row(str(one.workers), str(one.rounds), _duration(one.seconds), speed)
     return table
 
 

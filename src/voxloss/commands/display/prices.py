@@ -10,7 +10,7 @@ from voxloss.utilities.text import count_of, duration_text
 
 _ANSWERS = {
     "look": "A look, not evidence",
-    "short": "A short answer: also fewer steps, a narrower network, smaller patches",
+    "short": "A short answer: also fewer folds and steps, a narrower network, smaller patches",
     "reasonable": "A reasonable answer: fewer losses, one seed",
     "full": "The full study",
     "race": "The full study as a race: losses leave that cannot be the best",

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from voxloss.commands.display.preparation import SPEED_PERIOD
 from voxloss.commands.display.states import STYLES
+from voxloss.config.tuning import setting_text
 from voxloss.study.folder import FINISHED, Run
 from voxloss.study.study import Study
 from voxloss.training.alarm import alarms
@@ -47,8 +48,11 @@ class RunDisplay:
             return
         self.finished += 1
         status = self.study.status(run)
+        found = f", {setting_text(status.setting)}" if status.setting else ""
+        found += f", Dice {status.value:.3f} on inner cases" if status.value is not None else ""
         self.console.print(
-            f"[{STYLES[state]}]{state:8}[/] {run} ({self.finished} of {len(self.runs)}, {status.seconds:.0f} s)",
+            f"[{STYLES[state]}]{state:8}[/] {run} ({self.finished} of {len(self.runs)}, {status.seconds:.0f} s"
+            f"{escape(found)})",
             highlight=False,
         )
         if status.reason:
@@ -64,7 +68,7 @@ class RunDisplay:
         total = 0
         for run in self.runs:
             status = self.study.status(run)
-            name, epochs = str(run), self.study.config.training.epochs
+            name, epochs = str(run), epochs_of(self.study, run)
             state, epoch = status.state, status.epoch
             total += epochs + 1 if state in (*FINISHED, "failed") else epoch
             if state == "running":
@@ -89,6 +93,12 @@ class RunDisplay:
                 self.console.print(f"[bold red]alarm[/]    {run}: {escape(lost.sentences())}", highlight=False)
 
 
+def epochs_of(study: Study, run: Run) -> int:
+    """Return the number of epochs that a run or trial will have."""
+    trial_epochs = study.tuning.epochs if run.trial is not None and study.tuning is not None else None
+    return trial_epochs or study.config.training.epochs
+
+
 @contextmanager
 def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator[RunDisplay]:
     """Show the runs while they are executed."""
@@ -100,8 +110,9 @@ def run_display(study: Study, runs: Sequence[Run], console: Console) -> Iterator
         disable=not console.file.isatty(),  # see `preparation_bar`
         speed_estimate_period=SPEED_PERIOD,
     ) as bars:
-        total = len(runs) * (study.config.training.epochs + 1)
-        overall = bars.add_task(f"{count_of(len(runs), 'run')}, in epochs", total=total)
+        total = sum(epochs_of(study, run) + 1 for run in runs)
+        what = "trial" if runs and runs[0].trial is not None else "run"
+        overall = bars.add_task(f"{count_of(len(runs), what)}, in epochs", total=total)
         display = RunDisplay(study, runs, console, bars, overall)
         display.poll()
         yield display

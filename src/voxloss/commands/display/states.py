@@ -1,3 +1,10 @@
 """The colour of each state of a run."""
 
-STYLES = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "diverged": "magenta"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "pending": "dim",
+    "failed": "red",
+    "diverged": "magenta",
+    "pruned": "yellow",
+}

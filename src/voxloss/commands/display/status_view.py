@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
 from voxloss.study.folder import FINISHED
-from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, study_seconds_left
+from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
 from voxloss.study.study import Study
@@ -36,7 +37,8 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    return Group(table, *_sentences(study, runs))
+    searches = [] if study.tuning is None else [search_table(study)]
+    return Group(table, *searches, *_sentences(study, runs))
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
@@ -125,10 +127,14 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
+    searches = search_progress(study)
+    trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
+    if trials < planned:
+        text = f"{finished} of {count_of(len(runs), 'run')} and {trials} of {count_of(planned, 'trial')} finished"
     left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
     if left is not None:
-        text += f", about {duration_text(left)} left"
+        text += f", about {duration_text(left)} left{' for the runs' if trials < planned else ''}"
         if not any(one.state == "running" for one in runs):
             text += " after it is resumed (no process is running it now)"
     return f"{text}."

@@ -88,6 +88,13 @@ def picture_geometry(path: Path, shape: tuple[int, int, int], spacing: tuple[flo
     return geometry_from(path, shape, affine, placed=False, unit="pixel" if spacing is None else "mm")
 
 
+def sized(geometry: Geometry, path: Path, spacing_mm: tuple[float, float, float] | None) -> Geometry:
+    """Return the grid of a file, with this size of a voxel if the file does not tell it."""
+    if spacing_mm is None or geometry.unit == "mm":
+        return geometry
+    return picture_geometry(path, geometry.shape, spacing_mm)
+
+
 def check_same_geometry(path: Path, geometry: Geometry, reference_path: Path, reference: Geometry) -> None:
     """Raise InputError unless shapes are equal and affines agree within 1e-3 mm (of tiny voxels, a hundredth).
 

@@ -61,7 +61,7 @@ def claims_page(
         header = ("place", "answer", "comparisons", "decisive comparison", "difference", "detectable")
         parts.append(table(header, rows) if rows else "No study has these losses.\n")
     for name in slopes:
-        parts.append(f"![Difference in mean Dice against rarity, series {name}]({FIGURES}/series-{name}.svg)\n")
+        parts.append(f"![Difference in mean Dice against rarity, series {name}]({FIGURES}/slopes-{name}.svg)\n")
     return "\n".join(parts)
 
 

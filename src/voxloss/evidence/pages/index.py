@@ -29,6 +29,11 @@ PICTURES = """\
 Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
 joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
 """
+SERIES = """\
+The same test cases at every step of a series, with a class that gets rarer. A point is the mean over runs (folds ×
+seeds), its bar the standard error over runs. A run has collapsed if it never predicts the class. Points are moved a
+little apart. Numbers: [series.csv](series.csv).
+"""
 TABLES = """\
 [joined.csv](joined.csv), [estimates.csv](estimates.csv) (every pair of losses and every class),
 [verdicts.csv](verdicts.csv), [claims.csv](claims.csv); the scores are in `evidence/results/STUDY/scores.csv`.
@@ -62,6 +67,7 @@ def index_page(
     comparisons: Sequence[Comparison],
     claims: Sequence[Claim],
     judgements: dict[str, list[Judgement]],
+    series: Sequence[str],
 ) -> str:
     """Return the first page: main finding, studies, joined differences, claims, pictures."""
     rows = []
@@ -70,14 +76,15 @@ def index_page(
         fingerprint = export.fingerprint
         rarity = None if fingerprint is None else fingerprint.of(export.class_name).voxel_fraction.median
         seconds = sum(export.runs["seconds"].values())
+        share = "" if rarity is None else f" ({percent(rarity)})"
         rows.append([
             f"[{export.name}](studies.md#{anchor(export.name)})", export.kind, escape_markdown(export.data_set),
-            str(export.count("case")), escape_markdown(export.class_name),
-            "not known" if rarity is None else percent(rarity), str(len(export.losses)),
-            f"{export.count('fold')} × {export.count('seed')}", duration_text(seconds) if seconds else "not known",
+            str(export.count("case")), escape_markdown(export.class_name) + share,
+            f"{len(export.losses)} × {export.count('fold')} × {export.count('seed')}",
+            duration_text(seconds) if seconds else "not known",
         ])  # fmt: skip
     header = (
-        "study", "kind", "data set", "cases", "class", "share of voxels", "losses", "folds × seeds", "time of all runs",
+        "study", "kind", "data set", "cases", "class (share of voxels)", "losses × folds × seeds", "time of all runs",
     )  # fmt: skip
     parts = [
         "# Evidence: what the losses do on real rare structures\n",
@@ -98,6 +105,9 @@ def index_page(
     if claims:
         lead = "Written down [with what would refute them](claims.md) before the studies ran.\n"
         parts += ["## The paper's claims\n", lead, claims_table(claims, judgements)]
+    if series:
+        parts += ["## Dose and response\n", SERIES]
+        parts += [f"![Scores by rarity, series {name}]({FIGURES}/series-{name}.svg)\n" for name in series]
     if comparisons:
         pictures = (f"![{_title(one)}]({FIGURES}/{one.name}.svg)\n" for one in comparisons)
         parts += ["## Pictures\n", PICTURES, *pictures]

@@ -1,6 +1,7 @@
 """The page with every study."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from voxloss.evidence.advice import percent
 from voxloss.evidence.comparisons import Judged
@@ -13,14 +14,22 @@ from voxloss.report.tables.learned import nothing_learned_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence, verdict_table
 from voxloss.utilities.text import count_of, duration_text
 
+LEAD = """\
+The [verdict](../concepts/verdict.md) of each study on the class and metric that it named before training: the losses
+that may be the best, and differences from the best mean with simultaneous 95 % intervals.
+"""
+
 
 def studies_page(studies: Sequence[Judged]) -> str:
     """Return a section per study: what it is, its verdict, and how rare its classes are."""
-    parts = ["# Every study\n", "The verdict of each study on the class and metric that it named before training.\n"]
+    parts = ["# Every study\n", LEAD]
     for judged in studies:
         export = judged.export
         parts += [f"## {export.name}\n", _facts(export)]
         parts += [f"{escape_markdown(note)}\n" for note in export.notes]
+        if export.kind == "protocol":
+            parts.append(f"{count_of(export.count('case'), 'case')} support no comparison of losses.\n")
+            continue
         verdict = export.verdict()
         unlearned = export.unlearned.get(export.class_name, [])
         if verdict is None:
@@ -33,8 +42,8 @@ def studies_page(studies: Sequence[Judged]) -> str:
         else:
             sentence, details = nothing_learned_sentence(export.class_name, len(export.losses)), ()
         text = " ".join(map(escape_markdown, (sentence, *details)))
-        table = to_markdown(verdict_table(verdict, export.class_name, export.metric, unlearned=unlearned))
-        parts += [f"**{text}**\n", table]
+        verdicts = verdict_table(verdict, export.class_name, export.metric, unlearned=unlearned)
+        parts += [f"**{text}**\n", to_markdown(replace(verdicts, caption=""))]
         if export.fingerprint is not None:
             parts.append(_fingerprint_table(export))
     return "\n".join(parts)

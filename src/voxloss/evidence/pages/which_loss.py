@@ -28,7 +28,7 @@ def which_loss_page(estimates: pd.DataFrame) -> str:
         cells = []
         for low, high in SHARES:
             advice = advise(Target("structure", math.sqrt(low * high), pieces), estimates)
-            names = ", ".join(loss_name(one.loss) for one in advice.suggestions)
+            names = ", ".join(loss_name(one.loss).removesuffix(" loss") for one in advice.suggestions)
             cells.append(escape_markdown(names) if names else f"no evidence ({len(advice.near)} of {LEAST_SETS})")
         rows.append([f"**{label}**", *cells])
     header = ("of the structure", *(f"{100 * low:g} to {100 * high:g} %" for low, high in SHARES))

@@ -180,7 +180,7 @@ def forest_figure(verdict: Verdict, class_name: str, metric: str, name: str, fol
         axes.margins(x=0.04, y=0.08)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))  # labels such as -0.0075 do not touch
-        axes.set_xlabel(textwrap.fill(f"{metric_name(metric)} minus that of {loss_name(verdict.losses[0])}", 50))
+        axes.set_xlabel(textwrap.fill(f"{metric_name(metric)} minus that of {loss_name(verdict.losses[0])}", 42))
         axes.grid(axis="x", color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
         caption = (

@@ -3,6 +3,7 @@
 import functools
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -37,6 +38,10 @@ def row_inches(losses: Iterable[str], usual: float) -> float:
 @functools.cache
 def fonts() -> list[str]:
     """Return the fonts of all figures: for each character the first that has it is taken."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}  # its list is as old as its cache
+    for path in {*font_manager.findSystemFonts()} - known:
+        with suppress(Exception):  # FreeType raises what it likes for a file that it cannot read
+            font_manager.fontManager.addfont(path)
     installed = set(font_manager.get_font_names())
     return [FONT, *(name for name in OTHER_FONTS if name in installed)]
 

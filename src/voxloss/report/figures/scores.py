@@ -28,8 +28,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", ":", "-.")
 
 STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": fonts(),
+    "font.family": fonts(),
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -155,7 +155,7 @@ def _loss_panel(
     path = record.prediction(loss, case.case_id, seed)
     if path is None:
         return Panel(loss, f"{label_of(loss, TITLE_WIDTH)}\nno prediction", None, dice)
-    mask, _ = read_label(replace(case, label=path), record.study.dataset.label_values)
+    mask = record.read_prediction(path, case)
     shown = "undefined" if math.isnan(dice) else f"{dice:.3f}"
     return Panel(
         loss,
@@ -191,7 +191,7 @@ def draw_panels(
     n_columns = math.ceil(len(panels) / n_rows)
     pictures = 2 if below and crop is not None else 1  # one above the other
     further = max(0, *(panel.title.count("\n") - 1 for panel in panels))  # lines of titles, beyond the usual two
-    title = 0.48 + LINE_INCHES * further
+    title = 0.48 + 1.4 * LINE_INCHES * further
     size = (n_columns * PANEL_INCHES, n_rows * (pictures * PANEL_INCHES * height_per_width + title) + 0.45)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -3,11 +3,12 @@
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import voxloss
-from voxloss.config.losses import LossChoice, loss_choices
+from voxloss.config.losses import LossChoice
 from voxloss.config.settled import network_title
+from voxloss.config.tuning import LEARNING_RATE
 from voxloss.evaluation.planning import expected_detectable, noise_of
 from voxloss.evaluation.verdict import Verdict
 from voxloss.nnunet.names import trainer_name
@@ -16,6 +17,7 @@ from voxloss.report.names import loss_name, metric_name
 from voxloss.report.record import StudyRecord
 from voxloss.report.tables.learned import best_unlearned_sentence, nothing_learned_sentence, unlearned_sentence
 from voxloss.report.tables.race import race_sentence
+from voxloss.report.tables.tuning import tuning_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
 from voxloss.utilities.text import count_of, duration_text
 
@@ -163,7 +165,7 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
 
     choices = {key: LossChoice(key, {})}
     if not record.study.imported:
-        choices |= {choice.key: choice for choice in loss_choices(record.study.comparison.losses)}
+        choices |= {choice.key: _as_chosen(record, choice) for choice in record.study.losses}
     choice = choices.get(key)
     plan = "3d_fullres" if record.study.dataset.flat_axis is None else "2d"
     if choice is not None and choice.own and not record.study.imported:
@@ -191,6 +193,17 @@ def _code(record: StudyRecord, key: str) -> tuple[tuple[str, str], ...]:
         ),
         ("nnU-Net", nnunet),
     )
+
+
+def _as_chosen(record: StudyRecord, choice: LossChoice) -> LossChoice:
+    """A tuned loss with the parameters that the search chose; as it is where the folds differ, which is no one loss."""
+    if not choice.tuned:
+        return choice
+    found = [record.study.search(choice, fold).setting for fold in range(len(record.study.folds))]
+    parameters = [{k: v for k, v in (one or {}).items() if k != LEARNING_RATE} for one in found]
+    if any(one != parameters[0] for one in parameters):
+        return replace(choice, name=choice.key)
+    return replace(choice.listed, parameters=choice.parameters | parameters[0])
 
 
 def _own_code(choice: LossChoice, plan: str) -> tuple[tuple[str, str], ...]:
@@ -234,6 +247,8 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
             f"weights on the same batches, for {settings.epochs} epochs of {settings.iterations} steps, with the "
             f"weights {'of the last epoch' if settings.selection == 'last' else 'selected by ' + settings.selection}."
         )
+    if record.study.tuning is not None:
+        training += f" {tuning_sentence(record.study.tuning.trials)}"
     if record.study.dataset.has_regions:
         training += " Voxels outside each case's region of interest counted in no loss and no score."
     unlearned = comparison.unlearned(comparison.primary_class)

@@ -198,7 +198,7 @@ def _predictions(record: StudyRecord, comparison: Comparison, case: Case) -> dic
     for loss in comparison.losses:
         path = record.prediction(loss, case.case_id, seed)
         if path is not None:
-            predictions[loss], _ = read_label(replace(case, label=path), record.study.dataset.label_values)
+            predictions[loss] = record.read_prediction(path, case)
     return predictions
 
 

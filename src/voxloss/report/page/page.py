@@ -59,6 +59,16 @@ class RaceContents:
 
 
 @dataclass(frozen=True)
+class TuningContents:
+    """What a search for settings found: sentences, tables of scores and of chosen settings, all trials, figures."""
+
+    sentences: tuple[str, ...]
+    tables: tuple[NamedTable, ...]
+    trials: NamedTable
+    figures: tuple[FigureFile, ...]
+
+
+@dataclass(frozen=True)
 class OperatingContents:
     """The operating points of one class: sentences on both verdicts, tables and figures."""
 
@@ -86,6 +96,7 @@ class Contents:
     advice: Advice | None = None
     race: RaceContents | None = None
     operating: tuple[OperatingContents, ...] = ()
+    tuning: TuningContents | None = None
 
 
 def render_page(record: StudyRecord, comparison: Comparison, contents: Contents) -> str:

@@ -184,6 +184,6 @@ def to_console(table: Table) -> ConsoleTable:
         texts = []
         for cell in row:
             style = f"{'bold ' if cell.bold or cell.strong else ''}{CONSOLE_COLOURS[cell.shade]}".strip()
-            texts.append(Text(cell.text, style=style))
+            texts.append(Text(ENDS.sub(r"\1\n\2", cell.text), style=style))  # or little width is left for names
         console_table.add_row(*texts)
     return console_table

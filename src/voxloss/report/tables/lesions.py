@@ -121,5 +121,5 @@ def sizes_sentence(rules: LesionRules | None, class_name: str, units: Units = VO
     limits = None if rules is None else rules.limits_of(class_name)
     if limits is None:
         return ""
-    small, middle = (f"{limit:.3g} {units.size}" for limit in limits)
+    small, middle = (f"{f'{limit:,.0f}' if limit >= 1000 else f'{limit:.3g}'} {units.size}" for limit in limits)
     return f" Small: up to {small}; middle: up to {middle}; large: above."

@@ -105,7 +105,7 @@ def verdict_table(
             result = Cell("best mean, not learned", shade="negative") if loss in unlearned else Cell("best mean")
             cells += [Cell("–"), result, *[Cell("–")] * (0 if effects is None else 3)]
         else:
-            row = _between(verdict, best, loss)
+            row = between(verdict, best, loss)
             meaning = "clearly worse" if row.differ else "equivalent" if row.same else "not distinguishable"
             meaning = "not the best" if meaning == "not distinguishable" and may == "no" else meaning
             meaning += ", not learned" if loss in unlearned else ""
@@ -227,7 +227,7 @@ def _caption(verdict: Verdict, with_effects: bool, friedman: Friedman | None, pa
     return text
 
 
-def _between(verdict: Verdict, better: str, worse: str) -> Any:
+def between(verdict: Verdict, better: str, worse: str) -> Any:
     """Return the row of `Verdict.pairs` about two losses, its columns as attributes."""
     pairs = verdict.pairs
     return next(pairs[(pairs["better"] == better) & (pairs["worse"] == worse)].itertuples())

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.request import Request
+from voxloss.study.folder import StudyFolder
 
 
 class Executor(Protocol):
@@ -14,6 +15,9 @@ class Executor(Protocol):
     knows nothing of runs, several of them may serve a study at once, and a study may move from one to another. What it
     must know later, such as the numbers of its jobs, it writes to STUDY/.execution/NAME.json.
     """
+
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        """Raise InputError if workers cannot be started from here."""
 
     def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
         """Start workers, and return at once.
@@ -36,8 +40,40 @@ class Executor(Protocol):
         """End its workers, who release their runs first; wait for those that work."""
 
 
-def executor_of(settings: ExecutionConfig) -> Executor:
-    """Return the executor that the settings name."""
+EXECUTORS = ("local", "ray", "slurm")
+
+
+def executor_of(settings: ExecutionConfig, *, detached: bool = False) -> Executor:
+    """Return the executor that the settings name.
+
+    Args:
+        settings: The study's section `execution`.
+        detached: Whether nobody is to wait for its workers.
+
+    Raises:
+        InputError: It cannot be used here; the message says what is missing.
+    """
+    executor = _executor(settings.executor)
+    executor.check(settings, detached=detached)
+    return executor
+
+
+def noted_executors(study: Path) -> list[Executor]:
+    """Return the executors that have noted workers of a study which may still be there."""
+    names = {path.name.partition("-")[0] for path in StudyFolder(study).execution.glob("*-*.json")}
+    return [_executor(name) for name in EXECUTORS if name in names]
+
+
+def _executor(name: str) -> Executor:
+    # Each imports its library where it uses it.
+    if name == "slurm":
+        from voxloss.study.execution.slurm import SlurmExecutor
+
+        return SlurmExecutor()
+    if name == "ray":
+        from voxloss.study.execution.ray import RayExecutor
+
+        return RayExecutor()
     from voxloss.study.execution.local import LocalExecutor
 
     return LocalExecutor()

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import newest_claims
-from voxloss.study.execution.request import Request
-from voxloss.study.execution.worker import PARENT
+from voxloss.study.execution.request import PARENT, Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.study import Study
+from voxloss.training.device import gpus_of_runs, runs_at_once
 from voxloss.utilities.errors import InputError
 
 EARLY_DEATHS = 3  # in a row, of workers that had not claimed anything
@@ -47,15 +47,20 @@ class LocalExecutor:
         self._early = 0
         self._variables: list[dict[str, str]] = []
 
+    def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
+        """Processes can be started anywhere."""
+
     def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
         """Start workers (`Executor.start`), by a process of their own where nobody waits for them."""
         if request.detached:
             _detach(study, settings, workers, replace(request, detached=False))
             return
-        at_once = min(settings.parallel, workers)
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.parallel)
+        at_once, gpus = min(runs_at_once(settings), workers), gpus_of_runs(settings)
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // runs_at_once(settings))
         self._words = replace(request, threads=threads).words(study)
-        self._variables = [{} for _ in range(at_once)]
+        self._variables = [
+            {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(at_once)
+        ]
         for number in range(at_once):
             self._workers.append(self._started(number))
 

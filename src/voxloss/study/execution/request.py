@@ -11,6 +11,8 @@ from voxloss.study.folder import ENDED, FINISHED, Run
 from voxloss.study.race import next_round
 from voxloss.study.study import Study
 
+PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
+
 
 @dataclass(frozen=True)
 class Request:

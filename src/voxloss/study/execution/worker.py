@@ -10,19 +10,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from voxloss.study.attempts import DEATHS, abandon, begin, has_died_too_often, publish
-from voxloss.study.claims import END, LOOK_SECONDS, Claim, Heart, LostClaimError, Worker, of_study, take, time_of_scan
-from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.claims import (
+    END,
+    LOOK_SECONDS,
+    Claim,
+    Heart,
+    LostClaimError,
+    Worker,
+    newest,
+    of_study,
+    take,
+    time_of_scan,
+)
+from voxloss.study.execution.request import PARENT, Request, not_ended
 from voxloss.study.folder import ENDED, FINISHED, Run, StudyFolder
 from voxloss.study.race import decide
 from voxloss.study.run import execute_run, record_failure
+from voxloss.study.search import decide_searches, executable
 from voxloss.study.study import Study
+from voxloss.study.trial import remove_weights
 from voxloss.utilities.errors import InputError
-
-PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
 
 
 def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: False) -> None:
@@ -38,6 +50,7 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         OSError: A file cannot be written, as on a full disk. The run is released.
     """
     files, finished, asked, pause = StudyFolder(folder), set[str](), list[Run](), 0.05
+    first: dict[Path, tuple[int, float]] = {}
 
     def leaving() -> bool:
         return leave() or files.stop_token() != request.stop_token
@@ -47,22 +60,41 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         settings = study.config.execution
         worker = Worker(request.executor, settings.heartbeat_s, settings.stale_after_s)
         asked = request.runs(study)
-        if _do_one(study, asked, worker, finished, leave, leaving):
+        now = executable(study, asked)
+        if _do_one(study, now, worker, finished, leave, leaving) or decide_searches(study, asked, worker):
             pause = 0.05
+            first.clear()
             continue
-        left = not_ended(study, [run for run in asked if str(run) not in finished])
+        left = not_ended(study, [run for run in now if str(run) not in finished])
         race = study.comparison.design == "race"
         if race and not left and decide(study, worker):
             continue
-        if not left or not (request.wait or race):
+        more = race or any(run not in now for run in not_ended(study, asked))  # what others do now decides what comes
+        if not left or not (request.wait or more or not _all_heard(study, left, first)):
             break
         # All are claimed: the worker may have to take one over, or the race may go on.
         time.sleep(pause)
         pause = min(1.2 * pause, LOOK_SECONDS)
     else:
         return
-    if request.report and not not_ended(study, asked):
+    if request.report and not not_ended(study, executable(study, asked)):
         _report(folder, worker)
+
+
+def _all_heard(study: Study, runs: Sequence[Run], first: dict[Path, tuple[int, float]]) -> bool:
+    """Whether the owners of all runs have given a sign of life since they were first looked at.
+
+    One that has not may be dead: its run is to be waited for, and taken over. So a worker that replaces one whose
+    machine has died does not leave the run of that one behind.
+    """
+    heard = True
+    for run in runs:
+        standing = newest(study.files.place(run))
+        if standing is None or standing.record.state == "free":
+            return False  # it can be claimed
+        now = standing.generation, standing.beat
+        heard = first.setdefault(standing.place, now) != now and heard
+    return heard
 
 
 def _do_one(
@@ -94,8 +126,10 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
     """Execute a claimed run, and publish it if it ends."""
     attempt = study.files.attempt(run, claim.generation)
 
+    retired = run.loss if run.trial is None else replace(run.loss, tuned=True)  # for which the trial is
+
     def to_leave() -> bool:
-        return leaving() or run.loss.key in study.files.read_retired()
+        return leaving() or retired.key in study.files.read_retired()
 
     try:
         with Heart(claim, to_leave) as heart:
@@ -115,6 +149,8 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
         claim.release()
         raise
     claim.release()
+    if run.trial is not None and study.status(run).state in FINISHED:
+        remove_weights(study, run)
 
 
 def _report(folder: Path, worker: Worker) -> None:

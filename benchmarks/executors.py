@@ -1,0 +1,135 @@
+"""What each executor costs: from the command to the first run, and between runs.
+
+    python benchmarks/executors.py --output executors.csv       # those that are installed here
+    python benchmarks/executors.py --executors local ray --runs 16 --workers 2
+
+Every run of the study waits (`--wait` seconds in all) and computes next to nothing, so that more workers than cores
+make sense: these are figures of the engine, not of training. Ray and Slurm are started on this machine, with a machine
+for each worker. `start_s` is the time from the command to the first claim, without Slurm's or Ray's own start;
+`overhead_s` is what a worker spends on a run beside executing it (claim, publishing, finding the next one), and `end_s`
+the time from the last result to the command's end. `runs_per_hour` counts from the first claim to the last result.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from voxloss.data.phantom.write import write_phantom
+from voxloss.study.study import Study
+from voxloss.utilities.machine import environment
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "executors"))
+import slurm_lab
+
+LOSS = """
+import time
+from torch.nn import functional
+
+def cross_entropy(logits, labels):
+    time.sleep({wait} / {calls})
+    return functional.cross_entropy(logits, labels)
+"""
+STEPS = 4
+SETTINGS = [
+    "--losses", "waiting.cross_entropy", "--splits.folds", "2", "--patches.size", "[8,16,16]", "--patches.overlap", "0",
+    "--network.filters", "2", "--network.depth", "2", "--training.epochs", "1", "--training.iterations", str(STEPS),
+    "--training.validation_batches", "1", "--preparation.spacing_mm", "[11,11,11]", "--execution.device", "cpu",
+    "--execution.threads", "1", "--no-report",
+]  # fmt: skip
+
+
+@contextmanager
+def words_of(executor: str, workers: int, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Start what an executor needs, and yield its options and environment."""
+    if executor == "slurm":
+        with slurm_lab.slurm_lab(folder / "slurm", nodes=workers) as lab:
+            options = ["--execution.jobs", str(workers), "--execution.sbatch", '["--exclusive"]']
+            yield options, lab.environment
+    elif executor == "ray":
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        from ray.cluster_utils import Cluster
+
+        size = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=size)
+        for _ in range(workers - 1):
+            cluster.add_node(**size)
+        try:
+            yield ["--execution.address", cluster.address], dict(os.environ)
+        finally:
+            cluster.shutdown()
+    else:
+        yield ["--execution.parallel", str(workers)], dict(os.environ)
+
+
+def measure(executor: str, data: Path, folder: Path, runs: int, workers: int) -> dict[str, Any]:
+    """Have runs of a study that exists executed, and return the row of the executor."""
+    study = folder / executor
+    words = [sys.executable, "-m", "voxloss", "run", "demo", "--data", str(data), "--study", str(study), *SETTINGS]
+    subprocess.run([*words, "--seeds", "0"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    seeds = ",".join(str(1 + number) for number in range(runs // 2))  # of two folds
+    with words_of(executor, workers, folder) as (options, variables):
+        chosen = [*words, "--seeds", seeds, "--execution.executor", executor, *options]
+        begin, first = time.time(), None
+        process = subprocess.Popen(chosen, cwd=folder, env=variables, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            if first is None and any(study.glob("runs/*/*/.seed-[!0]/claim-0001.json")):
+                first = time.time()
+            time.sleep(0.02)
+        end = time.time()
+    assert process.returncode == 0 and first is not None
+    results = [path.stat().st_mtime for path in study.glob("runs/*/*/seed-[!0]/status.json")]
+    opened = Study.open(study)
+    executing = [opened.status(run).seconds for run in opened.runs() if run.seed != 0]
+    assert len(results) == len(executing) == runs
+    busy = max(results) - first
+    return {
+        "executor": executor,
+        "workers": workers,
+        "runs": runs,
+        "start_s": round(first - begin, 2),
+        "run_s": round(sum(executing) / runs, 2),
+        "overhead_s": round((busy * workers - sum(executing)) / runs, 2),
+        "end_s": round(end - max(results), 2),
+        "runs_per_hour": round(3600 * runs / busy),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--executors", nargs="+", default=["local", "ray", "slurm"], choices=["local", "ray", "slurm"])
+    parser.add_argument("--runs", type=int, default=18, help="even, at most 18")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--wait", type=float, default=4.0, help="seconds that each run waits")
+    parser.add_argument("--output", type=Path, help="a CSV file that rows are added to")
+    arguments = parser.parse_args()
+    assert arguments.runs % 2 == 0 and arguments.runs <= 18, "seeds have one digit"
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="executors") as name:
+        folder, data = Path(name), Path(name) / "phantom"
+        write_phantom(data, cases=4, seed=0, setting="small")
+        (folder / "waiting.py").write_text(LOSS.format(wait=arguments.wait, calls=STEPS + 1))
+        for executor in arguments.executors:
+            load = os.getloadavg()[0]
+            row = measure(executor, data, folder, arguments.runs, arguments.workers)
+            rows.append({**row, "wait_s": arguments.wait, "load_before": round(load, 1), "cores": os.cpu_count()})
+            print(rows[-1], flush=True)
+    if arguments.output is not None:
+        new = not arguments.output.exists()
+        with arguments.output.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*rows[0], "machine"])
+            if new:
+                writer.writeheader()
+            writer.writerows({**row, "machine": json.dumps(environment())} for row in rows)
+
+
+if __name__ == "__main__":
+    main()
