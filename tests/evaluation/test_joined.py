@@ -95,6 +95,7 @@ def test_a_stack_is_joined_as_its_rows():
 def test_more_comparisons_widen_the_interval_of_the_mean_alone():
     one, seven = (join([0.02, 0.0, 0.05, 0.01, 0.03], [0.01] * 5, comparisons=n) for n in (1, 7))
     assert seven.high - seven.mean > one.high - one.mean and seven.predicted == one.predicted
+    assert one.clear(7) == (seven.low > 0 or seven.high < 0) and one.clear(1) == (one.low > 0 or one.high < 0)
     assert seven.high - seven.mean == pytest.approx(stats.t.ppf(1 - 0.025 / 7, 4) * seven.standard_error)
 
 

@@ -29,6 +29,7 @@ def fused(monkeypatch):
     if DEVICE == "cpu":
         monkeypatch.setattr(triton_kernels, "TILE", 8)
         monkeypatch.setattr(triton_kernels, "LARGEST_TILE", 32)
+        monkeypatch.setattr(triton_kernels, "LINE", 64)
 
 
 @st.composite

@@ -163,6 +163,13 @@ class Joined:
     weights: tuple[float, ...]
     n: int
 
+    def clear(self, comparisons: int) -> bool:
+        """Whether the interval of the mean excludes 0 as one of this many that hold together with 95 % (Bonferroni)."""
+        return (
+            abs(self.mean)
+            > float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / comparisons, self.n - 1)) * self.standard_error
+        )
+
 
 def join(differences: Sequence[float], standard_errors: Sequence[float], comparisons: int = 1) -> Joined:
     """Join the differences of independent data sets; `pool` has the model.

@@ -86,12 +86,6 @@ class Judgement:
     findings: tuple[Finding, ...]
 
     @property
-    def detectable(self) -> float:
-        """The largest difference that one of the comparisons could have missed; NaN if none was possible."""
-        known = [one.detectable for one in self.findings if math.isfinite(one.detectable)]
-        return max(known, default=math.nan)
-
-    @property
     def decisive(self) -> Finding | None:
         """The comparison that refutes the claim, or else that with the lowest interval; None if none was possible."""
         known = [one for one in self.findings if math.isfinite(one.mean)]

@@ -111,7 +111,13 @@ class Judged:
         return bias_verdict(self.export, class_name)
 
     def difference(self, first: str, second: str, measure: Measure = "dice") -> Difference | None:
-        """By how much a loss exceeds another, for the class of the headline."""
+        """By how much a loss exceeds another, for the class of the headline.
+
+        A loss that has not learned to find the class errs neither to precision nor to recall.
+        """
+        unlearned = self.export.unlearned.get(self.export.class_name, ())
+        if measure != METRIC and {first, second} & set(unlearned):
+            return None
         verdict = self.verdict(self.export.class_name, measure)
         return None if verdict is None else difference(verdict, self.export, first, second)
 

@@ -1,7 +1,7 @@
 # Recomputes verdicts with mixed models. What tests/evaluation/test_verdict_lme4.py compares with was written by
 #   cd tests/evaluation/lme4
 #   Rscript verdict_lme4.R equal-scores.csv two-scores.csv ../../../benchmarks/results/hippocampus-scores.csv \
-#     > verdict_lme4.csv
+#     ../../../evidence/results/hippocampus/scores.csv@posterior > verdict_lme4.csv
 # with R 4.2.2, lme4 1.1-31, emmeans 1.8.4 and pbkrtest 0.5.2 (Debian: r-cran-lme4, r-cran-emmeans, r-cran-pbkrtest).
 # An exported study's scores.csv takes the class behind an @: evidence/results/NAME/scores.csv@infarct.
 #
@@ -30,7 +30,7 @@ for (argument in commandArgs(trailingOnly = TRUE)) {
   for (row in seq_len(nrow(pairs))) {
     names <- strsplit(as.character(pairs$contrast[row]), " - ")[[1]]
     numbers <- sprintf("%.10g", unlist(pairs[row, c("estimate", "SE", "df", "lower.CL", "upper.CL")]))
-    name <- if (length(words) > 1) basename(dirname(path)) else sub("-scores.csv$", "", basename(path))
+    name <- if (length(words) > 1) paste0("evidence-", basename(dirname(path))) else sub("-scores.csv$", "", basename(path))
     cat(name, gsub("[()]", "", names), numbers, sep = ",")
     cat("\n")
   }

@@ -56,7 +56,7 @@ def claims_page(
                 pair = f"{_loss(decisive.first)} minus {_loss(decisive.second)}"
                 interval = f"{decisive.mean:+.3f} ({interval_text(decisive.low, decisive.high)})"
             tested = f"{len(one.findings) - missing} of {len(one.findings)}"
-            seen = "–" if math.isnan(one.detectable) else f"{one.detectable:.3f}"
+            seen = "–" if decisive is None else f"{decisive.detectable:.3f}"
             rows.append([place, f"**{one.answer}**", tested, pair, interval, seen])
         header = ("place", "answer", "comparisons", "decisive comparison", "difference", "detectable")
         parts.append(table(header, rows) if rows else "No study has these losses.\n")

@@ -1,6 +1,7 @@
 """The first page of the evidence."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from voxloss.evidence.across import Comparison, counts
 from voxloss.evidence.advice import percent
@@ -16,14 +17,16 @@ from voxloss.utilities.text import count_of, duration_text
 LEAD = """\
 Every number and picture of these pages comes from the scores in `evidence/results` by one command (`make evidence`).
 A result against our own losses is as welcome as one for them. [Which loss should I start with?](which-loss.md) · [The
-paper's claims](claims.md) · [Every study](studies.md) · [Add your own study](format.md)
+paper's claims](claims.md) · [Every study](studies.md) · [Add your own
+study](https://voxloss.github.io/voxloss/evidence/format/)
 """
 JOINED_TEXT = """\
 A positive difference is a higher mean Dice of the class that the study named before training. *Joined*: the mean over
 data sets of a random-effects model with Hartung and Knapp's 95 % interval; τ is the standard deviation of the true
 differences of data sets. *A new data set*: the 95 % interval of its true difference, from five data sets on.
-*Detectable*: the true mean difference that would have been found with a probability of 80 %. [How often these
-intervals hold](../benchmarks/joined.md).
+*Detectable*: the true mean difference that would have been found with a probability of 80 %. Bold: clear, which means
+that the interval still excludes 0 where the intervals of all losses in the table hold together (Bonferroni). [How
+often these intervals hold](https://voxloss.github.io/voxloss/benchmarks/joined/).
 """
 PICTURES = """\
 Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
@@ -49,16 +52,17 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     count = count_of(len(sets), "real data set")
     if not against:
         return f"So far the evidence is {count} ({', '.join(sets)}), which is too little to say anything beyond it."
-    better = [loss_name(one.first) for one in against if one.together is not None and one.together.low > 0]
-    worse = [loss_name(one.first) for one in against if one.together is not None and one.together.high < 0]
+    clear = [one for one in against if one.together is not None and one.together.clear(len(against))]
+    better = [loss_name(one.first) for one in clear if one.together is not None and one.together.mean > 0]
+    worse = [loss_name(one.first) for one in clear if one.together is not None and one.together.mean < 0]
     known = [one.together.detectable for one in against if one.together is not None]
     baseline = loss_name(BASELINE)
-    parts = [f"{listed(better)} {'has' if len(better) == 1 else 'have'} a higher"] if better else []
-    parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a lower"] if worse else []
-    says = " and ".join(parts) if parts else f"None of {count_of(len(against), 'loss')} has a higher or lower"
+    parts = [f"{listed(better)} {'has' if len(better) == 1 else 'have'} a clearly higher"] if better else []
+    parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a clearly lower"] if worse else []
+    says = " and ".join(parts) if parts else f"none of {count_of(len(against), 'loss')} has a clearly higher or lower"
     return (
-        f"Over {count}, {says} mean Dice than {baseline}. True mean differences below about {min(known):.3f} to "
-        f"{max(known):.3f}, depending on the loss, would probably not have been seen."
+        f"Over {count}, {says} mean Dice than {baseline}. A true mean difference below about {median(known):.3f} (the "
+        "median over the losses) would probably not have been seen."
     )
 
 
@@ -123,7 +127,7 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
     """Return a row per comparison with what is joined of it."""
     if not comparisons:
         return f"No study has {loss_name(BASELINE)} and another loss.\n"
-    rows = []
+    rows, joined = [], sum(one.together is not None for one in comparisons)
     for one in comparisons:
         sets = sum(counts(found, export) for found, export in one.differences)
         name = escape_markdown(loss_name(one.first))
@@ -135,7 +139,7 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
         else:
             new = "–" if found.predicted is None else interval_text(*found.predicted)
             mean = f"{found.mean:+.3f} ({interval_text(found.low, found.high)})"
-            cells = [f"**{mean}**" if found.low > 0 or found.high < 0 else mean, f"{found.tau:.3f}", new]
+            cells = [f"**{mean}**" if found.clear(joined) else mean, f"{found.tau:.3f}", new]
             cells.append(f"{found.detectable:.3f}")
         rows.append([name, str(sets), *cells])
     return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable"), rows)

@@ -15,8 +15,8 @@ from voxloss.report.tables.verdict import verdict_details, verdict_sentence, ver
 from voxloss.utilities.text import count_of, duration_text
 
 LEAD = """\
-The [verdict](../concepts/verdict.md) of each study on the class and metric that it named before training: the losses
-that may be the best, and differences from the best mean with simultaneous 95 % intervals.
+The [verdict](https://voxloss.github.io/voxloss/concepts/verdict/) of each study on the class and metric that it named
+before training: the losses that may be the best, and differences from the best mean with simultaneous 95 % intervals.
 """
 
 

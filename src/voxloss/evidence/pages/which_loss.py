@@ -52,5 +52,7 @@ def which_loss_page(estimates: pd.DataFrame) -> str:
     ]
     if known:
         parts.append(table(("data set", "class", "share of the voxels", "pieces", "absent in"), known))
-    parts.append("[The evidence](index.md) has the studies, and [how to add yours](format.md).\n")
+    parts.append(
+        "[The evidence](index.md) has the studies, and [how to add yours](https://voxloss.github.io/voxloss/evidence/format/).\n"
+    )
     return "\n".join(parts)

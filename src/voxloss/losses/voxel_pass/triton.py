@@ -1,8 +1,11 @@
 """The pass over the voxels on CUDA, fused: forward reads logits and labels once, backward reads them once more.
 
-A program works on tiles of all channels by BLOCK voxels of one sample. The channels are padded to a power of two; a
-padded channel has a logit of -inf and no target. Shapes, rows and symbols are those of `kernels`, and the formulas too,
-where they are explained. No atomic operations: every program writes sums of its own, so that results are repeatable.
+Of softmax against labels a program works on BLOCK voxels of one sample and on GROUP channels at a time: lanes of a warp
+lie along the voxels, so that what is summed over channels stays in a lane. It reads the logits of its voxels twice, the
+second time from the cache: for the largest and the sum of the exponentials, and for what every channel adds. For all
+other sums it works on tiles of all channels, padded to a power of two. A padded channel has a logit of -inf and no
+target. Shapes, rows and symbols are those of `kernels`, and the formulas too, where they are explained. No atomic
+operations: every program writes sums of its own, so that results are repeatable.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call, type-arg"
@@ -18,10 +21,15 @@ from torch import Tensor
 from voxloss.losses.voxel_pass.plain import empty_gradient, working_type
 from voxloss.losses.voxel_pass.settings import PassSettings
 
-TILE = 2048  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
+TILE = 1024  # elements of a tile; more where that is fewer than 32 voxels, so that its reads are whole lines of memory
 LARGEST_TILE = 4096
-PER_WARP = 1024  # elements of a tile for each warp: with fewer its lanes lie across channels, which then wait for sums
-PROGRAMS = 8  # for each multiprocessor, over the batch
+PER_WARP = 256  # elements of a tile for each warp: with twice as many few warps fit the registers, with four times none
+GROUP = 4  # channels at a time, of softmax against labels
+LINE = 512  # bytes of logits that a warp reads of a channel at once, 16 for each lane
+HALF = 256  # the same of types of two bytes, of which more voxels would not fit the registers
+WARPS = 1
+STAGES = 2  # groups whose logits are on their way
+PROGRAMS = 32  # for each multiprocessor, over the batch
 
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
@@ -33,8 +41,9 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
     partial = logits.new_empty((batch, programs, settings.rows, classes), dtype=torch.float64)
     counted = logits.new_empty((batch, programs), dtype=torch.float64)
     if batch:
+        kernel = _label_sums_kernel if settings.by_label else _sums_kernel
         with torch.cuda.device_of(logits):
-            _sums_kernel[programs, batch](*launch.inputs, partial, counted, tiles, programs, **launch.constants)
+            kernel[programs, batch](*launch.inputs, partial, counted, tiles, programs, **launch.constants)
     return partial.sum(1), counted.sum(1)
 
 
@@ -46,8 +55,9 @@ def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Te
     flat = result.view(batch, classes, voxels)
     upstream = upstream.to(working_type(logits)).contiguous()
     if flat.numel():
+        kernel = _label_gradient_kernel if settings.by_label else _gradient_kernel
         with torch.cuda.device_of(logits):
-            _gradient_kernel[triton.cdiv(voxels, launch.block), batch](
+            kernel[triton.cdiv(voxels, launch.block), batch](
                 *launch.inputs, upstream, flat, *flat.stride(), **launch.constants
             )
     return result
@@ -60,7 +70,11 @@ class _Launch:
         self.logits = logits.flatten(2)  # a view wherever the strides allow one
         classes = self.logits.shape[1]
         channels = triton.next_power_of_2(classes)
-        self.block = max(TILE // channels, min(32, LARGEST_TILE // channels), 1)
+        if settings.by_label:
+            line = HALF if logits.element_size() == 2 else LINE
+            self.block = max(1, line * WARPS // logits.element_size())
+        else:
+            self.block = max(TILE // channels, min(32, LARGEST_TILE // channels), 1)
         target = target.flatten(2 if settings.dense else 1)
         if target.dtype == torch.bool:
             target = target.view(torch.uint8)
@@ -75,24 +89,29 @@ class _Launch:
             self.logits.shape[2], classes,
         )  # fmt: skip
         self.constants = {
-            "SIGMOID": settings.activation == "sigmoid",
-            "DENSE": settings.dense,
             "WEIGHTED": weight is not None,
             "IGNORES": settings.ignore_index is not None,
             "EXPONENTS": len(settings.exponents),
-            "BY_LABEL": settings.by_label,
-            "SQUARED": settings.squared,
-            "MINIMUM": settings.minimum,
             "TUBE": settings.tube,
-            "SCALE": scale,
-            "ADDEND": addend,
-            "CHANNELS": channels,
             "BLOCK": self.block,
             "WORK": tl.float64 if working == torch.float64 else tl.float32,
             "LARGEST": torch.finfo(working).max / 2,
             "TINY": torch.finfo(working).tiny,
-            "num_warps": max(1, min(16, channels * self.block // PER_WARP)),
         }
+        if settings.by_label:
+            group = min(GROUP, channels)
+            self.constants |= {"GROUP": group, "GROUPS": channels // group, "STAGES": STAGES, "num_warps": WARPS}
+        else:
+            self.constants |= {
+                "SIGMOID": settings.activation == "sigmoid",
+                "DENSE": settings.dense,
+                "SQUARED": settings.squared,
+                "MINIMUM": settings.minimum,
+                "SCALE": scale,
+                "ADDEND": addend,
+                "CHANNELS": channels,
+                "num_warps": max(1, min(16, channels * self.block // PER_WARP)),
+            }
 
 
 @functools.lru_cache(maxsize=64)
@@ -182,17 +201,73 @@ def _read(
 
 
 @triton.jit
-def _softmax_of_label(x, t, LARGEST: tl.constexpr):
-    """Probabilities without the label's, and of the label p, 1-p and -log p; as `kernels.LabelSoftmax`."""
-    d = x - tl.max(x, 0)[None, :]
-    e = tl.exp(d)
-    chosen = tl.sum(tl.where(t != 0, d, 0), 0)
-    others = tl.where(t != 0, 0, e)
-    rest = tl.sum(others, 0)
-    own = tl.sum(tl.where(t != 0, e, 0), 0)
+def _read_labels(
+    tile, sample, target, target_b, target_v, weight, weight_b, weight_v, ignore_index, voxels, classes,
+    WEIGHTED: tl.constexpr, IGNORES: tl.constexpr, TUBE: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
+):  # fmt: skip
+    """Of BLOCK voxels: labels, -1 where one does not count; which count, factors, 1 in the tube, places, which exist.
+
+    Loops over the channels compare labels anew: with which count, Triton 3.6 does not compile some types of labels.
+    """
+    v = tl.full((1,), BLOCK, tl.int64) * tile + tl.arange(0, BLOCK)  # 64 bits, as volumes may be that large
+    inside = v < voxels
+    raw = tl.load(target + sample * target_b + v * target_v, mask=inside, other=0).to(tl.int64)
+    counted = inside & (raw >= 0) & (raw < classes)
+    if IGNORES:
+        counted = counted & (raw != ignore_index)
+    label = tl.where(counted, raw, -1).to(tl.int32)
+    factor = counted.to(WORK)
+    tube = factor
+    if WEIGHTED:
+        w = tl.load(weight + sample * weight_b + v * weight_v, mask=inside, other=0).to(WORK)
+        tube = (w < 0).to(WORK)  # whose weights have a minus
+        factor = tl.where(counted, tl.abs(w) if TUBE else w, 0)
+    return label, counted, factor, tube, v, inside
+
+
+@triton.jit
+def _read_group(
+    g, base, logits_c, label, inside, classes, GROUP: tl.constexpr, WORK: tl.constexpr,
+):  # fmt: skip
+    """The channels of a group and their logits (GROUP, BLOCK), 0 where a voxel does not count, and whose label it is.
+
+    Whatever is in ignored voxels, NaN included, must not get out.
+    """
+    c = g * GROUP + tl.arange(0, GROUP)
+    real = (c < classes)[:, None]
+    # A mask by voxel would keep a lane from reading several at once.
+    x = tl.load(base[None, :] + c.to(tl.int64)[:, None] * logits_c, mask=real & inside[None, :], other=0).to(WORK)
+    own = label[None, :]
+    x = tl.where(own >= 0, x, 0)
+    return c, tl.where(real, x, -float("inf")), c[:, None] == own
+
+
+@triton.jit
+def _exponentials(x, top):
+    """exp(x - top), 0 for masked channels also where all so far are."""
+    return tl.exp(x - tl.where(top == -float("inf"), 0, top)[None, :])
+
+
+@triton.jit
+def _add_group(x, mine, factors, top, rest, mean):
+    """Go on with the largest logit, Σ exp of the other classes than the label's, and the same times `factors`."""
+    higher = tl.maximum(top, tl.max(x, 0))
+    others = tl.where(mine, 0, _exponentials(x, higher))
+    shrink = tl.where(top == higher, 1, tl.exp(top - tl.where(higher == -float("inf"), 0, higher)))
+    rest = rest * shrink + tl.sum(others, 0)
+    mean = mean * shrink + tl.sum(others * factors[:, None], 0)
+    return higher, rest, mean
+
+
+@triton.jit
+def _of_label(base, logits_c, label, counted, top, rest, LARGEST: tl.constexpr, WORK: tl.constexpr):
+    """p, 1-p and -log p of the label, and what the exponentials are to be multiplied by; as `kernels.LabelSoftmax`."""
+    chosen = tl.load(base + label.to(tl.int64) * logits_c, mask=counted, other=0).to(WORK)
+    chosen = tl.where(counted, chosen - top, 0)
+    own = tl.where(counted, tl.exp(chosen), 0)
     surprise = _cap(_log1p(rest + (own - 1)) - chosen, LARGEST)
     scale = 1 / (rest + own)
-    return others * scale[None, :], own * scale, rest * scale, surprise
+    return own * scale, rest * scale, surprise, scale
 
 
 @triton.jit
@@ -222,11 +297,115 @@ def _sigmoid(x, LARGEST: tl.constexpr):
 
 
 @triton.jit
+def _label_sums_kernel(
+    logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
+    exponents, ignore_index, voxels, classes, partial, counted_voxels, tiles, programs,
+    WEIGHTED: tl.constexpr, IGNORES: tl.constexpr, EXPONENTS: tl.constexpr, TUBE: tl.constexpr, BLOCK: tl.constexpr,
+    WORK: tl.constexpr, LARGEST: tl.constexpr, TINY: tl.constexpr,
+    GROUP: tl.constexpr, GROUPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    sample = tl.program_id(1).to(tl.int64)
+    rows: tl.constexpr = 3 + EXPONENTS + (2 if TUBE else 0)
+    row = tl.arange(0, triton.next_power_of_2(rows))[:, None]
+    group = tl.arange(0, GROUPS)
+    total = tl.zeros((triton.next_power_of_2(rows), GROUPS, GROUP), tl.float64)
+    number = tl.zeros((BLOCK,), tl.int32)
+    nothing = tl.zeros((GROUP,), WORK)
+    for tile in range(program, tiles, programs):
+        label, counted, factor, tube, v, inside = _read_labels(
+            tile, sample, target, target_b, target_v, weight, weight_b, weight_v, ignore_index, voxels, classes,
+            WEIGHTED, IGNORES, TUBE, BLOCK, WORK,
+        )  # fmt: skip
+        number += counted.to(tl.int32)
+        base = logits + sample * logits_b + v * logits_v
+        top = tl.full((BLOCK,), -float("inf"), WORK)
+        rest = tl.zeros((BLOCK,), WORK)
+        mean = tl.zeros((BLOCK,), WORK)
+        for g in tl.range(0, GROUPS, num_stages=STAGES):
+            _, x, mine = _read_group(g, base, logits_c, label, inside, classes, GROUP, WORK)
+            top, rest, mean = _add_group(x, mine, nothing, top, rest, mean)
+        hit, miss, surprise, scale = _of_label(base, logits_c, label, counted, top, rest, LARGEST, WORK)
+        scale *= factor
+        for g in tl.range(0, GROUPS, num_stages=STAGES):
+            _, x, mine = _read_group(g, base, logits_c, label, inside, classes, GROUP, WORK)
+            others = tl.where(mine, 0, _exponentials(x, top)) * scale[None, :]
+            within = tl.where(mine, factor[None, :], 0)
+            found = tl.where(row == 0, tl.sum(within * hit[None, :], 1)[None, :], 0)
+            found += tl.where(row == 1, tl.sum(others, 1)[None, :], 0)
+            found += tl.where(row == 2, tl.sum(within * miss[None, :], 1)[None, :], 0)
+            for k in tl.static_range(EXPONENTS):
+                exponent = tl.load(exponents + k * classes + label, mask=counted, other=0)
+                focal = _power(miss, exponent) * surprise
+                found += tl.where(row == 3 + k, tl.sum(within * focal[None, :], 1)[None, :], 0)
+            if TUBE:
+                within *= tube[None, :]
+                found += tl.where(row == 3 + EXPONENTS, tl.sum(within * hit[None, :], 1)[None, :], 0)
+                found += tl.where(row == 4 + EXPONENTS, tl.sum(within * miss[None, :], 1)[None, :], 0)
+            total += tl.where((group == g)[None, :, None], found[:, None, :], 0).to(tl.float64)
+    at = sample * programs + program
+    channel = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    place = partial + (at * rows + row[:, :, None]) * classes + channel[None, :, :]
+    tl.store(place, total, mask=(row < rows)[:, :, None] & (channel < classes)[None, :, :])
+    tl.store(counted_voxels + at, tl.sum(number.to(tl.float64), 0))
+
+
+@triton.jit
+def _label_gradient_kernel(
+    logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
+    exponents, ignore_index, voxels, classes, upstream, gradient, gradient_b, gradient_c, gradient_v,
+    WEIGHTED: tl.constexpr, IGNORES: tl.constexpr, EXPONENTS: tl.constexpr, TUBE: tl.constexpr, BLOCK: tl.constexpr,
+    WORK: tl.constexpr, LARGEST: tl.constexpr, TINY: tl.constexpr,
+    GROUP: tl.constexpr, GROUPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    sample = tl.program_id(1).to(tl.int64)
+    rows: tl.constexpr = 3 + EXPONENTS + (2 if TUBE else 0)
+    label, counted, factor, tube, v, inside = _read_labels(
+        tl.program_id(0), sample, target, target_b, target_v, weight, weight_b, weight_v, ignore_index, voxels, classes,
+        WEIGHTED, IGNORES, TUBE, BLOCK, WORK,
+    )  # fmt: skip
+    base = logits + sample * logits_b + v * logits_v
+    up = upstream + sample * rows * classes
+    top = tl.full((BLOCK,), -float("inf"), WORK)
+    rest = tl.zeros((BLOCK,), WORK)
+    mean_other = tl.zeros((BLOCK,), WORK)
+    for g in tl.range(0, GROUPS, num_stages=STAGES):
+        c, x, mine = _read_group(g, base, logits_c, label, inside, classes, GROUP, WORK)
+        other = tl.load(up + classes + c, mask=c < classes, other=0)
+        top, rest, mean_other = _add_group(x, mine, other, top, rest, mean_other)
+    hit, miss, surprise, scale = _of_label(base, logits_c, label, counted, top, rest, LARGEST, WORK)
+    own = tl.load(up + label, mask=counted, other=0) - tl.load(up + 2 * classes + label, mask=counted, other=0)
+    if TUBE:
+        in_tube = up + (3 + EXPONENTS) * classes + label
+        own += tube * (tl.load(in_tube, mask=counted, other=0) - tl.load(in_tube + classes, mask=counted, other=0))
+    at_label = own * hit
+    for k in tl.static_range(EXPONENTS):
+        exponent = tl.load(exponents + k * classes + label, mask=counted, other=0)
+        focal = tl.load(up + (3 + k) * classes + label, mask=counted, other=0)
+        at_label -= _slope(surprise, miss, hit, exponent, TINY) * focal
+    mean_other *= scale
+    mean = at_label + mean_other
+    at_label = (at_label * miss - hit * mean_other) * factor
+    scale *= factor
+    place = gradient + sample * gradient_b + v * gradient_v
+    for g in tl.range(0, GROUPS, num_stages=STAGES):
+        c, x, mine = _read_group(g, base, logits_c, label, inside, classes, GROUP, WORK)
+        other = tl.load(up + classes + c, mask=c < classes, other=0)
+        others = _exponentials(x, top) * scale[None, :] * (other[:, None] - mean[None, :])
+        result = tl.where(mine, at_label[None, :], others)
+        tl.store(
+            place[None, :] + c.to(tl.int64)[:, None] * gradient_c,
+            result.to(gradient.dtype.element_ty),
+            mask=(c < classes)[:, None] & inside[None, :],
+        )
+
+
+@triton.jit
 def _sums_kernel(
     logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
     exponents, ignore_index, voxels, classes, partial, counted_voxels, tiles, programs,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
-    EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    EXPONENTS: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
     TUBE: tl.constexpr,
     SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
@@ -248,55 +427,39 @@ def _sums_kernel(
             SIGMOID, DENSE, WEIGHTED, IGNORES, TUBE, CHANNELS, BLOCK, WORK,
         )  # fmt: skip
         number += counted.to(tl.int32)
-        if BY_LABEL:
-            others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
-            inside = t * factor[None, :]
-            true_positive = tl.sum(inside * hit[None, :], 1)
-            false_positive = tl.sum(others * factor[None, :], 1)
-            false_negative = tl.sum(inside * miss[None, :], 1)
-            if TUBE:
-                within = inside * tube[None, :]
-                total += tl.where(row == in_tube, tl.sum(within * hit[None, :], 1)[None, :], 0).to(tl.float64)
-                total += tl.where(row == in_tube + 1, tl.sum(within * miss[None, :], 1)[None, :], 0).to(tl.float64)
-            for k in tl.static_range(EXPONENTS):
-                by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
-                exponent = tl.sum(t * by_class[:, None], 0)
-                focal = tl.sum(inside * (_power(miss, exponent) * surprise)[None, :], 1)
-                total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
+        if SIGMOID:
+            p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
         else:
+            p, q, surprise = _softmax(x, CHANNELS, LARGEST)
+        factors = tl.where(mask, factor[None, :], 0)
+        inside = t * factors
+        outside = (1 - t) * factors
+        true_positive = tl.sum(p * inside, 1)
+        false_positive = tl.sum(p * outside, 1)
+        false_negative = tl.sum(q * inside, 1)
+        if TUBE:
+            within = inside * tube[None, :]
+            total += tl.where(row == in_tube, tl.sum(within * p, 1)[None, :], 0).to(tl.float64)
+            total += tl.where(row == in_tube + 1, tl.sum(within * q, 1)[None, :], 0).to(tl.float64)
+        smoothed = SCALE * t + ADDEND
+        for k in tl.static_range(EXPONENTS):
+            by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
+            focal = tl.sum(_power(q, by_class[:, None]) * surprise * smoothed * factors, 1)
+            total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
             if SIGMOID:
-                p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
-            else:
-                p, q, surprise = _softmax(x, CHANNELS, LARGEST)
-            factors = tl.where(mask, factor[None, :], 0)
-            inside = t * factors
-            outside = (1 - t) * factors
-            true_positive = tl.sum(p * inside, 1)
-            false_positive = tl.sum(p * outside, 1)
-            false_negative = tl.sum(q * inside, 1)
-            if TUBE:
-                within = inside * tube[None, :]
-                total += tl.where(row == in_tube, tl.sum(within * p, 1)[None, :], 0).to(tl.float64)
-                total += tl.where(row == in_tube + 1, tl.sum(within * q, 1)[None, :], 0).to(tl.float64)
-            smoothed = SCALE * t + ADDEND
-            for k in tl.static_range(EXPONENTS):
-                by_class = tl.load(exponents + k * classes + row_channels, mask=row_channels < classes, other=0)
-                focal = tl.sum(_power(q, by_class[:, None]) * surprise * smoothed * factors, 1)
-                total += tl.where(row == 3 + k, focal[None, :], 0).to(tl.float64)
-                if SIGMOID:
-                    focal = tl.sum(_power(p, by_class[:, None]) * other_surprise * (1 - smoothed) * factors, 1)
-                    total += tl.where(row == 3 + EXPONENTS + k, focal[None, :], 0).to(tl.float64)
-            difference = p * (1 - t) - q * t
-            if SQUARED:
-                half = tl.sum(difference * difference * factors, 1) / 2
-                total += tl.where(row == after_focal, half[None, :], 0).to(tl.float64)
-            if MINIMUM:
-                covered = tl.sum(tl.where(difference < 0, p, t) * factors, 1)
-                excess = tl.sum(tl.where(difference > 0, difference, 0) * factors, 1)
-                shortfall = tl.sum(tl.where(difference < 0, -difference, 0) * factors, 1)
-                total += tl.where(row == minima, covered[None, :], 0).to(tl.float64)
-                total += tl.where(row == minima + 1, excess[None, :], 0).to(tl.float64)
-                total += tl.where(row == minima + 2, shortfall[None, :], 0).to(tl.float64)
+                focal = tl.sum(_power(p, by_class[:, None]) * other_surprise * (1 - smoothed) * factors, 1)
+                total += tl.where(row == 3 + EXPONENTS + k, focal[None, :], 0).to(tl.float64)
+        difference = p * (1 - t) - q * t
+        if SQUARED:
+            half = tl.sum(difference * difference * factors, 1) / 2
+            total += tl.where(row == after_focal, half[None, :], 0).to(tl.float64)
+        if MINIMUM:
+            covered = tl.sum(tl.where(difference < 0, p, t) * factors, 1)
+            excess = tl.sum(tl.where(difference > 0, difference, 0) * factors, 1)
+            shortfall = tl.sum(tl.where(difference < 0, -difference, 0) * factors, 1)
+            total += tl.where(row == minima, covered[None, :], 0).to(tl.float64)
+            total += tl.where(row == minima + 1, excess[None, :], 0).to(tl.float64)
+            total += tl.where(row == minima + 2, shortfall[None, :], 0).to(tl.float64)
         total += tl.where(row == 0, true_positive[None, :], 0).to(tl.float64)
         total += tl.where(row == 1, false_positive[None, :], 0).to(tl.float64)
         total += tl.where(row == 2, false_negative[None, :], 0).to(tl.float64)
@@ -311,7 +474,7 @@ def _gradient_kernel(
     logits, logits_b, logits_c, logits_v, target, target_b, target_c, target_v, weight, weight_b, weight_v,
     exponents, ignore_index, voxels, classes, upstream, gradient, gradient_b, gradient_c, gradient_v,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, WEIGHTED: tl.constexpr, IGNORES: tl.constexpr,
-    EXPONENTS: tl.constexpr, BY_LABEL: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
+    EXPONENTS: tl.constexpr, SQUARED: tl.constexpr, MINIMUM: tl.constexpr,
     TUBE: tl.constexpr,
     SCALE: tl.constexpr, ADDEND: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WORK: tl.constexpr,
     LARGEST: tl.constexpr, TINY: tl.constexpr,
@@ -335,52 +498,37 @@ def _gradient_kernel(
     if TUBE:
         own_in_tube = tl.load(up + in_tube * classes, mask=real, other=0)
         own_in_tube -= tl.load(up + (in_tube + 1) * classes, mask=real, other=0)
-    if BY_LABEL:
-        others, hit, miss, surprise = _softmax_of_label(x, t, LARGEST)
-        at_label = tl.sum(t * own[:, None], 0) * hit
-        if TUBE:
-            at_label += tl.sum(t * own_in_tube[:, None], 0) * hit * tube
-        for k in tl.static_range(EXPONENTS):
-            by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)
-            focal = tl.load(up + (3 + k) * classes, mask=real, other=0)
-            slope = _slope(surprise, miss, hit, tl.sum(t * by_class[:, None], 0), TINY)
-            at_label -= slope * tl.sum(t * focal[:, None], 0)
-        mean_other = tl.sum(others * other[:, None], 0)
-        mean = at_label + mean_other
-        result = others * (other[:, None] - mean[None, :])
-        result += t * (at_label * miss - hit * mean_other)[None, :]
+    if SIGMOID:
+        p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
     else:
+        p, q, surprise = _softmax(x, CHANNELS, LARGEST)
+    region = t * own[:, None] + (1 - t) * other[:, None]
+    if TUBE:
+        region += t * own_in_tube[:, None] * tube[None, :]
+    difference = p * (1 - t) - q * t
+    if SQUARED:
+        region += difference * tl.load(up + after_focal * classes, mask=real, other=0)[:, None]
+    if MINIMUM:
+        covered = tl.load(up + minima * classes, mask=real, other=0)
+        excess = tl.load(up + (minima + 1) * classes, mask=real, other=0)
+        shortfall = tl.load(up + (minima + 2) * classes, mask=real, other=0)
+        region += tl.where(difference > 0, excess[:, None], 0)
+        region += tl.where(difference < 0, (covered - shortfall)[:, None], 0)
+    positive = tl.zeros((CHANNELS, BLOCK), WORK)
+    negative = tl.zeros((CHANNELS, BLOCK), WORK)
+    for k in tl.static_range(EXPONENTS):
+        by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)[:, None]
+        focal = tl.load(up + (3 + k) * classes, mask=real, other=0)[:, None]
+        positive -= _slope(surprise, q, p, by_class, TINY) * focal
         if SIGMOID:
-            p, q, surprise, other_surprise = _sigmoid(x, LARGEST)
-        else:
-            p, q, surprise = _softmax(x, CHANNELS, LARGEST)
-        region = t * own[:, None] + (1 - t) * other[:, None]
-        if TUBE:
-            region += t * own_in_tube[:, None] * tube[None, :]
-        difference = p * (1 - t) - q * t
-        if SQUARED:
-            region += difference * tl.load(up + after_focal * classes, mask=real, other=0)[:, None]
-        if MINIMUM:
-            covered = tl.load(up + minima * classes, mask=real, other=0)
-            excess = tl.load(up + (minima + 1) * classes, mask=real, other=0)
-            shortfall = tl.load(up + (minima + 2) * classes, mask=real, other=0)
-            region += tl.where(difference > 0, excess[:, None], 0)
-            region += tl.where(difference < 0, (covered - shortfall)[:, None], 0)
-        positive = tl.zeros((CHANNELS, BLOCK), WORK)
-        negative = tl.zeros((CHANNELS, BLOCK), WORK)
-        for k in tl.static_range(EXPONENTS):
-            by_class = tl.load(exponents + k * classes + channel, mask=real, other=0)[:, None]
-            focal = tl.load(up + (3 + k) * classes, mask=real, other=0)[:, None]
-            positive -= _slope(surprise, q, p, by_class, TINY) * focal
-            if SIGMOID:
-                focal = tl.load(up + (3 + EXPONENTS + k) * classes, mask=real, other=0)[:, None]
-                negative += _slope(other_surprise, p, q, by_class, TINY) * focal
-        smoothed = SCALE * t + ADDEND
-        positive *= smoothed
-        if SIGMOID:
-            result = region * p * q + positive * q + negative * (1 - smoothed) * p
-        else:
-            mean = tl.sum(p * region + positive, 0)
-            result = (region - mean[None, :]) * p + positive
+            focal = tl.load(up + (3 + EXPONENTS + k) * classes, mask=real, other=0)[:, None]
+            negative += _slope(other_surprise, p, q, by_class, TINY) * focal
+    smoothed = SCALE * t + ADDEND
+    positive *= smoothed
+    if SIGMOID:
+        result = region * p * q + positive * q + negative * (1 - smoothed) * p
+    else:
+        mean = tl.sum(p * region + positive, 0)
+        result = (region - mean[None, :]) * p + positive
     place = gradient + sample * gradient_b + c[:, None] * gradient_c + v[None, :] * gradient_v
     tl.store(place, (result * factor[None, :]).to(gradient.dtype.element_ty), mask=mask)

@@ -96,7 +96,8 @@ class HardestPass:
         chosen = operator.selection(
             voxels.logits, voxels.target, voxels.weight, how, smoothing, self.share, self.pool
         ).detach()
-        settings = replace(voxels.settings, exponents=(0.0,), squared=False, minimum=False, tube=False)
+        # The first pass watches the labels already; this one would report them in the same call.
+        settings = replace(voxels.settings, exponents=(0.0,), squared=False, minimum=False, tube=False, watch=False)
         weight = chosen if voxels.weight is None else chosen * voxels.weight
         found = voxels.sums(voxels.target, weight, settings)
         return replace(found, voxels=chosen.flatten(1).sum(1, dtype=found.sums.dtype))
