@@ -120,9 +120,9 @@ def workers_table(projections: Sequence[Projection]) -> Table:
         title="On several workers: a model, not a measurement",
         title_justify="left",
         caption=f"Each worker is as fast as this machine alone. A run takes {_duration(first.run)}, and the study no "
-        f"less{'; the rounds of a search wait for each other' if first.trials else ''}. Preparing cases and waiting for "
-        f"a cluster are not included. A run writes {_size(first.written)} to the study's folder, mostly a checkpoint "
-        "after each epoch.",
+        f"less{'; the rounds of a search wait for each other' if first.trials else ''}. Preparing cases and waiting "
+        f"for a cluster are not included. A run writes {_size(first.written)} to the study's folder, mostly a "
+        "checkpoint after each epoch.",
         caption_justify="left",
     )
     trials = ["Trials before them"] if first.trials else []
