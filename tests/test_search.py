@@ -17,6 +17,7 @@ from study_helpers import TINY, call, command, tiny_run
 from voxloss.config.files import load_config
 from voxloss.config.losses import LossChoice
 from voxloss.evaluation.scores import read_scores, write_scores
+from voxloss.evidence.add import _finished_scores as finished_scores
 from voxloss.report import build_report
 from voxloss.report.figures.tuning import smoothed
 from voxloss.report.tuning import expected_best
@@ -234,6 +235,15 @@ def test_trials_that_stopped_early_are_never_chosen_and_those_that_diverged_coun
     assert study.search(study.losses[0], 0).chosen == 2
 
 
+def test_of_equal_scores_the_listed_setting_is_chosen(begin):
+    study = begin({"learning_rate": [1e-2, 3e-4, 1e-3]})  # listed: 3e-4
+    run_searches(study, places(study), lambda runs: [study.write_status(run, state="done", value=0.0) for run in runs])
+    assert study.search(study.losses[0], 0).chosen == 1
+    other = begin({"learning_rate": [1e-2, 1e-3]})
+    run_searches(other, places(other), lambda runs: [other.write_status(run, state="done", value=0.0) for run in runs])
+    assert other.search(other.losses[0], 0).chosen == 0
+
+
 def test_a_failed_trial_waits_for_another_run_and_the_other_searches_go_on(begin):
     study = begin()
 
@@ -384,6 +394,7 @@ def test_the_report_has_both_settings_and_what_the_search_found(plain_study, beg
 
     run_searches(study, places(study), execute)
     study.merge_scores()
+    assert set(finished_scores(study)[0]["loss"]) == {"dice", "mixed_focal"}  # what evidence takes
     page = build_report(study.folder).read_text()
     for words in (
         "Dice loss, tuned", "Mixed Focal loss, tuned", "As listed and as tuned", "Response of Mixed Focal loss",

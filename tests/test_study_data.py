@@ -166,7 +166,7 @@ def test_predict_writes_nothing_over_a_file_and_nothing_beside_a_wrong_image(stu
     grey[0, 0, 0] = np.nan
     wrong = save(tmp_path / "b.nii", grey)
     result = call("predict", folder, image, wrong, "--output", tmp_path / "out")
-    assert result.returncode == 2 and "b.nii has 1 values that are not finite" in result.stderr
+    assert result.returncode == 2 and "b.nii has 1 value that is not finite" in result.stderr
     assert not (tmp_path / "out").exists()
     comma = shutil.copy(image, tmp_path / "a,b.nii")
     assert predicted(study, comma, tmp_path / "out").name == "a,b.nii.gz"

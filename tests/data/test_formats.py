@@ -737,7 +737,7 @@ def test_values_that_are_no_numbers_are_counted(tmp_path):
     values[1, 2, 3] = np.nan
     for ending in (".mha", ".nrrd", ".nii.gz"):
         path = write_itk(tmp_path / f"a{ending}", values)
-        with pytest.raises(InputError, match="has 1 values that are not finite"):
+        with pytest.raises(InputError, match="has 1 value that is not finite"):
             read_image(Case("a", (path,), None))
         with pytest.raises(InputError, match="holds the value nan"):
             mask_of(path)

@@ -14,6 +14,7 @@ from voxloss.data.formats.volume import Volume, count_values
 from voxloss.utilities.arrays import AnyArray, ClassIndices, Float32s, Labels, Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, atomic_path
+from voxloss.utilities.text import not_finite_values
 
 MAX_LABEL_VALUE = 65535
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
@@ -80,7 +81,7 @@ def read_image(case: Case) -> tuple[Float32s, Geometry]:
             start += piece.size
             not_finite += piece.size - int(np.count_nonzero(np.isfinite(piece)))
         if not_finite:
-            raise InputError(f"{file.path} has {not_finite:,} values that are not finite")
+            raise InputError(f"{file.path} has {not_finite_values(not_finite)}")
     return values.reshape(channels, *geometry.shape[::-1]).transpose(0, 3, 2, 1), case.placed(geometry)
 
 

@@ -120,15 +120,20 @@ def add_study(
 
 
 def _finished_scores(study: Study) -> tuple[pd.DataFrame, list[str]]:
-    """The exported metrics of what is finished, and a sentence if seeds are left out."""
+    """The exported metrics of what is finished, and a sentence if seeds are left out.
+
+    Tuned losses are left out: against a baseline that is not tuned, they show what a search is worth.
+    """
     scores = study.scores()
     metric = study.comparison.primary_metric
     if metric not in METRICS:
         raise InputError(f"{study.folder} is about {metric}, a metric of your own, which cannot be joined with others'")
+    tuned = {choice.key for choice in study.losses if choice.tuned}
     ended = [one.loss for one in standings(study) if one.standing in ("finished", "eliminated")]
+    ended = [loss for loss in ended if loss not in tuned]
     seeds, notes = _whole_seeds(study), []
     if len(ended) < 2 and seeds:
-        ended = study.loss_keys
+        ended = [loss for loss in study.loss_keys if loss not in tuned]
         scores = scores[scores["seed"].isin(seeds)]
         notes = [
             f"Every loss finished {len(seeds)} of {count_of(len(study.comparison.seeds), 'seed')} on every fold; "
@@ -153,7 +158,7 @@ def _whole_seeds(study: Study) -> list[int]:
         seed
         for seed, fold in study.rounds()
         for loss in study.losses
-        if study.status(Run(loss, fold, seed)).state not in ENDED
+        if not loss.tuned and study.status(Run(loss, fold, seed)).state not in ENDED
     }
     return [seed for seed in study.comparison.seeds if seed not in missing]
 

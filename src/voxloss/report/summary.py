@@ -101,7 +101,7 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.comparison.look:
         yield "A quick look (few cases, few training steps, one seed): do not use this to choose a loss."
     if record.study.dataset.has_regions:
-        yield "Training and scores count only the voxels in each case's region of interest."
+        yield f"Training and scores count only the {comparison.units.element}s in each case's region of interest."
     yield from _unlearned_limits(comparison)
     if len(comparison.losses) < len(comparison.family_losses):
         yield (

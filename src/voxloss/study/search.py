@@ -111,16 +111,25 @@ def _decide(study: Study, loss: LossChoice, fold: int, claim: Claim) -> None:
     for status in statuses:  # of a worker that was killed after a trial
         remove_weights(study, status.run)
     if len(search.trials) >= tuning.trials:
-        search = replace(search, chosen=best_trial(statuses))
+        search = replace(search, chosen=best_trial(statuses, _listed(study, loss)))
     else:
         search = replace(search, trials=(*search.trials, *_next_round(study, loss, fold, search, statuses)))
     claim.check()
     study.files.write_search(loss, fold, search)
 
 
-def best_trial(statuses: Sequence[RunStatus]) -> int:
-    """Return the number of the trial with the highest score, the first of equal ones; those that diverged have 0."""
-    return max(range(len(statuses)), key=lambda number: (_score(statuses[number]), -number))
+def best_trial(statuses: Sequence[RunStatus], listed: Setting | None = None) -> int:
+    """Return the number of the trial with the highest score; those that diverged have 0.
+
+    Args:
+        statuses: The trials, all of which have finished.
+        listed: The setting of the loss as listed, which is chosen before equal ones; else the first of these is.
+    """
+
+    def standing(number: int) -> tuple[float, bool, int]:
+        return _score(statuses[number]), statuses[number].setting == listed, -number
+
+    return max(range(len(statuses)), key=standing)
 
 
 def _score(status: RunStatus) -> float:
@@ -140,7 +149,7 @@ def _next_round(
         return [Trial(first + place, number, setting, "grid") for place, setting in enumerate(of_round)]
     space, count = tuning.space(loss), min(tuning.batch, tuning.trials - first)
     settings: list[tuple[Setting, str]] = []
-    listed = {name: listed_value(loss, name, study.config.training.learning_rate) for name in space}
+    listed = _listed(study, loss)
     if not first and all(dimension.has(listed[name]) for name, dimension in space.items()):
         settings.append((listed, "listed"))
     seed = seed_of(study.comparison.seeds[0], fold, number, _SAMPLER)
@@ -151,6 +160,13 @@ def _next_round(
     sampled, sampler = _sample(space, whole, known, count - len(settings), seed, math.ceil(STARTUP * tuning.trials))
     settings += [(setting, sampler) for setting in sampled]
     return [Trial(first + place, number, *setting) for place, setting in enumerate(settings)]
+
+
+def _listed(study: Study, loss: LossChoice) -> Setting:
+    """The values of what is searched without a search."""
+    assert study.tuning is not None
+    rate = study.config.training.learning_rate
+    return {name: listed_value(loss, name, rate) for name in study.tuning.space(loss)}
 
 
 def _dice(study: Study, status: RunStatus) -> dict[int, float]:

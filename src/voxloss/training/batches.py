@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import statistics
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,16 +146,18 @@ def training_batches(
     """
     on_device = augments_on(job.config, device)
     augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
-    loader: DataLoader[Batch] = DataLoader(
-        _TrainingBatches(job, epoch * job.config.training.iterations, augment, None if on_device else maps),
-        batch_size=None,
-        collate_fn=_unchanged,
-        prefetch_factor=BATCHES_AHEAD if workers_of(job.config, device) else None,
-        num_workers=workers_of(job.config, device),
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),
-        worker_init_fn=_leave_signals_to_the_run,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, as the user asked
+        loader: DataLoader[Batch] = DataLoader(
+            _TrainingBatches(job, epoch * job.config.training.iterations, augment, None if on_device else maps),
+            batch_size=None,
+            collate_fn=_unchanged,
+            prefetch_factor=BATCHES_AHEAD if workers_of(job.config, device) else None,
+            num_workers=workers_of(job.config, device),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+            worker_init_fn=_leave_signals_to_the_run,
+        )
     try:
         batches = iter(loader)
     except OSError as error:

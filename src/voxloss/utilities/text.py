@@ -17,8 +17,13 @@ def duration_text(seconds: float) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Write a count: "1 fold", "5 folds", "2 losses"."""
-    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+    """Write a count: "1 fold", "5 folds", "2 losses", "1,200 values"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def not_finite_values(number: int) -> str:
+    """Write how many values are NaN or infinite: "1 value that is not finite"."""
+    return f"{count_of(number, 'value')} that {'is' if number == 1 else 'are'} not finite"
 
 
 def one_of(values: Iterable[object]) -> str:

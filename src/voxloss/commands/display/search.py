@@ -57,7 +57,7 @@ def search_table(study: Study) -> Table:
     folds = sorted({one.fold for one in progress})
     table.add_column("loss")
     for fold in folds:
-        table.add_column(f"fold {fold}")
+        table.add_column(f"fold {fold}", overflow="fold")
     for loss in dict.fromkeys(one.loss for one in progress):
         cells = {one.fold: _cell(one, at_work) for one in progress if one.loss == loss}
         table.add_row(escape(loss), *(cells[fold] for fold in folds))
@@ -73,6 +73,6 @@ def _cell(one: SearchProgress, at_work: bool) -> str:
     if values:
         lines.append(f"best Dice {max(values):.3f}")
     if one.chosen is not None:
-        lines.append(setting_text(one.trials[one.chosen].setting or {}))
+        lines += setting_text(one.trials[one.chosen].setting or {}).split(", ")
     lines += [f"trial {trial.run.trial}: {trial.reason}" for trial in one.trials if trial.state == "failed"]
     return escape("\n".join(lines))

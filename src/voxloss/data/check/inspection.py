@@ -16,7 +16,7 @@ from voxloss.data.formats.volume import Volume
 from voxloss.data.grid import turn_of
 from voxloss.geometry.components import count_components
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, not_finite_values
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _inspect_image(path: Path, inspection: Inspection) -> None:
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if not_finite:
-        inspection.add("error", f"{path} has {not_finite:,} values that are not finite")
+        inspection.add("error", f"{path} has {not_finite_values(not_finite)}")
     if low == high:
         inspection.add("warning", f"{path} has the same value {low:g} everywhere")
 

@@ -59,7 +59,7 @@ def claims_page(
             seen = "–" if decisive is None else f"{decisive.detectable:.3f}"
             rows.append([place, f"**{one.answer}**", tested, pair, interval, seen])
         header = ("place", "answer", "comparisons", "decisive comparison", "difference", "detectable")
-        parts.append(table(header, rows) if rows else "No study has these losses.\n")
+        parts.append(table(header, rows) if rows else "Not tested: no study or series allows these comparisons.\n")
     for name in slopes:
         parts.append(f"![Difference in mean Dice against rarity, series {name}]({FIGURES}/slopes-{name}.svg)\n")
     return "\n".join(parts)

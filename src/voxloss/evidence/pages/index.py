@@ -135,11 +135,15 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
             name += f" minus {escape_markdown(loss_name(one.second))}"
         found = one.together
         if found is None:
-            cells = ["–", "–", "–", "–"]
+            cells = ["–"] * 5
         else:
             new = "–" if found.predicted is None else interval_text(*found.predicted)
             mean = f"{found.mean:+.3f} ({interval_text(found.low, found.high)})"
             cells = [f"**{mean}**" if found.clear(joined) else mean, f"{found.tau:.3f}", new]
-            cells.append(f"{found.detectable:.3f}")
+            place = found.weights.index(max(found.weights))
+            cells += [
+                f"{found.detectable:.3f}",
+                f"{one.differences[place][0].data_set}, {100 * found.weights[place]:.0f} %",
+            ]
         rows.append([name, str(sets), *cells])
-    return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable"), rows)
+    return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable", "largest weight"), rows)

@@ -80,8 +80,8 @@ def precision_recall_curves(
         axes.set_ylim(0, 1.02)
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
-            "Over the voxels of all cases that a run scores, so large structures weigh most; the mean over the runs at "
-            f"every recall. {BAND}"
+            f"Over the {comparison.units.element}s of all cases that a run scores, so large structures weigh most; the "
+            f"mean over the runs at every recall. {BAND}"
         )
         return save_figure(figure, folder, name, f"Precision–recall: {class_name}", caption, pd.concat(parts))
 
@@ -114,7 +114,7 @@ def reliability_figure(
             axes.set_xlabel(f"Probability of {class_name}")
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.02)
-        panels[0].set_ylabel("Share of the voxels that have the class")
+        panels[0].set_ylabel(f"Share of the {comparison.units.element}s that have the class")
         figure.legend(loc="outside right center", frameon=False, fontsize=7.5)
         caption = (
             f"{RELIABILITY_BINS} bins of equal width; the mean over the runs of each bin. Below the diagonal, the "

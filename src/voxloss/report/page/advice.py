@@ -153,8 +153,9 @@ def _remedies(record: StudyRecord, comparison: Comparison) -> Iterator[tuple[str
          "--patches.foreground_share 0.67"),
         (f"Try another learning rate (now {rate:g}).", "rate", f"--training.learning_rate {3 * rate:g}"),
     ]  # fmt: skip
+    searched = record.study.tuning is not None and record.study.tuning.learning_rate is not None
     for sentence, suffix, option in changes:
-        if suffix == "centred" and share >= 0.67:
+        if (suffix == "centred" and share >= 0.67) or (suffix == "rate" and searched):
             continue
         other = shlex.quote(f"{record.study.folder}-{suffix}")
         yield f"{sentence} It is a study of its own:", f"voxloss run {folder} --study {other} {option}"

@@ -121,11 +121,12 @@ def operating_table(comparison: Comparison, points: OperatingPoints, class_name:
         if without
         else ""
     )
+    element = comparison.units.element
     caption = (
-        "Threshold: the median over the runs, and the range. A voxel is predicted where the class's probability is "
-        "at least the threshold, whatever the other classes have. Each run's threshold has the highest mean DSC on "
+        f"Threshold: the median over the runs, and the range. A {element} is predicted where the class's probability "
+        "is at least the threshold, whatever the other classes have. Each run's threshold has the highest mean DSC on "
         f"cases that it does not score: {SOURCES[points.source]}.{untuned} AP: average precision, the area under the "
-        "curve of precision against recall over all voxels of a run's cases, averaged over the runs."
+        f"curve of precision against recall over all {element}s of a run's cases, averaged over the runs."
     )
     names = [metric_name(metric) for metric in ("dice", "precision", "recall")]
     return Table(
@@ -173,14 +174,15 @@ def calibration_table(comparison: Comparison, class_name: str, frame: pd.DataFra
             is_best = len(means) > 1 and row[name] == means[name].min()
             cells.append(Cell("n/a" if math.isnan(row[name]) else f"{row[name]:.3g}", bold=is_best))
         rows.append(tuple(cells))
+    element = comparison.units.element
     caption = (
         f"Means over the runs; lower is better. ECE: expected calibration error of the class against all others in "
-        f"{RELIABILITY_BINS} bins, over all voxels; likely voxels: over those with a probability of at least "
+        f"{RELIABILITY_BINS} bins, over all {element}s; likely {element}s: over those with a probability of at least "
         f"{CONSIDERED:g}. Brier: mean squared error of the probability. Log score: mean of −log of the probability of "
-        "what is there, in nats; one voxel counts at most 11.8. Scaled: after the log odds were divided by a "
+        f"what is there, in nats; one {element} counts at most 11.8. Scaled: after the log odds were divided by a "
         "temperature T, chosen for each run on the cases that its threshold is chosen on."
     )
-    names = ("ECE", "ECE, likely voxels", "Brier", "Log score")
+    names = ("ECE", f"ECE, likely {element}s", "Brier", "Log score")
     return Table(
         title=f"Calibration of {class_name}",
         caption=caption,

@@ -131,7 +131,7 @@ def settings_table(results: TuningResults) -> Table:
         title="Chosen settings",
         caption=(
             "Of each fold the setting of the trial with the highest mean Dice over foreground classes and inner cases. "
-            "Folds that chose different settings are no fault: the setting that the search finds is compared."
+            "Where the folds chose different settings, no single setting was evaluated; the search was."
         ),
         header=("Loss", "Fold", *map(parameter_name, names), "Dice", "Trial"),
         rows=tuple(rows),

@@ -127,7 +127,7 @@ class WorkerActor:
         self._study, self._leaving = Path(study), threading.Event()
         settings = replace(Study.open(self._study).config.execution, parallel=1, threads=threads)
         self._executor = LocalExecutor()
-        self._executor.start(self._study, settings, 1, Request.parse(request))
+        self._executor.start(self._study, settings, sys.maxsize, Request.parse(request))  # one for each GPU
         self._thread = threading.Thread(target=self._keep, args=(ray.get_runtime_context().current_actor,), daemon=True)
         self._thread.start()
 

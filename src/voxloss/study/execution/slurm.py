@@ -1,8 +1,8 @@
 """Workers as jobs of Slurm, submitted by submitit as one job array.
 
-A job keeps one worker alive. When Slurm says that the job's time is nearly over, or that another job needs the node,
-the worker saves its run and leaves, and the job is queued again. The numbers of the jobs are in
-STUDY/.execution/slurm-*.json, scripts and logs in STUDY/.execution/slurm/. No accounting (sacct) is needed.
+A job keeps a worker alive, or one for each of its GPUs. When Slurm says that the job's time is nearly over, or that
+another job needs the node, workers save their runs and leave, and the job is queued again. The numbers of the jobs are
+in STUDY/.execution/slurm-*.json, scripts and logs in STUDY/.execution/slurm/. No accounting (sacct) is needed.
 """
 
 import json
@@ -11,6 +11,7 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -118,7 +119,7 @@ class SlurmExecutor:
 
 
 class WorkerJob:
-    """What a job executes: it keeps a worker alive until nothing is left for it.
+    """What a job executes: it keeps its workers alive until nothing is left for them.
 
     Slurm sends signals to all processes of a job, and submitit answers them by calling `checkpoint` from the signal's
     handler, in whatever line this process is. So handlers only take note here, and `__call__` does the rest.
@@ -128,7 +129,7 @@ class WorkerJob:
         self.study, self.request = study, request
 
     def __call__(self) -> None:
-        """Keep a worker alive. Raises InputError if it cannot work."""
+        """Keep the workers alive. Raises InputError if they cannot work."""
         import submitit
 
         warning = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
@@ -143,7 +144,7 @@ class WorkerJob:
         threads = settings.threads or int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
         executor = LocalExecutor()
         signal.signal(warning, signal.SIG_IGN)  # which the worker inherits: else the signal would kill it
-        executor.start(study, replace(settings, parallel=1, threads=threads), 1, request)
+        executor.start(study, replace(settings, parallel=1, threads=threads), sys.maxsize, request)  # one for each GPU
         signal.signal(warning, note)
         signal.signal(signal.SIGTERM, note)
         try:
