@@ -1,5 +1,6 @@
 """Operating points and calibration in the report: what the page says, and what it leaves alone."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -9,9 +10,11 @@ from test_build import Page
 
 from study_files import StudyFiles
 from voxloss.evaluation.probabilities.counts import ProbabilityCounts, read_counts, write_counts
-from voxloss.evaluation.scores import read_scores
+from voxloss.evaluation.scores import COLUMNS, read_scores
+from voxloss.evaluation.verdict import verdict
 from voxloss.report import build_report
 from voxloss.report.comparison import compare
+from voxloss.report.operating import on_shared_cases
 from voxloss.report.record import open_record
 from voxloss.report.summary import summarise
 from voxloss.report.tables.operating import (
@@ -99,6 +102,25 @@ def test_a_disagreement_is_one_sentence_each_way():
     )
     assert judged(("dice",), ("focal",)).count(".") == 2
     assert disagreement_sentence(None, "tumour") == ""
+
+
+def test_both_verdicts_are_on_the_same_cases():
+    def scores(without: dict[str, float]) -> pd.DataFrame:
+        """Two losses on three folds; case 0 of each fold has no tumour, and a loss predicts some if it has a score."""
+        rows = []
+        for loss, fold, number in itertools.product(("dice", "focal"), range(3), range(3)):
+            value = 0.5 + 0.1 * number + 0.01 * fold if number else without.get(loss, math.nan)
+            values = {"dice": value, "recall": value if number else math.nan}
+            for metric, score in values.items():
+                status = "undefined" if math.isnan(score) else "ok"
+                rows.append(("d", fold, 0, loss, f"{fold}{number}", "tumour", metric, score, status))
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    argmax, tuned = scores({"dice": 0.0}), scores({"dice": 0.0, "focal": 0.0})
+    assert [verdict(part, "tumour", "dice").n_cases for part in (argmax, tuned)] == [6, 9]
+    shared = on_shared_cases(argmax, tuned, "tumour")
+    assert [verdict(part, "tumour", "dice").n_cases for part in shared] == [6, 6]
+    assert verdict(shared[0], "tumour", "dice").means == verdict(shared[1], "tumour", "dice").means
 
 
 def test_the_first_screen_has_it_only_where_the_verdicts_disagree(study, comparison):

@@ -8,7 +8,7 @@ from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.probabilities.counts import RunCounts, read_counts
 from voxloss.evaluation.probabilities.tuning import RunKey, Source, tuned_points, tuned_scores
 from voxloss.evaluation.significance import intervals
-from voxloss.evaluation.verdict import Verdict, verdict
+from voxloss.evaluation.verdict import Verdict, case_table, verdict
 from voxloss.report.record import StudyRecord
 
 
@@ -22,8 +22,8 @@ class OperatingPoints:
         points: `voxloss.evaluation.probabilities.tuning.tuned_points`.
         scores: The scores at these thresholds.
         intervals: `voxloss.evaluation.significance.intervals` of these, over the units of the comparison.
-        verdicts: By class the verdict on Dice where the largest probability decides, and that at the thresholds;
-            without classes that cannot be judged.
+        verdicts: By class the verdict on Dice where the largest probability decides, and that at the thresholds, on
+            the same cases; without classes that cannot be judged.
     """
 
     runs: dict[RunKey, RunCounts]
@@ -72,10 +72,10 @@ def operating_points(
     if keys - set(runs) or points["threshold"].isna().all():
         return None
     tuned = tuned_scores(runs, points, scores)
-    pairs = {
-        name: (verdict(scores, name, "dice", interim=interim), verdict(tuned, name, "dice", interim=interim))
-        for name in classes
-    }
+    pairs = {}
+    for name in classes:
+        parts = on_shared_cases(scores, tuned, name)
+        pairs[name] = tuple(verdict(part, name, "dice", interim=interim) for part in parts)
     return OperatingPoints(
         runs=runs,
         source=source,
@@ -84,3 +84,17 @@ def operating_points(
         intervals=intervals(tuned, over="case" if over == "case" else "fold"),
         verdicts={name: (first, second) for name, (first, second) in pairs.items() if first and second},
     )
+
+
+def on_shared_cases(first: pd.DataFrame, second: pd.DataFrame, class_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two tables of scores on the cases that a verdict on the Dice of a class has in both.
+
+    A case without the class has no Dice for a loss that predicts nothing there. Which losses do so depends on the
+    threshold, so that otherwise two verdicts would be on different cases.
+    """
+    tables = [case_table(scores, class_name, "dice") for scores in (first, second)]
+    if tables[0] is None or tables[1] is None:
+        return first, second
+    shared = tables[0][0].index.droplevel("fold").intersection(tables[1][0].index.droplevel("fold"))
+    kept = [pd.MultiIndex.from_frame(scores[["dataset", "case"]]).isin(shared) for scores in (first, second)]
+    return first[kept[0]], second[kept[1]]

@@ -103,6 +103,7 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
     if record.study.dataset.has_regions:
         yield f"Training and scores count only the {comparison.units.element}s in each case's region of interest."
     yield from _unlearned_limits(comparison)
+    yield from _cases_without_the_class(comparison)
     if len(comparison.losses) < len(comparison.family_losses):
         yield (
             f"These {len(comparison.losses)} of {len(comparison.family_losses)} compared losses were chosen "
@@ -136,6 +137,19 @@ def _limits(record: StudyRecord, comparison: Comparison) -> Iterator[str]:
         yield f"Only {count_of(comparison.n_cases, 'case')}: the order may well be different on other cases."
     if comparison.n_seeds == 1:
         yield "Only one seed: run-to-run variation is estimated from the folds."
+
+
+def _cases_without_the_class(comparison: Comparison) -> Iterator[str]:
+    """Say that the verdict leaves out cases in which some loss rightly predicts nothing; the table's means do not."""
+    found = comparison.verdicts.get(comparison.primary_class)
+    if found is None or found.n_cases == comparison.n_cases or comparison.none_learned(comparison.primary_class):
+        return
+    metric = metric_name(comparison.primary_metric)
+    yield (
+        f"The verdict is on the {found.n_cases} of {comparison.n_cases} cases for which every loss has a {metric} of "
+        f"{comparison.primary_class}; without the class, a loss that predicts nothing has none. So its means are not "
+        "those of the table."
+    )
 
 
 def _unlearned_limits(comparison: Comparison) -> Iterator[str]:
