@@ -120,15 +120,19 @@ def workers_table(projections: Sequence[Projection]) -> Table:
         title="On several workers: a model, not a measurement",
         title_justify="left",
         caption=f"Each worker is as fast as this machine alone. A run takes {_duration(first.run)}, and the study no "
-        f"less; preparing cases and waiting for a cluster are not included. A run writes {_size(first.written)} to "
-        "the study's folder, mostly a checkpoint after each epoch.",
+        f"less{'; the rounds of a search wait for each other' if first.trials else ''}. Preparing cases and waiting "
+        f"for a cluster are not included. A run writes {_size(first.written)} to the study's folder, mostly a "
+        "checkpoint after each epoch.",
         caption_justify="left",
     )
-    for name in ("Workers", "Runs one after the other", "Time", "Times faster"):
+    trials = ["Trials before them"] if first.trials else []
+    for name in ("Workers", "Runs one after the other", *trials, "Time", "Times faster"):
         table.add_column(name, justify="right")
     for one in projections:
         speed = f"{first.seconds / one.seconds:.1f}"
-        table.add_row(str(one.workers), str(one.rounds), _duration(one.seconds), speed)
+        table.add_row(
+            str(one.workers), str(one.rounds), *([str(one.trials)] if trials else []), _duration(one.seconds), speed
+        )
     return table
 
 

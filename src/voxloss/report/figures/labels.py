@@ -1,9 +1,11 @@
 """Names in figures: long ones on several lines, in a font that has their characters."""
 
 import functools
+import logging
 import textwrap
-from collections.abc import Iterable
-from contextlib import suppress
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -44,6 +46,20 @@ def fonts() -> list[str]:
             font_manager.fontManager.addfont(path)
     installed = set(font_manager.get_font_names())
     return [FONT, *(name for name in OTHER_FONTS if name in installed)]
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Keep matplotlib from printing which letters and weights its fonts lack; `unreadable` tells of letters."""
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def unreadable(figure: Figure) -> str:

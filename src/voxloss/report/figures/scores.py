@@ -1,6 +1,5 @@
 """Charts of the scores: box plots with every case, and learning curves; each is an SVG, a PNG and a CSV of its data."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from voxloss.evaluation.scores import seed_means
 from voxloss.report.comparison import Comparison
-from voxloss.report.figures.labels import fonts, label_of, row_inches, unreadable
+from voxloss.report.figures.labels import fonts, label_of, row_inches, unreadable, without_notices
 from voxloss.report.names import metric_name
 from voxloss.report.record import StudyRecord
 from voxloss.training.history import selected_epoch
@@ -58,8 +57,7 @@ def save_figure(figure: Figure, folder: Path, name: str, title: str, caption: st
     If no installed font has some of its characters, the caption says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+    with mpl.rc_context(STYLE), without_notices():
         figure.savefig(folder / f"{name}.png", dpi=DPI)
         figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None})
     data.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8", lineterminator="\n")
