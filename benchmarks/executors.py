@@ -51,7 +51,7 @@ SETTINGS = [
 def words_of(executor: str, workers: int, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Start what an executor needs, and yield its options and environment."""
     if executor == "slurm":
-        with slurm_lab.slurm_lab(folder / "slurm", nodes=workers) as lab:
+        with slurm_lab.slurm_lab(folder / "lab", nodes=workers) as lab:
             options = ["--execution.jobs", str(workers), "--execution.sbatch", '["--exclusive"]']
             yield options, lab.environment
     elif executor == "ray":

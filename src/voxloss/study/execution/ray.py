@@ -168,7 +168,6 @@ def _stop(note: dict[str, Any]) -> None:
 def _connect(address: str | None) -> Any:
     """Return the module `ray`, connected to a cluster; one of this machine alone is started where none is named."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():
