@@ -59,7 +59,9 @@ def resume(study: Path, losses: str = "dice,focal", *extra: object):
 
 
 def snapshot(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """The time of every file, but of claims: a command holds the study while it looks at the data."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".claims" not in path.parts)
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def change(path: Path) -> None:

@@ -114,13 +114,13 @@ def test_which_networks_are_taken(tiny_study, tmp_path):
 def test_the_cases_of_a_folder(tmp_path):
     for name in ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii", "b_0001.nii", "c.nii", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    names = [[path.name for path in case] for case in _cases([tmp_path], 2)]
+    names = [[path.name for path in case] for case in _cases([tmp_path], 2, volumes=True)]
     assert names == [["a_0000.nii.gz", "a_0001.nii.gz"], ["b_0000.nii", "b_0001.nii"], ["c.nii"]]
-    assert len(_cases([tmp_path], 1)) == 5  # a scan may be called a_0000
-    assert _cases([tmp_path / "c.nii"], 1) == [[tmp_path / "c.nii"]]
+    assert len(_cases([tmp_path], 1, volumes=True)) == 5  # a scan may be called a_0000
+    assert _cases([tmp_path / "c.nii"], 1, volumes=True) == [[tmp_path / "c.nii"]]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no images"):
-        _cases([tmp_path / "empty"], 1)
+        _cases([tmp_path / "empty"], 1, volumes=True)
 
 
 def test_a_run_is_no_study_whose_loss_could_be_chosen(tiny_study, tmp_path):

@@ -128,7 +128,7 @@ def test_a_run_says_what_it_will_take_before_it_starts(phantom, tmp_path):
             study.write_status(run, seconds=100.0, peak_memory=10**9)
     expected = estimate(study, waiting)
     assert (expected.finished, expected.each, expected.total, expected.memory) == (2, 100.0, 200.0, 10**9)
-    written = [path for path in (study.folder / "runs" / "dice").rglob("*") if path.is_file()]
+    written = [path for path in (study.folder / "runs" / "dice" / "fold-0" / "seed-0").rglob("*") if path.is_file()]
     assert expected.disk == pytest.approx(2 * sum(path.stat().st_size for path in written))
     second = call("run", tmp_path / "study", "--no-report")
     assert second.returncode == 0, second.stderr

@@ -109,7 +109,7 @@ FILES = {
     "image-missing": (IMAGE, Path.unlink, ("does not exist",)),
     "image-a-folder": (IMAGE, to_folder, ("does not exist",)),
     "image-dangling-link": (IMAGE, dangling, ("does not exist",)),
-    "image-nan": (IMAGE, rewrite(with_value(np.nan, np.float32)), ("1 values that are not finite",)),
+    "image-nan": (IMAGE, rewrite(with_value(np.nan, np.float32)), ("1 value that is not finite",)),
     "image-infinite": (IMAGE, rewrite(with_value(-np.inf, np.float32)), ("not finite",)),
     "image-complex": (IMAGE, rewrite(lambda values: values.astype(np.complex64)), ("complex64",)),
     "image-colours": (

@@ -88,7 +88,7 @@ def test_a_full_shared_memory_is_named_where_processes_cannot_be_started(tmp_pat
 
     monkeypatch.setattr(module.DataLoader, "__iter__", full)
     with pytest.raises(InputError, match=r"No space left on device.*/dev/shm has"):
-        training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU)
+        next(training_batches(run(tmp_path, "--execution.workers", "1"), 0, CPU))
 
 
 def test_the_room_is_that_of_the_system(monkeypatch):

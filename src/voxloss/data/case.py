@@ -44,7 +44,7 @@ class Case:
 
     def placed(self, geometry: Geometry) -> Geometry:
         """Return the grid of a file of this case, with the case's size of a voxel if the file does not tell it."""
-        return sized(geometry, self.images[0], self.spacing_mm)
+        return sized(geometry, self.files[0], self.spacing_mm)
 
     @property
     def files(self) -> tuple[Path, ...]:

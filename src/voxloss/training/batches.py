@@ -5,7 +5,7 @@ import os
 import signal
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,11 @@ def _leave_signals_to_the_run(_: int) -> None:
 
 def training_batches(
     job: TrainingJob, epoch: int, device: torch.device, maps: LabelMaps | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield images and labels of every step from the first of `epoch` on; on the CPU, pinned if the device is CUDA.
 
-    With `maps` they follow as a dictionary, unless the device augments, after which the loss makes them itself.
+    With `maps` they follow as a dictionary, unless the device augments, after which the loss makes them itself. Close
+    it at the end: the processes that read ahead leave signals to the run, so that only this ends them.
     """
     on_device = augments_on(job.config, device)
     augment = None if on_device else Augmenter(job.patches.size, job.config.augmentation)
@@ -165,7 +166,7 @@ def training_batches(
             f"The {workers_of(job.config, device)} processes of execution.workers cannot be started "
             f"({error.strerror}); /dev/shm has {(shared_memory_room() or 0) / 1e6:.0f} MB left."
         ) from error
-    return map(_tensors, batches)
+    yield from map(_tensors, batches)
 
 
 def _unchanged(batch: Any) -> Any:

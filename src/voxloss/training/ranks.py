@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxloss.utilities.errors import InputError
 
+_LAST_WAIT_S = 60.0  # for the others to end by themselves
 _LONGEST_WAIT = timedelta(hours=6)  # of a rank for the first, which validates and writes checkpoints alone
 
 
@@ -185,7 +186,7 @@ def started(count: int, device: torch.device, follow: Callable[[Ranks, torch.dev
         _join(Ranks(0, count), store, device)
         yield Ranks(0, count)
         for process in others:
-            process.join()
+            process.join(_LAST_WAIT_S)
     except Exception as error:
         if not errors.empty():  # the cause; here only the connection broke
             raise RuntimeError(errors.get()) from error

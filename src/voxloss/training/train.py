@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,29 +94,29 @@ def _train(
         write_history(job.folder / "history.csv", progress.history)
     # A loss that is no subclass of `Loss` makes what it needs itself.
     maps = voxloss.LabelMaps.of(trainee.loss, len(job.classes)) if isinstance(trainee.loss, Loss) else None
-    batches = training_batches(job, progress.epoch, device, maps)
     validation: list[Batch] = [
         (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
     ]
     events = Events(job.folder, progress.epoch) if ranks.rank == 0 else None
-    for epoch in range(progress.epoch, setting.epochs):
-        start = time.perf_counter()
-        rate = schedule.start(epoch)
-        row = {"epoch": epoch + 1, "learning_rate": rate}
-        row |= _train_epoch(trainee, batches, epoch, stop)
-        schedule.finish(row["train_loss"])
-        if events is None:
-            continue
-        row |= _validate(trainee, validation)
-        row["seconds"] = round(time.perf_counter() - start, 3)
-        progress.history.append({name: row[name] for name in COLUMNS})
-        progress.epoch = epoch + 1
-        if stop():  # while the network was validated; a checkpoint may be written only by who still owns the run
-            raise InterruptedRunError
-        _select(job, network, progress, row["validation_loss"], row["validation_dice"])
-        progress.save(job.folder, trainee, schedule, channels)
-        events.write(row, lost_classes(progress.history, job.classes))
-        report(epoch + 1)
+    with closing(training_batches(job, progress.epoch, device, maps)) as batches:
+        for epoch in range(progress.epoch, setting.epochs):
+            start = time.perf_counter()
+            rate = schedule.start(epoch)
+            row = {"epoch": epoch + 1, "learning_rate": rate}
+            row |= _train_epoch(trainee, batches, epoch, stop)
+            schedule.finish(row["train_loss"])
+            if events is None:
+                continue
+            row |= _validate(trainee, validation)
+            row["seconds"] = round(time.perf_counter() - start, 3)
+            progress.history.append({name: row[name] for name in COLUMNS})
+            progress.epoch = epoch + 1
+            if stop():  # while the network was validated; a checkpoint may be written only by who still owns the run
+                raise InterruptedRunError
+            _select(job, network, progress, row["validation_loss"], row["validation_dice"])
+            progress.save(job.folder, trainee, schedule, channels)
+            events.write(row, lost_classes(progress.history, job.classes))
+            report(epoch + 1)
     if setting.selection != "last" and events is not None:
         network.load_state_dict(load_state(job.folder / "best.pt", device)["network"])
     return network
