@@ -94,11 +94,11 @@ def judged(entered, left):
 def test_a_disagreement_is_one_sentence_each_way():
     assert judged((), ()) == ""
     assert judged(("focal",), ()) == (
-        "With its own tuned threshold, Focal loss may be the best DSC of tumour too: there the threshold differs, not "
-        "the loss."
+        "With its own tuned threshold, Focal loss may be the best by DSC of tumour too: there the threshold differs, "
+        "not the loss."
     )
     assert judged((), ("dice", "focal")) == (
-        "With tuned thresholds, Dice loss and Focal loss can no longer be the best DSC of tumour."
+        "With tuned thresholds, Dice loss and Focal loss can no longer be the best by DSC of tumour."
     )
     assert judged(("dice",), ("focal",)).count(".") == 2
     assert disagreement_sentence(None, "tumour") == ""
@@ -137,8 +137,8 @@ def test_the_first_screen_has_it_only_where_the_verdicts_disagree(study, compari
     loud = summarise(record, replace(comparison, operating=other))
     assert loud.headline == quiet.headline == plain.headline and loud.limits == quiet.limits
     assert [s for s in loud.details if s not in quiet.details] == [
-        "With its own tuned threshold, Focal loss may be the best DSC of tumour too: there the threshold differs, not "
-        "the loss."
+        "With its own tuned threshold, Focal loss may be the best by DSC of tumour too: there the threshold differs, "
+        "not the loss."
     ]
     assert list(operating_sentences(same, "tumour"))[-1] == "The same losses may be the best with both."
 

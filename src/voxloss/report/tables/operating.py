@@ -38,12 +38,12 @@ def disagreement_sentence(points: OperatingPoints | None, class_name: str) -> st
     if entered:
         threshold = "its own tuned threshold" if len(entered) == 1 else "their own tuned thresholds"
         sentences.append(
-            f"With {threshold}, {names_of(entered, 'and')} may be the best {metric_name('dice')} of {class_name} too: "
-            "there the threshold differs, not the loss."
+            f"With {threshold}, {names_of(entered, 'and')} may be the best by {metric_name('dice')} of {class_name} "
+            "too: there the threshold differs, not the loss."
         )
     if left:
         sentences.append(
-            f"With tuned thresholds, {names_of(left, 'and')} can no longer be the best {metric_name('dice')} of "
+            f"With tuned thresholds, {names_of(left, 'and')} can no longer be the best by {metric_name('dice')} of "
             f"{class_name}."
         )
     return " ".join(sentences)
