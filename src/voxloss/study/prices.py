@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +20,7 @@ SHORT_STEPS, SHORT_FILTERS, SHORT_FOLDS = 3000, 16, 3  # of a short study, at mo
 SHORT_SIDE, SHORT_IMAGE_SIDE = 40, 160  # of the largest cubic patch, and of the largest square one of images
 RACE_SHARES = (0.2, 0.4)  # of the full study's runs, in the simulated studies of docs/benchmarks/race.md
 RACE_FROM = 20  # runs: a race of fewer saves little
+_CHOSEN = ("--losses", "--seeds", "--comparison.losses", "--comparison.seeds")  # which a price chooses itself
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
     searched = [name for name, own in tuning.parameters.items() if own] if tuning is not None else []
     if plain and fewer < planned.runs and set(searched) <= set(few):  # a search names no loss that is left out
-        shorter = ["run", *_without(words), "--losses", ",".join(few), "--seeds", str(config.comparison.seeds[0])]
+        seed = str(config.comparison.seeds[0])
+        shorter = ["run", *_without(words, _CHOSEN), "--losses", ",".join(few), "--seeds", seed]
         if fewer * per_run > LONG and (short := _short(planned, shorter)) is not None:
             offers.append(short)
         offers.append(_price("reasonable", shorter, fewer, fewer * per_run, planned.steps))
     if plain:  # said in full, so that they are added to a study that began with fewer
         seeds = ",".join(map(str, config.comparison.seeds))
-        words = [*_without(words), "--losses", ",".join(keys), "--seeds", seeds]
+        words = [*_without(words, _CHOSEN), "--losses", ",".join(keys), "--seeds", seeds]
     full = _price("full", ["run", *words], planned.runs, planned.runs * per_run, planned.steps)
     offers.append(full)
     if planned.runs >= RACE_FROM and len(keys) > 1:
@@ -114,7 +116,8 @@ def _short(planned: Plan, words: Sequence[str]) -> Price | None:
     comparison = replace(config.comparison, losses=tuple(few), seeds=config.comparison.seeds[:1])
     config = replace(config, network=network, training=training, splits=splits, patches=patches, comparison=comparison)
     short = plan(config)
-    words = [*words, "--study", f"studies/{config.name}-short", *options]  # other settings: a study of its own
+    options = ["--study", f"studies/{config.name}-short", *options]  # other settings: a study of its own
+    words = [*_without(words, options[::2]), *options]
     return _price("short", words, short.runs, _seconds(short), short.steps)
 
 
@@ -132,13 +135,13 @@ def _seconds(planned: Plan) -> float:
     return (planned.training + planned.search + planned.prediction) / planned.survey.config.execution.parallel
 
 
-def _without(words: Sequence[str]) -> list[str]:
-    """Leave the options of losses and seeds out."""
+def _without(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Leave some options and their values out."""
     kept: list[str] = []
     value = False
     for word in words:
         option, given, _ = word.partition("=")
-        if option in ("--losses", "--seeds", "--comparison.losses", "--comparison.seeds"):
+        if option in options:
             value = not given
         elif value:
             value = False
