@@ -13,7 +13,6 @@ from voxloss.commands.main import run_command
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import Worker, take
 from voxloss.study.execution.request import Request
-from voxloss.study.execution.worker import work
 from voxloss.study.study import Study
 
 TINY = [
@@ -43,6 +42,8 @@ class InlineExecutor:
     def alive(self, study: Path) -> int:
         if self.request is not None:
             request, self.request = self.request, None
+            from voxloss.study.execution.worker import work  # trains, for which the peers' environment lacks packages
+
             work(study, request)
         return 0
 
