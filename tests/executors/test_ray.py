@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from slow_study import SlowStudy, wait_for
+from slow_study import wait_for
 
 from study_helpers import call, command, tiny_run
 from voxloss.config.schema import ExecutionConfig
@@ -15,19 +15,6 @@ from voxloss.utilities.errors import InputError
 pytest.importorskip("ray", reason="Ray is not installed (the extra ray)")
 
 RAY = ["--execution.executor", "ray"]
-
-
-@pytest.fixture(scope="module")
-def expected(phantom, tmp_path_factory):
-    """The scores of the study on this machine alone."""
-    study = SlowStudy(phantom, tmp_path_factory.mktemp("local") / "study")
-    study.run()
-    return study.scores()
-
-
-@pytest.fixture
-def study(phantom, tmp_path):
-    return SlowStudy(phantom, tmp_path / "a study")
 
 
 @pytest.fixture

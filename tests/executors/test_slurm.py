@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import slurm_lab
-from slow_study import SlowStudy, wait_for
+from slow_study import wait_for
 
 from study_helpers import call, command, tiny_run
 from voxloss.config.schema import ExecutionConfig
@@ -30,19 +30,6 @@ def lab():
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="lab") as folder, slurm_lab.slurm_lab(Path(folder) / "slurm") as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def expected(phantom, tmp_path_factory):
-    """The scores of the study on this machine alone."""
-    study = SlowStudy(phantom, tmp_path_factory.mktemp("local") / "study")
-    study.run()
-    return study.scores()
-
-
-@pytest.fixture
-def study(phantom, tmp_path):
-    return SlowStudy(phantom, tmp_path / "a study")
 
 
 def job_states(lab) -> dict[str, str]:

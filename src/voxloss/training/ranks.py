@@ -8,8 +8,6 @@ which each rank has its part, are added up. Batch normalisation takes its mean a
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # p
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.machine import end_with
 
 _LAST_WAIT_S = 60.0  # for the others to end by themselves
 _LONGEST_WAIT = timedelta(hours=6)  # of a rank for the first, which validates and writes checkpoints alone
@@ -223,7 +222,7 @@ def _other_rank(
 ) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # which all processes may get; rank 0 decides when to stop
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     torch.set_num_threads(threads)
     device = torch.device(device_type, ranks.rank) if device_type == "cuda" else torch.device(device_type)
     try:
@@ -232,9 +231,3 @@ def _other_rank(
     except Exception as error:
         errors.put(f"rank {ranks.rank} of {ranks.count}: {type(error).__name__}: {error}")
         os._exit(1)  # at once, so that the others' connection breaks and they do not wait
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

@@ -4,6 +4,8 @@ import os
 import platform
 import shutil
 import sys
+import threading
+import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -127,3 +129,14 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or "unknown"
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -35,6 +35,7 @@ from voxloss.study.search import decide_searches, executable
 from voxloss.study.study import Study
 from voxloss.study.trial import remove_weights
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.machine import end_with
 
 
 def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: False) -> None:
@@ -159,17 +160,6 @@ def _report(folder: Path, worker: Worker) -> None:
         with Heart(claim):
             subprocess.run([sys.executable, "-m", "voxloss", "report", str(folder)], check=False)
         claim.release()
-
-
-def end_with(parent: int) -> None:
-    """End this process when its parent is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(words: Collection[str]) -> int:
