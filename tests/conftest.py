@@ -10,7 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from study_helpers import call, tiny_run
+from study_helpers import call, leave_pictures_empty, leave_steps_unmeasured, tiny_run
 
 if not torch.cuda.is_available():
     # Triton's kernels are tested through its interpreter, which must be chosen before anything imports Triton.
@@ -99,25 +99,10 @@ def tiny_study(once, phantom) -> Path:
     return once("tiny_study", build)
 
 
-def leave_pictures_empty(patch: pytest.MonkeyPatch) -> None:
-    from matplotlib.figure import Figure  # as above
-
-    patch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
-
-
 @pytest.fixture
 def blank_figures(monkeypatch) -> None:
     """The pictures of reports that a test builds are empty, which saves most of the time; `reported_study` has some."""
     leave_pictures_empty(monkeypatch)
-
-
-def leave_steps_unmeasured(patch: pytest.MonkeyPatch) -> None:
-    """Before it trains and in its plan, a study measures training steps, which takes seconds."""
-    from voxloss.study import estimate, plan  # torch
-    from voxloss.study.probe import Probe  # torch
-
-    for module in (estimate, plan):
-        patch.setattr(module, "probe", lambda config, *_, **__: Probe(config.patches.size, 1, 0.1, 0.1, None, 0, 1))
 
 
 @pytest.fixture

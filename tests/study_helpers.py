@@ -9,6 +9,8 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from voxloss.commands.main import run_command
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import Worker, take
@@ -96,3 +98,19 @@ def assert_only_prepared_cases(study: Path) -> None:
         cases = [path for path in (study / "prepared").iterdir() if path.name != "index.json"]
         assert cases
         assert all((case / "geometry.json").is_file() and not case.name.startswith(".") for case in cases)
+
+
+def leave_pictures_empty(patch: pytest.MonkeyPatch) -> None:
+    """The pictures of reports are files without content, which saves most of the time."""
+    from matplotlib.figure import Figure  # the peers' environment lacks it
+
+    patch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
+
+
+def leave_steps_unmeasured(patch: pytest.MonkeyPatch) -> None:
+    """Before it trains and in its plan, a study measures training steps, which takes seconds."""
+    from voxloss.study import estimate, plan  # torch
+    from voxloss.study.probe import Probe  # torch
+
+    for module in (estimate, plan):
+        patch.setattr(module, "probe", lambda config, *_, **__: Probe(config.patches.size, 1, 0.1, 0.1, None, 0, 1))

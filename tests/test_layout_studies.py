@@ -8,8 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from conftest import leave_pictures_empty, leave_steps_unmeasured
-from study_helpers import call
+from study_helpers import call, leave_pictures_empty, leave_steps_unmeasured
 from test_study_data import TINY, content, save
 from voxloss.evaluation.metrics import case_scores
 from voxloss.evaluation.scores import read_scores
