@@ -241,6 +241,11 @@ class StudyFolder:
         return self.path / "prepared"
 
     @property
+    def preparation_file(self) -> Path:
+        """What is to be prepared, until the study is created."""
+        return self.path / ".claims" / "preparation.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report."""
         return self.path / "report"
@@ -397,6 +402,22 @@ class StudyFolder:
     def write_prepared(self, folders: Mapping[str, Path]) -> None:
         """Write which folder of prepared/ belongs to which case."""
         write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
+
+    def read_preparation(self) -> tuple[dict[str, Any], Dataset] | None:
+        """The configuration in plain form and the data set of a study that is being prepared; None if none is."""
+        try:
+            content = _read(self.preparation_file)
+            return content["config"], dataset_from_json(content["dataset"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.preparation_file} is damaged: {error!r}") from None
+        except InputError:
+            if self.preparation_file.is_file():
+                raise
+            return None
+
+    def write_preparation(self, config: Mapping[str, Any], dataset: Dataset) -> None:
+        """Write what the processes that help to prepare a study need."""
+        write_json(self.preparation_file, {"config": dict(config), "dataset": dataset_to_json(dataset)})
 
     def read_looks(self) -> list[dict[str, Any]]:
         """The looks of a race, a mapping for each; none before the first one."""
