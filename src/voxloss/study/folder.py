@@ -18,7 +18,7 @@ from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_endi
 from voxloss.study.searches import Search
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_json, write_text
+from voxloss.utilities.files import read_whole, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -562,12 +562,18 @@ def _read_status(run: Run, file: Path) -> RunStatus:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
     except FileNotFoundError:
         raise InputError(f"{path} is missing.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged: it should hold a mapping, but holds {type(content).__name__}.")
     return content
+
+
+def _parsed_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
