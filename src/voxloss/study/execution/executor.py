@@ -1,11 +1,27 @@
 """The interface of executors, and the choice of one by its name."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What an engine was asked to start for a study.
+
+    Args:
+        engine: Its name, as it is written.
+        submitted: Number of workers, as the study's folder says.
+        waiting: How many of them wait to be started; None where the engine gives no answer on this machine.
+    """
+
+    engine: str
+    submitted: int
+    waiting: int | None
 
 
 class Executor(Protocol):
@@ -41,6 +57,9 @@ class Executor(Protocol):
         Raises:
             InputError: They cannot do the work; the message says why.
         """
+
+    def queue(self, study: Path) -> Queue | None:
+        """Return what was submitted for a study and not stopped; None where its workers start at once."""
 
     def stop(self, study: Path) -> None:
         """End its workers, who release their runs first; wait for those that work."""
