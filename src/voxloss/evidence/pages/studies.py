@@ -65,7 +65,12 @@ def _facts(export: Export) -> str:
             f"Initial weights: {_equal(export, 'weights')}. {_machines(export)}"
         )
     else:
-        facts.append(f"Imported from {escape_markdown(str(source))}.")
+        configuration = export.source.get("configuration")
+        detail = f" ({escape_markdown(str(configuration))})" if configuration else ""
+        facts.append(
+            f"Imported from {escape_markdown(str(source))}{detail}. Settings, machine, batches and initial weights are "
+            "not known."
+        )
     if export.look is not None:
         left = [loss_name(loss) for loss in export.losses if loss not in export.look.losses]
         facts.append("A race" + (f", which {listed(left)} left" if left else "") + "; not joined.")
