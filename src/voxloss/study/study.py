@@ -307,6 +307,7 @@ def write_study(
     files.write_dataset(dataset, digests)
     own = dataset.own_folds is not None and config.splits.from_data
     files.write_folds(folds, None if own else config.splits.seed, patients)
+    (folder / "runs").mkdir(exist_ok=True)  # by which commands tell a study from a folder with a configuration
     files.write_description(Description(to_plain(config), environment()))
     return Study.open(folder)
 
