@@ -12,6 +12,7 @@ from rich.text import Text
 
 from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
+from voxloss.study.claims import live_claims
 from voxloss.study.execution.executor import Queue, noted_executors
 from voxloss.study.folder import ENDED, FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
@@ -76,7 +77,7 @@ def _sentences(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
     if sentence := _workers_sentence(runs):
         lines.append(Text(sentence))
-    lines += [Text(sentence) for queue in queues if (sentence := _queue_sentence(queue, runs))]
+    lines += [Text(sentence) for queue in queues if (sentence := _queue_sentence(study, queue))]
     return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
 
 
@@ -97,12 +98,12 @@ def _workers_sentence(runs: Sequence[RunProgress]) -> str:
     return " ".join([*where, *over])
 
 
-def _queue_sentence(queue: Queue, runs: Sequence[RunProgress]) -> str:
+def _queue_sentence(study: Study, queue: Queue) -> str:
     """Say how many jobs wait to be started; nothing if none does."""
     jobs = count_of(queue.submitted, "job")
     if queue.waiting is not None:
         return f"{queue.engine}: {queue.waiting} of {jobs} waiting in the queue." if queue.waiting else ""
-    working = sum(one.claim is not None and one.claim.record.executor == queue.engine.lower() for one in runs)
+    working = sum(claim.record.executor == queue.engine.lower() for claim in live_claims(study.folder))
     if working >= queue.submitted:
         return ""
     return f"{queue.engine}: {jobs} submitted, {working} at work; whether the others wait is not known on this machine."
@@ -154,10 +155,11 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
     if trials < planned:
         text = f"{finished} of {count_of(len(runs), 'run')} and {trials} of {count_of(planned, 'trial')} finished"
-    left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
+    at_once = max(study.config.execution.parallel, sum(one.state == "running" for one in runs))  # of clusters
+    left = study_seconds_left(runs, study.config.training.epochs, at_once)
     if left is not None:
         text += f", about {duration_text(left)} left{' for the runs' if trials < planned else ''}"
-        if not any(one.state == "running" for one in runs):
+        if not study.is_at_work():  # on trials neither
             text += " after it is resumed (no process is running it now)"
     return f"{text}."
 
