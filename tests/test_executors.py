@@ -1,17 +1,23 @@
 """The processes that execute runs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from voxloss.config.schema import ExecutionConfig
-from voxloss.study.execution.local import LocalExecutor, short_spinning
+from voxloss.config.schema import ExecutionConfig, SplitsConfig, StudyConfig
+from voxloss.study.execution.follow import Helpers
+from voxloss.study.execution.local import LocalExecutor, tuned_for_training
 from voxloss.study.execution.request import Request
 from voxloss.training.device import gpus_of_runs, runs_at_once
 
 
-def test_threads_of_worker_processes_do_not_spin_long_unless_the_user_says_so():
-    assert short_spinning({"HOME": "/"}) == {"HOME": "/", "GOMP_SPINCOUNT": "1000"}
-    assert short_spinning({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
+def test_worker_processes_are_tuned_for_training_unless_the_user_says_otherwise():
+    pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert tuned_for_training({"HOME": "/"}) == {"HOME": "/", "GOMP_SPINCOUNT": "1000", **pages}
+    assert tuned_for_training({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active", **pages}
+    own = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "GOMP_SPINCOUNT": "5"}
+    assert tuned_for_training(own) == own
 
 
 @pytest.mark.parametrize(
@@ -47,3 +53,21 @@ def test_each_run_gets_a_gpu_where_there_are_several(monkeypatch, tmp_path, sett
 def test_on_a_cpu_one_run_is_executed_unless_the_user_says_so():
     assert runs_at_once(ExecutionConfig(device="cpu")) == 1
     assert runs_at_once(ExecutionConfig(device="cpu", parallel=3)) == 3
+
+
+@pytest.mark.parametrize(("folds", "expected"), [(None, 2 * 3 * 2), ((1,), 2 * 1 * 2)])
+def test_as_many_workers_help_to_prepare_as_the_new_study_has_runs(tmp_path, folds, expected):
+    started, stopped = [], []
+    executor = SimpleNamespace(
+        start=lambda folder, settings, workers, request: started.append((folder, settings, workers, request)),
+        stop=stopped.append,
+    )
+    request = Request(losses=("dice", "focal"), seeds=(0, 1), folds=folds)
+    config = StudyConfig(splits=SplitsConfig(folds=3))
+    helpers = Helpers(executor, tmp_path, request)  # type: ignore[arg-type]
+    helpers.stop()
+    assert not stopped
+    helpers.start(config)
+    assert started == [(tmp_path, config.execution, expected, request)]
+    helpers.stop()
+    assert stopped == [tmp_path]

@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,8 +14,10 @@ from voxloss.config.files import load_config
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
+from voxloss.study.claims import Worker, take
 from voxloss.study.progress import run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.study import Study, write_study
+from voxloss.utilities.text import duration_text
 
 HEADER = "epoch,train_loss,validation_loss,validation_dice,not_predicted,learning_rate,gradient_shares,seconds"
 
@@ -93,6 +96,19 @@ def test_a_run_whose_process_is_gone_is_pending(study):
     assert run_progress(study)[1].state == "pending"
     text = " ".join(shown(study).split())
     assert "pending 4/10" in text and "left after it is resumed (no process is running it now)." in text
+
+
+def test_the_workers_of_a_cluster_count(study):
+    """There may be more of them than execution.parallel says, which is of one machine; and they may be at trials."""
+    train(study, 0, "done", 10, 3.0, seconds=34.0)
+    train(study, 1, "running", 4, 5.0)
+    with claimed(study, 1, 2, 3):
+        assert f"about {duration_text((26 * 50 / 14 + 3 * 4) / 3)} left." in shown(study)
+    trial = take(study.files.place(replace(study.runs()[1], trial=0)), Worker())
+    assert trial is not None
+    assert "after it is resumed" not in shown(study)
+    trial.release()
+    assert "after it is resumed" in " ".join(shown(study).split())
 
 
 def test_reasons_and_collapsed_classes_are_text(study):

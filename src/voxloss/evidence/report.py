@@ -16,6 +16,7 @@ from voxloss.evidence.export import read_exports
 from voxloss.evidence.kinds import KINDS
 from voxloss.evidence.pages.claims import claims_page
 from voxloss.evidence.pages.index import index_page
+from voxloss.evidence.pages.rarity import rarity_page
 from voxloss.evidence.pages.studies import studies_page
 from voxloss.evidence.pages.text import FIGURES
 from voxloss.evidence.pages.which_loss import which_loss_page
@@ -60,6 +61,7 @@ def write_report(
         "index.md": index_page(studies, comparisons, read, judgements, list(dict.fromkeys(series["series"]))),
         "studies.md": studies_page(studies),
         "claims.md": claims_page(read, judgements, slopes, studies),
+        "rarity.md": rarity_page(series, slopes, read, judgements),
         "which-loss.md": which_loss_page(estimates),
         "joined.csv": table_text(_joined_frame(comparisons)),
         "claims.csv": table_text(_claims_frame(judgements)),

@@ -18,7 +18,7 @@ from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_endi
 from voxloss.study.searches import Search
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_json, write_text
+from voxloss.utilities.files import read_whole, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,9 @@ class RunStatus:
         seconds: Duration, prediction and scoring included.
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
+        weight_digest: Digest of the initial weights, likewise; None of runs of earlier versions.
+        environments: Versions and machines that it was trained with, in order, several if it moved while it was
+            trained; empty of runs of earlier versions.
         collapsed: Classes that are in the scored cases and were never predicted.
         setting: Learning rate and parameters that a search chose; None: those of the study and its list of losses.
         value: Of a finished trial, the mean foreground Dice on inner cases.
@@ -77,6 +80,8 @@ class RunStatus:
     seconds: float = 0.0
     peak_memory: int | None = None
     batch_digest: str | None = None
+    weight_digest: str | None = None
+    environments: tuple[Mapping[str, Any], ...] = ()
     collapsed: tuple[str, ...] = ()
     setting: Mapping[str, Any] | None = None
     value: float | None = None
@@ -104,7 +109,7 @@ class Description:
 
     Args:
         config: The settled configuration in plain form; of imported scores name and comparison alone.
-        environment: Versions and machine.
+        environment: Versions and machine that created the study; each run has its own.
         imported: Where scores were imported from; None: the study trains its runs itself.
         format: Version of the folder's format.
     """
@@ -239,6 +244,11 @@ class StudyFolder:
     def prepared(self) -> Path:
         """The folder of prepared cases."""
         return self.path / "prepared"
+
+    @property
+    def preparation_file(self) -> Path:
+        """What is to be prepared, until the study is created."""
+        return self.path / ".claims" / "preparation.json"
 
     @property
     def report(self) -> Path:
@@ -398,6 +408,22 @@ class StudyFolder:
         """Write which folder of prepared/ belongs to which case."""
         write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
 
+    def read_preparation(self) -> tuple[dict[str, Any], Dataset] | None:
+        """The configuration in plain form and the data set of a study that is being prepared; None if none is."""
+        try:
+            content = _read(self.preparation_file)
+            return content["config"], dataset_from_json(content["dataset"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.preparation_file} is damaged: {error!r}") from None
+        except InputError:
+            if self.preparation_file.is_file():
+                raise
+            return None
+
+    def write_preparation(self, config: Mapping[str, Any], dataset: Dataset) -> None:
+        """Write what the processes that help to prepare a study need."""
+        write_json(self.preparation_file, {"config": dict(config), "dataset": dataset_to_json(dataset)})
+
     def read_looks(self) -> list[dict[str, Any]]:
         """The looks of a race, a mapping for each; none before the first one."""
         if not self.race_file.is_file():
@@ -533,7 +559,8 @@ def _read_status(run: Run, file: Path) -> RunStatus:
             raise FileNotFoundError from None
         raise
     details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
-    status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
+    lists = {name: tuple(details.get(name, ())) for name in ("collapsed", "environments")}
+    status = RunStatus(run, **(details | lists))
     if status.state not in get_args(State):
         raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
     return status
@@ -541,12 +568,18 @@ def _read_status(run: Run, file: Path) -> RunStatus:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
     except FileNotFoundError:
         raise InputError(f"{path} is missing.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged: it should hold a mapping, but holds {type(content).__name__}.")
     return content
+
+
+def _parsed_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None

@@ -132,10 +132,11 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
     if trials < planned:
         text = f"{finished} of {count_of(len(runs), 'run')} and {trials} of {count_of(planned, 'trial')} finished"
-    left = study_seconds_left(runs, study.config.training.epochs, study.config.execution.parallel)
+    at_once = max(study.config.execution.parallel, sum(one.state == "running" for one in runs))  # of clusters
+    left = study_seconds_left(runs, study.config.training.epochs, at_once)
     if left is not None:
         text += f", about {duration_text(left)} left{' for the runs' if trials < planned else ''}"
-        if not any(one.state == "running" for one in runs):
+        if not study.is_at_work():  # on trials neither
             text += " after it is resumed (no process is running it now)"
     return f"{text}."
 

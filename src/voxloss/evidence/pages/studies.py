@@ -12,6 +12,7 @@ from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import escape_markdown, to_markdown
 from voxloss.report.tables.learned import nothing_learned_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence, verdict_table
+from voxloss.study.machines import machine_text
 from voxloss.utilities.text import count_of, duration_text
 
 LEAD = """\
@@ -59,22 +60,44 @@ def _facts(export: Export) -> str:
         f"{count_of(export.count('seed'), 'seed')}, {count_of(len(export.losses), 'loss')}.",
     ]
     if source == "voxloss":
-        equal = {True: "equal for all losses, by digest", False: "NOT equal for all losses", None: "not recorded"}
-        machine = export.environment
-        versions = ", ".join(f"{name} {machine[name]}" for name in ("voxloss", "torch", "python") if name in machine)
-        where = escape_markdown(str(machine.get("gpu") or machine.get("processor", "unknown")))
         facts.append(
-            f"Runs: {states}; {duration_text(sum(seconds.values()))} in all. Batches: "
-            f"{equal[export.digests['batches']['equal']]}. {where}; {versions}."
+            f"Runs: {states}; {duration_text(sum(seconds.values()))} in all. Batches: {_equal(export, 'batches')}. "
+            f"Initial weights: {_equal(export, 'weights')}. {_machines(export)}"
         )
     else:
-        facts.append(f"Imported from {escape_markdown(str(source))}.")
+        configuration = export.source.get("configuration")
+        detail = f" ({escape_markdown(str(configuration))})" if configuration else ""
+        facts.append(
+            f"Imported from {escape_markdown(str(source))}{detail}. Settings, machine, batches and initial weights are "
+            "not known."
+        )
     if export.look is not None:
         left = [loss_name(loss) for loss in export.losses if loss not in export.look.losses]
         facts.append("A race" + (f", which {listed(left)} left" if left else "") + "; not joined.")
     if export.series:
         facts.append(f"A step of the series {listed(list(export.series))}.")
     return " ".join(facts) + "\n"
+
+
+def _equal(export: Export, what: str) -> str:
+    """Say whether all losses had the same batches or initial weights; exports of earlier versions lack the weights."""
+    found = export.digests.get(what) or {"equal": None, "unrecorded_runs": 0}
+    if found["equal"] is None:
+        return "not recorded"
+    if not found["equal"]:
+        return "NOT equal for all losses"
+    without = count_of(found["unrecorded_runs"], "run")
+    return "equal for all losses, by digest" + (f" ({without} recorded none)" if found["unrecorded_runs"] else "")
+
+
+def _machines(export: Export) -> str:
+    """Say which machine trained the runs; with several, how many each."""
+    machines = export.runs.get("machines") or [{"runs": 0, **export.environment}]
+    texts = [escape_markdown(machine_text(machine)) for machine in machines]
+    if len(texts) == 1:
+        return f"{texts[0]}."
+    parts = [f"{count_of(machine['runs'], 'run')}: {text}" for machine, text in zip(machines, texts, strict=True)]
+    return f"More than one machine trained them: {'. '.join(parts)}."
 
 
 def _fingerprint_table(export: Export) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from voxloss.study.folder import ENDED, FINISHED, Run
 from voxloss.study.race import next_round
+from voxloss.study.search import failed_trials, is_ready, places_of
 from voxloss.study.study import Study
 
 PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
@@ -55,6 +56,11 @@ class Request:
     def text(self) -> str:
         """Return the request as one word of a command."""
         return json.dumps(asdict(self))
+
+    def is_left(self, study: Study) -> bool:
+        """Whether there is work that workers should do: runs that neither ended nor wait for a trial that failed."""
+        left = not_ended(study, self.runs(study))
+        return any(is_ready(study, run) or not failed_trials(study, places_of([run])) for run in left)
 
     def runs(self, study: Study) -> list[Run]:
         """Return the runs that are asked for and may be executed now: of a race those of the next round."""
