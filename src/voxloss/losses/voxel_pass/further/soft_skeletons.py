@@ -44,7 +44,7 @@ def gradient(upstream: Tensor, values: Tensor, counts: Tensor | None, iterations
     slope = upstream.double()
     for own, opened in _turns(values, counts, iterations, 1):
         slope *= _rest(torch.sub(own, opened, out=opened).relu_())
-    gained, lost = torch.zeros(2, values.numel(), dtype=torch.float64)
+    gained, lost = (torch.zeros(values.numel(), dtype=torch.float64) for _ in range(2))
     for keys, of_opened in _turns(_keys(values), counts, iterations, _LARGE):
         difference = _value(keys).sub_(_value(of_opened)).relu_()
         change = torch.where(difference > 0, slope / _rest(difference), 0).flatten()
