@@ -13,7 +13,8 @@ from rich.text import Text
 from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
 from voxloss.study.claims import live_claims
-from voxloss.study.execution.executor import Queue, noted_executors
+from voxloss.study.execution.executor import noted_executors
+from voxloss.study.execution.queue import Queue
 from voxloss.study.folder import ENDED, FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
 from voxloss.study.rounds import Race

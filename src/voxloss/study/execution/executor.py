@@ -1,27 +1,12 @@
 """The interface of executors, and the choice of one by its name."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from voxloss.config.schema import ExecutionConfig
+from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What an engine was asked to start for a study.
-
-    Args:
-        engine: Its name, as it is written.
-        submitted: Number of workers, as the study's folder says.
-        waiting: How many of them wait to be started; None where the engine gives no answer on this machine.
-    """
-
-    engine: str
-    submitted: int
-    waiting: int | None
 
 
 class Executor(Protocol):

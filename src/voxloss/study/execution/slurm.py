@@ -22,8 +22,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from voxloss.config.schema import ExecutionConfig
-from voxloss.study.execution.executor import Queue
 from voxloss.study.execution.local import LocalExecutor
+from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.preparation import execution_of
