@@ -88,9 +88,9 @@ def _facts(export: Export) -> str:
 
 def _equal(export: Export, what: str) -> str:
     """Say whether all losses had the same batches or initial weights; exports of earlier versions lack the weights."""
-    found = export.digests.get(what) or {"equal": None, "unrecorded_runs": 0}
+    found = export.digests.get(what) or {"equal": None, "unrecorded_runs": 0, "digests": {}}
     if found["equal"] is None:
-        return "not recorded"
+        return "recorded for too few runs to compare them" if found["digests"] else "not recorded"
     if not found["equal"]:
         return "NOT equal for all losses"
     without = count_of(found["unrecorded_runs"], "run")
