@@ -7,7 +7,6 @@ import torch
 
 from voxloss.nnunet.trainer import TRAINERS
 
-
 if "VOXLOSS_TEST_COMPILE" in os.environ:
     # Torch records the graphs of forward and backward pass, and runs them without compiling C++, which takes minutes.
     torch.compile = functools.partial(torch.compile, backend="aot_eager")
