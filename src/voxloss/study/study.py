@@ -313,10 +313,13 @@ def write_study(
 
 
 def rewrite_config(before: Study, now: Study) -> Study:
-    """Write the configuration of a study if it is another one than before, or in an earlier format."""
+    """Write the configuration of a study if it is another one than before, or in an earlier format.
+
+    The versions and the machine stay those that created the study.
+    """
     if now.config == before.config and before.description.format == FORMAT:
         return now
-    now.files.write_description(Description(to_plain(now.config), environment()))
+    now.files.write_description(Description(to_plain(now.config), before.description.environment))
     return Study.open(now.folder)
 
 
