@@ -22,6 +22,7 @@ from voxloss.utilities.text import count_of
 
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
+    from voxloss.study.study import Study
 
 FEW_LEFT_OUT = 10  # cases that are named one by one
 
@@ -64,6 +65,14 @@ def _left_out(dropped: Sequence[tuple[str, str]]) -> list[str]:
         for reason, ids in reasons.items()
         for one in (ids if len(ids) <= FEW_LEFT_OUT else ids[:1])
     ]
+
+
+def _retired_where(study: "Study", key: str) -> str | None:
+    """Say for which networks a loss is retired: "" for all; None if for none."""
+    retired = [part.files.network for part in study.parts() if key in part.retired]
+    if not retired:
+        return None
+    return "" if len(retired) == len(study.parts()) else f" for {', '.join(map(str, retired))}"
 
 
 def run_study(
@@ -116,16 +125,20 @@ def run_study(
 
         # Only this call's losses, seeds and folds: an earlier call may have asked for others.
         keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
+        networks = tuple(choice.key for choice in config.networks()) or None if study.networks else None
         runs = [
             run
             for run in study.runs()
-            if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
+            if run.loss.key in keys
+            and run.seed in seeds
+            and (folds is None or run.fold in folds)
+            and (networks is None or run.network in networks)
         ]
         waiting = unfinished(study, runs)
         notices += [
-            f"{key} is retired and not trained; to train it again: voxloss retire {folder} {key} --undo"
+            f"{key} is retired{where} and not trained; to train it again: voxloss retire {folder} {key} --undo"
             for key in keys
-            if key in study.retired
+            if (where := _retired_where(study, key)) is not None
         ]
         notices += (*study.config.warnings(), *run_warnings(study, waiting))
         for note in notices:
@@ -139,17 +152,23 @@ def run_study(
     if waiting:
         settings = study.config.execution
         if settings.executor == "local":  # else this machine's time says nothing
-            expected = estimate(study, waiting)
-            sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
-            console.print(sentence, highlight=False, soft_wrap=True)
-            if sentence := trials_sentence(study, waiting, expected):
-                console.print(sentence, highlight=False, soft_wrap=True)
-            if expected.probe is not None and expected.probe.busy:
-                console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
+            for part in study.parts():
+                own = [run for run in waiting if run.network == part.files.network]
+                if not own:
+                    continue
+                expected = estimate(part, own)
+                name = "" if part.files.network is None else f"{part.files.network}: "
+                sentence = name + estimate_sentence(expected, len(own), settings.parallel, raced)
+                console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+                if sentence := trials_sentence(part, own, expected):
+                    console.print(sentence, highlight=False, soft_wrap=True)
+                if expected.probe is not None and expected.probe.busy:
+                    console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         request = Request(
             losses=tuple(keys),
             seeds=tuple(seeds),
             folds=None if folds is None else tuple(folds),
+            networks=networks,
             stop_token=study.files.stop_token(),
             report=detach and report,
             detached=detach,

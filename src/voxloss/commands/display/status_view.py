@@ -23,8 +23,19 @@ REFRESH_SECONDS = 2.0
 
 def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     """Lay out the runs, a row per loss and a column per fold and seed; below them the time left and the problems."""
+    tables = [
+        table
+        for part in study.parts()
+        for table in _tables(part, [one for one in runs if one.run.network == part.files.network])
+    ]
+    return Group(*tables, *_sentences(study, runs))
+
+
+def _tables(study: Study, runs: Sequence[RunProgress]) -> list[Table]:
+    """Lay out the runs of one network, and its searches."""
     config, epochs = study.config, study.config.training.epochs
-    table = Table(title=escape(f"{config.name}: {study.folder}"), title_justify="left")
+    network = "" if study.files.network is None else f", {study.files.network}"
+    table = Table(title=escape(f"{config.name}: {study.folder}{network}"), title_justify="left")
     table.add_column("loss")
     several = len(config.comparison.seeds) > 1
     places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
@@ -37,8 +48,7 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    searches = [] if study.tuning is None else [search_table(study)]
-    return Group(table, *searches, *_sentences(study, runs))
+    return [table, *([] if study.tuning is None else [search_table(study)])]
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
@@ -56,8 +66,11 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
     lines = [Text(_progress_sentence(study, runs))]
     if study.comparison.design == "race":
         lines.append(Text(_race_sentence(study.race())))
-    elif sentence := _standing_sentence(standings(study)):
-        lines.append(Text(sentence))
+    lines += [
+        Text(_of_part(part, sentence))
+        for part in study.parts()
+        if study.comparison.design != "race" and (sentence := _standing_sentence(standings(part)))
+    ]
     for one in runs:
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
@@ -66,7 +79,12 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
     if sentence := _workers_sentence(runs):
         lines.append(Text(sentence))
-    return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+    learned = [_of_part(part, sentence) for part in study.parts() for sentence in _learned_sentences(part)]
+    return [*lines, *map(Text, learned)]
+
+
+def _of_part(study: Study, sentence: str) -> str:
+    return sentence if study.files.network is None else f"{study.files.network}: {sentence}"
 
 
 def _workers_sentence(runs: Sequence[RunProgress]) -> str:
@@ -127,7 +145,7 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
-    searches = search_progress(study)
+    searches = [one for part in study.parts() for one in search_progress(part)]
     trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
     if trials < planned:

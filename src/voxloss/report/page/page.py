@@ -20,6 +20,7 @@ from voxloss.report.summary import Summary
 from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
 from voxloss.study.folder import FINISHED, RunStatus
+from voxloss.study.study import Study
 from voxloss.training.alarm import alarms
 from voxloss.utilities.text import count_of, duration_text
 
@@ -107,6 +108,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
         .get_template("index.html")
         .render(
             name=str(record.study.name),
+            network=record.study.files.network,
             dataset=record.study.dataset.name,
             facts=_facts(record, comparison),
             contents=contents,
@@ -123,7 +125,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.study.description.config, sort_keys=False, allow_unicode=True),
-            environment=_environment(record),
+            environment=environment_rows(record.study),
             batches=IMPORTED if record.study.imported else batch_check(record.runs),
             version=voxloss.__version__,
         )
@@ -146,16 +148,17 @@ def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]
     return facts
 
 
-def _environment(record: StudyRecord) -> list[tuple[str, str]]:
-    rows = [(str(key), str(value)) for key, value in record.study.description.environment.items()]
-    rows.append(("cases", f"{len(record.study.dataset.cases)} of {record.study.dataset.name}"))
-    if record.study.data_digest:
-        rows.append(("digest of images and masks", record.study.data_digest))
-    rows.append(("seeds", ", ".join(map(str, record.study.comparison.seeds))))
-    if not record.study.imported:
-        own = record.study.dataset.own_folds if record.study.config.splits.from_data else None
+def environment_rows(study: Study) -> list[tuple[str, str]]:
+    """Return what a study was run with: versions, machine, data, seeds and folds."""
+    rows = [(str(key), str(value)) for key, value in study.description.environment.items()]
+    rows.append(("cases", f"{len(study.dataset.cases)} of {study.dataset.name}"))
+    if study.data_digest:
+        rows.append(("digest of images and masks", study.data_digest))
+    rows.append(("seeds", ", ".join(map(str, study.comparison.seeds))))
+    if not study.imported:
+        own = study.dataset.own_folds if study.config.splits.from_data else None
         rows.append(("folds", f"of the data: {own.source}") if own is not None else
-                    ("seed of the folds", str(record.study.config.splits.seed)))  # fmt: skip
+                    ("seed of the folds", str(study.config.splits.seed)))  # fmt: skip
     return rows
 
 
@@ -199,8 +202,13 @@ def _run_row(run: RunStatus) -> dict[str, Any]:
     }
 
 
-def batch_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
-    """Return whether all finished runs of a fold and seed saw the same batches, and a sentence about it."""
+def batch_check(runs: Sequence[RunStatus], of: str = "losses") -> tuple[bool, str]:
+    """Return whether all finished runs of a fold and seed saw the same batches, and a sentence about it.
+
+    Args:
+        runs: The runs.
+        of: What they differ in: "losses", or "losses and networks".
+    """
     groups: dict[tuple[int, int], set[str]] = {}
     compared: Counter[tuple[int, int]] = Counter()
     for run in runs:
@@ -216,4 +224,4 @@ def batch_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
     unrecorded = sum(run.state == "done" and not run.batch_digest for run in runs)
     without = f" {count_of(unrecorded, 'finished run')} recorded no digest." if unrecorded else ""
     pairs = count_of(len(several), "fold-and-seed pair")
-    return not unrecorded, f"The batches are identical for all losses in each of {pairs}, by their digests.{without}"
+    return not unrecorded, f"The batches are identical for all {of} in each of {pairs}, by their digests.{without}"
