@@ -35,6 +35,8 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
 class InlineExecutor:
     """In the place of processes: this one works, since it has imported everything."""
 
+    elsewhere = False
+
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         pass
 

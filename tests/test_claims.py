@@ -46,6 +46,12 @@ sys.stdin.read()
 ELSEWHERE = Worker(host="elsewhere", process=None)  # of which only heartbeats tell
 
 
+@pytest.fixture(autouse=True)
+def _watched_long_enough(monkeypatch) -> None:
+    """Whoever takes over has watched the claim before, so that its age decides."""
+    monkeypatch.setattr(claims, "WATCHED", 0)
+
+
 @contextmanager
 def holder(place: Path) -> Iterator[subprocess.Popen]:
     """Another process that holds a claim."""
@@ -128,6 +134,87 @@ def test_a_silent_owner_elsewhere_is_taken_over_when_it_is_stale_and_notices(tmp
     assert claim.file.read_bytes() == before and newest(tmp_path).record.state == "held"
 
 
+@pytest.mark.parametrize("hours", [-7, 0, 7])
+def test_an_owner_whose_clock_differs_is_taken_over_only_when_no_heartbeat_comes(tmp_path, monkeypatch, hours):
+    """The file system sets times by the clocks of the machines, as Lustre and sshfs do."""
+    monkeypatch.setattr(claims, "WATCHED", 1 / 3)
+    now = [1000.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    claim = take(tmp_path, ELSEWHERE)
+
+    def beaten(number: int) -> None:
+        then = time.time() + hours * 3600 - 400 + number
+        os.utime(claim.file, (then, then))
+
+    for number in range(20):  # heartbeats of an owner that lives
+        beaten(number)
+        assert take(tmp_path, Worker()) is None
+        now[0] += 30
+    silent = 0
+    while take(tmp_path, Worker()) is None:
+        now[0] += 5
+        silent += 5
+    assert 100 <= silent + 30 <= (110 if hours <= 0 else 310)
+
+
+def test_who_was_halted_between_looking_and_deciding_does_not_take_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "WATCHED", 1 / 3)
+    now, read = [1000.0], claims.read_claim
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    take(tmp_path, ELSEWHERE)
+    assert take(tmp_path, Worker()) is None
+
+    def halted(place: Path, generation: int) -> claims.Standing | None:
+        standing = read(place, generation)
+        now[0] += 5000
+        return standing
+
+    monkeypatch.setattr(claims, "read_claim", halted)
+    assert take(tmp_path, Worker(), now=lambda _: time.time() + 5000) is None
+
+
+def test_an_old_list_of_a_place_hides_no_claim(tmp_path, monkeypatch):
+    """As sshfs shows it for 20 seconds: a claim that is removed, and not those after it."""
+    for _ in range(3):
+        with hold(tmp_path):
+            pass
+    lost = take(tmp_path, Worker())
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "generations", lambda _: [2])
+        assert newest(tmp_path).generation == 3 and take(tmp_path, Worker()) is None
+        lost.check()
+        lost.release()
+        take(tmp_path, Worker())
+    later = take(tmp_path, Worker())
+    monkeypatch.setattr(claims, "generations", lambda _: [lost.generation])
+    with pytest.raises(LostClaimError):
+        lost.check()
+    later.check()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_file_system_with_one_error_for_all_reasons(tmp_path, monkeypatch, exists):
+    """sshfs: another process created the claim between the kernel's look at the name and the server's answer."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def refuse_new(path: Path, content: bytes, write=claims._write_new) -> None:
+        if path.name.startswith("claim-"):
+            if exists:
+                path.write_bytes(content)
+            refuse()
+        write(path, content)
+
+    monkeypatch.setattr(claims.os, "link", refuse)
+    monkeypatch.setattr(claims, "_write_new", refuse_new)
+    if exists:
+        assert take(tmp_path, Worker()) is None
+    else:
+        with pytest.raises(PermissionError):
+            take(tmp_path, Worker())
+
+
 @pytest.mark.parametrize("hours", [-7, 7])
 def test_the_clock_of_the_machine_does_not_matter(tmp_path, monkeypatch, hours):
     """The file server's clock is wrong by hours: all its times are."""
@@ -144,6 +231,7 @@ def test_the_clock_of_the_machine_does_not_matter(tmp_path, monkeypatch, hours):
     take(tmp_path, ELSEWHERE)
     assert take(tmp_path, Worker()) is None
     monkeypatch.undo()
+    monkeypatch.setattr(claims, "WATCHED", 0)
     grown_old(tmp_path, 301)
     monkeypatch.setattr(Path, "stat", lambda path, **options: shifted(stat(path, **options)))
     monkeypatch.setattr(claims.os, "fstat", lambda descriptor: shifted(fstat(descriptor)))

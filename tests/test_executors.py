@@ -1,9 +1,12 @@
 """The processes that execute runs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from voxloss.config.schema import ExecutionConfig
+from voxloss.config.schema import ExecutionConfig, SplitsConfig, StudyConfig
+from voxloss.study.execution.follow import Helpers
 from voxloss.study.execution.local import LocalExecutor, short_spinning
 from voxloss.study.execution.request import Request
 from voxloss.training.device import gpus_of_runs, runs_at_once
@@ -47,3 +50,21 @@ def test_each_run_gets_a_gpu_where_there_are_several(monkeypatch, tmp_path, sett
 def test_on_a_cpu_one_run_is_executed_unless_the_user_says_so():
     assert runs_at_once(ExecutionConfig(device="cpu")) == 1
     assert runs_at_once(ExecutionConfig(device="cpu", parallel=3)) == 3
+
+
+@pytest.mark.parametrize(("folds", "expected"), [(None, 2 * 3 * 2), ((1,), 2 * 1 * 2)])
+def test_as_many_workers_help_to_prepare_as_the_new_study_has_runs(tmp_path, folds, expected):
+    started, stopped = [], []
+    executor = SimpleNamespace(
+        start=lambda folder, settings, workers, request: started.append((folder, settings, workers, request)),
+        stop=stopped.append,
+    )
+    request = Request(losses=("dice", "focal"), seeds=(0, 1), folds=folds)
+    config = StudyConfig(splits=SplitsConfig(folds=3))
+    helpers = Helpers(executor, tmp_path, request)  # type: ignore[arg-type]
+    helpers.stop()
+    assert not stopped
+    helpers.start(config)
+    assert started == [(tmp_path, config.execution, expected, request)]
+    helpers.stop()
+    assert stopped == [tmp_path]

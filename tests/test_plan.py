@@ -12,11 +12,10 @@ from rich.console import Console
 from study_helpers import TINY, call
 from voxloss.commands.display.plan_table import load_sentence, plan_table
 from voxloss.config.files import load_config
-from voxloss.config.schema import ComparisonConfig
 from voxloss.study import plan as plan_module
 from voxloss.study import probe as module
 from voxloss.study.create import open_study
-from voxloss.study.plan import memory_advice, plan, prediction_advice, projected, window_count
+from voxloss.study.plan import memory_advice, plan, prediction_advice, window_count
 from voxloss.study.probe import growing_patches
 from voxloss.study.settle import survey
 from voxloss.utilities.errors import InputError
@@ -217,35 +216,3 @@ def test_kept_probabilities_are_in_the_disk_cost(phantom, grid):
     stream = io.StringIO()
     Console(file=stream, width=200).print(plan_table(planned))
     assert f"for probabilities on the {grid} grid" in stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("runs", "most", "expected"),
-    [(35, 64, [(1, 35), (2, 18), (4, 9), (8, 5), (16, 3), (32, 2), (64, 1)]), (7, 3, [(1, 7), (2, 4), (3, 3)])],
-)
-def test_workers_share_the_runs_and_no_run_is_shared(runs, most, expected):
-    training = SimpleNamespace(epochs=10, selection="last")
-    planned = workers_plan(training, ComparisonConfig(), runs, trials=0)
-    found = projected(planned, most)  # type: ignore[arg-type]
-    assert [(one.workers, one.rounds) for one in found] == expected
-    assert [one.seconds for one in found] == [100.0 * rounds for _, rounds in expected]
-    assert found[0].run == 100.0 and found[0].written == 10 * 1000 * 4 * 3
-
-
-def workers_plan(training: SimpleNamespace, comparison: ComparisonConfig, runs: int, trials: int) -> SimpleNamespace:
-    """A plan of runs of 100 s and trials of 20 s."""
-    survey = SimpleNamespace(config=SimpleNamespace(training=training, comparison=comparison))
-    return SimpleNamespace(
-        survey=survey, probe=SimpleNamespace(parameters=1000), runs=runs, training=90.0 * runs, prediction=10.0 * runs,
-        trials=trials, search=20.0 * trials,
-    )  # fmt: skip
-
-
-def test_workers_share_trials_whose_rounds_wait_for_each_other():
-    tuning = {"trials": 12, "batch": 4, "learning_rate": [1e-4, 1e-2, "log"]}
-    comparison = ComparisonConfig(losses=("dice", "focal"), tuning=tuning)
-    planned = workers_plan(SimpleNamespace(epochs=1, selection="last"), comparison, runs=20, trials=12 * 2 * 5)
-    found = {one.workers: (one.rounds, one.trials, one.seconds) for one in projected(planned, 64)}  # type: ignore[arg-type]
-    assert found[1] == (20, 120, 20 * 100 + 120 * 20)
-    assert found[16] == (2, 8, 2 * 100 + 8 * 20)
-    assert found[64] == (1, 3, 1 * 100 + 3 * 20)  # three rounds of four trials

@@ -23,6 +23,7 @@ from voxloss.report.figures.tuning import smoothed
 from voxloss.report.tuning import expected_best
 from voxloss.study import trial as trial_module
 from voxloss.study.claims import Worker, of_study, take
+from voxloss.study.execution.request import Request
 from voxloss.study.folder import FINISHED, Run, RunStatus
 from voxloss.study.jobs import training_job
 from voxloss.study.plan import plan
@@ -262,6 +263,10 @@ def test_a_failed_trial_waits_for_another_run_and_the_other_searches_go_on(begin
     assert not is_ready(study, Run(tuned, 0, 0))
     with pytest.raises(InputError, match="dice-tuned, fold 0, seed 0 has no setting yet"):
         study.config_of(Run(tuned, 0, 0))
+    asked = Request(losses=("dice-tuned", "mixed_focal-tuned"), seeds=(0,), folds=(0,))
+    assert asked.is_left(study)  # mixed_focal as tuned
+    study.write_status(Run(next(loss for loss in study.losses if loss.key == "mixed_focal-tuned"), 0, 0), state="done")
+    assert not asked.is_left(study)  # so that executors do not miss the workers that have left
     again = Trainings(study)
     run_searches(study, places(study), again)
     assert again.runs[0].trial == 5

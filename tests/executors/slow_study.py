@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from study_helpers import TINY, call, voxloss
@@ -25,18 +25,32 @@ def cross_entropy(logits, labels):
 HEARTBEATS = ["--execution.heartbeat_s", "1", "--execution.stale_after_s", "15"]
 
 
-class SlowStudy:
-    """A study in a folder, whose commands run in the folder of a loss of the user's own."""
+RUNS = ["--losses", "slow.cross_entropy", "--seeds", "0,1", "--training.epochs", "50"]
 
-    def __init__(self, data: Path, folder: Path) -> None:
+
+class SlowStudy:
+    """A study in a folder, whose commands run in the folder of a loss of the user's own.
+
+    Args:
+        data: The images.
+        folder: The study's folder.
+        options: What the study compares.
+        module: The name of the loss's module; another one for every text, since a process imports it once.
+        loss: Its text.
+    """
+
+    def __init__(
+        self, data: Path, folder: Path, options: Sequence[object] = RUNS, module: str = "slow", loss: str = LOSS
+    ) -> None:
         self.data, self.folder, self.place = data, folder, folder.with_name(f"{folder.name}-work")
+        self.options = options
         self.place.mkdir()
-        (self.place / "slow.py").write_text(LOSS)
+        (self.place / f"{module}.py").write_text(loss)
 
     def words(self, *extra: object) -> list[object]:
         return [
-            "run", "demo", "--data", self.data, "--study", self.folder, "--losses", "slow.cross_entropy",
-            "--seeds", "0,1", *TINY, "--training.epochs", "50", *HEARTBEATS, "--no-report", *extra,
+            "run", "demo", "--data", self.data, "--study", self.folder, *TINY, *self.options, *HEARTBEATS,
+            "--no-report", *extra,
         ]  # fmt: skip
 
     def start(self, *extra: object, environment: dict[str, str] | None = None) -> subprocess.Popen:

@@ -16,7 +16,10 @@ def add_parser(parsers: Parsers) -> None:
         "--pilot", type=Path, metavar="STUDY", help="assume the noise of this study, which may be in progress"
     )
     parser.add_argument(
-        "--workers", type=whole_number, metavar="N", help="also project the study to N workers like this machine"
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="also project the study to N workers like this machine, of --execution.executor",
     )
 
 
@@ -37,8 +40,8 @@ def plan(arguments: argparse.Namespace) -> int:
     from voxloss.evaluation.planning import TYPICAL
     from voxloss.study.design import designs, pilot_noise
     from voxloss.study.plan import plan as plan_study
-    from voxloss.study.plan import projected
     from voxloss.study.prices import prices
+    from voxloss.study.projection import projected
 
     if arguments.workers is not None and arguments.workers < 1:
         raise InputError(f"--workers must be 1 or more; received {arguments.workers}.")
@@ -58,7 +61,8 @@ def plan(arguments: argparse.Namespace) -> int:
         console.print(f"[yellow]note[/]: {load_sentence(planned.probe)}", highlight=False)
     console.print(table)
     if arguments.workers is not None:
-        console.print(workers_table(projected(planned, arguments.workers)))
+        executor = planned.survey.config.execution.executor
+        console.print(workers_table(projected(planned, arguments.workers), executor))
     for warning in (*planned.survey.warnings, *planned.survey.config.warnings()):
         console.print(f"[yellow]note[/]: {escape(warning)}", highlight=False)
     console.print(price_table(offers), soft_wrap=True)

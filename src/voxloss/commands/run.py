@@ -106,7 +106,9 @@ def run_study(
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
     from voxloss.study.execution.executor import executor_of
+    from voxloss.study.execution.follow import Helpers
     from voxloss.study.execution.request import Request, unfinished
+    from voxloss.study.folder import StudyFolder
     from voxloss.study.search import failed_trials, places_of
 
     raced = config.comparison.design == "race"
@@ -114,25 +116,35 @@ def run_study(
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
     executor = executor_of(config.execution, detached=detach)
     console = Console()
+    # Only this call's losses, networks, seeds and folds: an earlier call may have asked for others.
+    keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
+    networks = tuple(choice.key for choice in config.networks()) or None
+    request = Request(
+        losses=tuple(keys),
+        seeds=tuple(seeds),
+        folds=None if folds is None else tuple(folds),
+        networks=networks,
+        stop_token=StudyFolder(folder).stop_token(),
+        report=detach and report,
+        detached=detach,
+    )
+    helpers = Helpers(executor, folder, request) if executor.elsewhere else None
     with ExitStack() as held:
         with preparation_bar(console) as bar:
             notices: list[str] = []
-            study = held.enter_context(open_study(config, folder, bar, notices.append, folds or ()))
+            study = held.enter_context(open_study(config, folder, bar, notices.append, folds or (), helpers))
         taken, dropped = len(study.dataset.cases), study.dataset.dropped
         of_look = f"the quick look takes {taken} of {count_of(taken + len(dropped), 'case')}"
         for line in [of_look] if config.comparison.look and dropped else _left_out(dropped):
             console.print(line, markup=False, highlight=False)
 
-        # Only this call's losses, seeds and folds: an earlier call may have asked for others.
-        keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
-        networks = tuple(choice.key for choice in config.networks()) or None if study.networks else None
         runs = [
             run
             for run in study.runs()
             if run.loss.key in keys
             and run.seed in seeds
             and (folds is None or run.fold in folds)
-            and (networks is None or run.network in networks)
+            and (run.network is None or networks is None or run.network in networks)
         ]
         waiting = unfinished(study, runs)
         notices += [
@@ -150,7 +162,7 @@ def run_study(
             if study.status(run).state == "failed":
                 study.write_status(run, state="pending")  # for the workers, who repeat nothing by themselves
     if waiting:
-        settings = study.config.execution
+        settings, started = study.config.execution, helpers is not None and helpers.started
         if settings.executor == "local":  # else this machine's time says nothing
             for part in study.parts():
                 own = [run for run in waiting if run.network == part.files.network]
@@ -164,21 +176,13 @@ def run_study(
                     console.print(sentence, highlight=False, soft_wrap=True)
                 if expected.probe is not None and expected.probe.busy:
                     console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
-        request = Request(
-            losses=tuple(keys),
-            seeds=tuple(seeds),
-            folds=None if folds is None else tuple(folds),
-            networks=networks,
-            stop_token=study.files.stop_token(),
-            report=detach and report,
-            detached=detach,
-        )
         if detach:
-            executor.start(folder, settings, len(waiting), request)
+            if not started:
+                executor.start(folder, settings, len(waiting), request)
             for what in ("status", "stop"):
                 console.print(f"voxloss {what} {folder}", highlight=False, soft_wrap=True)
             return 0
-        show_execution(study, executor, request, waiting, console)
+        show_execution(study, executor, request, waiting, console, started=started)
     if raced:
         runs = study.runs()
     study.merge_scores()

@@ -5,9 +5,10 @@ renaming do. A *place* is a folder with the claims on one thing: claim-0001.json
 counts. Who wants the thing creates the next number, exclusively, and may do so only when the newest claim is released,
 or its owner is dead. Nothing of another owner is changed for that.
 
-A claim's modification time is its owner's heartbeat. The file server sets it, and it is compared with the time that the
-server gives a file now, so that the clocks of the machines do not matter. Processes of this machine are seen to be dead
-at once.
+A claim's modification time is its owner's heartbeat. It is compared with the time that the file system gives a file
+now. On NFS the server sets both; Lustre and sshfs set them by the clock of the machine that writes, and clocks may
+differ. So who takes a thing over has also watched the claim for a while in which no heartbeat came. Processes of this
+machine are seen to be dead at once.
 """
 
 import errno
@@ -34,8 +35,11 @@ RACE = "race"  # deciding which losses leave
 END = "end"  # writing the report after the last run
 PARTIAL = ".partial-"  # begins the names of files that are being written
 LOOK_SECONDS = 5.0  # between two looks at what others wrote, at most
+WATCHED = 1 / 3  # of `stale_after_s`, for which an old claim is watched before it is taken over: some heartbeats
 
 Why = Literal["first", "resumed", "takeover"]
+
+_watched: dict[tuple[Path, int], tuple[float, float]] = {}  # by place and generation: heartbeat, first seen when
 
 _NAME = re.compile(r"claim-(\d{4,})\.json")
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL, errno.EXDEV}
@@ -167,9 +171,11 @@ def generations(place: Path) -> list[int]:
 def newest(place: Path) -> Standing | None:
     """Return the newest claim in a place; None where there was none."""
     while numbers := generations(place):
-        standing = read_claim(place, numbers[-1])
-        if standing is not None:
-            return standing
+        # A network file system's list may be some seconds old: with a claim that is removed, and without later ones.
+        for generation in range(numbers[-1], numbers[-1] + 10):
+            if (standing := read_claim(place, generation)) is not None:
+                return standing
+        time.sleep(0.1)
     return None
 
 
@@ -180,6 +186,10 @@ def read_claim(place: Path, generation: int) -> Standing | None:
             text, beat = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: it was removed between opening and reading
+            return None
+        raise
     try:
         content = json.loads(text)
         record = Record(**{item.name: content[item.name] for item in fields(Record) if item.name in content})
@@ -208,10 +218,13 @@ class Claim:
             raise LostClaimError(str(self.file)) from None
 
     def check(self) -> None:
-        """Raise LostClaimError if the claim is no longer the newest one."""
-        if (numbers := generations(self.place)) and numbers[-1] == self.generation:
-            return
-        raise LostClaimError(str(self.file))
+        """Raise LostClaimError if the claim is no longer the newest one.
+
+        It asks for the next one by its name, as a network file system's list of the place may be some seconds old. A
+        claim is removed only when there is a later one.
+        """
+        if _file(self.place, self.generation + 1).exists() or not self.file.exists():
+            raise LostClaimError(str(self.file))
 
     def release(self) -> None:
         """Let others claim the thing at once.
@@ -234,10 +247,11 @@ def take(place: Path, worker: Worker, epoch: int = 0, now: Callable[[Path], floa
     Raises:
         OSError: The place cannot be written.
     """
+    looked = time.monotonic()  # before the claim is read, as this process may be halted after that
     last = newest(place)
     why: Why = "first"
     if last is not None:
-        if last.is_live(now):
+        if last.record.state == "held" and not _may_be_taken_over(last, looked, now):
             return None
         why = "resumed" if last.record.state == "free" else "takeover"
     record = Record(
@@ -252,6 +266,17 @@ def take(place: Path, worker: Worker, epoch: int = 0, now: Callable[[Path], floa
     )
     claim = Claim(place, 1 if last is None else last.generation + 1, record, worker)
     return claim if _create(claim) else None
+
+
+def _may_be_taken_over(claim: Standing, looked: float, now: Callable[[Path], float] | None) -> bool:
+    """Whether the owner of a claim is dead, or presumed dead by its time and by what this process has watched."""
+    if is_gone(claim.record.pid, claim.record.process):
+        return True
+    key = claim.place, claim.generation
+    if (seen := _watched.get(key)) is None or seen[0] != claim.beat:
+        seen = _watched[key] = claim.beat, looked
+    watched, limit = looked - seen[1], claim.record.stale_after_s
+    return watched > limit or (watched >= WATCHED * limit and claim.is_dead(now))
 
 
 def _create(claim: Claim) -> bool:
@@ -274,6 +299,10 @@ def _create(claim: Claim) -> bool:
             _write_new(claim.file, content)
         except FileExistsError:
             return False
+        except PermissionError:  # sshfs gives one error for all reasons: is it that another process was faster?
+            if claim.file.exists():
+                return False
+            raise
     finally:
         with suppress(OSError):
             aside.unlink()

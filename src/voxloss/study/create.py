@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import Size, StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.config.tuning import check_tuning
-from voxloss.data.dataset import channels_of
+from voxloss.data.dataset import Dataset, channels_of
 from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
@@ -28,18 +28,15 @@ from voxloss.study.claims import (
     CLAIMS,
     PARTIAL,
     STUDY,
-    Claim,
-    Heart,
     Standing,
-    Worker,
     hold,
     live_claims,
     of_study,
-    take,
     time_of_scan,
 )
 from voxloss.study.folder import FINISHED, Run, StudyFolder
 from voxloss.study.own import own_records, try_own_losses, try_own_metrics
+from voxloss.study.preparation import announced, forget_claims, memory_limit, prepared_cases
 from voxloss.study.search import require_sampler
 from voxloss.study.settle import (
     JudgedData,
@@ -61,7 +58,6 @@ from voxloss.training.device import resolve_device
 from voxloss.training.history import write_history
 from voxloss.training.networks import check_network
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.machine import available_memory
 from voxloss.utilities.text import count_of
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
@@ -69,8 +65,18 @@ Progress = Callable[[int, int, str], None]  # (finished, of, what)
 # What the folder of a study that is not created yet may hold: interrupted preparation, or the demonstration's images.
 UNFINISHED = (
     "prepared", "phantom", "dataset.json", "folds.json", "blind.json", "learned.json", "losses.json",
-    CLAIMS, ".lock", ".report.lock",  # the locks are of earlier versions
+    CLAIMS, ".execution", ".stop", ".lock", ".report.lock",  # the locks are of earlier versions
 )  # fmt: skip
+
+
+class Helpers(Protocol):
+    """Workers that are started before a new study is created, so that they help to prepare it."""
+
+    def start(self, config: StudyConfig) -> None:
+        """Start them; the folds and cases of the study are known now."""
+
+    def stop(self) -> None:
+        """Stop them, as the study will not be created; does nothing where none were started."""
 
 
 @contextmanager
@@ -80,6 +86,7 @@ def open_study(
     progress: Progress = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
     folds: Sequence[int] = (),
+    helpers: Helpers | None = None,
 ) -> Iterator[Study]:
     """Open the study in `folder`, extend it by new losses and seeds of `config`, or create it.
 
@@ -98,6 +105,7 @@ def open_study(
             each note on how its files were understood, and with a sentence on cases that were added or removed since a
             study was created.
         folds: The folds that are to be trained, which the study must have.
+        helpers: Workers on other machines that help to prepare a new study; None: none do.
 
     Raises:
         InputError: Wrong data or a wrong configuration (the message names the file, key or value), or images or masks
@@ -131,27 +139,37 @@ def open_study(
 
     try:
         # Several processes may prepare the cases of a study together; the first that is ready creates it.
-        ready = None if exists else _prepared_study(config, files, progress, notice, folds)
-        with hold(of_study(folder, STUDY), waiting=waiting) as claim:
-            _remove_partial_files(folder, claim)
-            if ready is None or files.is_study():
-                study = _resume(config, folder, progress, notice, folds)
-            else:
-                study = ready.create()
-            yield study
+        with ExitStack() as announcing:
+            own: set[Path] = set()
+
+            def begin(config: StudyConfig, dataset: Dataset) -> None:
+                if helpers is not None:
+                    own.add(announcing.enter_context(announced(files, config, dataset)))
+                    helpers.start(config)
+
+            ready = None if exists else _prepared_study(config, files, progress, notice, folds, begin)
+            with hold(of_study(folder, STUDY), waiting=waiting) as claim:
+                _remove_partial_files(folder, {claim.place, *own})
+                if ready is None or files.is_study():
+                    study = _resume(config, folder, progress, notice, folds)
+                else:
+                    study = ready.create()
+                yield study
     except BaseException:
+        if helpers is not None:
+            helpers.stop()
         if new is not None and not files.is_study() and not _has_prepared(files) and not live_claims(folder):
             shutil.rmtree(new, ignore_errors=True)
         raise
 
 
-def _remove_partial_files(folder: Path, own: Claim) -> None:
-    """Remove what writers that were killed left half written, if nobody but the owner of a claim is at work.
+def _remove_partial_files(folder: Path, own: Collection[Path]) -> None:
+    """Remove what writers that were killed left half written, if nobody is at work but the owner of some places.
 
     A process claims before it writes, so none of those that begin after the files were listed has written them.
     """
     written = list(folder.rglob(f"{PARTIAL}*"))
-    if written and all(claim.place == own.place for claim in live_claims(folder, time_of_scan())):
+    if written and all(claim.place in own for claim in live_claims(folder, time_of_scan())):
         for path in written:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -249,7 +267,7 @@ def _repair_prepared(study: Study, sources: Sources, progress: Progress) -> None
     lost = [case for case in cases if case.case_id not in folders]
     if lost:
         progress(0, len(lost), "preparing again")
-        limit = _memory_limit(study.config)
+        limit = memory_limit(study.config.execution)
         prepared = prepare_cases(
             lost, study.dataset, preparation, study.files.prepared, os.cpu_count() or 1, limit, progress
         )
@@ -340,8 +358,7 @@ class _Settled:
         study = write_study(self.files.path, self.config, data.dataset, data.folds, data.patients, digests)
         write_blind(study)
         study.files.write_own_losses(own_records(study, study.loss_keys))
-        for place in (self.files.path / CLAIMS).glob("case-*"):  # whoever is still at it opens prepared cases
-            shutil.rmtree(place, ignore_errors=True)
+        forget_claims(self.files)
         return study
 
 
@@ -351,6 +368,7 @@ def _prepared_study(
     progress: Progress,
     notice: Callable[[str], None],
     asked: Iterable[int],
+    begin: Callable[[StudyConfig, Dataset], None],
 ) -> _Settled:
     """Read and check the data of a new study, prepare its cases, and settle its configuration."""
     config = replace(config, data=settled_layout(config.data))
@@ -368,16 +386,8 @@ def _prepared_study(
     try_own_losses(config, dataset)
     try_own_metrics(config.evaluation.metrics, dataset)
     progress(0, len(dataset.cases), "preparing")
-    prepared = prepare_cases(
-        dataset.cases,
-        dataset,
-        preparation_of(preparation),
-        files.prepared,
-        os.cpu_count() or 1,
-        _memory_limit(config),
-        progress,
-        partial(_claimed_case, files.path),
-    )
+    begin(config, dataset)
+    prepared = prepared_cases(files, config, dataset, progress)
     rarest = rarest_class(dataset, prepared)
     comparison = replace(
         config.comparison,
@@ -394,27 +404,3 @@ def _prepared_study(
     if config.patches.size is None:
         try_own_losses(settled, dataset)
     return _Settled(files, settled, data, prepared)
-
-
-@contextmanager
-def _claimed_case(folder: Path, name: str, wait: bool) -> Iterator[bool]:
-    """Claim the preparation of a case; yields False if another process has it, which with `wait` is waited for."""
-    place = of_study(folder, f"case-{name}")
-    if wait:
-        with hold(place):
-            yield True
-    elif (claim := take(place, Worker())) is None:
-        yield False
-    else:
-        try:
-            with Heart(claim):
-                yield True
-        finally:
-            claim.release()
-
-
-def _memory_limit(config: StudyConfig) -> int | None:
-    if config.execution.memory_gb is not None:
-        return round(config.execution.memory_gb * 1e9)
-    available = available_memory()
-    return None if available is None else available * 3 // 4

@@ -18,7 +18,7 @@ from voxloss.data.formats import MASK_ENDINGS, content_digest, exists, mask_endi
 from voxloss.study.searches import Search
 from voxloss.training.history import Epoch, read_history
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_json, write_text
+from voxloss.utilities.files import read_whole, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,6 +255,11 @@ class StudyFolder:
         return self.path / "prepared"
 
     @property
+    def preparation_file(self) -> Path:
+        """What is to be prepared, until the study is created."""
+        return self.path / ".claims" / "preparation.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report; that of a network lies within the study's."""
         report = self.path / "report"
@@ -414,6 +419,22 @@ class StudyFolder:
         """Write which folder of prepared/ belongs to which case."""
         write_json(self.prepared / "index.json", {case_id: folder.name for case_id, folder in folders.items()})
 
+    def read_preparation(self) -> tuple[dict[str, Any], Dataset] | None:
+        """The configuration in plain form and the data set of a study that is being prepared; None if none is."""
+        try:
+            content = _read(self.preparation_file)
+            return content["config"], dataset_from_json(content["dataset"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.preparation_file} is damaged: {error!r}") from None
+        except InputError:
+            if self.preparation_file.is_file():
+                raise
+            return None
+
+    def write_preparation(self, config: Mapping[str, Any], dataset: Dataset) -> None:
+        """Write what the processes that help to prepare a study need."""
+        write_json(self.preparation_file, {"config": dict(config), "dataset": dataset_to_json(dataset)})
+
     def read_looks(self) -> list[dict[str, Any]]:
         """The looks of a race, a mapping for each; none before the first one."""
         if not self.race_file.is_file():
@@ -564,12 +585,18 @@ def _read_status(run: Run, file: Path) -> RunStatus:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
     except FileNotFoundError:
         raise InputError(f"{path} is missing.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged: it should hold a mapping, but holds {type(content).__name__}.")
     return content
+
+
+def _parsed_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None

@@ -156,57 +156,6 @@ def process_memory() -> int | None:
     return None if imported is None else imported + SCORING_PACKAGES
 
 
-@dataclass(frozen=True)
-class Projection:
-    """A study on several workers: a model, not a measurement.
-
-    Args:
-        workers: Each like one of this machine's `execution.parallel`.
-        rounds: Most runs of a worker, one after the other.
-        trials: Most trials of a worker likewise; a search chooses those of a round by the rounds before.
-        run: Seconds of a run; no number of workers makes the study shorter.
-        seconds: Of all trials and runs, preparation and waiting for the cluster left out.
-        written: Bytes that a run writes to the shared storage, a checkpoint after every epoch.
-    """
-
-    workers: int
-    rounds: int
-    trials: int
-    run: float
-    seconds: float
-    written: int
-
-
-def projected(plan: Plan, most: int) -> list[Projection]:
-    """Project a study to 1, 2, 4, … and `most` workers; runs are independent, and none is shared by two workers.
-
-    Each is assumed to be as fast as one alone: the file server is no bottleneck, and memory and cores are not shared.
-    """
-    config, run = plan.survey.config, (plan.training + plan.prediction) / plan.runs
-    checkpoint = checkpoint_bytes(config, plan.probe)
-    trial = plan.search / plan.trials if plan.trials else 0.0
-    numbers = sorted({*(2**power for power in range(most.bit_length()) if 2**power < most), most})
-    return [
-        Projection(
-            workers=number,
-            rounds=(rounds := math.ceil(plan.runs / number)),
-            trials=(trials := max(math.ceil(plan.trials / number), _rounds_of_search(config))),
-            run=run,
-            seconds=rounds * run + trials * trial,
-            written=config.training.epochs * checkpoint,
-        )
-        for number in numbers
-    ]
-
-
-def _rounds_of_search(config: SettledConfig) -> int:
-    """Return how many rounds of trials a search has, each of which waits for the one before; 0 without a search."""
-    tuning = config.comparison.search()
-    if tuning is None:
-        return 0
-    return math.ceil(tuning.trials / tuning.batch) if tuning.prune or not tuning.grid else 1
-
-
 def _probability_bytes(surveyed: Survey) -> int:
     """Return the bytes of the probabilities that a loss and seed keep: at most, for compression leaves less."""
     voxels = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -44,12 +44,18 @@ class Events:
         values += [Summary.Value(tag=f"class_lost/{name}", simple_value=is_lost) for name, is_lost in alarms]
         self._pending.append(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            with self._opened() as file:
                 records = RecordWriter(file)
                 for event in self._pending:
                     records.write(event.SerializeToString())
             self._pending.clear()
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("ab")
+        except FileNotFoundError:
+            self.path.parent.mkdir()
+            return self.path.open("ab")
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

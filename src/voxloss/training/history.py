@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_text
+from voxloss.utilities.files import read_whole, write_text
 
 COLUMNS = (
     "epoch",
@@ -76,8 +76,7 @@ def read_history(path: Path) -> list[Epoch]:
         InputError: The file is damaged.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_epoch(row) for row in csv.DictReader(file)]
+        return read_whole(path, lambda text: [_epoch(row) for row in csv.DictReader(io.StringIO(text))])
     except FileNotFoundError:
         return []
     except (KeyError, TypeError, ValueError, csv.Error) as error:

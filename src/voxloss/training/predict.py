@@ -21,6 +21,7 @@ from voxloss.utilities.arrays import ClassIndices, Float32s
 
 MOST_BYTES = 2_000_000_000  # of probabilities at a time; a plane that needs more is predicted in parts
 BYTES_PER_VOXEL = 16  # of the volume as stored: two masks, and what their resampling and scores take, measured
+BYTES_PER_CLASS = 2**20  # the counts of its voxels by probability
 
 
 def predict_label(
@@ -153,7 +154,8 @@ def prediction_memory(
     windows = 4 * 3 * batch * classes * math.prod(size)  # logits, probabilities, and those weighted
     kept = {"none": 0, "prepared": math.prod(source), "original": math.prod(shape)}[config.evaluation.probabilities]
     probabilities = (classes - 1) * kept + math.prod(shape)  # those of one class find its lesions by threshold
-    return rows + windows + 4 * channels * math.prod(padded) + BYTES_PER_VOXEL * math.prod(shape) + probabilities
+    scored = BYTES_PER_VOXEL * math.prod(shape) + BYTES_PER_CLASS * classes + probabilities
+    return rows + windows + 4 * channels * math.prod(padded) + scored
 
 
 @torch.no_grad()

@@ -1,14 +1,20 @@
-"""Write files that appear whole or not at all: written aside, flushed to disk, then renamed."""
+"""Write files that appear whole or not at all: written aside, flushed to disk, then renamed. Read such files."""
 
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Content = TypeVar("Content")
+Made = TypeVar("Made")
+
+REMEMBERED_SECONDS = 30.0  # for which a file system may show what it knew of a file; sshfs by default 20
 
 
 def sync_folder(folder: Path) -> None:
@@ -38,25 +44,38 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def _aside(path: Path, make: Callable[[Path], Made]) -> tuple[Path, Made]:
+    """Make a file or folder beside a path, and folders above it where they are missing, and return its path.
+
+    The temporary name keeps the path's suffixes, because some writers (nibabel) choose the format by them.
+    """
+    partial = path.with_name(f".partial-{secrets.token_hex(6)}-{path.name}")
+    with _named(path):
+        try:
+            return partial, make(partial)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return partial, make(partial)
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is flushed to disk and renamed to `path`, on error removed.
 
-    The temporary name keeps `path`'s suffixes, because some writers (nibabel) choose the format by them.
+    Every operation counts on a file server, of which thousands of runs ask.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _named(path):
-        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
-    os.close(descriptor)
-    partial = Path(name)
+    partial, descriptor = _aside(path, _new_file)
     try:
-        yield partial
-        with partial.open("rb+") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        try:
+            yield partial
+            os.fsync(descriptor)  # of the file, whoever wrote it
+        finally:
+            os.close(descriptor)
         partial.replace(path)
         sync_folder(path.parent)
     except BaseException as error:
@@ -70,18 +89,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it is renamed to `path` (replacing it), on error removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _named(path):
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent))
+    partial, _ = _aside(path, Path.mkdir)
     try:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
-                with file.open("rb+") as handle:
+                with file.open("rb+") as handle:  # Windows flushes only what may be written
                     os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)
         if path.exists():
             shutil.rmtree(path)
         partial.replace(path)
@@ -102,3 +116,41 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON to `path`, whole or not at all; NaN, which JSON does not have, is refused."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_whole(path: Path, parse: Callable[[str], Content]) -> Content:
+    """Return what `parse` makes of the text of a file that another machine may replace in this moment.
+
+    A network file system may then answer that the file is not there any more (ESTALE). Those of FUSE may give the new
+    file cut off at the length of the old one, which they remember for some seconds. Such a file is read again.
+
+    Raises:
+        ValueError: `parse` raised it, and the file stays as it is.
+        OSError: The file cannot be read.
+    """
+    limit: float | None = None
+    while True:
+        try:
+            return parse(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            replaced = isinstance(error, OSError) and error.errno == errno.ESTALE
+            if isinstance(error, OSError) and not replaced:
+                raise
+            if limit is None:
+                remembers = replaced or file_system(path).startswith("fuse")
+                limit = time.monotonic() + (REMEMBERED_SECONDS if remembers else 0.0)
+            if time.monotonic() >= limit:
+                raise
+        time.sleep(0.5)
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a path is on, such as ext4, nfs4 or fuse.sshfs; "" where unknown."""
+    try:
+        device = path.stat().st_dev
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # A line is "ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [TAG ...] - TYPE SOURCE OPTIONS".
+    return next((line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number), "")

@@ -47,6 +47,16 @@ def shared_memory_room() -> int | None:
         return 0
 
 
+def most_open_files() -> int:
+    """Return how many files this process may have open at once (`ulimit -n`), as far as it makes sense to use them."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 512
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 8192 if most == resource.RLIM_INFINITY else min(most, 8192)
+
+
 def process_identity(pid: int | None = None) -> str | None:
     """Return what identifies a process, this one by default, among all that this machine has had.
 

@@ -17,7 +17,15 @@ from voxloss.study.study import Study
 from voxloss.utilities.text import count_of
 
 
-def show_execution(study: Study, executor: Executor, request: Request, runs: Sequence[Run], console: Console) -> None:
+def show_execution(
+    study: Study,
+    executor: Executor,
+    request: Request,
+    runs: Sequence[Run],
+    console: Console,
+    *,
+    started: bool = False,
+) -> None:
     """Have runs executed, and show them until they have ended; of a race also its decisions.
 
     Args:
@@ -26,6 +34,7 @@ def show_execution(study: Study, executor: Executor, request: Request, runs: Seq
         request: What they are asked to do.
         runs: The runs to do; of a race all that it may still have.
         console: Where they are shown.
+        started: Whether the workers are there already.
 
     Raises:
         InputError: The workers cannot do the work.
@@ -36,7 +45,7 @@ def show_execution(study: Study, executor: Executor, request: Request, runs: Seq
     if request.networks is not None:
         what += f", {count_of(len(request.networks), 'network')}"
     known = len(study.race().looks)  # before the workers start
-    with executed(study, executor, request, len(runs), lambda: _say_stopping(console)):
+    with executed(study, executor, request, len(runs), lambda: _say_stopping(console), started=started):
         if study.comparison.design == "race":
             _show_race(study, executor, request, console, what, known)
         else:

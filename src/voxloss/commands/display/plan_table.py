@@ -10,8 +10,9 @@ from voxloss.config.settled import network_title
 from voxloss.evaluation.planning import Noise
 from voxloss.study.design import Design
 from voxloss.study.estimate import Estimate
-from voxloss.study.plan import Plan, Projection
+from voxloss.study.plan import Plan
 from voxloss.study.probe import Probe
+from voxloss.study.projection import COSTS, Projection
 from voxloss.utilities.text import count_of, duration_text
 
 
@@ -121,26 +122,31 @@ def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
     return table
 
 
-def workers_table(projections: Sequence[Projection]) -> Table:
-    """Lay out what a study takes on several workers."""
-    first = projections[0]
+def workers_table(projections: Sequence[Projection], executor: str) -> Table:
+    """Lay out what a study takes on several workers of an executor."""
+    first, costs = projections[0], COSTS[executor]
+    search = "; the rounds of a search wait for each other" if first.trials else ""
     table = Table(
-        title="On several workers: a model, not a measurement",
+        title=f"On several workers ({executor}): a model, not a measurement",
         title_justify="left",
-        caption=f"Each worker is as fast as this machine alone. A run takes {_duration(first.run)}, and the study no "
-        f"less{'; the rounds of a search wait for each other' if first.trials else ''}. Preparing cases and waiting "
-        f"for a cluster are not included. A run writes {_size(first.written)} to the study's folder, mostly a "
-        "checkpoint after each epoch.",
+        caption=f"Each worker is as fast as this machine alone, and the file server keeps up. A run takes "
+        f"{_duration(first.run)}, and the study at least {_duration(first.least)} with any number of workers{search}. "
+        f"Included: preparation, {costs.start:.1f} s to start, {costs.run:.1f} s beside each run, {costs.end:.1f} s at "
+        f"the end. Waiting for a cluster is not. A run makes about {first.traffic.operations:,} operations on files, "
+        f"writes {_size(first.traffic.written)}, mostly checkpoints, and reads at most {_size(first.traffic.read)} of "
+        "patches.",
         caption_justify="left",
     )
     trials = ["Trials before them"] if first.trials else []
-    for name in ("Workers", "Runs one after the other", *trials, "Time", "Times faster"):
+    storage = ("Operations/s", "Written, MB/s")
+    for name in ("Workers", "Preparation", "Runs one after the other", *trials, "Time", "Times faster", *storage):
         table.add_column(name, justify="right")
     for one in projections:
-        speed = f"{first.seconds / one.seconds:.1f}"
         table.add_row(
-            str(one.workers), str(one.rounds), *([str(one.trials)] if trials else []), _duration(one.seconds), speed
-        )
+            str(one.workers), _duration(one.preparation), str(one.rounds), *([str(one.trials)] if trials else []),
+            _duration(one.seconds), f"{first.seconds / one.seconds:.1f}", f"{one.operations_per_s:.1f}",
+            f"{one.written_per_s / 1e6:.2f}",
+        )  # fmt: skip
     return table
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import zipfile
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from voxloss.data.prepare.resample import resample_classes, resample_image, resa
 from voxloss.utilities.arrays import ClassIndices, Float32s, Integers, Mask
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder, write_json
+from voxloss.utilities.machine import most_open_files
 
 FORMAT = 1  # of the cache entries; a change of what is written or how it is computed raises it
 FOREGROUND_VOXELS = 10_000  # per class, enough to draw patches from
@@ -55,12 +56,44 @@ class Preparation:
             )
 
 
+class _OpenArray:
+    """The open file of an array, which can be mapped without asking a file server again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        version = np.lib.format.read_magic(self._file)
+        if version != (1, 0):
+            raise ValueError(f"{path} has version {version} of NumPy's format")
+        self._shape, fortran, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._order: Literal["C", "F"] = "F" if fortran else "C"
+        self._offset = self._file.tell()
+        if self._dtype.hasobject:
+            raise ValueError(f"{path} holds Python objects")
+
+    def mapped(self) -> Any:
+        return np.memmap(self._file, self._dtype, "r", self._offset, self._shape, self._order)
+
+    def __del__(self) -> None:  # when it leaves the cache; a map has a descriptor of its own
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+@lru_cache(maxsize=most_open_files() // 2)
+def _opened_array(path: Path) -> _OpenArray:
+    """Return an array's file, open: patches are cut from it at every step.
+
+    Processes that are forked have it too; nothing depends on the position in it, which they share.
+    """
+    return _OpenArray(path)
+
+
 @dataclass(frozen=True)
 class PreparedCase:
     """A case in the cache. shape is the prepared one; original is the geometry of the files, with the axes turned.
 
     digests are those of the case's files that it was prepared from (empty in entries of earlier versions).
-    The arrays are opened as memory maps when asked for, so that a PreparedCase is cheap to keep and to send.
+    The arrays are memory maps, made when asked for, so that a PreparedCase is cheap to keep and to send, and that what
+    was read does not count as the process's memory. Their files stay open (`_opened_array`).
     """
 
     case_id: str
@@ -72,13 +105,13 @@ class PreparedCase:
     @property
     def image(self) -> Float32s:
         """The prepared channels, float32 (C, *shape), read-only."""
-        image: Float32s = np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+        image: Float32s = _opened_array(self.folder / "image.npy").mapped()
         return image
 
     @property
     def label(self) -> ClassIndices:
         """The class indices, uint8 (*shape), read-only."""
-        label: ClassIndices = np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)
+        label: ClassIndices = _opened_array(self.folder / "label.npy").mapped()
         return label
 
     @cached_property
@@ -210,6 +243,7 @@ def _write_entry(
     del image
     label = resample_classes(turn.turned(original_label), prepared.shape[1:])
     foreground = {str(index): _coordinates(label, index) for index in range(1, len(dataset.classes))}
+    _opened_array.cache_clear()  # Windows replaces no open file
     with atomic_folder(folder) as partial:
         np.save(partial / "image.npy", prepared, allow_pickle=False)
         np.save(partial / "label.npy", label, allow_pickle=False)
@@ -244,6 +278,7 @@ def _sample(mask: Mask, seed: int) -> Integers:
 def open_prepared(folder: Path) -> PreparedCase:
     """Open a cache entry. Raises InputError if it is absent, or a file has another length or shape than recorded."""
     folder = Path(folder)
+    _opened_array.cache_clear()  # the entry may have been prepared again
     try:
         description = json.loads((folder / "geometry.json").read_text(encoding="utf-8"))
         prepared = PreparedCase(

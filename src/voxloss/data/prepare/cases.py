@@ -30,6 +30,7 @@ def prepare_cases(
     memory: int | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
     claimed: Claimed = lambda *_: nullcontext(True),
+    wait: bool = True,
 ) -> list[PreparedCase]:
     """Prepare cases, or open those that are in the cache, as `prepare_case` does.
 
@@ -44,6 +45,7 @@ def prepare_cases(
         progress: Called with (finished, of, what) after each case.
         claimed: Called with a case's id and whether to wait; the context tells whether this process has the case for
             itself meanwhile. Cases that other processes have are left to them, and opened at the end.
+        wait: Whether to wait for these; else they are left out.
 
     Returns:
         The prepared cases, in the order of `cases`.
@@ -54,18 +56,18 @@ def prepare_cases(
     """
     budget = _Budget(math.inf if memory is None else memory)
 
-    def prepare(case: Case, wait: bool) -> list[PreparedCase]:  # none if another process has it
-        with claimed(case.case_id, wait) as own:
+    def prepare(case: Case, waits: bool) -> list[PreparedCase]:  # none if another process has it
+        with claimed(case.case_id, waits) as own:
             if not own:
                 return []
             with budget.hold(memory_needed(case, preparation, dataset.axes)):
                 return [prepare_case(case, dataset, preparation, cache)]
 
     found: dict[str, PreparedCase] = {}
-    for wait in (False, True):
+    for waits in (False, True) if wait else (False,):
         left = [case for case in cases if case.case_id not in found]
         with ThreadPoolExecutor(workers) as pool:  # reading, resampling and writing run outside the interpreter's lock
-            futures: dict[Future[list[PreparedCase]], Case] = {pool.submit(prepare, case, wait): case for case in left}
+            futures: dict[Future[list[PreparedCase]], Case] = {pool.submit(prepare, case, waits): case for case in left}
             try:
                 for future in as_completed(futures):
                     if future.exception() is not None:
@@ -79,7 +81,7 @@ def prepare_cases(
         failed = next((future for future in futures if not future.cancelled() and future.exception() is not None), None)
         if failed is not None:
             failed.result()
-    return [found[case.case_id] for case in cases]
+    return [found[case.case_id] for case in cases if case.case_id in found]
 
 
 def memory_needed(case: Case, preparation: Preparation, axes: str | None = None) -> int:

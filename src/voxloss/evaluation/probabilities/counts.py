@@ -96,8 +96,10 @@ class ProbabilityCounter:
 
     def counts(self) -> ProbabilityCounts:
         """Return the counts so far."""
-        values = self._levels * (np.arange(LEVELS) / (LEVELS - 1))
-        voxels, sums = (np.add.reduceat(each, FIRST_LEVELS, axis=2) for each in (self._levels, values))
+        probabilities = np.arange(LEVELS) / (LEVELS - 1)
+        voxels = np.add.reduceat(self._levels, FIRST_LEVELS, axis=2)
+        # Class by class, as the levels of many classes take much memory.
+        sums = np.stack([np.add.reduceat(levels * probabilities, FIRST_LEVELS, axis=1) for levels in self._levels])
         return ProbabilityCounts(voxels, sums)
 
 

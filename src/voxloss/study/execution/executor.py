@@ -14,7 +14,13 @@ class Executor(Protocol):
     A worker is the process of `Request.words`. It finds its work in the study's folder by itself, so that an executor
     knows nothing of runs, several of them may serve a study at once, and a study may move from one to another. What it
     must know later, such as the numbers of its jobs, it writes to STUDY/.execution/NAME.json.
+
+    Args:
+        elsewhere: Whether workers are on other machines than the one that creates a study, so that they are started
+            before and help to prepare it. On the same machine they would only share its cores.
     """
+
+    elsewhere: bool
 
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         """Raise InputError if workers cannot be started from here."""
@@ -23,7 +29,7 @@ class Executor(Protocol):
         """Start workers, and return at once.
 
         Args:
-            study: The study's folder, which the workers see under this path too.
+            study: The study's folder, which the workers see under this path too. The study may be created later.
             settings: The study's section `execution`.
             workers: How many there are to be at most: the number of runs to do.
             request: What they are asked to do.

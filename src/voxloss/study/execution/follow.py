@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from voxloss.config.schema import StudyConfig
 from voxloss.study.claims import LOOK_SECONDS, live_claims
 from voxloss.study.execution.executor import Executor
 from voxloss.study.execution.request import Request, not_ended
@@ -13,9 +15,35 @@ from voxloss.utilities.errors import InputError
 from voxloss.utilities.text import count_of
 
 
+class Helpers:
+    """Workers that are started before a new study is created, to help to prepare it; as many as it has runs.
+
+    Args:
+        executor: Starts them.
+        folder: The study's folder.
+        request: What they are asked to do.
+    """
+
+    def __init__(self, executor: Executor, folder: Path, request: Request) -> None:
+        self.executor, self.folder, self.request = executor, folder, request
+        self.started = False
+
+    def start(self, config: StudyConfig) -> None:
+        """Start them (`voxloss.study.create.Helpers`)."""
+        folds = config.splits.folds if self.request.folds is None else len(self.request.folds)
+        runs = len(self.request.losses) * folds * len(self.request.seeds)
+        self.started = True  # a part of them may be there when an error ends the next line
+        self.executor.start(self.folder, config.execution, runs, self.request)
+
+    def stop(self) -> None:
+        """Stop them (`voxloss.study.create.Helpers`)."""
+        if self.started:
+            self.executor.stop(self.folder)
+
+
 @contextmanager
 def executed(
-    study: Study, executor: Executor, request: Request, runs: int, stopping: Callable[[], None]
+    study: Study, executor: Executor, request: Request, runs: int, stopping: Callable[[], None], *, started: bool
 ) -> Iterator[None]:
     """Have runs executed while the block follows them; when it is left by an error, the workers are stopped.
 
@@ -25,9 +53,11 @@ def executed(
         request: What they are asked to do.
         runs: The number of runs to do.
         stopping: Called before the workers are stopped, which takes until they reach their next step.
+        started: Whether they are there, as they have helped to prepare the study.
     """
     try:
-        executor.start(study.folder, study.config.execution, runs, request)
+        if not started:
+            executor.start(study.folder, study.config.execution, runs, request)
         yield
     except BaseException:
         stopping()
@@ -72,11 +102,15 @@ def follow(
         if study.files.stop_token() != request.stop_token:
             raise KeyboardInterrupt
         if not working and not live_claims(study.folder):
-            left = not_ended(study, waiting)
-            if left:
-                raise InputError(f"All workers have left with {count_of(len(left), 'run')} to do: {left[0]}.")
+            unfinished = not_ended(study, waiting)
+            if unfinished:
+                raise InputError(
+                    f"All workers have left with {count_of(len(unfinished), 'run')} to do: {unfinished[0]}."
+                )
             if not waiting:
                 return
         poll()
         # The longer it takes, the less often: a file server is not asked without need.
-        time.sleep(min(LOOK_SECONDS, 0.2 + 0.05 * (time.monotonic() - begin)))
+        until = time.monotonic() + min(LOOK_SECONDS, 0.2 + 0.05 * (time.monotonic() - begin))
+        while (left := until - time.monotonic()) > 0 and executor.alive(study.folder) == working:
+            time.sleep(min(0.5, left))  # a worker that has left may have done the last run

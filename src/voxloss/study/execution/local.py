@@ -41,6 +41,8 @@ class _Process:
 class LocalExecutor:
     """Starts as many workers as the settings allow, with a share of the cores each, or a GPU each."""
 
+    elsewhere = False
+
     def __init__(self) -> None:
         self._workers: list[_Process] = []
         self._words: list[str] = []

@@ -21,8 +21,9 @@ from typing import Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.local import LocalExecutor
-from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
+from voxloss.study.preparation import execution_of
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
@@ -36,6 +37,8 @@ WAIT_SECONDS = 120.0  # for workers that were told to leave
 
 class RayExecutor:
     """Starts workers on a Ray cluster."""
+
+    elsewhere = True
 
     def __init__(self) -> None:
         self._next, self._alive = 0.0, 0
@@ -97,7 +100,7 @@ class RayExecutor:
         if not self._alive:
             opened = Study.open(study)
             requests = [Request.parse(note["request"]) for note in notes.values()]
-            if any(not_ended(opened, request.runs(opened)) for request in requests):
+            if any(request.is_left(opened) for request in requests):
                 raise InputError(_last_words(study) or "All workers have left Ray with runs to do.")
             for path in notes:
                 path.unlink(missing_ok=True)
@@ -125,7 +128,7 @@ class WorkerActor:
         with suppress(OSError):  # modules of the user's own are there
             os.chdir(place)
         self._study, self._leaving = Path(study), threading.Event()
-        settings = replace(Study.open(self._study).config.execution, parallel=1, threads=threads)
+        settings = replace(execution_of(self._study), parallel=1, threads=threads)
         self._executor = LocalExecutor()
         self._executor.start(self._study, settings, sys.maxsize, Request.parse(request))  # one for each GPU
         self._thread = threading.Thread(target=self._keep, args=(ray.get_runtime_context().current_actor,), daemon=True)

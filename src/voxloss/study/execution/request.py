@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from voxloss.study.folder import ENDED, FINISHED, Run
 from voxloss.study.race import next_round
+from voxloss.study.search import failed_trials, is_ready, places_of
 from voxloss.study.study import Study
 
 PARENT = "VOXLOSS_PARENT"  # the environment variable with the process that a worker ends with
@@ -20,7 +21,7 @@ class Request:
 
     Args:
         losses: The keys of the losses that are trained.
-        networks: The keys of the networks that are compared; None: the study has one network.
+        networks: The keys of the networks that are compared; None: all.
         seeds: The seeds.
         folds: The folds; None: all.
         stop_token: What the study's stop file said at that time: once it says something else, workers leave.
@@ -58,6 +59,11 @@ class Request:
         """Return the request as one word of a command."""
         return json.dumps(asdict(self))
 
+    def is_left(self, study: Study) -> bool:
+        """Whether there is work that workers should do: runs that neither ended nor wait for a trial that failed."""
+        left = not_ended(study, self.runs(study))
+        return any(is_ready(study, run) or not failed_trials(study, places_of([run])) for run in left)
+
     def runs(self, study: Study) -> list[Run]:
         """Return the runs that are asked for and may be executed now: of a race those of the next round."""
         if study.comparison.design == "race":
@@ -69,7 +75,7 @@ class Request:
             if run.loss.key in self.losses
             and run.seed in self.seeds
             and (self.folds is None or run.fold in self.folds)
-            and (self.networks is None or run.network in self.networks)
+            and (run.network is None or self.networks is None or run.network in self.networks)
         ]
 
 

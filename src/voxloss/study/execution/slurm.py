@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.local import LocalExecutor
-from voxloss.study.execution.request import Request, not_ended
+from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
+from voxloss.study.preparation import execution_of
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
@@ -42,6 +43,8 @@ WAIT_SECONDS = 120.0  # for jobs that were told to leave
 
 class SlurmExecutor:
     """Submits workers to Slurm. Raises InputError where its commands or submitit are missing."""
+
+    elsewhere = True
 
     def __init__(self) -> None:
         self._next, self._pause, self._alive = 0.0, LOOK_SECONDS[0], 0
@@ -98,7 +101,7 @@ class SlurmExecutor:
         if not states:
             opened = Study.open(study)
             requests = [Request.parse(note["request"]) for note in notes.values()]
-            if any(not_ended(opened, request.runs(opened)) for request in requests):
+            if any(request.is_left(opened) for request in requests):
                 raise InputError(_without_jobs(study))
         return self._alive
 
@@ -140,7 +143,7 @@ class WorkerJob:
             told.append(number)
 
         study, request = Path(self.study), Request.parse(self.request)
-        settings = Study.open(study).config.execution
+        settings = execution_of(study)
         threads = settings.threads or int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
         executor = LocalExecutor()
         signal.signal(warning, signal.SIG_IGN)  # which the worker inherits: else the signal would kill it

@@ -1,5 +1,7 @@
 """A worker: claims a run of a study, executes it, publishes it, and takes the next one.
 
+A worker that comes before the study is created helps to prepare it.
+
 `python -m voxloss.study.execution.worker STUDY REQUEST` is one process. It knows the study's folder alone.
 """
 
@@ -29,6 +31,7 @@ from voxloss.study.claims import (
 )
 from voxloss.study.execution.request import PARENT, Request, not_ended
 from voxloss.study.folder import ENDED, FINISHED, Run, StudyFolder
+from voxloss.study.preparation import help_prepare, worker_of
 from voxloss.study.race import decide
 from voxloss.study.run import execute_run, record_failure
 from voxloss.study.search import decide_searches, executable
@@ -39,7 +42,7 @@ from voxloss.utilities.machine import end_with
 
 
 def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: False) -> None:
-    """Execute runs of a study until none is left, or the study is stopped.
+    """Execute runs of a study until none is left, or the study is stopped; before it is created, help to prepare it.
 
     Args:
         folder: The study's folder.
@@ -56,10 +59,12 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
     def leaving() -> bool:
         return leave() or files.stop_token() != request.stop_token
 
+    if not help_prepare(folder, request.executor, request.threads or 1, leaving):
+        return
     while not leaving():
         study = Study.open(folder)  # losses may have been added, retired or eliminated
         settings = study.config.execution
-        worker = Worker(request.executor, settings.heartbeat_s, settings.stale_after_s)
+        worker = worker_of(settings, request.executor)
         asked = request.runs(study)
         now = executable(study, asked)
         if _do_one(study, now, worker, finished, leave, leaving) or decide_searches(study, asked, worker):
