@@ -64,7 +64,7 @@ WORK = {
 def words_of(executor: str, workers: int, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Start what an executor needs, and yield its options and environment."""
     if executor == "slurm":
-        with slurm_lab.slurm_lab(folder / "lab", nodes=workers) as lab:
+        with slurm_lab.slurm_lab(folder / f"lab-{workers}", nodes=workers) as lab:
             options = ["--execution.jobs", str(workers), "--execution.sbatch", '["--exclusive"]']
             yield options, lab.environment
     elif executor == "ray":
@@ -139,7 +139,6 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=4.0, help="seconds that each run waits")
     parser.add_argument("--output", type=Path, help="a CSV file that rows are added to")
     arguments = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory(prefix="executors") as name:
         folder, data = Path(name), Path(name) / "phantom"
         write_phantom(data, cases=4, seed=0, setting="small")
@@ -148,15 +147,20 @@ def main() -> None:
             for workers in arguments.workers:
                 runs = arguments.runs if arguments.each is None else 2 * math.ceil(arguments.each * workers / 2)
                 row = measure(executor, arguments.work, data, folder, runs, workers)
-                rows.append({**row, "wait_s": arguments.wait if arguments.work == "wait" else 0.0})
-                print(rows[-1], flush=True)
-    if arguments.output is not None:
-        new = not arguments.output.exists()
-        with arguments.output.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*rows[0], "machine"], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerows({**row, "machine": json.dumps(environment())} for row in rows)
+                row["wait_s"] = arguments.wait if arguments.work == "wait" else 0.0
+                print(row, flush=True)
+                if arguments.output is not None:
+                    add(arguments.output, row)
+
+
+def add(file: Path, row: dict[str, Any]) -> None:
+    """Add a row to a CSV file."""
+    new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, [*row, "machine"], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow({**row, "machine": json.dumps(environment())})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from voxloss.nnunet.loss import nnunet_loss
 from voxloss.nnunet.maps import WithMaps
 
-LOSSES = ["dice_cross_entropy", "mcc", "ml1_ace", "skeleton_recall", "cc_dice_ce", "blob", "cl_dice"]
+LOSSES = [
+    "dice_cross_entropy", "mcc", "ml1_ace", "lovasz", "skeleton_recall", "cl_dice", "cc_dice_ce", "blob", "boundary",
+    "hausdorff",
+]  # fmt: skip
 OUTPUTS = 3
 WEIGHTS = (2 / 3, 1 / 3, 0)
 

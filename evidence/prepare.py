@@ -75,8 +75,16 @@ def drive(source: Path, target: Path) -> None:
 
 
 def size(target: Path, fraction: float, cases: int) -> None:
-    """Write phantoms whose tumour is `fraction` of the volume: the smaller, the rarer."""
-    setting = replace(phantom.SETTINGS["small"], slices=(32, 32), tumour_fraction=((0, fraction), (1, fraction)))
+    """Write phantoms whose tumour is `fraction` of 24 x 48 x 48 voxels: the smaller, the rarer."""
+    setting = replace(
+        phantom.SETTINGS["small"],
+        slices=(24, 24),
+        rows=48,
+        columns=48,
+        slice_spacing_mm=((0, 7.3), (1, 8.0)),  # coarser than in "small", so that the trunk still fits in
+        pixel_spacing_mm=((0, 7.1), (1, 7.9)),
+        tumour_fraction=((0, fraction), (1, fraction)),
+    )
     for number in range(cases):
         image, label, affine = phantom.make_case(0, number, setting)
         save(target, number, image, label, affine)

@@ -53,7 +53,7 @@ def _few(positives: int) -> Step:
 
 
 def _phantom_size(fraction: str) -> Step:
-    return Step("phantom-size", f"size-{fraction}", ((("size",), f"size-{fraction}", (fraction, "30")),))
+    return Step("phantom-size", f"size-{fraction}", ((("size",), f"size-{fraction}", (fraction, "60")),))
 
 
 def _phantom_view(slices: int, rows: int) -> Step:

@@ -33,6 +33,7 @@ def write_networks_study(
     for choice in Study.open(study).networks:
         shutil.copytree(runs, study / "networks" / choice.key / "runs")
     shutil.rmtree(runs)
+    runs.mkdir()
     files.scores_file.unlink(missing_ok=True)
     Study.open(study).merge_scores()
     return study

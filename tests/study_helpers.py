@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -14,8 +15,10 @@ import pytest
 from voxloss.commands.main import run_command
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import Worker, take
-from voxloss.study.execution.request import Request
 from voxloss.study.study import Study
+
+if TYPE_CHECKING:  # it imports the training, for which the peers' environment lacks packages
+    from voxloss.study.execution.request import Request
 
 TINY = [
     "--splits.folds", "2",
@@ -40,7 +43,7 @@ class InlineExecutor:
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         pass
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: "Request") -> None:
         self.request: Request | None = request
 
     def alive(self, study: Path) -> int:

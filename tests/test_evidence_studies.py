@@ -32,7 +32,8 @@ def module(name: str) -> ModuleType:
 def test_a_study_is_a_valid_configuration_and_says_how_it_is_run(file: Path) -> None:
     config = load_config(str(file))
     assert "dice_cross_entropy" in config.comparison.losses
-    assert config.training.precision == "float32"  # else two kinds of machine would differ by more than rounding
+    if not config.comparison.demonstration:  # else two kinds of machine would differ by more than rounding
+        assert config.training.precision == "float32"
     head = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
     assert f"voxloss run evidence/studies/{file.name}" in head
     assert set(re.findall(r"prepare\.py (\w+)", head)) <= set(module("prepare").KINDS)

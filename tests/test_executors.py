@@ -7,14 +7,17 @@ import torch
 
 from voxloss.config.schema import ExecutionConfig, SplitsConfig, StudyConfig
 from voxloss.study.execution.follow import Helpers
-from voxloss.study.execution.local import LocalExecutor, short_spinning
+from voxloss.study.execution.local import LocalExecutor, tuned_for_training
 from voxloss.study.execution.request import Request
 from voxloss.training.device import gpus_of_runs, runs_at_once
 
 
-def test_threads_of_worker_processes_do_not_spin_long_unless_the_user_says_so():
-    assert short_spinning({"HOME": "/"}) == {"HOME": "/", "GOMP_SPINCOUNT": "1000"}
-    assert short_spinning({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
+def test_worker_processes_are_tuned_for_training_unless_the_user_says_otherwise():
+    pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert tuned_for_training({"HOME": "/"}) == {"HOME": "/", "GOMP_SPINCOUNT": "1000", **pages}
+    assert tuned_for_training({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active", **pages}
+    own = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "GOMP_SPINCOUNT": "5"}
+    assert tuned_for_training(own) == own
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_workers_of_two_hosts_and_the_command_prepare_each_case_once(config, pre
         assert len(study.files.read_prepared()) == 4
     assert sorted(case for _, case in prepared) == CASES
     assert hosts.answers == {"one": True, "two": True}
+    assert load_config(folder).comparison.losses == ("dice",)  # a study is named by its folder before any run begins
     left = {path.name for path in (folder / ".claims").iterdir()}
     assert left == {"study"} and not live_claims(folder)
 

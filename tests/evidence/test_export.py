@@ -12,10 +12,13 @@ import yaml
 from study_files import StudyFiles
 from study_helpers import call
 from voxloss.evidence.add import add_study
+from voxloss.evidence.comparisons import Judged
 from voxloss.evidence.export import read_export, read_exports
+from voxloss.evidence.pages.studies import studies_page
 from voxloss.report.comparison import compare
 from voxloss.report.record import open_record
 from voxloss.study.imported import import_table
+from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
 LOSSES = ("dice_cross_entropy", "mixed_focal", "dice")
@@ -40,6 +43,44 @@ def test_an_export_has_the_study_s_verdict(study, tmp_path):
     assert (export.data_set, export.metric, export.notes) == ("lits", "dice", ("A note.",))
     assert export.runs["states"] == {"done": 24} and export.runs["seconds"]["dice"] == pytest.approx(8 * 41.5)
     assert export.digests["batches"]["equal"] and export.digests["batches"]["digests"]["fold-3/seed-1"] == "digest-3-1"
+
+
+def test_an_export_says_how_runs_began_and_on_which_machines(study, tmp_path):
+    """Of runs of an earlier version batches alone; a study that moved names every machine with its runs."""
+    old = add_study(study, tmp_path / "old")
+    assert old.digests["weights"] == {"equal": None, "unrecorded_runs": 24, "digests": {}}
+    (machine,) = old.runs["machines"]
+    assert (machine["runs"], machine["processor"]) == (24, "a processor")
+    assert "Initial weights: not recorded. a processor; voxloss 0.1.0" in studies_page([Judged(old)])
+
+    moved = tmp_path / "moved"
+    shutil.copytree(study, moved)
+    opened = Study.open(moved)
+    other = {"processor": "another", "device": "cpu", "torch": "2.13.0"}
+    for run in opened.runs():
+        if run.fold == 0:
+            opened.write_status(run, weight_digest=f"weights-{run.seed}", environments=(other,))
+    export = read_export(add_study(moved, tmp_path / "new") and tmp_path / "new" / "moved")
+    weights = export.digests["weights"]
+    assert weights["equal"] and weights["unrecorded_runs"] == 18
+    assert weights["digests"] == {"fold-0/seed-0": "weights-0", "fold-0/seed-1": "weights-1"}
+    assert [(one["runs"], one["processor"]) for one in export.runs["machines"]] == [(18, "a processor"), (6, "another")]
+    page = studies_page([Judged(export)])
+    assert "Initial weights: equal for all losses, by digest (18 runs recorded none)." in page
+    assert "More than one machine trained them: 18 runs: a processor; voxloss 0.1.0, torch 2.13.0" in page
+    assert "6 runs: another; torch 2.13.0." in page
+
+    for run in opened.runs():
+        if run.loss.key != "dice":
+            opened.write_status(run, weight_digest=None)
+    alone = add_study(moved, tmp_path / "alone")
+    assert alone.digests["weights"]["equal"] is None and len(alone.digests["weights"]["digests"]) == 2
+    assert "Initial weights: recorded for too few runs to compare them." in studies_page([Judged(alone)])
+
+    opened.write_status(next(iter(opened.runs())), weight_digest="others")
+    differing = add_study(moved, tmp_path / "differing")
+    assert differing.digests["weights"]["equal"] is False
+    assert "Initial weights: NOT equal for all losses." in studies_page([Judged(differing)])
 
 
 def test_an_export_holds_no_path_and_no_name_of_a_case(study, tmp_path):

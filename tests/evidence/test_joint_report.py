@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.joined import join
 from voxloss.evidence.across import compare
 from voxloss.evidence.claims import Claim, judge_claim, read_claims
-from voxloss.evidence.comparisons import BALANCE, Judged, series_steps, slope
+from voxloss.evidence.comparisons import BALANCE, Difference, Judged, series_steps, slope
 from voxloss.evidence.estimates import estimates_table
 from voxloss.evidence.export import LastLook, write_export
 from voxloss.evidence.report import write_report
@@ -130,6 +131,24 @@ def test_the_slope_of_a_series_is_the_change_per_tenfold_rarer_class():
     assert [share for _, share in series_steps(by_voxels)["s"]] == [0.01, 0.001]
 
 
+def test_a_slope_is_that_of_weighted_least_squares():
+    """By hand: weights 10000, 10000 and 2500 at 2, 3 and 4, so the mean rarity is 8/3 and the spread 10000."""
+
+    def step(mean, error, degrees):
+        return SimpleNamespace(
+            export=SimpleNamespace(kind="phantom", data_set="set"),
+            difference=lambda first, second: Difference("set", first, second, mean, 1.0, error, degrees, "a"),
+        )
+
+    steps = [(step(0.0, 0.01, 4.0), 1e-2), (step(0.09, 0.02, 3.0), 1e-4), (step(0.03, 0.01, 8.0), 1e-3)]
+    equal = (step(0.5, 0.0, 4.0), 1e-5)  # two losses that never differ have no standard error
+    for given in (steps, [*steps, equal]):
+        found = slope("size", given, "dice", "focal", 2)
+        assert (found.mean, found.standard_error, found.degrees) == pytest.approx((0.04, 0.01, 3.0))
+        assert found.half_width == pytest.approx(0.01 * 4.1765, abs=1e-5)  # t(0.9875, 3)
+        assert [share for share, _ in found.steps] == [1e-2, 1e-3, 1e-4] and found.synthetic
+
+
 def test_the_series_of_a_data_set_are_joined_once_and_synthetic_ones_never():
     def series(name, data_set, kind):
         return [
@@ -144,19 +163,73 @@ def test_the_series_of_a_data_set_are_joined_once_and_synthetic_ones_never():
     assert found[-1].place == "joined" and found[-1].findings[0].data_sets == 2
 
 
-def test_scores_along_a_series_are_means_over_runs():
-    one = export("a", cases=20, series={"crops": 0.01})
-    scores = one.scores
-    never = (scores["loss"] == "dice") & (scores["fold"] == 0)
-    scores.loc[never, "value"] = 0.0
-    scores.loc[never & (scores["metric"] == "precision"), ["value", "status"]] = [float("nan"), "undefined"]
+def test_scores_along_a_series_are_means_over_folds():
+    """By hand: Dice of three folds, two cases each, where t(0.975, 2) is 4.302653."""
+    values = {0: (0.6, 0.8), 1: (0.0, 0.6), 2: (0.5, 0.5)}  # fold means 0.7, 0.3, 0.5: mean 0.5, SD 0.2
+    rows = [
+        ("dice", fold, 0, f"{fold}-{case}", "lesion", metric, value)
+        for fold, pair in values.items()
+        for case, value in enumerate(pair)
+        for metric, value in (("dice", value), ("precision", value), ("recall", value), ("lesion_recall", value))
+    ]
+    frame = pd.DataFrame(rows, columns=["loss", "fold", "seed", "case", "class", "metric", "value"]).assign(
+        dataset="a", status="ok"
+    )
+    empty = (frame["case"] == "1-0") & (frame["metric"] == "precision")  # its prediction is empty, so Dice is 0
+    frame.loc[empty, ["value", "status"]] = [float("nan"), "undefined"]
+    one = replace(export("a", series={"crops": 0.01}), scores=frame)
     found = series_frame(studies(one, export("b"))).set_index("loss")
-    assert list(found["study"].unique()) == ["a"] and (found["runs"] == 5).all()
+    assert list(found["study"].unique()) == ["a"]
+    row = found.loc["dice"]
+    assert (row["runs"], row["cases"], row["collapsed"]) == (3, 6, 0)
+    half_width = 4.302653 * 0.2 / 3**0.5
+    assert (row["dice"], row["dice_low"]) == pytest.approx((0.5, 0.5 - half_width), abs=1e-6)
+    assert row["dice_high"] == pytest.approx(0.5 + half_width, abs=1e-6)
+    assert row["lesion_recall"] == pytest.approx(0.5)
+    # Folds: 0, 1/2 and 0 of the cases; SD 0.288675. The lower end is not below 0.
+    assert (row["empty"], row["empty_low"]) == pytest.approx((1 / 6, 0.0))
+    assert row["empty_high"] == pytest.approx(1 / 6 + 4.302653 * 0.288675 / 3**0.5, abs=1e-5)
+
+
+def test_cases_without_the_class_are_not_counted_as_empty():
+    """An empty prediction is right there; and a prediction where nothing is has a precision, of 0."""
+    one = export("a", cases=20, series={"crops": 0.01})
+    scores = pd.concat(
+        [one.scores, one.scores[one.scores["metric"] == "recall"].assign(metric="lesion_recall")], ignore_index=True
+    )
+    nothing = (scores["loss"] == "dice") & (scores["fold"] == 0)  # 4 cases, which have the class
+    scores.loc[nothing, "value"] = 0.0
+    scores.loc[nothing & (scores["metric"] == "precision"), ["value", "status"]] = [float("nan"), "undefined"]
+    absent = scores["case"].isin(["2", "3"])  # of the folds 1 and 2
+    scores.loc[absent & scores["metric"].isin(["recall", "lesion_recall"]), ["value", "status"]] = [
+        float("nan"), "undefined",
+    ]  # fmt: skip
+    found = series_frame(studies(replace(one, scores=scores))).set_index("loss")
+    assert (found["cases"] == 18).all() and (found["runs"] == 5).all()
     assert found["collapsed"].to_dict() == pytest.approx({loss: 0.2 * (loss == "dice") for loss in GAINS})
-    runs = [scores[(scores["loss"] == "dice") & (scores["metric"] == "dice") & (scores["fold"] == f)] for f in range(5)]
-    means = [run["value"].mean() for run in runs]
-    assert found.loc["dice", "dice"] == pytest.approx(sum(means) / 5)
-    assert found.loc["dice", "dice_se"] == pytest.approx(pd.Series(means).std() / 5**0.5)
+    assert found["empty"].to_dict() == pytest.approx({loss: 0.2 * (loss == "dice") for loss in GAINS})
+
+
+def test_a_failed_run_has_collapsed_and_predicted_nothing():
+    one = export("a", cases=20, series={"crops": 0.01})
+    failed = (one.scores["loss"] == "dice") & (one.scores["fold"] == 3)
+    one.scores.loc[failed, ["value", "status"]] = [float("nan"), "failed"]
+    row = series_frame(studies(one)).set_index("loss").loc["dice"]
+    assert (row["collapsed"], row["empty"], row["cases"]) == pytest.approx((0.2, 0.2, 20))
+    others = one.scores[~failed & (one.scores["loss"] == "dice") & (one.scores["metric"] == "dice")]
+    assert row["dice"] == pytest.approx(0.8 * others.groupby("fold")["value"].mean().mean())
+
+
+def test_one_fold_has_an_interval_over_its_seeds():
+    one = export("few", series={"few": 0.1}).scores
+    one = one[one["fold"] == 0]
+    seeds = pd.concat([one, one.assign(seed=1, value=one["value"] - 0.1)], ignore_index=True)
+    alone = studies(replace(export("few", series={"few": 0.1}), scores=seeds))
+    row = series_frame(alone).set_index("loss").loc["dice"]
+    mean = one[(one["loss"] == "dice") & (one["metric"] == "dice")]["value"].mean()
+    half_width = 12.706205 * 0.05  # t(0.975, 1), and the standard error of two values that are 0.1 apart
+    assert (row["dice"], row["runs"]) == pytest.approx((mean - 0.05, 2))
+    assert (row["dice_low"], row["dice_high"]) == (max(0, mean - 0.05 - half_width), min(1, mean - 0.05 + half_width))
 
 
 def test_a_study_with_one_fold_has_a_curve_and_no_claim():
@@ -185,9 +258,9 @@ def reported(tmp_path_factory):
 
 def test_the_pages_name_every_study_and_picture(reported):
     pages = {path.name: path.read_text() for path in (reported / "pages").glob("*.md")}
-    assert set(pages) == {"index.md", "studies.md", "claims.md", "which-loss.md"}
+    assert set(pages) == {"index.md", "studies.md", "claims.md", "which-loss.md", "rarity.md"}
     assert all(f"## {path.name}\n" in pages["studies.md"] for path in (reported / "results").iterdir())
-    pictures = set(re.findall(r"\((figures/[^)]+)\)", pages["index.md"] + pages["claims.md"]))
+    pictures = set(re.findall(r"\((figures/[^)]+)\)", "".join(pages.values())))
     assert pictures == {f"figures/{path.name}" for path in (reported / "pages" / "figures").iterdir()}
     assert (
         "figures/mixed-focal-minus-dice.svg" in pictures

@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
-from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 
+from nnunet_files import CASES, LABELS, REGIONS, Results, edit, save
 from study_helpers import call
 from voxloss.data.case import IGNORED
 from voxloss.evaluation.metrics import METRICS

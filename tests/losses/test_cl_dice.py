@@ -10,7 +10,7 @@ from mpmath import mpf
 
 import voxloss
 from voxloss import Compound, DeepSupervision, get_loss
-from voxloss.losses.voxel_pass.further.soft_skeletons import soft_skeleton
+from voxloss.losses.voxel_pass.further.soft_skeletons import composite, gradient, soft_skeleton
 
 SHAPES = [(30,), (7, 9), (5, 6, 7), (1, 8), (1, 1, 4)]
 
@@ -39,6 +39,36 @@ def test_the_skeleton_is_that_of_the_twin(shape, iterations):
             seen = torch.ones(shape, dtype=torch.bool) if counts is None else keep[b, 0]
             slow = slow_skeleton(values[b, c], seen, iterations)
             torch.testing.assert_close(torch.where(seen, found[b, c], 0), torch.where(seen, slow, 0))
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_value_and_gradient_are_those_of_pooling(shape, iterations):
+    """In float32, where the gradient follows each value to its voxel; values are distinct, so both have one answer."""
+    generator = torch.Generator().manual_seed(2)
+    number = 6 * torch.Size(shape).numel()
+    values = ((torch.randperm(number, generator=generator) + 1) / (number + 1)).view(2, 3, *shape).float()
+    keep = torch.rand(2, 1, *shape, generator=generator) > 0.2
+    apart = torch.rand(2, 3, *shape, generator=generator) > 0.2
+    for counts in (None, keep, apart):
+        seen = torch.ones_like(values, dtype=torch.bool) if counts is None else counts.expand_as(values)
+        upstream = torch.where(seen, torch.randn(values.shape, generator=generator), 0)
+        found, pooled = (way(values, counts, iterations) for way in (soft_skeleton, composite))
+        assert torch.equal(found[seen], pooled[seen])
+        leaf = values.double().requires_grad_()
+        expected = torch.autograd.grad(composite(leaf, counts, iterations), leaf, upstream.double())[0]
+        slopes = gradient(upstream, values, counts, iterations)
+        torch.testing.assert_close(slopes.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_values_have_the_gradient_of_one_of_them():
+    """The first of a minimum and the last of a maximum: of [0.5, 0.9, 0.5] the middle and the last minimum."""
+    values = torch.tensor([0.5, 0.9, 0.5]).view(1, 1, 3)
+    assert gradient(torch.ones_like(values), values, None, 0).flatten().tolist() == [0, 1, -1]
+    filled = torch.ones(1, 1, 4, 4)  # saturated: everything is equal, and nothing is taken off
+    counts = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    counts[..., 0] = False
+    assert gradient(counts.float(), filled, counts, 3).count_nonzero() == 0
 
 
 def test_the_skeleton_of_a_bar_is_its_middle():

@@ -15,11 +15,13 @@ pytestmark = pytest.mark.peers
 
 HERE, BIN = Path(__file__).parent, Path(sys.executable).parent
 CASES = 4
+COMPILED = "3D, labels, CC-DiceCE, compiled"
 # Labels of the data set (0, 1 and 2; with "ignore" the second structure of one case is 3), configuration and trainer.
 LABELS = {"background": 0, "anterior": 1, "posterior": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "posterior": 2}
 TRAININGS = {
     "3D, labels, CC-DiceCE": (LABELS, "3d_fullres", "CcDiceCe"),
+    COMPILED: (LABELS, "3d_fullres", "CcDiceCe"),
     "3D, regions and ignored voxels, blob": (REGIONS | {"ignore": 3}, "3d_fullres", "Blob"),
     "3D, regions, Skeleton Recall": (REGIONS, "3d_fullres", "SkeletonRecall"),
     "2D, labels and ignored voxels, Skeleton Recall": (LABELS | {"ignore": 3}, "2d", "SkeletonRecall"),
@@ -45,6 +47,8 @@ def test_a_training_is_resumed_and_validated(kind, real_data, tmp_path, monkeypa
         schedule = "{shape: linear, start: 0, end: 0.1, epochs: 2}"
         losses = f"{{losses: [boundary, skeleton_recall, cc_dice_ce], weights: [{schedule}, 1, 1]}}"
         monkeypatch.setenv("VOXLOSS_PARAMETERS", losses)
+    if kind == COMPILED:
+        monkeypatch.setenv("VOXLOSS_TEST_COMPILE", "1")
     folder = subprocess.check_output([BIN / "voxloss", "nnunet-trainers"], text=True).strip()
     environment = os.environ | {
         "nnUNet_raw": str(tmp_path / "raw"),
@@ -86,6 +90,7 @@ def test_a_training_is_resumed_and_validated(kind, real_data, tmp_path, monkeypa
     )
     results = next((tmp_path / "results").rglob("fold_0"))
     (results / "checkpoint_final.pth").rename(results / "checkpoint_latest.pth")  # as if it had been stopped
+    assert ("Using torch.compile..." in said) == (kind == COMPILED)
     said = run(environment, *train, "--c")
     assert "Epoch 1" in said and "Epoch 0" not in said and "Validation complete" in said
     scores = json.loads((results / "validation" / "summary.json").read_text())["metric_per_case"]

@@ -20,9 +20,11 @@ from voxloss.evaluation.significance import intervals, pairwise_rank_sum
 from voxloss.report import build_report, print_tables
 from voxloss.report.comparison import compare
 from voxloss.report.page.advice import _own_code
+from voxloss.report.page.page import start_check
 from voxloss.report.record import open_record
 from voxloss.report.summary import summarise
 from voxloss.report.tables.scores import interval_text, metric_digits
+from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 
 HOSTILE = '"><script>alert(1)</script>$x$'
@@ -206,6 +208,21 @@ def test_a_failed_loss_is_last_and_explained(tmp_path):
 def test_different_batches_are_warned_about(tmp_path):
     study = small(digest_of={("focal", 1, 0): "another"}).write(tmp_path / "study")
     assert "The batches differ between losses in fold 1, seed 0" in Page(build_report(study)).text
+
+
+def test_initial_weights_are_compared_where_they_are_recorded(tmp_path):
+    folder = small().write(tmp_path / "study")
+    study = Study.open(folder)
+    assert "weights" not in start_check(open_record(folder).runs)[1]  # as of an earlier version
+    for run in study.runs():
+        study.write_status(run, weight_digest=f"weights-{run.fold}")
+    equal, text = start_check(open_record(folder).runs)
+    assert equal and "The initial weights are identical for all losses in each of 2 fold-and-seed pairs" in text
+    machine = {"gpu": "a GPU", "torch": "2.11.0"}
+    study.write_status(study.runs()[0], weight_digest="others", environments=(machine,))
+    text = Page(build_report(folder)).text
+    assert "The initial weights differ between losses in fold 0, seed 0: these losses are not comparable." in text
+    assert "machine of 1 run" in text and "a GPU; torch 2.11.0" in text
 
 
 def test_one_loss_and_one_class(tmp_path):

@@ -139,11 +139,7 @@ def study_folder(source: str | Path) -> Path | None:
     """Return the folder of the study that `source` names, by its folder or its study.yaml; None if it names none."""
     path = Path(source)
     folder = path.parent if path.name == "study.yaml" else path
-    is_study = (
-        str(source) not in preset_names()
-        and (folder / "study.yaml").is_file()
-        and any((folder / name).is_dir() for name in ("runs", "networks"))
-    )
+    is_study = str(source) not in preset_names() and (folder / "study.yaml").is_file() and (folder / "runs").is_dir()
     return folder if is_study else None
 
 

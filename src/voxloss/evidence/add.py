@@ -28,7 +28,8 @@ from voxloss.evidence.export import (
 from voxloss.evidence.fingerprint import Fingerprint, fingerprint_of, read_check
 from voxloss.evidence.kinds import LEAST_CASES, Kind
 from voxloss.report.names import loss_name, names_of
-from voxloss.study.folder import ENDED, Run
+from voxloss.study.folder import ENDED, Run, RunStatus
+from voxloss.study.machines import machines_of
 from voxloss.study.settle import configured_dataset
 from voxloss.study.standing import standings
 from voxloss.study.study import Study
@@ -110,7 +111,7 @@ def add_study(
         settings=_settings(study),
         environment=dict(study.description.environment) if not study.imported else {},
         runs=_runs(study, set(keys), seeds),
-        digests={"data": study.data_digest, "batches": _batches(study, set(keys), seeds)},
+        digests={"data": study.data_digest, **_equal_starts(study, set(keys), seeds)},
         unlearned=_unlearned(study, set(keys), seeds),
         look=_last_look(study),
         series=_series(series),
@@ -270,27 +271,47 @@ def _settings(study: Study) -> dict[str, Any]:
 
 
 def _runs(study: Study, losses: set[str], seeds: set[int]) -> dict[str, Any]:
-    """Number of runs by state, and the seconds of every loss."""
-    statuses = [study.status(run) for run in study.runs() if run.loss.key in losses and run.seed in seeds]
+    """Number of runs by state, the seconds of every loss, and the machines with the number of runs of each."""
+    statuses = _statuses(study, losses, seeds)
     states = Counter(status.state for status in statuses)
     seconds: dict[str, float] = defaultdict(float)
     for status in statuses:
         seconds[status.loss] += status.seconds
     known = {loss: round(spent, 1) for loss, spent in seconds.items() if spent > 0}
-    return {"states": dict(states), "seconds": known}
+    result: dict[str, Any] = {"states": dict(states), "seconds": known}
+    if not study.imported:
+        machines = machines_of(statuses, study.description.environment)
+        result["machines"] = [{"runs": count, **environment} for environment, count in machines]
+    return result
 
 
-def _batches(study: Study, losses: set[str], seeds: set[int]) -> dict[str, Any]:
-    """Whether all losses had the same batches, by the digests that their trainings recorded."""
+def _statuses(study: Study, losses: set[str], seeds: set[int]) -> list[RunStatus]:
+    return [study.status(run) for run in study.runs() if run.loss.key in losses and run.seed in seeds]
+
+
+def _equal_starts(study: Study, losses: set[str], seeds: set[int]) -> dict[str, Any]:
+    """Whether all losses had the same batches and the same initial weights, by the digests of their trainings."""
+    done = [status for status in _statuses(study, losses, seeds) if status.state == "done"]
+    places = [f"fold-{one.fold}/seed-{one.seed}" for one in done]
+    return {
+        "batches": _equal(places, [one.batch_digest for one in done]),
+        "weights": _equal(places, [one.weight_digest for one in done]),
+    }
+
+
+def _equal(places: Sequence[str], of_runs: Sequence[str | None]) -> dict[str, Any]:
+    """Whether the digests of all runs of a place are equal, and these digests; None: no place has two to compare."""
     digests: dict[str, set[str]] = defaultdict(set)
+    compared: Counter[str] = Counter()
     unrecorded = 0
-    for status in (study.status(run) for run in study.runs()):
-        if status.loss in losses and status.seed in seeds and status.state == "done":
-            if status.batch_digest:
-                digests[f"fold-{status.fold}/seed-{status.seed}"].add(status.batch_digest)
-            else:
-                unrecorded += 1
-    equal = all(len(found) == 1 for found in digests.values()) if digests else None
+    for place, digest in zip(places, of_runs, strict=True):
+        if digest:
+            digests[place].add(digest)
+            compared[place] += 1
+        else:
+            unrecorded += 1
+    several = [digests[place] for place, count in compared.items() if count > 1]
+    equal = all(len(found) == 1 for found in several) if several else None
     kept = {place: next(iter(found))[:32] for place, found in sorted(digests.items()) if len(found) == 1}
     return {"equal": equal, "unrecorded_runs": unrecorded, "digests": kept}
 

@@ -64,8 +64,8 @@ class Export:
         source: Where the scores come from, at least `from`: "voxloss", "nnU-Net" or "a table".
         settings: The study's configuration, without paths and names of cases.
         environment: Versions and machine.
-        runs: Number of runs by state, and seconds spent by loss.
-        digests: Of the data and of every fold's batches.
+        runs: Number of runs by state, seconds spent by loss, and the machines with the number of runs of each.
+        digests: Of the data, and of the batches and the initial weights of every fold and seed.
         unlearned: By class the losses that have not learned to find it (`voxloss.evaluation.learned`).
         look: Of a race, what its verdict is about; None for a grid.
         series: The dose-response series that it is a step of, each with how common the class is at this step; None: its

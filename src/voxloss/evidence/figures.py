@@ -1,5 +1,6 @@
-"""Forest pictures: a comparison over all studies, and what is joined of them."""
+"""Forest pictures of comparisons over all studies, and curves against rarity."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,18 +91,26 @@ def dose_response(slopes: Sequence[Slope], path: Path) -> None:
 
 
 def scores_by_rarity(rows: pd.DataFrame, path: Path) -> None:
-    """Draw Dice, recall of lesions and the share of collapsed runs of every loss against rarity (`series_frame`)."""
-    scores = {"dice": "Mean Dice", "lesion_recall": "Recall of lesions", "collapsed": "Share of collapsed runs"}
+    """Draw Dice, recall of lesions and collapse of every loss against rarity (`series_frame`)."""
+    scores = {
+        "dice": "Mean Dice",
+        "lesion_recall": "Recall of lesions",
+        "empty": "Cases with nothing predicted",
+        "collapsed": "Collapsed networks",
+    }
     panels = [(column, label) for column, label in scores.items() if rows[column].notna().any()]
     losses = list(dict.fromkeys(rows["loss"]))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0 * len(panels), 3.2), layout="constrained")
-        for axes, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        figure = Figure(figsize=(6.4, 0.5 + 2.6 * math.ceil(len(panels) / 2)), layout="constrained")
+        for number, (column, label) in enumerate(panels, start=1):
+            axes = figure.add_subplot(math.ceil(len(panels) / 2), 2, number)
             for place, loss in enumerate(losses):
                 own = rows[rows["loss"] == loss]
                 colour, line = loss_colour(place)
                 shares = own["share"] * (1 + 0.03 * (place - (len(losses) - 1) / 2))
-                ends = own.get(f"{column}_se")
+                ends = None
+                if f"{column}_low" in own:
+                    ends = [own[column] - own[f"{column}_low"], own[f"{column}_high"] - own[column]]
                 axes.errorbar(
                     shares,
                     own[column],

@@ -13,9 +13,12 @@ from voxloss.evidence.claims import Claim, Judgement, judge_claim, read_claims
 from voxloss.evidence.comparisons import BASELINE, Judged, Slope, series_steps, slope
 from voxloss.evidence.estimates import SHIPPED, estimates_table, table_text
 from voxloss.evidence.export import read_exports
+from voxloss.evidence.failures import COLUMNS as FAILURES
+from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KINDS
 from voxloss.evidence.pages.claims import claims_page
 from voxloss.evidence.pages.index import index_page
+from voxloss.evidence.pages.rarity import rarity_page
 from voxloss.evidence.pages.studies import studies_page
 from voxloss.evidence.pages.text import FIGURES
 from voxloss.evidence.pages.which_loss import which_loss_page
@@ -60,11 +63,13 @@ def write_report(
         "index.md": index_page(studies, comparisons, read, judgements, list(dict.fromkeys(series["series"]))),
         "studies.md": studies_page(studies),
         "claims.md": claims_page(read, judgements, slopes, studies),
+        "rarity.md": rarity_page(series, slopes, read, judgements),
         "which-loss.md": which_loss_page(estimates),
         "joined.csv": table_text(_joined_frame(comparisons)),
         "claims.csv": table_text(_claims_frame(judgements)),
         "verdicts.csv": table_text(_verdicts_frame(studies)),
         "series.csv": table_text(series),
+        "failures.csv": table_text(_failures_frame(claiming)),
         SHIPPED: table_text(estimates),
     }
     folder = output / FIGURES
@@ -110,6 +115,11 @@ def _joined_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def _claims_frame(judgements: dict[str, list[Judgement]]) -> pd.DataFrame:
     findings = [(finding, one.answer) for found in judgements.values() for one in found for finding in one.findings]
     return pd.DataFrame([{**asdict(finding), "claim_is": answer} for finding, answer in findings])
+
+
+def _failures_frame(studies: Sequence[Judged]) -> pd.DataFrame:
+    rows = [row for judged in studies for row in failures_frame(judged.export).to_dict("records")]
+    return pd.DataFrame(rows, columns=list(FAILURES))
 
 
 def _verdicts_frame(studies: Sequence[Judged]) -> pd.DataFrame:

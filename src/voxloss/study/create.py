@@ -199,7 +199,11 @@ def _resume(
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
         notice(sentence)
-    _repair_runs(study)
+    if bare := _repair_runs(study):
+        notice(
+            f"{count_of(len(bare), 'finished run')} (the first: {bare[0]}) lack predictions, and weights to make them "
+            "with; their scores are kept. To train such a run again, remove its folder in runs/"
+        )
     if any(study.status(run).state not in FINISHED for run in study.runs()):
         require_files(sources.missing, folder)
     # Only now, so that a refused call changes nothing; and a place where files are missing is not adopted.
@@ -228,16 +232,25 @@ def _require_folds(asked: Iterable[int], number: int) -> None:
             raise InputError(f"--folds: there is no fold {fold}; the study has folds 0 to {number - 1}.")
 
 
-def _repair_runs(study: Study) -> None:
+def _repair_runs(study: Study) -> list[Run]:
     """Restore histories of finished runs, and set runs to pending if their scores or predictions are missing.
 
     Such a run predicts and scores again with the weights of its checkpoint; nothing is trained.
+
+    Returns:
+        The runs whose predictions cannot be made again, as in a study that was copied without its large files. They
+        stay finished, since their scores are whole.
     """
+    bare = []
     for run in study.runs():
         if study.status(run).state == "done":
             _repair_history(study, run)
-            if (missing := _first_missing_result(study, run)) is not None:
-                study.write_status(run, state="pending", reason=f"{missing.name} was missing or damaged")
+            damaged, missing = _damaged_table(study, run), _missing_prediction(study, run)
+            if damaged is None and missing is not None and not study.run_folder(run).checkpoint_file.is_file():
+                bare.append(run)
+            elif (reason := damaged or missing) is not None:
+                study.write_status(run, state="pending", reason=f"{reason.name} was missing or damaged")
+    return bare
 
 
 def _repair_history(study: Study, run: Run) -> None:
@@ -308,13 +321,18 @@ def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds
     ]
 
 
-def _first_missing_result(study: Study, run: Run) -> Path | None:
+def _missing_prediction(study: Study, run: Run) -> Path | None:
     files = study.run_folder(run)
     kept = study.config.evaluation.probabilities != "none"
     for case_id in study.split(run.fold).validation:
         wanted = [files.prediction(case_id), *([files.probabilities(case_id)] if kept else [])]
         if missing := [path for path in wanted if not exists(path)]:
             return missing[0]
+    return None
+
+
+def _damaged_table(study: Study, run: Run) -> Path | None:
+    files = study.run_folder(run)
     try:
         read_scores(files.scores_file)
     except InputError:

@@ -66,6 +66,9 @@ class RunStatus:
         seconds: Duration, prediction and scoring included.
         peak_memory: Bytes; None where unknown.
         batch_digest: Digest of all training batches, by which the batches of two losses are compared.
+        weight_digest: Digest of the initial weights, likewise; None of runs of earlier versions.
+        environments: Versions and machines that it was trained with, in order, several if it moved while it was
+            trained; empty of runs of earlier versions.
         collapsed: Classes that are in the scored cases and were never predicted.
         setting: Learning rate and parameters that a search chose; None: those of the study and its list of losses.
         value: Of a finished trial, the mean foreground Dice on inner cases.
@@ -80,6 +83,8 @@ class RunStatus:
     seconds: float = 0.0
     peak_memory: int | None = None
     batch_digest: str | None = None
+    weight_digest: str | None = None
+    environments: tuple[Mapping[str, Any], ...] = ()
     collapsed: tuple[str, ...] = ()
     setting: Mapping[str, Any] | None = None
     value: float | None = None
@@ -107,7 +112,7 @@ class Description:
 
     Args:
         config: The settled configuration in plain form; of imported scores name and comparison alone.
-        environment: Versions and machine.
+        environment: Versions and machine that created the study; each run has its own.
         imported: Where scores were imported from; None: the study trains its runs itself.
         format: Version of the folder's format.
     """
@@ -143,11 +148,6 @@ class RunFolder:
     def best_file(self) -> Path:
         """The selected weights, unless they are those of the last epoch."""
         return self.path / "best.pt"
-
-    @property
-    def events(self) -> Path:
-        """The folder of TensorBoard's files."""
-        return self.path / "events"
 
     @property
     def scores_file(self) -> Path:
@@ -298,6 +298,11 @@ class StudyFolder:
         if run.trial is not None:
             return RunFolder(files.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
         return RunFolder(files.own / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def events(self, run: Run) -> Path:
+        """The folder of TensorBoard's files of a run, under one name before and after the run is published."""
+        folder = self.published(run).path.relative_to(self.path)
+        return self.path.joinpath("events", *folder.parts[1:])  # events/LOSS/fold-K/seed-S
 
     def search_file(self, loss: LossChoice, fold: int) -> Path:
         """The record of the search for the setting of a loss on a fold; its trials lie beside it."""
@@ -577,7 +582,8 @@ def _read_status(run: Run, file: Path) -> RunStatus:
             raise FileNotFoundError from None
         raise
     details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
-    status = RunStatus(run, **(details | {"collapsed": tuple(details.get("collapsed", ()))}))
+    lists = {name: tuple(details.get(name, ())) for name in ("collapsed", "environments")}
+    status = RunStatus(run, **(details | lists))
     if status.state not in get_args(State):
         raise InputError(f"{file} is damaged: it has the unknown state {status.state!r}.")
     return status

@@ -32,11 +32,12 @@ from voxloss.study.probabilities import ScoredProbabilities
 from voxloss.study.sources import SourceError, require_case, require_files
 from voxloss.study.study import Study
 from voxloss.study.trial import PrunedError, train_trial
+from voxloss.training.checkpoint import load_state
 from voxloss.training.device import resolve_device
 from voxloss.training.predict import predict_label
 from voxloss.training.train import DivergedError, InterruptedRunError, train
 from voxloss.utilities.files import write_text
-from voxloss.utilities.machine import PeakMemory
+from voxloss.utilities.machine import PeakMemory, environment
 
 
 def execute_run(
@@ -61,9 +62,13 @@ def execute_run(
     """
     status = study.files.read_status(run, files)
     setting = study.setting_of(run) or None
-    now = replace(status, epochs=study.config_of(run).training.epochs, setting=setting)
+    device = resolve_device(study.config.execution.device)
+    here = environment() | {"device": device}
+    machines = status.environments if here in status.environments[-1:] else (*status.environments, here)
+    epochs = study.config_of(run).training.epochs
+    now = replace(status, epochs=epochs, setting=setting, environments=machines)
     start = time.perf_counter()
-    memory = PeakMemory(resolve_device(study.config.execution.device), status.peak_memory or 0)
+    memory = PeakMemory(device, status.peak_memory or 0)
 
     def write(state: State, **details: Any) -> None:
         nonlocal now
@@ -97,7 +102,8 @@ def execute_run(
     else:
         digests = "".join(epoch.batch_digest for epoch in files.history())
         digest = hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
-        write("done", batch_digest=digest, **details)
+        weights = load_state(files.checkpoint_file).get("weight_digest")
+        write("done", batch_digest=digest, weight_digest=weights, **details)
     return now.state
 
 

@@ -374,15 +374,19 @@ def write_study(
     files.write_dataset(dataset, digests)
     own = dataset.own_folds is not None and config.splits.from_data
     files.write_folds(folds, None if own else config.splits.seed, patients)
+    (folder / "runs").mkdir(exist_ok=True)  # by which commands tell a study from a folder with a configuration
     files.write_description(Description(to_plain(config), environment()))
     return Study.open(folder)
 
 
 def rewrite_config(before: Study, now: Study) -> Study:
-    """Write the configuration of a study if it is another one than before, or in an earlier format."""
+    """Write the configuration of a study if it is another one than before, or in an earlier format.
+
+    The versions and the machine stay those that created the study.
+    """
     if now.config == before.config and before.description.format == FORMAT:
         return now
-    now.files.write_description(Description(to_plain(now.config), environment()))
+    now.files.write_description(Description(to_plain(now.config), before.description.environment))
     return Study.open(now.folder)
 
 

@@ -1,5 +1,7 @@
 """Training state on disk: tensors and plain values only, so that reading a file cannot run code."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,13 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         raise InputError(
             f"{path} is not a readable checkpoint ({reason}); without it the run is trained anew"
         ) from error
+
+
+def weight_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """Return a digest of a network's weights: names, types, shapes and values, whatever device they are on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(state.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

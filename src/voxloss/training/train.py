@@ -27,7 +27,7 @@ from voxloss.training.batches import (
     training_batches,
     validation_batches,
 )
-from voxloss.training.checkpoint import load_state, save_state
+from voxloss.training.checkpoint import load_state, save_state, weight_digest
 from voxloss.training.events import Events
 from voxloss.training.history import COLUMNS, write_history
 from voxloss.training.networks import make_network, outputs
@@ -97,7 +97,7 @@ def _train(
     validation: list[Batch] = [
         (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
     ]
-    events = Events(job.folder, progress.epoch) if ranks.rank == 0 else None
+    events = Events(job.events or job.folder / "events", progress.epoch) if ranks.rank == 0 else None
     with closing(training_batches(job, progress.epoch, device, maps)) as batches:
         for epoch in range(progress.epoch, setting.epochs):
             start = time.perf_counter()
@@ -128,6 +128,7 @@ class _Trainee:
 
     Args:
         call: The network, compiled if the study says so; it shares its weights with `network`.
+        weight_digest: Digest of the initial weights.
     """
 
     job: TrainingJob
@@ -137,18 +138,20 @@ class _Trainee:
     loss: torch.nn.Module
     optimizer: torch.optim.Optimizer
     ranks: Ranks
+    weight_digest: str
 
     @classmethod
     def make(cls, job: TrainingJob, channels: int, device: torch.device, ranks: Ranks) -> "_Trainee":
         with torch.random.fork_rng(devices=[]):  # initial weights are a function of (seed, fold) alone
             torch.manual_seed(seed_of(job.seed, job.fold, _WEIGHTS))
             network = make_network(job.config.network, job.config.patches.size, channels, len(job.classes))
+        digest = weight_digest(network.state_dict())
         network = ranks.share_statistics(network, device)
         place(network, device, job.config)
         call = torch.compile(network) if job.config.execution.compile else network
         loss = make_loss(job).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=job.config.training.learning_rate)
-        return cls(job, device, network, call, loss, optimizer, ranks)
+        return cls(job, device, network, call, loss, optimizer, ranks, digest)
 
     def to_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -179,16 +182,21 @@ def make_loss(job: TrainingJob) -> torch.nn.Module:
 
 @dataclass
 class _State:
-    """The state of a run: finished epochs, its history, and the best value for the selection of weights."""
+    """The state of a run: finished epochs, its history, and the best value for the selection of weights.
+
+    Args:
+        weight_digest: Digest of the weights that it began with; None if an earlier version began it.
+    """
 
     epoch: int
     best: float
     history: list[dict[str, Any]]
+    weight_digest: str | None
 
     @classmethod
     def resume(cls, folder: Path, trainee: _Trainee, schedule: Schedule) -> "_State":
         if not (folder / "checkpoint.pt").exists():
-            return cls(0, math.inf, [])
+            return cls(0, math.inf, [], trainee.weight_digest)
         state = load_state(folder / "checkpoint.pt", trainee.device)
         trainee.network.load_state_dict(state["network"])
         trainee.optimizer.load_state_dict(state["optimizer"])
@@ -198,7 +206,7 @@ class _State:
                     moments[name] = value.reshape(parameter.shape)
         trainee.loss.load_state_dict(state.get("loss", {}), strict=False)  # an own loss may have buffers
         schedule.plateau.load_state_dict(state["plateau"])
-        return cls(state["epoch"], state["best"], state["history"])
+        return cls(state["epoch"], state["best"], state["history"], state.get("weight_digest"))
 
     def save(self, folder: Path, trainee: _Trainee, schedule: Schedule, channels: int) -> None:
         # The checkpoint holds the history too, so that the two cannot disagree; history.csv is for people.
@@ -209,6 +217,7 @@ class _State:
                 "channels": channels,
                 "best": self.best,
                 "history": self.history,
+                "weight_digest": self.weight_digest,
                 "network": trainee.network.state_dict(),
                 "optimizer": trainee.optimizer.state_dict(),
                 "plateau": schedule.plateau.state_dict(),

@@ -17,7 +17,7 @@ from voxloss.utilities.text import count_of, duration_text
 LEAD = """\
 Every number and picture of these pages comes from the scores in `evidence/results` by one command (`make evidence`).
 A result against our own losses is as welcome as one for them. [Which loss should I start with?](which-loss.md) · [The
-paper's claims](claims.md) · [Every study](studies.md) · [Add your own
+paper's claims](claims.md) · [Rarer and rarer structures](rarity.md) · [Every study](studies.md) · [Add your own
 study](https://voxloss.github.io/voxloss/evidence/format/)
 """
 JOINED_TEXT = """\
@@ -33,13 +33,13 @@ Squares: the difference in a study with its interval, simultaneous over all pair
 joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
 """
 SERIES = """\
-The same test cases at every step of a series, with a class that gets rarer. A point is the mean over runs (folds ×
-seeds), its bar the standard error over runs. A run has collapsed if it never predicts the class. Points are moved a
-little apart. Numbers: [series.csv](series.csv).
+The same test cases at every step of a series, with a class that gets rarer: [curves, numbers and what they say of the
+claims](rarity.md).
 """
 TABLES = """\
 [joined.csv](joined.csv), [estimates.csv](estimates.csv) (every pair of losses and every class),
-[verdicts.csv](verdicts.csv), [claims.csv](claims.csv); the scores are in `evidence/results/STUDY/scores.csv`.
+[verdicts.csv](verdicts.csv), [claims.csv](claims.csv),
+[failures.csv](failures.csv); the scores are in `evidence/results/STUDY/scores.csv`.
 """
 
 

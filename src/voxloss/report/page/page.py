@@ -20,11 +20,12 @@ from voxloss.report.summary import Summary
 from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
 from voxloss.study.folder import FINISHED, RunStatus
+from voxloss.study.machines import machine_text, machines_of
 from voxloss.study.study import Study
 from voxloss.training.alarm import alarms
 from voxloss.utilities.text import count_of, duration_text
 
-# As `batch_check` gives it.
+# As `start_check` gives it.
 IMPORTED = (
     True,
     "These scores were imported, so it is not known whether the losses had the same batches and initial weights.",
@@ -126,7 +127,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.study.description.config, sort_keys=False, allow_unicode=True),
             environment=environment_rows(record.study),
-            batches=IMPORTED if record.study.imported else batch_check(record.runs),
+            starts=IMPORTED if record.study.imported else start_check(record.runs),
             version=voxloss.__version__,
         )
     )
@@ -149,8 +150,11 @@ def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]
 
 
 def environment_rows(study: Study) -> list[tuple[str, str]]:
-    """Return what a study was run with: versions, machine, data, seeds and folds."""
+    """Return what a study was run with: versions, machines, data, seeds and folds."""
     rows = [(str(key), str(value)) for key, value in study.description.environment.items()]
+    machines = [] if study.imported else machines_of(map(study.status, study.runs()), study.description.environment)
+    if len(machines) > 1:
+        rows += [(f"machine of {count_of(count, 'run')}", machine_text(machine)) for machine, count in machines]
     rows.append(("cases", f"{len(study.dataset.cases)} of {study.dataset.name}"))
     if study.data_digest:
         rows.append(("digest of images and masks", study.data_digest))
@@ -202,26 +206,44 @@ def _run_row(run: RunStatus) -> dict[str, Any]:
     }
 
 
+def start_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
+    """Return whether all finished runs of a fold and seed had the same batches and initial weights, and sentences."""
+    equal, sentence = batch_check(runs)
+    weights = [(run.fold, run.seed, run.weight_digest) for run in runs if run.state == "done"]
+    if all(digest is None for *_, digest in weights):
+        return equal, sentence
+    same, of_weights, _ = _digest_check("initial weights", weights)  # of which earlier versions recorded no digest
+    return equal and same, f"{sentence} {of_weights}"
+
+
 def batch_check(runs: Sequence[RunStatus], of: str = "losses") -> tuple[bool, str]:
-    """Return whether all finished runs of a fold and seed saw the same batches, and a sentence about it.
+    """Return whether all finished runs of a fold and seed had the same batches, and a sentence.
 
     Args:
         runs: The runs.
         of: What they differ in: "losses", or "losses and networks".
     """
+    done = [(run.fold, run.seed, run.batch_digest) for run in runs if run.state == "done"]
+    equal, sentence, unrecorded = _digest_check("batches", done, of)
+    return equal and not unrecorded, sentence
+
+
+def _digest_check(what: str, runs: Sequence[tuple[int, int, str | None]], of: str = "losses") -> tuple[bool, str, int]:
+    """Return whether no digests differ within a fold and seed, a sentence, and the number of runs without a digest."""
     groups: dict[tuple[int, int], set[str]] = {}
     compared: Counter[tuple[int, int]] = Counter()
-    for run in runs:
-        if run.state == "done" and run.batch_digest:
-            groups.setdefault((run.fold, run.seed), set()).add(run.batch_digest)
-            compared[run.fold, run.seed] += 1
+    for fold, seed, digest in runs:
+        if digest:
+            groups.setdefault((fold, seed), set()).add(digest)
+            compared[fold, seed] += 1
     several = [key for key in groups if compared[key] > 1]
     different = [f"fold {fold}, seed {seed}" for fold, seed in several if len(groups[fold, seed]) > 1]
+    unrecorded = sum(not digest for *_, digest in runs)
     if different:
-        return False, f"The batches differ between losses in {'; '.join(different)}: these losses are not comparable."
+        where = "; ".join(different)
+        return False, f"The {what} differ between {of} in {where}: these {of} are not comparable.", unrecorded
     if not several:
-        return True, "No two finished runs share a fold and seed yet, so their batches could not be compared."
-    unrecorded = sum(run.state == "done" and not run.batch_digest for run in runs)
+        return True, f"No two finished runs share a fold and seed yet, so their {what} could not be compared.", 0
     without = f" {count_of(unrecorded, 'finished run')} recorded no digest." if unrecorded else ""
     pairs = count_of(len(several), "fold-and-seed pair")
-    return not unrecorded, f"The batches are identical for all {of} in each of {pairs}, by their digests.{without}"
+    return True, f"The {what} are identical for all {of} in each of {pairs}, by their digests.{without}", unrecorded

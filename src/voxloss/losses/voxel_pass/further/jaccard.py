@@ -52,28 +52,42 @@ def _slopes(
         heft = torch.where(there == there.amax(), heft, 0) if len(there) else heft
         return torch.zeros_like(members), heft / heft.sum().clamp_min(torch.finfo(kind).tiny)
     before = (others > members.amin()).nonzero().squeeze(1)
-    rising, order = others[before].sort()
+    rising, order = _sorted(others[before])
     order = before[order]
     del before
-    smaller = torch.searchsorted(rising, members, right=True)
-    counts = torch.bincount(smaller, weight, minlength=len(rising) + 1)
+    of_members, places = _sorted(members)  # searched in order, which a CPU's cache takes best
+    smaller = torch.searchsorted(rising, of_members, right=True)
+    own = None if weight is None else weight[places]
+    counts = torch.bincount(smaller, own, minlength=len(rising) + 1)
     begins = torch.ones_like(rising, dtype=torch.bool)
     torch.ne(rising[1:], rising[:-1], out=begins[1:])  # of groups of equal errors
     starts = begins.nonzero().squeeze(1)
     ends = torch.cat([starts[1:], starts.new_full((1,), len(rising))])[: len(starts)]
-    own = None if weight_of_others is None else weight_of_others[order]
-    reach = None if own is None else _from_the_end(own)
+    of_others = None if weight_of_others is None else weight_of_others[order]
+    reach = None if of_others is None else _from_the_end(of_others)
 
     def above(places: Tensor) -> Tensor:
         """The weight of the errors from a place on, without weights their number."""
         return len(rising) - places if reach is None else reach[places]
 
     missed = 1 / (volume + above(smaller))
+    missed = torch.empty_like(missed).index_copy_(0, places, missed if own is None else missed * own)
     left = (volume - _from_the_end(counts)[ends]).to(kind)  # V - m
     share = left / ((volume + above(ends)) * (volume + above(starts)))
     share = torch.repeat_interleave(share.to(others.dtype), ends - starts)
-    excess = torch.zeros_like(others).index_copy_(0, order, share if own is None else (share * own).to(others.dtype))
-    return missed if weight is None else missed * weight, excess
+    share = share if of_others is None else (share * of_others).to(others.dtype)
+    excess = torch.zeros_like(others).index_copy_(0, order, share)
+    return missed, excess
+
+
+def _sorted(errors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return errors in rising order, and their places.
+
+    The bits of numbers that are not below 0 have their order, and torch sorts integers in an eighth of the time on a
+    CPU.
+    """
+    bits, places = errors.view(torch.int32 if errors.dtype == torch.float32 else torch.int64).sort()
+    return bits.view(errors.dtype), places
 
 
 def _from_the_end(values: Tensor) -> Tensor:

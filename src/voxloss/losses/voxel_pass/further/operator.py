@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from voxloss.losses.voxel_pass.further import binned, hardest, jaccard, linear
+from voxloss.losses.voxel_pass.further import binned, hardest, jaccard, linear, soft_skeletons
 from voxloss.losses.voxel_pass.further import distances as maps
 from voxloss.losses.voxel_pass.further.reading import TargetReading
 from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
@@ -69,6 +69,13 @@ def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, fir
         with torch.autocast(logits.device.type, enabled=False):
             return binned.composite(logits, target, weight, number, first, how)
     return torch.ops.voxloss.bins(logits, target, weight, number, first, *_arguments(how))
+
+
+def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Tensor:
+    """Return the soft skeleton of values, differentiable, see `soft_skeletons.soft_skeleton`."""
+    if values.device.type != "cpu" or (not torch.compiler.is_compiling() and _transformed(values)):
+        return soft_skeletons.composite(values, counts, iterations)
+    return torch.ops.voxloss.soft_skeleton(values, counts, iterations)
 
 
 def _transformed(logits: Tensor) -> bool:
@@ -182,6 +189,27 @@ def _bins_second_backward(ctx: Any, above: Tensor) -> Any:
     return of_upstream, of_logits, *(None,) * (2 + len(ctx.rest))
 
 
+def _save_skeleton(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    *tensors, ctx.iterations = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _skeleton_backward(ctx: Any, upstream: Tensor) -> Any:
+    given = (*ctx.saved_tensors, ctx.iterations)
+    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
+        return soft_skeletons.composite_gradient(upstream, *given), None, None
+    return torch.ops.voxloss.soft_skeleton_gradient(upstream, *given), None, None
+
+
+def _skeleton_second_backward(ctx: Any, above: Tensor) -> Any:
+    upstream, values, counts = ctx.saved_tensors
+
+    def gradient(upstream: Tensor, values: Tensor) -> Tensor:
+        return soft_skeletons.composite_gradient(upstream, values, counts, ctx.iterations)
+
+    return *torch.func.vjp(gradient, upstream, values)[1](above), None, None
+
+
 def _shape_of_bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, *_: Any) -> Tensor:
     return logits.new_empty((logits.shape[0], 2 * number, logits.shape[1] - first), dtype=total_type(logits))
 
@@ -210,6 +238,10 @@ def _shape_of_selection(logits: Tensor, *_: Any) -> Tensor:
 
 def _shape_of_slopes(logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty(logits.shape, dtype=working_type(logits))
+
+
+def _shape_of_skeleton(values: Tensor, *_: Any) -> Tensor:
+    return values.new_empty(values.shape)
 
 
 def _register() -> torch.library.Library | None:
@@ -247,12 +279,23 @@ def _register() -> torch.library.Library | None:
         "bins": (bins, _bins, _shape_of_bins),
         "bins_gradient": (f"Tensor upstream, {bins}", _bins_gradient, _shape_of_gradient),
     }
+    skeleton = "Tensor values, Tensor? counts, int iterations"
+    operators |= {
+        "soft_skeleton": (skeleton, soft_skeletons.soft_skeleton, _shape_of_skeleton),
+        "soft_skeleton_gradient": (f"Tensor upstream, {skeleton}", soft_skeletons.gradient, _shape_of_skeleton),
+    }
     for name, (given, run, shape) in operators.items():
         library.define(f"{name}({given}) -> Tensor")
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
     torch.library.register_autograd("voxloss::weighted_errors", _backward, setup_context=_save, lib=library)
     torch.library.register_autograd("voxloss::bins", _bins_backward, setup_context=_save_bins, lib=library)
+    torch.library.register_autograd(
+        "voxloss::soft_skeleton", _skeleton_backward, setup_context=_save_skeleton, lib=library
+    )
+    torch.library.register_autograd(
+        "voxloss::soft_skeleton_gradient", _skeleton_second_backward, setup_context=_save_skeleton, lib=library
+    )
     torch.library.register_autograd(
         "voxloss::bins_gradient", _bins_second_backward, setup_context=_save_bins_gradient, lib=library
     )

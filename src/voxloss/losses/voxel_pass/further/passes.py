@@ -9,7 +9,6 @@ from voxloss.losses.parameters import Pool
 from voxloss.losses.voxel_pass.further import operator
 from voxloss.losses.voxel_pass.further.distances import check_spacing
 from voxloss.losses.voxel_pass.further.reading import TargetReading, errors, probabilities
-from voxloss.losses.voxel_pass.further.soft_skeletons import soft_skeleton
 from voxloss.losses.voxel_pass.plain import total_type, working_type
 from voxloss.losses.voxel_pass.statistics import Voxels, VoxelStatistics
 
@@ -134,8 +133,8 @@ class CentreLines:
         first = int(not self.background)
         p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
         with torch.no_grad():
-            of_target = soft_skeleton(t, counted, self.iterations)
-        of_prediction = soft_skeleton(p, counted, self.iterations)
+            of_target = operator.soft_skeleton(t, counted, self.iterations)
+        of_prediction = operator.soft_skeleton(p, counted, self.iterations)
         factor = _factor(voxels, counted, p.dtype)
         if factor is not None:
             of_target, of_prediction = of_target * factor, of_prediction * factor
