@@ -70,6 +70,13 @@ def test_an_export_says_how_runs_began_and_on_which_machines(study, tmp_path):
     assert "More than one machine trained them: 18 runs: a processor; voxloss 0.1.0, torch 2.13.0" in page
     assert "6 runs: another; torch 2.13.0." in page
 
+    for run in opened.runs():
+        if run.loss.key != "dice":
+            opened.write_status(run, weight_digest=None)
+    alone = add_study(moved, tmp_path / "alone")
+    assert alone.digests["weights"]["equal"] is None and len(alone.digests["weights"]["digests"]) == 2
+    assert "Initial weights: recorded for too few runs to compare them." in studies_page([Judged(alone)])
+
     opened.write_status(next(iter(opened.runs())), weight_digest="others")
     differing = add_study(moved, tmp_path / "differing")
     assert differing.digests["weights"]["equal"] is False

@@ -298,15 +298,18 @@ def _equal_starts(study: Study, losses: set[str], seeds: set[int]) -> dict[str, 
 
 
 def _equal(places: Sequence[str], of_runs: Sequence[str | None]) -> dict[str, Any]:
-    """Whether the digests of all runs of a place are equal, and these digests."""
+    """Whether the digests of all runs of a place are equal, and these digests; None: no place has two to compare."""
     digests: dict[str, set[str]] = defaultdict(set)
+    compared: Counter[str] = Counter()
     unrecorded = 0
     for place, digest in zip(places, of_runs, strict=True):
         if digest:
             digests[place].add(digest)
+            compared[place] += 1
         else:
             unrecorded += 1
-    equal = all(len(found) == 1 for found in digests.values()) if digests else None
+    several = [digests[place] for place, count in compared.items() if count > 1]
+    equal = all(len(found) == 1 for found in several) if several else None
     kept = {place: next(iter(found))[:32] for place, found in sorted(digests.items()) if len(found) == 1}
     return {"equal": equal, "unrecorded_runs": unrecorded, "digests": kept}
 

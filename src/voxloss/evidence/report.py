@@ -13,6 +13,8 @@ from voxloss.evidence.claims import Claim, Judgement, judge_claim, read_claims
 from voxloss.evidence.comparisons import BASELINE, Judged, Slope, series_steps, slope
 from voxloss.evidence.estimates import SHIPPED, estimates_table, table_text
 from voxloss.evidence.export import read_exports
+from voxloss.evidence.failures import COLUMNS as FAILURES
+from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KINDS
 from voxloss.evidence.pages.claims import claims_page
 from voxloss.evidence.pages.index import index_page
@@ -67,6 +69,7 @@ def write_report(
         "claims.csv": table_text(_claims_frame(judgements)),
         "verdicts.csv": table_text(_verdicts_frame(studies)),
         "series.csv": table_text(series),
+        "failures.csv": table_text(_failures_frame(claiming)),
         SHIPPED: table_text(estimates),
     }
     folder = output / FIGURES
@@ -112,6 +115,11 @@ def _joined_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def _claims_frame(judgements: dict[str, list[Judgement]]) -> pd.DataFrame:
     findings = [(finding, one.answer) for found in judgements.values() for one in found for finding in one.findings]
     return pd.DataFrame([{**asdict(finding), "claim_is": answer} for finding, answer in findings])
+
+
+def _failures_frame(studies: Sequence[Judged]) -> pd.DataFrame:
+    rows = [row for judged in studies for row in failures_frame(judged.export).to_dict("records")]
+    return pd.DataFrame(rows, columns=list(FAILURES))
 
 
 def _verdicts_frame(studies: Sequence[Judged]) -> pd.DataFrame:

@@ -147,11 +147,6 @@ class RunFolder:
         return self.path / "best.pt"
 
     @property
-    def events(self) -> Path:
-        """The folder of TensorBoard's files."""
-        return self.path / "events"
-
-    @property
     def scores_file(self) -> Path:
         """The run's part of the study's scores."""
         return self.path / "scores.csv"
@@ -287,6 +282,11 @@ class StudyFolder:
         if run.trial is not None:
             return RunFolder(self.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
         return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def events(self, run: Run) -> Path:
+        """The folder of TensorBoard's files of a run, under one name before and after the run is published."""
+        folder = self.published(run).path.relative_to(self.path)
+        return self.path.joinpath("events", *folder.parts[1:])  # events/LOSS/fold-K/seed-S
 
     def search_file(self, loss: LossChoice, fold: int) -> Path:
         """The record of the search for the setting of a loss on a fold; its trials lie beside it."""

@@ -38,7 +38,8 @@ claims](rarity.md).
 """
 TABLES = """\
 [joined.csv](joined.csv), [estimates.csv](estimates.csv) (every pair of losses and every class),
-[verdicts.csv](verdicts.csv), [claims.csv](claims.csv); the scores are in `evidence/results/STUDY/scores.csv`.
+[verdicts.csv](verdicts.csv), [claims.csv](claims.csv),
+[failures.csv](failures.csv); the scores are in `evidence/results/STUDY/scores.csv`.
 """
 
 

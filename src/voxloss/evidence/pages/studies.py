@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from voxloss.evidence.advice import percent
 from voxloss.evidence.comparisons import Judged
 from voxloss.evidence.export import Export
+from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KIND_TEXTS
 from voxloss.evidence.pages.text import listed, table
 from voxloss.report.names import loss_name, metric_name
@@ -44,7 +47,11 @@ def studies_page(studies: Sequence[Judged]) -> str:
             sentence, details = nothing_learned_sentence(export.class_name, len(export.losses)), ()
         text = " ".join(map(escape_markdown, (sentence, *details)))
         verdicts = verdict_table(verdict, export.class_name, export.metric, unlearned=unlearned)
-        parts += [f"**{text}**\n", to_markdown(replace(verdicts, caption=""))]
+        parts += [
+            f"**{text}**\n",
+            to_markdown(replace(verdicts, caption="")),
+            _failures(failures_frame(export), export),
+        ]
         if export.fingerprint is not None:
             parts.append(_fingerprint_table(export))
     return "\n".join(parts)
@@ -81,9 +88,9 @@ def _facts(export: Export) -> str:
 
 def _equal(export: Export, what: str) -> str:
     """Say whether all losses had the same batches or initial weights; exports of earlier versions lack the weights."""
-    found = export.digests.get(what) or {"equal": None, "unrecorded_runs": 0}
+    found = export.digests.get(what) or {"equal": None, "unrecorded_runs": 0, "digests": {}}
     if found["equal"] is None:
-        return "not recorded"
+        return "recorded for too few runs to compare them" if found["digests"] else "not recorded"
     if not found["equal"]:
         return "NOT equal for all losses"
     without = count_of(found["unrecorded_runs"], "run")
@@ -98,6 +105,22 @@ def _machines(export: Export) -> str:
         return f"{texts[0]}."
     parts = [f"{count_of(machine['runs'], 'run')}: {text}" for machine, text in zip(machines, texts, strict=True)]
     return f"More than one machine trained them: {'. '.join(parts)}."
+
+
+def _failures(rows: pd.DataFrame, export: Export) -> str:
+    """Return a table of what each loss missed as a whole, what it invented, and its worst case."""
+    absent = bool((rows["without_class"] > 0).any())
+    header = ["loss", "missed as a whole", *(["invented"] if absent else []), "worst case"]
+    lines = []
+    for row in rows.to_dict("records"):
+        cells = [f"{row['missed']} of {row['with_class']}"]
+        cells += [f"{row['invented']} of {row['without_class']}"] if absent else []
+        worst = "–" if pd.isna(row["worst_case"]) else f"no. {row['worst_case']}: Dice {row['worst_dice']:.2f}"
+        lines.append([escape_markdown(loss_name(row["loss"])), *cells, worst])
+    name = escape_markdown(export.class_name)
+    lead = f"Failures: predictions of cases with {name} that find no voxel of it"
+    lead += f", and of cases without {name} that have some" if absent else ""
+    return f"{lead}.\n\n{table(header, lines)}"
 
 
 def _fingerprint_table(export: Export) -> str:
