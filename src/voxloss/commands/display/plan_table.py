@@ -16,8 +16,8 @@ from voxloss.study.projection import COSTS, Projection
 from voxloss.utilities.text import count_of, duration_text
 
 
-def plan_table(plan: Plan) -> Table:
-    """Lay out what a study will cost, a line for each part."""
+def plan_table(plan: Plan, network: str | None = None) -> Table:
+    """Lay out what a study will cost, a line for each part; of a study of several networks, with one of them."""
     config, survey = plan.survey.config, plan.survey
     patch = plan.probe.patch
     size, of = (_by_axis(one, survey.dataset.flat_axis) for one in (config.patches.size, patch))
@@ -42,10 +42,18 @@ def plan_table(plan: Plan) -> Table:
         "total": _duration((plan.training + plan.search + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),
     }
-    table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
+    of_network = "" if network is None else f", {network}"
+    table = Table(title=escape(f"{config.name}{of_network} on this machine"), title_justify="left", show_header=False)
     for name, text in lines.items():
         table.add_row(name, escape(text))
     return table
+
+
+def networks_sentence(plan: Plan) -> str:
+    """Say what the networks of a study take together."""
+    parallel = plan.survey.config.execution.parallel
+    total = _duration((plan.training + plan.search + plan.prediction) / parallel)
+    return f"All {len(plan.parts)} networks: {plan.runs:,} runs, {total}, disk {_size(plan.disk)}"
 
 
 def _search_lines(plan: Plan) -> dict[str, str]:
