@@ -28,8 +28,19 @@ QUEUE_SECONDS = 30.0  # between two questions to a cluster's scheduler
 
 def status_view(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue] = ()) -> Group:
     """Lay out the runs, a row per loss and a column per fold and seed; below them the time left and the problems."""
+    tables = [
+        table
+        for part in study.parts()
+        for table in _tables(part, [one for one in runs if one.run.network == part.files.network])
+    ]
+    return Group(*tables, *_sentences(study, runs, queues))
+
+
+def _tables(study: Study, runs: Sequence[RunProgress]) -> list[Table]:
+    """Lay out the runs of one network, and its searches."""
     config, epochs = study.config, study.config.training.epochs
-    table = Table(title=escape(f"{config.name}: {study.folder}"), title_justify="left")
+    network = "" if study.files.network is None else f", {study.files.network}"
+    table = Table(title=escape(f"{config.name}: {study.folder}{network}"), title_justify="left")
     table.add_column("loss")
     several = len(config.comparison.seeds) > 1
     places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
@@ -42,8 +53,7 @@ def status_view(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queu
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    searches = [] if study.tuning is None else [search_table(study)]
-    return Group(table, *searches, *_sentences(study, runs, queues))
+    return [table, *([] if study.tuning is None else [search_table(study)])]
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
@@ -68,8 +78,11 @@ def _sentences(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue
     lines = [Text(_progress_sentence(study, runs))]
     if study.comparison.design == "race":
         lines.append(Text(_race_sentence(study.race())))
-    elif sentence := _standing_sentence(standings(study)):
-        lines.append(Text(sentence))
+    lines += [
+        Text(_of_part(part, sentence))
+        for part in study.parts()
+        if study.comparison.design != "race" and (sentence := _standing_sentence(standings(part)))
+    ]
     for one in runs:
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
@@ -79,7 +92,12 @@ def _sentences(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue
     if sentence := _workers_sentence(runs):
         lines.append(Text(sentence))
     lines += [Text(sentence) for queue in queues if (sentence := _queue_sentence(study, queue))]
-    return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+    learned = [_of_part(part, sentence) for part in study.parts() for sentence in _learned_sentences(part)]
+    return [*lines, *map(Text, learned)]
+
+
+def _of_part(study: Study, sentence: str) -> str:
+    return sentence if study.files.network is None else f"{study.files.network}: {sentence}"
 
 
 def _workers_sentence(runs: Sequence[RunProgress]) -> str:
@@ -151,7 +169,7 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
-    searches = search_progress(study)
+    searches = [one for part in study.parts() for one in search_progress(part)]
     trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
     if trials < planned:
