@@ -1,5 +1,6 @@
 """Export a study as evidence."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,7 +88,8 @@ def add_study(
             exported already.
     """
     study = Study.open(folder).part(network)
-    name = name or "-".join([Path(folder).resolve().name, *([] if network is None else [network])])
+    of_network = [] if network is None else [re.sub("[=+,]", "-", network)]  # which `require_name` does not take
+    name = name or "-".join([Path(folder).resolve().name, *of_network])
     require_name(name)
     scores, left_out = _finished_scores(study)
     settled = _settled_kind(study, scores, kind)
