@@ -18,7 +18,7 @@ from voxloss.commands.shared import (
     whole_numbers,
 )
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
@@ -148,7 +148,8 @@ def run_study(
         ]
         waiting = unfinished(study, runs)
         notices += [
-            f"{key} is retired{where} and not trained; to train it again: voxloss retire {folder} {key} --undo"
+            f"{key} is retired{where} and not trained; to train it again: "
+            f"voxloss retire {shell_word(folder)} {shell_word(key)} --undo"
             for key in keys
             if (where := _retired_where(study, key)) is not None
         ]

@@ -19,7 +19,7 @@ from voxloss.data.readers import OPTION
 from voxloss.study.settle import preparation_of
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 
 class SourceError(InputError):
@@ -75,7 +75,7 @@ def require_files(missing: Sequence[Path], study: Path) -> None:
         more = f" and {count_of(len(missing) - 1, 'more file')} of the study" if several else ""
         raise SourceError(
             f"{missing[0]}{more} {'do' if several else 'does'} not exist; restore {'them' if several else 'it'}, or "
-            f"name the folder that the data have moved to: voxloss run {study} --data FOLDER"
+            f"name the folder that the data have moved to: voxloss run {shell_word(study)} --data FOLDER"
         )
 
 
