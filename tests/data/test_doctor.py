@@ -262,7 +262,7 @@ def test_the_same_image_twice_a_constant_one_and_other_channels(tmp_path):
 def test_progress_counts_the_cases(tmp_path):
     seen = []
     check(healthy(tmp_path, 3), progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_the_printed_report():
@@ -309,7 +309,7 @@ def test_the_printed_report():
         "notes\n"
         "  no tumour in the mask: case_00003\n"
         "\n"
-        "8 errors, 0 warnings, 1 note: fix the errors first\n"
+        "2 errors, 0 warnings, 1 note: fix the errors first\n"
     )
 
 

@@ -92,7 +92,7 @@ def run_study(
 
     from voxloss.commands.display.execution import show_execution
     from voxloss.commands.display.plan_table import estimate_sentence, load_sentence
-    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.commands.display.preparation import preparation_bar, working
     from voxloss.commands.display.search import trials_sentence
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
@@ -150,7 +150,8 @@ def run_study(
     if waiting:
         settings, started = study.config.execution, helpers is not None and helpers.started
         if settings.executor == "local":  # else this machine's time says nothing
-            expected = estimate(study, waiting)
+            with working(console, "estimating the time"):
+                expected = estimate(study, waiting)
             sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
             console.print(sentence, highlight=False, soft_wrap=True)
             if sentence := trials_sentence(study, waiting, expected):
