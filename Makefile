@@ -38,6 +38,7 @@ test-executors: install
 # The site, in build/site. --strict: a broken link or an undocumented name is an error.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site is in build/site; $(BIN)/python -m http.server -d build/site shows it at http://localhost:8000."
 
 # Executes the notebook in its place; its outputs are committed.
 NOTEBOOK := docs/how-to/from-images-to-verdict.ipynb

@@ -86,10 +86,10 @@ def score(setting: dict) -> float:
     return 0.9 - 0.1 * abs(np.log10(setting["learning_rate"]) + 3) - 0.1 * setting.get("weight", 0.5)
 
 
-def next_trials(study: Study, loss: LossChoice, fold: int) -> list[Run]:
+def next_trials(study: Study, loss: LossChoice, fold: int, network: str | None = None) -> list[Run]:
     """Decide as workers do, and return the trials that they would claim next."""
-    decide_searches(study, [Run(replace(loss, tuned=True), fold, 0)])
-    trials = trials_of(study, [(loss.listed, fold)])
+    decide_searches(study, [Run(replace(loss, tuned=True), fold, 0, network=network)])
+    trials = trials_of(study, [(loss.listed, fold, network)])
     return [run for run in trials if study.status(run).state not in FINISHED]
 
 

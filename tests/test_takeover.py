@@ -22,6 +22,7 @@ from voxloss.study.execution.request import Request
 from voxloss.study.execution.worker import work
 from voxloss.study.folder import Run, RunFolder
 from voxloss.study.study import Study
+from voxloss.training.events import Events
 
 KILLS = int(os.environ.get("VOXLOSS_KILLS", "2"))
 LONGER = ["--training.epochs", "8"]
@@ -183,6 +184,31 @@ def test_a_run_goes_on_from_the_latest_attempt_without_hard_links_too(unfinished
         grow_old(study)
     status = study.status(run)
     assert (status.epoch, status.seconds, status.takeovers) == (1, 3.0, 2)
+
+
+def test_tensorboard_shows_a_run_under_one_name_before_and_after_it_is_published(unfinished, monkeypatch):
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    study, shown = unfinished, EventMultiplexer()
+    shutil.rmtree(study.files.path / "events")
+    row = dict.fromkeys(("train_loss", "validation_loss", "validation_dice", "learning_rate", "seconds"), 1.0)
+
+    def train(study: Study, run: Run, files: RunFolder, stop: Callable[[], bool]) -> str:
+        epoch = study.status(run).takeovers
+        Events(study.files.events(run), epoch).write(row | {"waiting": 0, "gradient_shares": "", "epoch": epoch + 1})
+        shown.AddRunsFromDirectory(str(study.folder)).Reload()
+        assert set(shown.Runs()) == {f"events/{run.loss.key}/fold-{run.fold}/seed-0"}
+        if not epoch:
+            grow_old(study)
+            raise claims.LostClaimError
+        return finish_at_once(study, run, files, stop)
+
+    monkeypatch.setattr(module, "execute_run", train)
+    for _ in range(2):
+        module._do_one(study, study.runs()[:1], ELSEWHERE, set(), lambda: False, lambda: False)
+    shown.AddRunsFromDirectory(str(study.folder)).Reload()
+    (name,) = shown.Runs()
+    assert [event.step for event in shown.Scalars(name, "loss/train")] == [1, 2]
 
 
 def test_a_case_is_prepared_once_however_many_prepare(phantom, tmp_path, monkeypatch):

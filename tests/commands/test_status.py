@@ -9,13 +9,15 @@ import pytest
 from rich.console import Console
 
 from study_helpers import claimed
+from voxloss.commands.display import status_view as status_module
 from voxloss.commands.display.runs import run_display
-from voxloss.commands.display.status_view import status_view, watch
+from voxloss.commands.display.status_view import queues_of, status_view, watch
 from voxloss.config.files import load_config
 from voxloss.config.settled import SettledConfig
 from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.study.claims import Worker, take
+from voxloss.study.execution import slurm
 from voxloss.study.progress import run_progress, run_seconds_left, study_seconds_left
 from voxloss.study.study import Study, write_study
 from voxloss.utilities.text import duration_text
@@ -55,8 +57,60 @@ def train(study, place, state, epochs, epoch_seconds, **details):
 
 def shown(study):
     stream = io.StringIO()
-    Console(file=stream, width=100).print(status_view(study, run_progress(study)))
+    Console(file=stream, width=100).print(status_view(study, run_progress(study), queues_of(study)))
     return stream.getvalue()
+
+
+def note_submission(study, name, **content):
+    study.files.execution.mkdir(exist_ok=True)
+    (study.files.execution / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        (["PENDING", "PENDING", "RUNNING"], "Slurm: 2 of 3 jobs waiting in the queue."),
+        (["RUNNING"] * 3, None),
+        ([], None),
+        (None, "Slurm: 3 jobs submitted, 0 at work; whether the others wait is not known on this machine."),
+    ],
+)
+def test_jobs_that_wait_in_the_queue(study, monkeypatch, states, sentence):
+    """None: the commands of Slurm are not at hand, or its controller does not answer."""
+    asked = []
+
+    def answer(jobs):
+        asked.append(jobs)
+        return states
+
+    monkeypatch.setattr(slurm, "_states", answer)
+    note_submission(study, "slurm-17.json", jobs=3, request="{}")
+    text = shown(study)
+    assert asked == [["17"]]
+    assert sentence in text if sentence else "Slurm" not in text
+    for place in range(4):
+        train(study, place, "done", 10, 3.0)
+    assert "Slurm" not in shown(study)
+    assert len(asked) == 1  # a study without runs to do asks nobody
+
+
+def test_actors_that_are_not_at_work(study):
+    note_submission(study, "ray-ab.json", address="head:6379", actors=["a", "b"], request="{}")
+    train(study, 0, "running", 1, 3.0)
+    train(study, 1, "running", 1, 3.0)
+    first, second = (take(study.files.place(study.runs()[place]), Worker("ray")) for place in (0, 1))
+    assert "Ray:" not in shown(study)
+    second.release()
+    assert "Ray: 2 jobs submitted, 1 at work; whether the others wait is not known" in shown(study)
+    first.release()
+
+
+def test_a_cluster_is_asked_seldom(study, monkeypatch):
+    asked, shows = [], []
+    monkeypatch.setattr(status_module, "queues_of", lambda study: asked.append(study) or [])
+    monkeypatch.setattr(Study, "is_at_work", lambda study: shows.append(study) or len(shows) < 5)
+    watch(lambda: study, Console(file=io.StringIO(), force_terminal=True), seconds=0)
+    assert len(shows) == 5 and len(asked) == 1
 
 
 def test_nothing_has_begun(study):

@@ -17,6 +17,7 @@ from voxloss.evidence.claims import Claim, judge_claim, read_claims
 from voxloss.evidence.comparisons import BALANCE, Difference, Judged, series_steps, slope
 from voxloss.evidence.estimates import estimates_table
 from voxloss.evidence.export import LastLook, write_export
+from voxloss.evidence.pages.which_loss import which_loss_page
 from voxloss.evidence.report import write_report
 from voxloss.evidence.series import series_frame
 from voxloss.utilities.errors import InputError
@@ -260,6 +261,8 @@ def test_the_pages_name_every_study_and_picture(reported):
     pages = {path.name: path.read_text() for path in (reported / "pages").glob("*.md")}
     assert set(pages) == {"index.md", "studies.md", "claims.md", "which-loss.md", "rarity.md"}
     assert all(f"## {path.name}\n" in pages["studies.md"] for path in (reported / "results").iterdir())
+    assert "No part of this map" not in pages["which-loss.md"]
+    assert "Start with Dice + cross entropy" in which_loss_page(estimates_table([]))
     pictures = set(re.findall(r"\((figures/[^)]+)\)", "".join(pages.values())))
     assert pictures == {f"figures/{path.name}" for path in (reported / "pages" / "figures").iterdir()}
     assert (

@@ -192,6 +192,10 @@ def test_compound_with_mixed_focal():
     for given in ({}, {"distances": maps}):
         torch.testing.assert_close(Compound(parts, [1, 0.1])(logits, labels, **given), expected, rtol=1e-7, atol=0)
     assert get_loss("dice")(logits, labels, distances=maps) == get_loss("dice")(logits, labels)
+    course = Compound(["mixed_focal", get_loss("hausdorff", spacing=(2, 1))], [1, voxloss.LinearSchedule(0, 0.1, 10)])
+    course.set_epoch(5)
+    expected = parts[0](logits, labels) + 0.05 * get_loss("hausdorff", spacing=(2, 1))(logits, labels)
+    torch.testing.assert_close(course(logits, labels), expected, rtol=1e-7, atol=0)
     smoothed = Compound([get_loss("cross_entropy", label_smoothing=0.1), "boundary"])
     rest = get_loss("cross_entropy", label_smoothing=0.1)(logits, labels) + parts[1](logits, labels)
     torch.testing.assert_close(smoothed(logits, labels), rest)

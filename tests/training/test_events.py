@@ -13,7 +13,7 @@ ROW = {
 def read(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    accumulator = EventAccumulator(str(folder / "events"), purge_orphaned_data=True)
+    accumulator = EventAccumulator(str(folder), purge_orphaned_data=True)
     accumulator.Reload()
     tags = accumulator.Tags()["scalars"]
     return {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags}
@@ -52,10 +52,23 @@ def test_a_resumed_run_continues_its_curves(tmp_path, monkeypatch):
     assert read(tmp_path)["loss/train"] == [(1, 1.5), (2, 1.5), (3, 0.5), (4, 0.5)]
 
 
+def test_what_a_process_writes_after_another_has_taken_over_is_not_seen(tmp_path, monkeypatch):
+    lost = Events(tmp_path, 0)
+    for epoch in (1, 2):
+        lost.write(ROW | {"epoch": epoch})
+    monkeypatch.setattr("os.getpid", lambda: 99_999_999)
+    owner = Events(tmp_path, 1)
+    for epoch in (2, 3):
+        owner.write(ROW | {"epoch": epoch, "train_loss": 0.5})
+    for epoch in (3, 4):
+        lost.write(ROW | {"epoch": epoch})
+    assert read(tmp_path)["loss/train"][-2:] == [(2, 0.5), (3, 0.5)]
+
+
 def test_training_goes_on_where_events_cannot_be_written(tmp_path):
     (tmp_path / "events").write_text("a file")
-    events = Events(tmp_path, 0)
+    events = Events(tmp_path / "events" / "dice", 0)
     events.write(ROW | {"epoch": 1})
     (tmp_path / "events").unlink()
     events.write(ROW | {"epoch": 2})  # what was kept back is written now
-    assert [step for step, _ in read(tmp_path)["loss/train"]] == [1, 2]
+    assert [step for step, _ in read(tmp_path / "events" / "dice")["loss/train"]] == [1, 2]

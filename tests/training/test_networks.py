@@ -9,6 +9,7 @@ from test_train import CASES, CPU, SMALL, history
 
 import voxloss
 from voxloss.config.files import load_config
+from voxloss.config.networks import NetworkConfig
 from voxloss.training.batches import TrainingJob
 from voxloss.training.checkpoint import load_state
 from voxloss.training.networks import check_network, make_network, outputs
@@ -151,3 +152,9 @@ def test_a_2d_network_along_the_last_axis_sees_the_other_two():
     network = make_network(size.network, size.patches.size, 1, 3).eval()
     image = torch.randn(2, 1, 16, 16, 1)
     torch.testing.assert_close(outputs(network(image))[0][..., 0], network.network(image[..., 0]))
+
+
+def test_a_network_of_monai_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"SegResNet needs MONAI, which is not installed: pip install"):
+        check_network(NetworkConfig("monai.networks.nets.SegResNet"), None, None, 2)

@@ -52,6 +52,7 @@ def add_parser(parsers: Parsers) -> None:
         type=existing_path,
         help="where the images are now, or the report of `voxloss check` (default: where the study had them)",
     )
+    adding.add_argument("--network", help="where the study compares networks, the one whose scores are exported")
     adding.add_argument("--case-names", action="store_true", help="keep the names of cases, which else are numbered")
     adding.add_argument("--replace", action="store_true", help="replace the export of this name")
 
@@ -93,6 +94,7 @@ def add(arguments: argparse.Namespace) -> int:
             data=arguments.data,
             case_names=arguments.case_names,
             replace_old=arguments.replace,
+            network=arguments.network,
             progress=lambda finished, of: bar(finished, of, "reading"),
         )
     counts = (("loss", len(export.losses)), ("fold", export.count("fold")), ("seed", export.count("seed")))

@@ -29,7 +29,13 @@ def plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from voxloss.commands.display.plan_table import design_table, load_sentence, plan_table, workers_table
+    from voxloss.commands.display.plan_table import (
+        design_table,
+        load_sentence,
+        networks_sentence,
+        plan_table,
+        workers_table,
+    )
     from voxloss.commands.display.preparation import working
     from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.evaluation.planning import TYPICAL
@@ -48,7 +54,10 @@ def plan(arguments: argparse.Namespace) -> int:
         table = design_table(designs(planned, noises), noises)
         say("measuring a quick look")
         offers = prices(planned, study_words(arguments))
-    console.print(plan_table(planned))
+    for network, part in planned.parts or ((None, planned),):
+        console.print(plan_table(part, network))
+    if planned.parts:
+        console.print(networks_sentence(planned), highlight=False)
     if planned.probe.busy:
         console.print(f"[yellow]note[/]: {load_sentence(planned.probe)}", highlight=False)
     console.print(table)
@@ -69,7 +78,7 @@ def plan(arguments: argparse.Namespace) -> int:
 def study_words(arguments: argparse.Namespace) -> list[str]:
     """Return the words that describe the planned study after `voxloss run`."""
     words = [str(arguments.config)]
-    for option in ("data", "losses", "seeds"):
+    for option in ("data", "losses", "seeds", "networks"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", str(value)]
     return [*words, *arguments.overrides]

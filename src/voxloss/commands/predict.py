@@ -23,6 +23,7 @@ def add_parser(parsers: Parsers) -> None:
              "images",
     )  # fmt: skip
     parser.add_argument("--loss", help="the loss of the study, as `voxloss status` names it")
+    parser.add_argument("--network", help="where the study compares networks, the one that segments")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for one mask per image")
     parser.add_argument("--overwrite", action="store_true", help="replace masks that are in the folder already")
     parser.add_argument(
@@ -39,11 +40,12 @@ def predict(arguments: argparse.Namespace) -> int:
 
     folders = [arguments.trained]
     if StudyFolder(arguments.trained).is_study():
-        folders, missing = networks_of(arguments.trained, arguments.loss)
+        folders, missing = networks_of(arguments.trained, arguments.loss, arguments.network)
         without = f"; not finished: {'; '.join(map(str, missing))}" if missing else ""
         print(f"mean of {count_of(len(folders), 'network')}{without}", file=sys.stderr)
-    elif arguments.loss is not None:
-        raise InputError(f"--loss: {arguments.trained} is not a study, whose loss could be chosen.")
+    elif arguments.loss is not None or arguments.network is not None:
+        what = "loss" if arguments.loss is not None else "network"
+        raise InputError(f"--{what}: {arguments.trained} is not a study, whose {what} could be chosen.")
     cases = [_files(image) for image in arguments.images]
     written = segment_files(
         folders,

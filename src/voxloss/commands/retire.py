@@ -11,6 +11,7 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "retire", retire, summary)
     parser.add_argument("study", type=existing_path, metavar="STUDY", help="folder of the study")
     parser.add_argument("losses", nargs="+", metavar="LOSS", help="as `voxloss status` names it")
+    parser.add_argument("--network", help="only for this network (default: for all that the study compares)")
     parser.add_argument("--undo", action="store_true", help="train the losses again")
 
 
@@ -24,10 +25,12 @@ def retire(arguments: argparse.Namespace) -> int:
     Study.open(arguments.study)  # before a claim is made in a folder that is no study
     with hold(of_study(arguments.study, STUDY)):
         study = Study.open(arguments.study)
+        parts = study.parts() if arguments.network is None else [study.part(arguments.network)]
         if arguments.undo:
-            standing.restore(study, arguments.losses)
+            standing.restore(parts, arguments.losses)
             print(f"To train them: voxloss run {arguments.study}")
         else:
-            for one in standing.retire(study, arguments.losses):
-                print(f"{one.loss}: retired {one.evidence}")
+            for part, one in standing.retire(parts, arguments.losses):
+                where = "" if part.files.network is None else f"{part.files.network}, "
+                print(f"{where}{one.loss}: retired {one.evidence}")
     return 0

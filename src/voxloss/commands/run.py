@@ -22,6 +22,7 @@ from voxloss.utilities.text import count_of
 
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
+    from voxloss.study.study import Study
 
 FEW_LEFT_OUT = 10  # cases that are named one by one
 
@@ -66,6 +67,14 @@ def _left_out(dropped: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
+def _retired_where(study: "Study", key: str) -> str | None:
+    """Say for which networks a loss is retired: "" for all; None if for none."""
+    retired = [part.files.network for part in study.parts() if key in part.retired]
+    if not retired:
+        return None
+    return "" if len(retired) == len(study.parts()) else f" for {', '.join(map(str, retired))}"
+
+
 def run_study(
     config: "StudyConfig",
     folder: Path,
@@ -107,12 +116,14 @@ def run_study(
         raise InputError("--folds: a race chooses the folds of its rounds itself; leave --folds out.")
     executor = executor_of(config.execution, detached=detach)
     console = Console()
-    # Only this call's losses, seeds and folds: an earlier call may have asked for others.
+    # Only this call's losses, networks, seeds and folds: an earlier call may have asked for others.
     keys, seeds = [choice.key for choice in config.comparison.compared()], config.comparison.seeds
+    networks = tuple(choice.key for choice in config.networks()) or None
     request = Request(
         losses=tuple(keys),
         seeds=tuple(seeds),
         folds=None if folds is None else tuple(folds),
+        networks=networks,
         stop_token=StudyFolder(folder).stop_token(),
         report=detach and report,
         detached=detach,
@@ -130,13 +141,16 @@ def run_study(
         runs = [
             run
             for run in study.runs()
-            if run.loss.key in keys and run.seed in seeds and (folds is None or run.fold in folds)
+            if run.loss.key in keys
+            and run.seed in seeds
+            and (folds is None or run.fold in folds)
+            and (run.network is None or networks is None or run.network in networks)
         ]
         waiting = unfinished(study, runs)
         notices += [
-            f"{key} is retired and not trained; to train it again: voxloss retire {folder} {key} --undo"
+            f"{key} is retired{where} and not trained; to train it again: voxloss retire {folder} {key} --undo"
             for key in keys
-            if key in study.retired
+            if (where := _retired_where(study, key)) is not None
         ]
         notices += (*study.config.warnings(), *run_warnings(study, waiting))
         for note in notices:
@@ -150,14 +164,19 @@ def run_study(
     if waiting:
         settings, started = study.config.execution, helpers is not None and helpers.started
         if settings.executor == "local":  # else this machine's time says nothing
-            with working(console, "estimating the time"):
-                expected = estimate(study, waiting)
-            sentence = estimate_sentence(expected, len(waiting), settings.parallel, raced)
-            console.print(sentence, highlight=False, soft_wrap=True)
-            if sentence := trials_sentence(study, waiting, expected):
-                console.print(sentence, highlight=False, soft_wrap=True)
-            if expected.probe is not None and expected.probe.busy:
-                console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
+            for part in study.parts():
+                own = [run for run in waiting if run.network == part.files.network]
+                if not own:
+                    continue
+                with working(console, "estimating the time"):
+                    expected = estimate(part, own)
+                name = "" if part.files.network is None else f"{part.files.network}: "
+                sentence = name + estimate_sentence(expected, len(own), settings.parallel, raced)
+                console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+                if sentence := trials_sentence(part, own, expected):
+                    console.print(sentence, highlight=False, soft_wrap=True)
+                if expected.probe is not None and expected.probe.busy:
+                    console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         if detach:
             if not started:
                 executor.start(folder, settings, len(waiting), request)

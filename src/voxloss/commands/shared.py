@@ -137,6 +137,7 @@ def add_study_options(parser: Parser) -> None:
         "config", metavar="CONFIG", help="a YAML file, a preset (`voxloss config` lists them), or a study"
     )
     parser.add_argument("--data", type=existing_path, help="folder of the data (data.root)")
+    parser.add_argument("--networks", help="networks to compare, separated by commas (comparison.networks)")
     add_overriding_options(parser)
 
 
@@ -189,6 +190,9 @@ def option_overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.losses is not None:
         names = [name.strip() for name in arguments.losses.split(",")]
         overrides += ["--comparison.losses", json.dumps(names)]
+    if getattr(arguments, "networks", None) is not None:  # a quick look has one
+        names = [name.strip() for name in arguments.networks.split(",")]
+        overrides += ["--comparison.networks", json.dumps(names)]
     if arguments.seeds is not None:
         overrides += ["--comparison.seeds", json.dumps(whole_numbers("--seeds", arguments.seeds))]
     return overrides

@@ -18,7 +18,7 @@ def status(arguments: argparse.Namespace) -> int:
     # NumPy, rich
     from rich.console import Console
 
-    from voxloss.commands.display.status_view import status_view, watch
+    from voxloss.commands.display.status_view import queues_of, status_view, watch
     from voxloss.study.progress import run_progress
     from voxloss.study.study import Study
 
@@ -26,5 +26,5 @@ def status(arguments: argparse.Namespace) -> int:
     if console.file.isatty() and not arguments.once and study.is_at_work():
         watch(lambda: Study.open(arguments.study), console)
     else:
-        console.print(status_view(study, run_progress(study)))
+        console.print(status_view(study, run_progress(study), queues_of(study)))
     return 0

@@ -7,11 +7,12 @@ Nothing here imports torch, so that commands start at once. `voxloss.config.file
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from voxloss.config.checks import Check, Section
 from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.metrics import metric_choices
+from voxloss.config.networks import UNET, NetworkChoice, NetworkConfig, network_choices
 from voxloss.config.tuning import LEARNING_RATE, Tuning
 from voxloss.evaluation.lesion_rules import LesionRules
 
@@ -39,8 +40,6 @@ TIME_LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 
 Spacing = tuple[float, float, float]
 Size = tuple[int, int, int]
-
-UNET = "unet"  # the name of our own network
 
 
 @dataclass(frozen=True)
@@ -211,47 +210,6 @@ class AugmentationConfig(Section):
 
 
 @dataclass(frozen=True)
-class NetworkConfig(Section):
-    """The U-Net, or another network.
-
-    Args:
-        name: "unet" (3D, and 2D where the cases are images or the patches slices), or the import path of a class such
-            as monai.networks.nets.SegResNet. Where the network returns several outputs in training, the loss supervises
-            all of them. "unet3d" is the earlier name of "unet".
-        arguments: Arguments of a network given by its import path; in_channels, out_channels, spatial_dims and the
-            like are filled in automatically.
-        filters: Channels of the U-Net at the top level; doubled at every level.
-        depth: Number of poolings of the U-Net.
-        norm: Normalisation of the U-Net. The paper uses batch normalisation; with a batch of two and few steps its
-            running averages are poor, so instance normalisation is the default elsewhere.
-    """
-
-    section: ClassVar[str] = "network"
-
-    name: str = UNET
-    arguments: dict[str, Any] = field(default_factory=dict)
-    filters: int = 32
-    depth: int = 4
-    norm: Literal["batch", "instance"] = "instance"
-
-    def __post_init__(self) -> None:
-        if self.name == "unet3d":  # what it is called in older files
-            object.__setattr__(self, "name", UNET)
-        super().__post_init__()
-
-    def checks(self) -> Iterable[Check]:
-        """Yield the conditions that the values must meet."""
-        yield Check(
-            "arguments",
-            not self.arguments or self.name != UNET,
-            self.arguments,
-            "empty for unet, whose settings are network.filters, depth and norm",
-        )
-        yield Check("filters", self.filters >= 1, self.filters, "at least 1")
-        yield Check("depth", self.depth >= 1, self.depth, "at least 1")
-
-
-@dataclass(frozen=True)
 class TrainingConfig(Section):
     """How each network is trained, identically for every loss.
 
@@ -308,6 +266,9 @@ class ComparisonConfig(Section):
             `learning_rate` and of parameters of losses as `LOSS.PARAMETER`. Lists alone are a grid; with `trials: N`
             two numbers are a range ([low, high] or [low, high, log]). Also `batch`, `epochs` and `prune`. Every loss is
             then trained as listed and as tuned. Empty: nothing is searched.
+        networks: Networks that train every loss, to see whether their order holds: names as `network.name` takes them,
+            or mappings of keys of section `network` and `label` (what the network and its folder are called), such as
+            {name: monai.networks.nets.SegResNet, arguments: {init_filters: 16}}. Empty: that of section `network`.
     """
 
     section: ClassVar[str] = "comparison"
@@ -322,6 +283,7 @@ class ComparisonConfig(Section):
     look: bool = False
     design: Literal["grid", "race"] = "grid"
     tuning: dict[str, Any] = field(default_factory=dict)
+    networks: tuple[str | dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         self.search()
@@ -344,6 +306,9 @@ class ComparisonConfig(Section):
         yield Check("seeds", min(self.seeds, default=0) >= 0, self.seeds, "not negative")
         yield Check("design", self.design == "grid" or len(self.losses) > 1, self.design, "'grid' for a single loss")
         yield Check("tolerance_mm", self.tolerance_mm > 0, self.tolerance_mm, "positive")
+        raced = self.design == "race" and bool(self.networks)
+        why = "'grid' with comparison.networks, as a race drops losses before all networks have trained them"
+        yield Check("design", not raced, self.design, why)
 
 
 @dataclass(frozen=True)
@@ -475,7 +440,7 @@ class StudyConfig(Section):
         splits: How cases are assigned to folds.
         patches: The patches that the network sees.
         augmentation: Random changes of training patches.
-        network: The network that every loss trains.
+        network: The network that every loss trains, unless `comparison.networks` lists several.
         training: How it is trained.
         comparison: What is compared.
         evaluation: How a prediction is scored.
@@ -493,6 +458,20 @@ class StudyConfig(Section):
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+    def __post_init__(self) -> None:
+        self.networks()
+        super().__post_init__()
+
+    def networks(self) -> list[NetworkChoice]:
+        """The networks that are compared; none where section `network` has the only one."""
+        return network_choices(self.comparison.networks, self.network)
+
+    def per_network(self) -> list[Self]:
+        """The configuration of every network: section `network` has it, and `comparison.networks` is empty."""
+        comparison = replace(self.comparison, networks=())
+        settings = [choice.setting for choice in self.networks()] or [self.network]
+        return [replace(self, network=setting, comparison=comparison) for setting in settings]
 
     def checks(self) -> Iterable[Check]:
         """Yield the conditions that the values must meet."""
@@ -540,7 +519,8 @@ class StudyConfig(Section):
         ]
         steps = self.training.epochs * self.training.iterations
         initial = 0.99**steps  # what is left in the running averages of their initial values
-        if self.network.name == UNET and self.network.norm == "batch" and initial > 0.05:
+        networks = [one.network for one in self.per_network()]
+        if initial > 0.05 and any(network.name == UNET and network.norm == "batch" for network in networks):
             found.append(
                 f"after {steps} steps the running averages of network.norm batch still hold {initial:.0%} of their "
                 "initial values, so predictions will be poor; train longer or take --network.norm instance"

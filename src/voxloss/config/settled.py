@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from voxloss.config.checks import Section
+from voxloss.config.networks import UNET
 from voxloss.config.schema import (
-    UNET,
     ComparisonConfig,
     PatchesConfig,
     PreparationConfig,

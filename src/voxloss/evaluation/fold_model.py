@@ -258,6 +258,7 @@ def model_pairs(
     case_variances: Float64s | float = 0.0,
     interim: Interim | None = None,
     case_degrees: float = math.inf,
+    comparisons: int = 1,
 ) -> PairModel:
     """Return the simultaneous intervals of all differences between the losses' means over folds.
 
@@ -282,6 +283,8 @@ def model_pairs(
             (..., pairs).
         interim: Of a comparison that losses have left: q and c are those of all its means, at the level of this look.
         case_degrees: Degrees of freedom of v.
+        comparisons: How many such comparisons the intervals are to hold for at once: all levels are divided by it
+            (Bonferroni).
     """
     count, n_folds = fold_means.shape[-2:]
     first, second = np.triu_indices(count, 1)
@@ -306,7 +309,7 @@ def model_pairs(
     standard_error = np.sqrt(np.maximum(total / n_folds, case_variances))
     own = (fold_means[..., first, :] - fold_means[..., second, :]).std(axis=-1, ddof=1) / np.sqrt(n_folds)
     means = np.clip(varying.sum(axis=-1) + (~varying).any(axis=-1), 2, count)[..., None]
-    level = levels(count, n_folds)
+    level = Levels(*(one / comparisons for one in levels(count, n_folds)))
     if interim is not None:
         level = Levels(interim.level, interim.level, interim.level, level.own)
         means = means + max(0, interim.family - count)

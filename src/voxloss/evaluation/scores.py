@@ -1,7 +1,7 @@
 """The long table of scores: one row per loss, fold, seed, case, class and metric. All tables and tests come from it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,15 @@ def write_scores(path: Path, rows: Iterable[dict[str, Any]] | pd.DataFrame) -> N
     table = score_table(rows, source=str(path))
     with atomic_path(path) as partial:
         table.to_csv(partial, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def write_network_scores(path: Path, scores: Mapping[str, pd.DataFrame]) -> None:
+    """Write the scores of several networks, whole or not at all, as `write_scores` with a column `network` first."""
+    tables = [score_table(table, source=str(path)) for table in scores.values()]
+    for name, table in zip(scores, tables, strict=True):
+        table.insert(0, "network", name)
+    with atomic_path(path) as partial:
+        pd.concat(tables).to_csv(partial, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -241,6 +241,7 @@ def judge(
     *,
     higher_is_better: bool = True,
     interim: Interim | None = None,
+    comparisons: int = 1,
 ) -> Verdict:
     """Judge losses by their case scores.
 
@@ -267,6 +268,7 @@ def judge(
         interim: Of an interim look at losses that stay while others have left (`voxloss.evaluation.race`): all
             intervals are then those of a look whose level is spent, valid whenever the comparison ends (repeated
             confidence intervals, Jennison and Turnbull 1989). None: the comparison is looked at once, complete.
+        comparisons: How many such comparisons the intervals are to hold for at once (`model_pairs`).
 
     Returns:
         The verdict.
@@ -289,7 +291,8 @@ def judge(
     model = None
     if n_folds > 1:
         by_cases = np.nan_to_num(np.maximum(spread, 0.0)) * (1 / sizes).mean() / n_folds
-        model = model_pairs(fold_means, by_cases, interim, case_degrees=max(1, n - n_folds))
+        case_degrees = max(1, n - n_folds)
+        model = model_pairs(fold_means, by_cases, interim, case_degrees=case_degrees, comparisons=comparisons)
     names = tuple(losses[index] for index in order)
     difference = np.abs(means[first] - means[second])
     out = _beaten(count, first, second, difference, model)

@@ -54,6 +54,7 @@ def add_study(
     data: Path | None = None,
     case_names: bool = False,
     replace_old: bool = False,
+    network: str | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Export a study's scores and what says what they are worth to TO/NAME.
@@ -75,6 +76,7 @@ def add_study(
             them. Without images the export has no fingerprint.
         case_names: Whether cases keep their names; else they are numbered in the order of their names.
         replace_old: Whether an export of this name is replaced.
+        network: Of a study that compares networks, the key of the one whose scores are exported.
         progress: Called with (read, of) as masks are read.
 
     Returns:
@@ -84,8 +86,8 @@ def add_study(
         InputError: The folder is no study, too little of it is finished, it contradicts `kind`, or its scores are
             exported already.
     """
-    study = Study.open(folder)
-    name = name or Path(folder).resolve().name
+    study = Study.open(folder).part(network)
+    name = name or "-".join([Path(folder).resolve().name, *([] if network is None else [network])])
     require_name(name)
     scores, left_out = _finished_scores(study)
     settled = _settled_kind(study, scores, kind)
@@ -159,7 +161,7 @@ def _whole_seeds(study: Study) -> list[int]:
         seed
         for seed, fold in study.rounds()
         for loss in study.losses
-        if not loss.tuned and study.status(Run(loss, fold, seed)).state not in ENDED
+        if not loss.tuned and study.status(Run(loss, fold, seed, network=study.files.network)).state not in ENDED
     }
     return [seed for seed in study.comparison.seeds if seed not in missing]
 

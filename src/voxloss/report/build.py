@@ -9,8 +9,9 @@ from rich.text import Text
 from voxloss.report.comparison import Comparison, compare
 from voxloss.report.contents import write_contents
 from voxloss.report.names import names_of
+from voxloss.report.networks import class_orders, network_results, networks_summary, write_networks
 from voxloss.report.page.page import render_page
-from voxloss.report.record import StudyRecord, open_record
+from voxloss.report.record import StudyRecord, record_of
 from voxloss.report.summary import summary_sentence
 from voxloss.report.tables import scores as tables
 from voxloss.report.tables.formats import to_console
@@ -18,6 +19,7 @@ from voxloss.report.tables.main import main_table, primary_first, scores_caption
 from voxloss.report.tables.verdict import verdict_table
 from voxloss.study.claims import REPORT, hold, of_study
 from voxloss.study.folder import StudyFolder
+from voxloss.study.study import Study
 from voxloss.utilities.files import atomic_folder
 
 VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some megabytes each
@@ -25,6 +27,9 @@ VIEWER_CASES = 12  # those that the losses disagree on most; a large CT is some 
 
 def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence[str] | None = None) -> Path:
     """Write STUDY/report with its page, tables and figures, whole or not at all, and return the page's path.
+
+    Of a study of several networks the page has all verdicts and the order of the losses, and every network a page of
+    its own, report/networks/NETWORK.
 
     Only the study's own files are read, and the images and masks that dataset.json names. If another process is writing
     the report, this one waits for it. Of a study in progress, finished losses are compared on all cases; before two are
@@ -42,8 +47,12 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence
     study = Path(study)
     StudyFolder(study).read_description()  # before anything is written: it may be no study
     with hold(of_study(study, REPORT)), atomic_folder(study / "report") as folder:
-        record = open_record(study)
-        with names_of(record.study):
+        opened = Study.open(study)
+        with names_of(opened):
+            if opened.networks:
+                write_networks(opened, folder, viewer_cases, losses)
+                return study / "report" / "index.html"
+            record = record_of(opened)
             comparison = compare(record, losses)
             contents = write_contents(record, comparison, folder, viewer_cases)
             (folder / "index.html").write_text(render_page(record, comparison, contents), encoding="utf-8")
@@ -52,9 +61,20 @@ def build_report(study: Path, viewer_cases: int = VIEWER_CASES, losses: Sequence
 
 def print_tables(study: Path, console: Console, losses: Sequence[str] | None = None) -> None:
     """Print the headline, Table 1 by class, and the matrices of both tests, for 80 to 120 columns."""
-    record = open_record(Path(study))
-    with names_of(record.study):
-        _print_tables(record, compare(record, losses), console)
+    opened = Study.open(Path(study))
+    with names_of(opened):
+        if not opened.networks:
+            record = record_of(opened)
+            _print_tables(record, compare(record, losses), console)
+            return
+        results, waiting = network_results(opened, losses)
+        for one in results:
+            console.rule(Text(one.network), align="left")
+            _print_tables(one.record, one.comparison, console)
+        found = class_orders(results, results[0].comparison.primary_class)
+        summary = networks_summary(results, waiting, found)
+        console.rule(Text("All networks"), align="left")
+        console.print(Text(" ".join((summary.headline, *summary.details)), style="bold"))
 
 
 def _print_tables(record: StudyRecord, comparison: Comparison, console: Console) -> None:

@@ -25,7 +25,7 @@ from voxloss.report.record import StudyRecord
 from voxloss.report.summary import summarise
 from voxloss.report.tables import beside_paper, operating
 from voxloss.report.tables import scores as tables
-from voxloss.report.tables.formats import Table, to_latex, to_markdown
+from voxloss.report.tables.files import write_csv, write_table
 from voxloss.report.tables.learned import learned_frame
 from voxloss.report.tables.lesions import lesion_tables
 from voxloss.report.tables.main import further_table, main_table, own_table, primary_first
@@ -51,13 +51,13 @@ IMAGE_FILES = ("pictures.js",)
 def write_contents(record: StudyRecord, comparison: Comparison, folder: Path, viewer_cases: int) -> Contents:
     """Write tables, figures and volumes into `folder`, and return what the page shows of them."""
     scores = NamedTable("table1_scores", main_table(comparison, primary_first(comparison)))
-    _write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
+    write_table(folder / "tables", scores.name, comparison.intervals, scores.table, scores.table)
     if comparison.reader is not None:
-        _write_csv(folder / "tables" / "second_reader.csv", comparison.reader)
+        write_csv(folder / "tables" / "second_reader.csv", comparison.reader)
     over = "case" if comparison.over == "fold" else "fold"
-    _write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
+    write_csv(folder / "tables" / f"intervals_over_{over}s.csv", comparison.other_intervals)
     write_scores(folder / "tables" / "scores.csv", record.scores)
-    _write_csv(folder / "tables" / "learned.csv", learned_frame(comparison.learned))
+    write_csv(folder / "tables" / "learned.csv", learned_frame(comparison.learned))
     further = _write_further(record, comparison, folder / "tables")
     # A look is too small for a test, and stars would say otherwise.
     matrices = () if record.study.comparison.look else _write_matrices(comparison, folder / "tables")
@@ -144,7 +144,7 @@ def _write_further(record: StudyRecord, comparison: Comparison, folder: Path) ->
             own.append((name, chosen[chosen["metric"].isin(metrics)], table))
         for name, data, table in own:
             written.append(NamedTable(f"{name}_{slug[class_name]}", table))
-            _write_table(folder, written[-1].name, data, table, table)
+            write_table(folder, written[-1].name, data, table, table)
     return tuple(written)
 
 
@@ -162,8 +162,8 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
         unlearned = [one.loss for one in comparison.unlearned(class_name)]
         table = verdict_table(verdict, class_name, metric, own, friedman(*chosen), variance_parts(*chosen), unlearned)
         verdicts.append(NamedTable(f"verdict_{slug[class_name]}", table))
-        _write_table(folder / "tables", verdicts[-1].name, pairs_frame(verdict, metric), table, table)
-        _write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
+        write_table(folder / "tables", verdicts[-1].name, pairs_frame(verdict, metric), table, table)
+        write_csv(folder / "tables" / f"effects_{slug[class_name]}.csv", own)
         if comparison.none_learned(class_name):  # an order of losses that learned nothing is none
             continue
         family = (comparison.family_scores, class_name, metric)
@@ -183,7 +183,7 @@ def _write_verdicts(comparison: Comparison, folder: Path) -> tuple[tuple[NamedTa
             ranks.append(charts.ranks_figure(stability, class_name, metric, name, folder / "figures"))
         for kind, data, table in written:
             others.append(NamedTable(f"{kind}_{slug[class_name]}", table))
-            _write_table(folder / "tables", others[-1].name, data, table, table)
+            write_table(folder / "tables", others[-1].name, data, table, table)
     return (*verdicts, *others), ranks
 
 
@@ -198,7 +198,7 @@ def _write_race(comparison: Comparison, folder: Path) -> RaceContents | None:
         return None
     table = race_table(comparison.race, comparison.primary_class, comparison.primary_metric)
     looks = looks_frame(comparison.race)
-    _write_table(folder / "tables", "race", looks, table, table)
+    write_table(folder / "tables", "race", looks, table, table)
     figure = charts.race_figure(looks, comparison.primary_class, comparison.primary_metric, "race", folder / "figures")
     return RaceContents(NamedTable("race", table), figure)
 
@@ -215,7 +215,7 @@ def _write_tuning(record: StudyRecord, comparison: Comparison, folder: Path) -> 
         ("settings", chosen, settings),
         ("trials", results.trials, trials),
     ):
-        _write_table(folder / "tables", name, data, table, table)
+        write_table(folder / "tables", name, data, table, table)
     slug = slugs(loss.key for loss in results.losses)
     drawn = [tuning_figures.budget_figure(results, folder / "figures")]
     drawn += [
@@ -233,7 +233,7 @@ def _write_operating(comparison: Comparison, folder: Path) -> tuple[OperatingCon
     points = comparison.operating
     if points is None:
         return ()
-    _write_csv(folder / "tables" / "operating_points.csv", points.points)
+    write_csv(folder / "tables" / "operating_points.csv", points.points)
     write_scores(folder / "tables" / "scores_at_thresholds.csv", points.scores)
     slug, written = slugs(comparison.classes), []
     for class_name in primary_first(comparison):
@@ -245,7 +245,7 @@ def _write_operating(comparison: Comparison, folder: Path) -> tuple[OperatingCon
             ("calibration", calibrated, operating.calibration_table(comparison, class_name, calibrated)),
         ):
             named.append(NamedTable(f"{kind}_{slug[class_name]}", table))
-            _write_table(folder / "tables", named[-1].name, data, table, table)
+            write_table(folder / "tables", named[-1].name, data, table, table)
         figures_of = [
             draw(comparison, points, class_name, f"{kind}_{slug[class_name]}", folder / "figures")
             for kind, draw in (
@@ -272,7 +272,7 @@ def _write_matrices(comparison: Comparison, folder: Path) -> tuple[NamedTable, .
             metric, losses = comparison.primary_metric, comparison.losses
             matrix = tables.significance_matrix(pairs, class_name, metric, losses, test)
             printed = tables.significance_matrix(pairs, class_name, metric, losses, test, numbered=True)
-            _write_table(folder, name, pairs[pairs["class"] == class_name], matrix, printed)
+            write_table(folder, name, pairs[pairs["class"] == class_name], matrix, printed)
             matrices.append(NamedTable(name, matrix, test, f"{metric_name(metric)} of {class_name}"))
     return tuple(matrices)
 
@@ -287,7 +287,7 @@ def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Pat
     if beside.empty:
         return ()
     table = beside_paper.paper_table(beside, classes, preset)
-    _write_table(folder, "beside_paper", beside, table, table)
+    write_table(folder, "beside_paper", beside, table, table)
     written = [NamedTable("beside_paper", table)]
     tests = beside_paper.beside_paper_tests(comparison.rank_sum, classes, preset)
     for class_name, slug in slugs(classes).items():
@@ -295,7 +295,7 @@ def _write_paper_tables(record: StudyRecord, comparison: Comparison, folder: Pat
         if len(own):
             table = beside_paper.paper_tests_table(own, class_name, preset)
             written.append(NamedTable(f"beside_paper_{slug}_rank_sum", table))
-            _write_table(folder, written[-1].name, own, table, table)
+            write_table(folder, written[-1].name, own, table, table)
     return tuple(written)
 
 
@@ -304,7 +304,7 @@ def _write_cases(
 ) -> CasesTable:
     rows = cases.case_rows(comparison)
     frame = cases.cases_frame(rows, comparison.losses).rename(columns={"volume_ml": comparison.units.column})
-    _write_csv(folder / "tables" / "cases.csv", frame)
+    write_csv(folder / "tables" / "cases.csv", frame)
     chosen = [row.case_id for row in rows[:viewer_cases]]
     files: dict[str, str] = {}
     if _has_images(record):
@@ -323,15 +323,3 @@ def _write_cases(
 def _has_images(record: StudyRecord) -> bool:
     """Return whether the data set names image and mask of any case; imported scores may come without them."""
     return any(case.images and case.label for case in record.study.dataset.cases)
-
-
-def _write_table(folder: Path, name: str, data: pd.DataFrame, table: Table, printed: Table) -> None:
-    """The numbers as CSV, and the table as Markdown and LaTeX (`printed`, which may be narrower)."""
-    _write_csv(folder / f"{name}.csv", data)
-    (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
-    (folder / f"{name}.tex").write_text(to_latex(printed, f"tab:{name.replace('_', '-')}"), encoding="utf-8")
-
-
-def _write_csv(path: Path, data: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

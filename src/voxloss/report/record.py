@@ -67,5 +67,9 @@ def open_record(study: Path) -> StudyRecord:
     Raises:
         InputError: It is no study, or one of its files is damaged; the message names the file.
     """
-    opened = Study.open(study)
-    return StudyRecord(opened, tuple(opened.status(run) for run in opened.runs()), opened.scores())
+    return record_of(Study.open(study))
+
+
+def record_of(study: Study) -> StudyRecord:
+    """Read the runs and scores of an open study of one network, or of the part of a network."""
+    return StudyRecord(study, tuple(study.status(run) for run in study.runs()), study.scores())

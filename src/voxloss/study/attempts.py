@@ -59,8 +59,6 @@ def _copy(earlier: RunFolder, new: RunFolder) -> None:
             except OSError:  # the file system has no hard links
                 if source.is_file():
                     shutil.copyfile(source, target)
-    with suppress(OSError):
-        shutil.copytree(earlier.events, new.events)
 
 
 def has_died_too_often(claim: Claim, status: RunStatus) -> bool:

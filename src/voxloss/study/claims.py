@@ -415,7 +415,7 @@ def of_study(folder: Path, name: str) -> Path:
 
 def newest_claims(folder: Path) -> Iterator[Standing]:
     """Yield the newest claim of every place in a study's folder. Writes nothing."""
-    for root in (folder / CLAIMS, folder / "runs", folder / "tuning"):
+    for root in (folder / CLAIMS, folder / "runs", folder / "tuning", folder / "networks"):
         for place, folders, files in os.walk(root):
             folders[:] = [name for name in folders if not name.startswith(("seed-", "trial-", "attempt-"))]
             if any(_NAME.fullmatch(name) for name in files) and (standing := newest(Path(place))) is not None:

@@ -13,10 +13,10 @@ import torch
 from voxloss.config.axes import patch_size, with_three_axes
 from voxloss.config.losses import check_losses, loss_choices
 from voxloss.config.metrics import settled_metrics
-from voxloss.config.schema import StudyConfig
+from voxloss.config.schema import Size, StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.config.tuning import check_tuning
-from voxloss.data.dataset import Dataset
+from voxloss.data.dataset import Dataset, channels_of
 from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
 from voxloss.data.prepare.cases import prepare_cases
@@ -186,6 +186,9 @@ def _resume(
     _require_folds(asked, len(opened.folds))
     study = extended(opened, config)
     left = {run.loss.key for run in study.runs() if study.status(run).state not in FINISHED}
+    if len(study.networks) > len(opened.networks):
+        channels = channels_of(study.dataset.cases[0])
+        check_networks(study.config, study.config.patches.size, channels, len(study.dataset.classes))
     own = [choice for choice in study.losses if choice.own and choice.key in left]
     check_losses(own)
     records = own_records(study, left, notice)
@@ -215,6 +218,12 @@ def _resume(
     if not study.files.blind_file.is_file() and not sources.missing:  # as in studies of earlier versions
         write_blind(study)
     return study
+
+
+def check_networks(config: StudyConfig, size: Size | None, channels: int | None, classes: int) -> None:
+    """Try every network of a configuration, as `check_network`."""
+    for one in config.per_network():
+        check_network(one.network, size, channels, classes)
 
 
 def _require_folds(asked: Iterable[int], number: int) -> None:
@@ -391,7 +400,7 @@ def _prepared_study(
     config = replace(config, preparation=preparation, splits=settled_splits(config, dataset))
     _require_folds(asked, config.splits.folds)
     # What can be checked before hours of preparation.
-    check_network(config.network, patch_size(config, dataset.flat_axis), None, classes)
+    check_networks(config, patch_size(config, dataset.flat_axis), None, classes)
     try_own_losses(config, dataset)
     try_own_metrics(config.evaluation.metrics, dataset)
     progress(0, len(dataset.cases), "preparing")
@@ -409,7 +418,7 @@ def _prepared_study(
     settled = SettledConfig.of(
         replace(config, patches=patches, training=training, comparison=comparison, evaluation=evaluation)
     )
-    check_network(settled.network, settled.patches.size, prepared[0].image.shape[0], classes)
+    check_networks(settled, settled.patches.size, prepared[0].image.shape[0], classes)
     if config.patches.size is None:
         try_own_losses(settled, dataset)
     return _Settled(files, settled, data, prepared)

@@ -40,6 +40,10 @@ def pilot_noise(folder: Path) -> Noise:
         InputError: The folder is not a study, or has too few finished runs.
     """
     study = Study.open(folder)
+    if study.networks:
+        raise InputError(
+            f"{folder} compares networks, whose noise may differ; take a study of one network as the pilot"
+        )
     scores = common_scores(study.scores())
     comparison = study.comparison
     result = verdict(scores, comparison.primary_class, comparison.primary_metric) if len(scores) else None
@@ -59,7 +63,7 @@ def designs(plan: Plan, noises: Sequence[Noise] = TYPICAL) -> list[Design]:
         noises: The noises for which the detectable difference is computed.
     """
     config = plan.survey.config
-    losses, folds = len(config.comparison.compared()), config.splits.folds
+    losses, folds, networks = len(config.comparison.compared()), config.splits.folds, max(1, len(plan.parts))
     seeds, cases = len(config.comparison.seeds), len(plan.survey.shapes)
     wider = [(folds, seeds, cases), (folds, max(3, seeds + 2), cases), (folds, max(5, seeds + 4), cases)]
     if 2 * folds <= cases:
@@ -71,8 +75,8 @@ def designs(plan: Plan, noises: Sequence[Noise] = TYPICAL) -> list[Design]:
             folds=f,
             seeds=s,
             cases=n,
-            runs=losses * f * s,
-            seconds=losses * f * s * per_run / config.execution.parallel,
+            runs=networks * losses * f * s,
+            seconds=networks * losses * f * s * per_run / config.execution.parallel,
             detectable=tuple(expected_detectable(noise, losses, f, s, n) for noise in noises),
         )
         for f, s, n in wider

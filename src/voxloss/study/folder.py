@@ -36,17 +36,20 @@ ENDED: tuple[State, ...] = (*FINISHED, "failed")
 class Run:
     """One training: a loss, the fold that is scored, and the seed of weights and patches.
 
-    Of a search for settings also the number of the trial, which is judged on inner cases and scores no fold.
+    Of a search for settings also the number of the trial, which is judged on inner cases and scores no fold. In a study
+    of several networks also the network's key.
     """
 
     loss: LossChoice
     fold: int
     seed: int
     trial: int | None = None
+    network: str | None = None
 
     def __str__(self) -> str:
         part = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
-        return f"{self.loss.key}, fold {self.fold}, {part}"
+        where = "" if self.network is None else f"{self.network}, "
+        return f"{where}{self.loss.key}, fold {self.fold}, {part}"
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,6 @@ class RunFolder:
         return self.path / "best.pt"
 
     @property
-    def events(self) -> Path:
-        """The folder of TensorBoard's files."""
-        return self.path / "events"
-
-    @property
     def scores_file(self) -> Path:
         """The run's part of the study's scores."""
         return self.path / "scores.csv"
@@ -191,9 +189,20 @@ class StudyFolder:
     """The files of a study.
 
     Every method that reads raises InputError, naming the file, when it is missing or damaged.
+
+    Args:
+        path: The study's folder.
+        network: Of a study of several networks, the key of the one whose runs, scores, searches and retired losses are
+            meant; data, folds and prepared cases are those of the study.
     """
 
     path: Path
+    network: str | None = None
+
+    @property
+    def own(self) -> Path:
+        """The folder of what belongs to a network: runs, scores, searches, retired losses."""
+        return self.path if self.network is None else self.path / "networks" / self.network
 
     @property
     def description_file(self) -> Path:
@@ -213,7 +222,7 @@ class StudyFolder:
     @property
     def scores_file(self) -> Path:
         """The long table of all scores."""
-        return self.path / "scores.csv"
+        return self.own / "scores.csv"
 
     @property
     def race_file(self) -> Path:
@@ -223,7 +232,7 @@ class StudyFolder:
     @property
     def retired_file(self) -> Path:
         """The losses that the user stopped."""
-        return self.path / "retired.json"
+        return self.own / "retired.json"
 
     @property
     def blind_file(self) -> Path:
@@ -238,7 +247,7 @@ class StudyFolder:
     @property
     def learned_file(self) -> Path:
         """Which losses have learned which classes."""
-        return self.path / "learned.json"
+        return self.own / "learned.json"
 
     @property
     def prepared(self) -> Path:
@@ -252,8 +261,9 @@ class StudyFolder:
 
     @property
     def report(self) -> Path:
-        """The folder of the report."""
-        return self.path / "report"
+        """The folder of the report; that of a network lies within the study's."""
+        report = self.path / "report"
+        return report if self.network is None else report / "networks" / self.network
 
     @property
     def page(self) -> Path:
@@ -281,16 +291,22 @@ class StudyFolder:
     def published(self, run: Run) -> RunFolder:
         """The folder of the result of a run: runs/LOSS/fold-K/seed-S; of a trial: tuning/LOSS/fold-K/trial-NNN.
 
-        A later version may put more levels between LOSS and fold-K (a network), so the identity of a run is read from
+        In a study of several networks, runs/ and tuning/ lie in networks/NETWORK/. The identity of a run is read from
         its status, never from its path.
         """
+        files = replace(self, network=run.network)
         if run.trial is not None:
-            return RunFolder(self.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
-        return RunFolder(self.path / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+            return RunFolder(files.search_file(run.loss, run.fold).parent / f"trial-{run.trial:03d}")
+        return RunFolder(files.own / "runs" / run.loss.key / f"fold-{run.fold}" / f"seed-{run.seed}")
+
+    def events(self, run: Run) -> Path:
+        """The folder of TensorBoard's files of a run, under one name before and after the run is published."""
+        folder = self.published(run).path.relative_to(self.path)
+        return self.path.joinpath("events", *folder.parts[1:])  # events/LOSS/fold-K/seed-S
 
     def search_file(self, loss: LossChoice, fold: int) -> Path:
         """The record of the search for the setting of a loss on a fold; its trials lie beside it."""
-        return self.path / "tuning" / loss.listed.key / f"fold-{fold}" / "search.json"
+        return self.own / "tuning" / loss.listed.key / f"fold-{fold}" / "search.json"
 
     def place(self, run: Run) -> Path:
         """The folder of a run's claims and attempts."""
@@ -512,6 +528,11 @@ class StudyFolder:
             return replace(status, state="running")  # it ends by being published
         return status
 
+    def network_of(self, run_folder: Path) -> str | None:
+        """The network of the run in a folder, as its status tells; None in a study of one network."""
+        network = _read(RunFolder(run_folder).status_file).get("network")
+        return None if network is None else str(network)
+
     def write_status(self, status: RunStatus, folder: RunFolder | None = None) -> None:
         """Write status.json, in `folder` or where the run is now."""
         content = asdict(status)
@@ -520,6 +541,8 @@ class StudyFolder:
         identity = {"loss": run.loss.key, "parameters": run.loss.parameters, "fold": run.fold, "seed": run.seed}
         if run.trial is not None:
             identity["trial"] = run.trial
+        if run.network is not None:
+            identity = {"network": run.network, **identity}
         file = (folder or self.run(run)).status_file
         write_json(file, {"state": content.pop("state"), **identity, **content})
 

@@ -35,4 +35,5 @@ def training_job(
         classes=study.dataset.classes,
         ignore_index=study.dataset.ignore_index,
         labels=run.loss.labels,
+        events=study.files.events(run),
     )

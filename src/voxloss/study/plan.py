@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,6 +39,8 @@ class Plan:
         disk: The prepared cases, checkpoints, predictions, and probabilities that are kept.
         probabilities: The last of these: a byte per voxel and foreground class, of which compression leaves less.
         advice: A patch or batch that fits, where the study's does not.
+        parts: Of a study of several networks the plan of each by the network's key, of which this one is the sum; its
+            probe is that of the network with the longest step.
     """
 
     survey: Survey
@@ -55,6 +57,7 @@ class Plan:
     disk: int
     probabilities: int
     advice: str | None
+    parts: tuple[tuple[str, "Plan"], ...] = ()
 
 
 def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None) -> Plan:
@@ -69,6 +72,34 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     Raises:
         InputError: As `voxloss run` would, as far as headers and the network tell.
     """
+    networks = config.networks()
+    if not networks:
+        return _plan(config, report)
+    parts = [(choice.key, _plan(one, report)) for choice, one in zip(networks, config.per_network(), strict=True)]
+    plans = [part for _, part in parts]
+    slowest = max(plans, key=lambda part: part.probe.step)
+    settled = slowest.survey.config
+    comparison = replace(settled.comparison, networks=config.comparison.networks)
+    whole = replace(settled, network=config.network, comparison=comparison)
+    prepared = prepared_bytes(slowest.survey)
+    return replace(
+        slowest,
+        survey=replace(slowest.survey, config=whole),
+        memory=max((part.memory for part in plans if part.memory is not None), default=None),
+        runs=sum(part.runs for part in plans),
+        training=sum(part.training for part in plans),
+        trials=sum(part.trials for part in plans),
+        search=sum(part.search for part in plans),
+        prediction=sum(part.prediction for part in plans),
+        disk=prepared + sum(part.disk - prepared for part in plans),  # all networks see the same prepared cases
+        probabilities=sum(part.probabilities for part in plans),
+        advice=next((part.advice for part in plans if part.advice is not None), None),
+        parts=tuple(parts),
+    )
+
+
+def _plan(config: StudyConfig, report: Callable[[str], None]) -> Plan:
+    """Estimate what a study of one network needs."""
     listed, losses, tuning = (
         loss_choices(config.comparison.losses),
         config.comparison.compared(),
@@ -91,7 +122,6 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
     seeds = settled.comparison.seeds
     runs = len(losses) * settled.splits.folds * len(seeds)
     windows = sum(window_count(shape, size, settled.patches.overlap) for shape in surveyed.shapes)
-    prepared = sum(math.prod(shape) for shape in surveyed.shapes) * (4 * channels + 1)
     trials = 0 if tuning is None else tuning.trials * len(listed) * settled.splits.folds
     per_run = training_seconds(settled, measured)
     predictions = surveyed.original_voxels * len(losses) * len(seeds) // PREDICTION_SHARE
@@ -108,10 +138,15 @@ def plan(config: StudyConfig, report: Callable[[str], None] = lambda line: None)
         trials=trials,
         search=trials * trial_seconds(settled, per_run, windows * measured.forward) if tuning is not None else 0.0,
         prediction=len(losses) * len(seeds) * windows * measured.forward,
-        disk=prepared + runs * checkpoint_bytes(settled, measured) + predictions + probabilities,
+        disk=prepared_bytes(surveyed) + runs * checkpoint_bytes(settled, measured) + predictions + probabilities,
         probabilities=probabilities,
         advice=_advice(settled, device, measured.memory, prediction_memory, process or 0),
     )
+
+
+def prepared_bytes(surveyed: Survey) -> int:
+    """Return the bytes of all prepared cases."""
+    return sum(math.prod(shape) for shape in surveyed.shapes) * (4 * surveyed.channels + 1)
 
 
 def process_memory() -> int | None:

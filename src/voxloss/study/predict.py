@@ -92,17 +92,18 @@ def _together(watchers: Sequence[Watch]) -> Watch | None:
     return watch
 
 
-def networks_of(folder: Path, loss: str | None = None) -> tuple[list[Path], list[Run]]:
+def networks_of(folder: Path, loss: str | None = None, network: str | None = None) -> tuple[list[Path], list[Run]]:
     """Return the folders of a loss's finished runs, of all folds and seeds, and the runs that are not finished.
 
     Args:
         folder: The study's.
         loss: The loss's key, as `voxloss status` names it; None where the study has only one.
+        network: Where the study compares networks, the key of one.
 
     Raises:
-        InputError: The folder is no study, the loss is none of its, or none of its runs is finished.
+        InputError: The folder is no study, the loss or network is none of its, or none of its runs is finished.
     """
-    study = Study.open(folder)
+    study = Study.open(folder).part(network)
     keys = study.loss_keys
     if loss is None and len(keys) > 1:
         raise InputError(f"{folder} has several losses; name one with --loss: {', '.join(keys)}.")
@@ -191,7 +192,7 @@ def _study_of(run_folder: Path) -> Study:
     files = StudyFolder.around(run_folder)
     if files is None or not (run_folder.resolve() / "checkpoint.pt").is_file():
         raise InputError(f"{run_folder} is not the folder of a trained run (STUDY/runs/LOSS/fold-K/seed-S).")
-    return Study.open(files.path)
+    return Study.open(files.path).part(files.network_of(run_folder))
 
 
 def _trained(run_folder: Path, config: SettledConfig) -> tuple[dict[str, torch.Tensor], int]:

@@ -61,7 +61,7 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
     few = [name for name in (*DEFAULT_LOSSES, *keys) if name in keys]
     few = list(dict.fromkeys(few))[:FEW_LOSSES]
     tuning = config.comparison.search()
-    fewer = len(few) * config.splits.folds * (1 if tuning is None else 2)
+    fewer = len(few) * config.splits.folds * (1 if tuning is None else 2) * max(1, len(planned.parts))
     plain = all(isinstance(loss, str) for loss in config.comparison.losses)  # an option cannot say parameters
     searched = [name for name, own in tuning.parameters.items() if own] if tuning is not None else []
     if plain and fewer < planned.runs and set(searched) <= set(few):  # a search names no loss that is left out
@@ -75,7 +75,7 @@ def prices(planned: Plan, words: Sequence[str]) -> list[Price]:
         words = [*_without(words, _CHOSEN), "--losses", ",".join(keys), "--seeds", seeds]
     full = _price("full", ["run", *words], planned.runs, planned.runs * per_run, planned.steps)
     offers.append(full)
-    if planned.runs >= RACE_FROM and len(keys) > 1:
+    if planned.runs >= RACE_FROM and len(keys) > 1 and not planned.parts:  # a race has one network
         least, most = RACE_SHARES
         offers.append(
             Price(

@@ -28,14 +28,19 @@ class Costs:
     end: float
 
 
-# Measured with two workers; the rows are in benchmarks/results/executors.csv.
-COSTS = {"local": Costs(5.2, 0.2, 2.0), "ray": Costs(8.0, 0.2, 3.5), "slurm": Costs(6.5, 0.2, 2.7)}
+# In benchmarks/results/executors.csv. What Ray and Slurm take to start was measured on a busy machine, and is here in
+# proportion to what `local` took there and on an idle one.
+COSTS = {"local": Costs(4.9, 0.2, 2.1), "ray": Costs(7.5, 0.2, 3.5), "slurm": Costs(7.5, 0.2, 2.7)}
 
 PREPARED_VOXELS = 30e-9  # seconds per voxel, stored and prepared: measured on 63 MB of compressed int16
 
-# Operations on files that a run makes on the shared storage, counted: `stat` is not among them.
-RUN_OPERATIONS, COUNTED_EPOCHS, EPOCH_OPERATIONS = 224, 2, 43  # of a run of two epochs, and of each further one
-BEAT_OPERATIONS, LOOK_OPERATIONS = 2, 2  # at each heartbeat, and at each look whether the study is stopped
+# Operations on files that a run makes on the shared storage, counted with strace (tests/executors/test_traffic.py):
+# openings, listings, flushes and changes. Attributes of files are not among them: a machine remembers them for a while.
+RUN_OPERATIONS = 92  # claim, attempt, status, results, publishing
+EPOCH_OPERATIONS = 19  # checkpoint, history and status 6 each, TensorBoard's events 1; best weights would be 6 more
+CASE_OPERATIONS = 6  # of a prepared case, whose files are opened once and stay open
+SCORED_OPERATIONS = 8  # of a case that is predicted and scored
+BEAT_OPERATIONS, LOOK_OPERATIONS = 1, 1  # at each heartbeat, and at each look whether the study is stopped
 
 
 @dataclass(frozen=True)
@@ -142,14 +147,25 @@ def preparation_seconds(plan: Plan) -> list[float]:
 def run_traffic(plan: Plan, seconds: float) -> Traffic:
     """Return what a run of some seconds moves to and from the shared storage."""
     config, execution = plan.survey.config, plan.survey.config.execution
-    epochs = config.training.epochs
-    operations = RUN_OPERATIONS + EPOCH_OPERATIONS * max(0, epochs - COUNTED_EPOCHS) + _signs(execution, seconds)
+    epochs, cases = config.training.epochs, len(plan.survey.shapes)
+    operations = run_operations(epochs, cases, cases / config.splits.folds) + _signs(execution, seconds)
     patch = math.prod(config.patches.size) * (4 * plan.survey.channels + 1)
     return Traffic(
         operations=round(operations),
         written=epochs * checkpoint_bytes(config, plan.probe),
         read=plan.steps * config.patches.batch_size * patch,
     )
+
+
+def run_operations(epochs: int, cases: int, scored: float) -> float:
+    """Return how many operations on files a run makes, without its heartbeats.
+
+    Args:
+        epochs: Its epochs.
+        cases: Cases of the study.
+        scored: Cases that the run predicts and scores.
+    """
+    return RUN_OPERATIONS + EPOCH_OPERATIONS * epochs + CASE_OPERATIONS * cases + SCORED_OPERATIONS * scored
 
 
 def _signs(execution: ExecutionConfig, seconds: float) -> float:

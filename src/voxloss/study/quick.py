@@ -35,6 +35,8 @@ def quick_look(config: StudyConfig) -> StudyConfig:
     Raises:
         InputError: As creating the study would, as far as names and headers tell.
     """
+    if config.comparison.networks:
+        raise InputError("A quick look has one network: leave comparison.networks out, or take `voxloss run`.")
     check_losses(loss_choices(config.comparison.losses))
     dataset = configured_dataset(config)
     flat_axis = dataset.flat_axis

@@ -27,7 +27,7 @@ from voxloss.utilities.install import install_command
 if TYPE_CHECKING:
     import optuna
 
-Place = tuple[LossChoice, int]  # a loss and a fold
+Place = tuple[LossChoice, int, str | None]  # a loss, a fold and, where several are compared, a network
 
 STARTUP = 1 / 3  # share of the trials that are drawn at random before the sampler models the scores
 _SAMPLER = 5  # a stream of random numbers; 0 to 4 are those of training
@@ -44,13 +44,14 @@ def require_sampler(tuning: Tuning | None) -> None:
 
 def places_of(runs: Sequence[Run]) -> list[Place]:
     """Return the searches that runs need, fold by fold."""
-    places = {(run.fold, run.loss.listed.key): (run.loss.listed, run.fold) for run in runs if run.loss.tuned}
-    return sorted(places.values(), key=lambda place: place[1])
+    places = [(run.loss.listed, run.fold, run.network) for run in runs if run.loss.tuned]
+    by_name = {(loss.key, fold, network): (loss, fold, network) for loss, fold, network in places}
+    return sorted(by_name.values(), key=lambda place: place[1])
 
 
 def is_ready(study: Study, run: Run) -> bool:
     """Whether a run has its setting: it is of a loss as listed, or the search is finished."""
-    return not run.loss.tuned or study.search(run.loss, run.fold).chosen is not None
+    return not run.loss.tuned or study.search(run.loss, run.fold, run.network).chosen is not None
 
 
 def executable(study: Study, runs: Sequence[Run]) -> list[Run]:
@@ -66,7 +67,11 @@ def executable(study: Study, runs: Sequence[Run]) -> list[Run]:
 
 def trials_of(study: Study, places: Sequence[Place]) -> list[Run]:
     """Return all trials of some searches that are known now."""
-    return [study.trial_run(loss, fold, trial) for loss, fold in places for trial in study.search(loss, fold).trials]
+    return [
+        study.trial_run(loss, fold, trial, network)
+        for loss, fold, network in places
+        for trial in study.search(loss, fold, network).trials
+    ]
 
 
 def failed_trials(study: Study, places: Sequence[Place]) -> list[Run]:
@@ -86,16 +91,17 @@ def decide_searches(study: Study, runs: Sequence[Run], worker: Worker | None = N
         Whether there is a new round of trials or a setting, or another process is about to write one.
     """
     decided = False
-    for loss, fold in places_of([run for run in runs if not is_ready(study, run)]):
-        if any(study.status(run).state not in FINISHED for run in trials_of(study, [(loss, fold)])):
+    for loss, fold, network in places_of([run for run in runs if not is_ready(study, run)]):
+        if any(study.status(run).state not in FINISHED for run in trials_of(study, [(loss, fold, network)])):
             continue
         decided = True
-        claim = take(of_study(study.folder, f"search-{loss.key}-{fold}"), worker or Worker())
+        of_network = "" if network is None else f"{network}-"
+        claim = take(of_study(study.folder, f"search-{of_network}{loss.key}-{fold}"), worker or Worker())
         if claim is None:
             continue
         try:
             with Heart(claim):
-                _decide(study, loss, fold, claim)
+                _decide(study.part(network), loss, fold, claim)
         finally:
             claim.release()
     return decided
@@ -105,7 +111,7 @@ def _decide(study: Study, loss: LossChoice, fold: int, claim: Claim) -> None:
     """Write the next round of a search, or its setting, if all known trials have finished."""
     tuning, search = study.tuning, study.search(loss, fold)
     assert tuning is not None
-    statuses = [study.status(run) for run in trials_of(study, [(loss, fold)])]
+    statuses = [study.status(run) for run in trials_of(study, [(loss, fold, study.files.network)])]
     if search.chosen is not None or any(status.state not in FINISHED for status in statuses):
         return  # another process has decided meanwhile
     for status in statuses:  # of a worker that was killed after a trial

@@ -340,7 +340,8 @@ def settle_patch_size(
     if patches.size is not None:
         return settled_patches(patches)
     side = PATCH_SIDES[3 if flat_axis is None else 2][resolve_device(config.execution.device).startswith("cuda")]
-    return settled_patches(replace(patches, size=patch_within(shapes, side, config.network.depth, flat_axis)))
+    depth = max(one.network.depth for one in config.per_network())
+    return settled_patches(replace(patches, size=patch_within(shapes, side, depth, flat_axis)))
 
 
 def patch_within(shapes: Sequence[tuple[int, int, int]], side: int, depth: int, flat_axis: int | None = None) -> Size:

@@ -38,7 +38,7 @@ def standings(study: Study) -> list[LossStanding]:
     departures = {one.loss: (look.round, one) for look in race.looks for one in look.departures} if race else {}
     result = []
     for choice in study.losses:
-        runs = [Run(choice, fold, seed) for seed, fold in study.rounds()]
+        runs = [Run(choice, fold, seed, network=study.files.network) for seed, fold in study.rounds()]
         ended = sum(_has_scores(study, run) for run in runs)
         standing: Standing = "finished" if ended == len(runs) or (race and race.ended) else "in progress"
         evidence = ""
@@ -64,45 +64,60 @@ def _retirement(record: dict[str, Any]) -> str:
     return f"on {str(record.get('time'))[:10]} {counted}{what}"
 
 
-def retire(study: Study, keys: Sequence[str]) -> list[LossStanding]:
+def retire(parts: Sequence[Study], keys: Sequence[str]) -> list[tuple[Study, LossStanding]]:
     """Stop training losses: their missing runs are not executed any more. The current scores are recorded.
 
     No other process may change the study meanwhile (`claims.hold`). Runs of the losses that are at work are released.
 
     Args:
-        study: The study.
+        parts: The study, or the parts of its networks; a loss that is finished in some is retired in the others.
         keys: The losses' keys.
 
     Returns:
-        How far the losses are now.
+        For every part, how far the losses are now that were retired in it.
 
     Raises:
-        InputError: A loss is not in the study, is finished, or the study is a race or imported.
+        InputError: A loss is not in the study, is finished in all parts, or the study is a race or imported.
     """
+    study = parts[0]
     if study.imported or study.comparison.design == "race":
         what = "holds imported scores" if study.imported else "is a race, which eliminates losses by itself"
         raise InputError(f"{study.folder} {what}; no loss of it can be retired.")
-    before = {one.loss: one for one in standings(study)}
     require_losses(study, keys)
+    before = [{one.loss: one for one in standings(part)} for part in parts]
     for key in keys:
-        if before[key].standing == "finished":
-            raise InputError(f"{key} is finished: all of its {before[key].planned} runs have ended.")
+        if all(of_part[key].standing == "finished" for of_part in before):
+            planned = sum(of_part[key].planned for of_part in before)
+            raise InputError(f"{key} is finished: all of its {planned} runs have ended.")
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    records = {
-        key: {"time": now, "runs": before[key].ended, "planned": before[key].planned, "scores": _scores(study, key)}
-        for key in keys
-    }
-    study.files.write_retired({**records, **study.retired})  # who is retired already keeps the record of then
-    return [one for one in standings(Study.open(study.folder)) if one.loss in keys]
+    result = []
+    for part, of_part in zip(parts, before, strict=True):
+        open_keys = [key for key in keys if of_part[key].standing != "finished"]
+        records = {
+            key: {
+                "time": now,
+                "runs": of_part[key].ended,
+                "planned": of_part[key].planned,
+                "scores": _scores(part, key),
+            }
+            for key in open_keys
+        }
+        if records:
+            part.files.write_retired({**records, **part.retired})  # who is retired already keeps the record of then
+            retired = Study.open(part.folder).part(part.files.network)
+            result += [(part, one) for one in standings(retired) if one.loss in open_keys]
+    return result
 
 
-def restore(study: Study, keys: Sequence[str]) -> None:
-    """Train retired losses again. As `retire`. Raises InputError if a loss is not retired."""
-    require_losses(study, keys)
+def restore(parts: Sequence[Study], keys: Sequence[str]) -> None:
+    """Train retired losses again. As `retire`. Raises InputError if a loss is not retired in any part."""
+    require_losses(parts[0], keys)
     for key in keys:
-        if key not in study.retired:
+        if not any(key in part.retired for part in parts):
             raise InputError(f"{key} is not retired.")
-    study.files.write_retired({key: record for key, record in study.retired.items() if key not in keys})
+    for part in parts:
+        if any(key in part.retired for key in keys):
+            part.files.write_retired({key: record for key, record in part.retired.items() if key not in keys})
 
 
 def require_losses(study: Study, keys: Sequence[str]) -> None:

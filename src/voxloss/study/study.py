@@ -10,6 +10,7 @@ from voxloss.config.axes import with_three_axes
 from voxloss.config.files import config_from, to_plain
 from voxloss.config.losses import LossChoice, loss_choices
 from voxloss.config.metrics import MetricChoice, agree, metric_choices
+from voxloss.config.networks import NetworkChoice, network_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.config.settled import SettledComparison, SettledConfig, settled_comparison
 from voxloss.config.tuning import LEARNING_RATE, Setting, Tuning
@@ -24,6 +25,7 @@ from voxloss.study.rounds import Race, looks_of
 from voxloss.study.searches import Search, Trial
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
+from voxloss.utilities.text import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +50,10 @@ TUNING = "comparison.tuning"
 MAPPINGS = ("data.options", TUNING)  # compared whole
 
 # Keys that may differ from those of an existing study. Of data.root the content is compared (study/sources.py).
-FREE_KEYS = ("name", "data.root", "execution", "comparison.losses", "comparison.seeds", "comparison.interval")
+FREE_KEYS = (
+    "name", "data.root", "execution", "comparison.losses", "comparison.seeds", "comparison.networks",
+    "comparison.interval",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,45 @@ class Study:
     data_digest: str | None
     folds: Sequence[Sequence[str]]
     patients: Mapping[str, str]
+
+    @property
+    def networks(self) -> list[NetworkChoice]:
+        """The networks that are compared; none where there is one alone, as in the part of a network."""
+        return self.parsed.networks()
+
+    def parts(self) -> "list[Study]":
+        """Return the study of every network by itself; of a study of one network, the study.
+
+        A part has the runs and scores of its network, and its configuration has that network alone, so that all that
+        works on a study of one network works on a part.
+        """
+        if not self.networks:
+            return [self]
+        return [
+            replace(
+                self,
+                files=replace(self.files, network=choice.key),
+                description=replace(self.description, config=to_plain(parsed)),
+                parsed=parsed,
+            )
+            for choice, parsed in zip(self.networks, self.parsed.per_network(), strict=True)
+        ]
+
+    def part(self, network: str | None) -> "Study":
+        """Return the part of a network by its key; of a study of one network, None gives the study.
+
+        Raises:
+            InputError: The study has no such network, or several, and none is named.
+        """
+        keys = [choice.key for choice in self.networks]
+        if network == self.files.network:
+            if keys:
+                raise InputError(f"{self.folder} compares networks; name one with --network: {', '.join(keys)}.")
+            return self
+        if network not in keys:
+            those = f"it has {', '.join(keys)}" if keys else "it does not compare networks"
+            raise InputError(f"{self.folder} has no network {network!r}; {those}{did_you_mean(str(network), keys)}.")
+        return self.parts()[keys.index(network)]
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
@@ -165,9 +209,14 @@ class Study:
 
         Of a race: those that it has had and may still have. Of a retired loss: those that are finished.
         """
+        if self.networks:
+            order = {place: number for number, place in enumerate(self.rounds())}
+            every = [run for part in self.parts() for run in part.runs()]
+            return sorted(every, key=lambda run: order[run.seed, run.fold])
         if self.comparison.design == "race":
             return self.race().runs()
-        runs = [Run(loss, fold, seed) for seed, fold in self.rounds() for loss in self.losses]
+        network = self.files.network
+        runs = [Run(loss, fold, seed, network=network) for seed, fold in self.rounds() for loss in self.losses]
         return [run for run in runs if run.loss.key not in self.retired or self.status(run).state in FINISHED]
 
     @cached_property
@@ -207,13 +256,13 @@ class Study:
         setting = self.config.splits
         return split_of(self.folds, fold, setting.seed, setting.inner_share, self.patients)
 
-    def search(self, loss: LossChoice, fold: int) -> Search:
-        """Return the search for the setting of a loss on a fold as its file says now."""
-        return self.files.read_search(loss, fold)
+    def search(self, loss: LossChoice, fold: int, network: str | None = None) -> Search:
+        """Return the search for the setting of a loss on a fold, and for a network, as its file says now."""
+        return replace(self.files, network=network or self.files.network).read_search(loss, fold)
 
-    def trial_run(self, loss: LossChoice, fold: int, trial: Trial) -> Run:
+    def trial_run(self, loss: LossChoice, fold: int, trial: Trial, network: str | None = None) -> Run:
         """The training of a trial; all trials have the first seed, so that those of a fold see the same batches."""
-        return Run(loss.listed, fold, self.comparison.seeds[0], trial.number)
+        return Run(loss.listed, fold, self.comparison.seeds[0], trial.number, network or self.files.network)
 
     def setting_of(self, run: Run) -> Setting:
         """Return learning rate and parameters that a search chose for a run or trial; empty for a loss as listed.
@@ -221,6 +270,8 @@ class Study:
         Raises:
             InputError: The search for the run's setting is not finished.
         """
+        if run.network != self.files.network:
+            return self.part(run.network).setting_of(run)
         if run.trial is not None:
             return self.search(run.loss, run.fold).trials[run.trial].setting
         if not run.loss.tuned:
@@ -235,7 +286,9 @@ class Study:
         return run.loss.parameters | {k: v for k, v in self.setting_of(run).items() if k != LEARNING_RATE}
 
     def config_of(self, run: Run) -> SettledConfig:
-        """Return the study's configuration with the learning rate and the epochs of a run or trial."""
+        """Return the study's configuration with the network, learning rate and epochs of a run or trial."""
+        if run.network != self.files.network:
+            return self.part(run.network).config_of(run)
         training = self.config.training
         rate = self.setting_of(run).get(LEARNING_RATE, training.learning_rate)
         trial_epochs = self.tuning.epochs if run.trial is not None and self.tuning is not None else None
@@ -265,9 +318,14 @@ class Study:
         return bool(live_claims(self.folder))
 
     def scores(self) -> "pd.DataFrame":
-        """Return the scores of scores.csv; if it is missing, those of all runs that have scores."""
+        """Return the scores of scores.csv; if it is missing, those of all runs that have scores.
+
+        Raises:
+            InputError: The study compares networks, each of which has scores of its own (`parts`).
+        """
         from voxloss.evaluation.scores import merge_scores  # imports pandas, which `voxloss status` need not wait for
 
+        self.part(self.files.network)
         if self.files.scores_file.is_file():
             return self.files.read_scores()
         parts = [self.run_folder(run).scores_file for run in self.runs()]
@@ -279,9 +337,18 @@ class Study:
         Imported scores do not change.
         """
         from voxloss.evaluation.learned import learned_classes  # imports pandas
-        from voxloss.evaluation.scores import merge_scores, write_scores
+        from voxloss.evaluation.scores import merge_scores, write_network_scores, write_scores
 
         if self.imported:
+            return
+        if self.networks:
+            for of_network in self.parts():
+                of_network.merge_scores()
+            files = {choice.key: replace(self.files, network=choice.key) for choice in self.networks}
+            known = {key: own.read_scores() for key, own in files.items() if own.scores_file.is_file()}
+            if known:
+                with hold(of_study(self.folder, REPORT)):
+                    write_network_scores(self.files.scores_file, known)
             return
         with hold(of_study(self.folder, REPORT)):  # else a report could put an older table in the place of a newer one
             ended = [status for run in self.runs() if (status := self.status(run)).state in ENDED]
@@ -358,6 +425,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
             f"{study.folder} has retired losses, but a race eliminates losses itself; take them up again first: "
             f"voxloss retire {study.folder} {keys} --undo."
         )
+    networks = _extended_networks(study, config)
     known = study.loss_keys
     asked = zip(config.comparison.losses, loss_choices(config.comparison.losses), strict=True)
     losses = [*study.comparison.losses, *(loss for loss, choice in asked if choice.key not in known)]
@@ -369,8 +437,33 @@ def extended(study: Study, config: StudyConfig) -> Study:
         interval=config.comparison.interval,
         design=config.comparison.design,
         tuning=config.comparison.tuning,
+        networks=networks,
     )
     return replace(study, parsed=replace(now, comparison=comparison, execution=config.execution))
+
+
+def _extended_networks(study: Study, config: StudyConfig) -> tuple[str | dict[str, Any], ...]:
+    """Return the networks of a study with those of `config` that it lacks."""
+    asked = config.comparison.networks
+    if not asked or (not study.networks and [one.setting for one in config.networks()] == [study.config.network]):
+        return study.comparison.networks
+    if not study.networks:
+        raise InputError(
+            f"{study.folder} was created with one network, {study.config.network.name}; compare networks in another "
+            "--study folder."
+        )
+    known = {choice.key: choice.setting for choice in study.networks}
+    new = []
+    for entry, choice in zip(asked, network_choices(asked, study.config.network), strict=True):
+        before = known.setdefault(choice.key, choice.setting)
+        if before is choice.setting:
+            new.append(entry)
+        elif before != choice.setting:
+            raise InputError(
+                f"{study.folder} was created with another setting of the network {choice.key}; give the changed one "
+                "another label."
+            )
+    return (*study.comparison.networks, *new)
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -41,6 +41,7 @@ class TrainingJob:
         classes: The name of every class index, background first.
         ignore_index: The value in the labels of voxels that count in no loss; None: all count.
         labels: The form of labels that an own loss takes.
+        events: The folder for TensorBoard's files; None: events/ in the run's folder.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class TrainingJob:
     classes: Sequence[str]
     ignore_index: int | None = None
     labels: str = "index"
+    events: Path | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
-"""Write a run's history as TensorBoard events, to follow its training: tensorboard --logdir STUDY/runs."""
+"""Write a run's history as TensorBoard events, to follow its training: tensorboard --logdir STUDY/events."""
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,10 +25,13 @@ class Events:
         """Open the events of a run.
 
         Args:
-            folder: The run's folder.
+            folder: The folder of the run's events, which stays where it is while processes come and go.
             finished_epochs: Epochs of earlier processes that stay visible.
         """
-        self.path = folder / "events" / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}"
+        # TensorBoard reads them in the order of their names, and leaves one for good when there is a later one: what a
+        # process still writes that was presumed dead is not seen.
+        name = f"{int(time.time()):010d}.{platform.node()}.{os.getpid()}"
+        self.path = folder / f"events.out.tfevents.{name}"
         start = SessionLog(status=SessionLog.START)
         self._pending = [
             Event(wall_time=time.time(), file_version="brain.Event:2"),
@@ -54,7 +58,7 @@ class Events:
         try:
             return self.path.open("ab")
         except FileNotFoundError:
-            self.path.parent.mkdir()
+            self.path.parent.mkdir(parents=True)
             return self.path.open("ab")
 
 

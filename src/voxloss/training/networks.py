@@ -1,5 +1,6 @@
 """The study's network: the U-Net, or any class by its import path."""
 
+import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxloss.config.schema import UNET, NetworkConfig, Size
+from voxloss.config.networks import UNET, NetworkConfig
+from voxloss.config.schema import Size
 from voxloss.training.planar import Planar, slice_axis
 from voxloss.training.unet import UNet, pooling_strides
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.imports import import_attribute
+from voxloss.utilities.install import install_command
 
 
 def make_network(setting: NetworkConfig, size: Size, channels: int, classes: int) -> nn.Module:
@@ -97,6 +100,8 @@ def _imported(path: str) -> Callable[..., Any]:
             f"network.name must be unet or an import path such as monai.networks.nets.SegResNet; "
             f"{path!r} cannot be imported."
         )
+    if path.startswith("monai.") and importlib.util.find_spec("monai") is None:
+        raise InputError(f"network.name {path} needs MONAI, which is not installed: {install_command('bench')}.")
     attribute = import_attribute(path, "network.name")
     if not callable(attribute):
         raise InputError(

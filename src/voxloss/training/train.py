@@ -97,7 +97,7 @@ def _train(
     validation: list[Batch] = [
         (images, labels, {} if maps is None else maps(labels)) for images, labels in validation_batches(job)
     ]
-    events = Events(job.folder, progress.epoch) if ranks.rank == 0 else None
+    events = Events(job.events or job.folder / "events", progress.epoch) if ranks.rank == 0 else None
     with closing(training_batches(job, progress.epoch, device, maps)) as batches:
         for epoch in range(progress.epoch, setting.epochs):
             start = time.perf_counter()

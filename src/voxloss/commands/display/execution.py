@@ -42,6 +42,8 @@ def show_execution(
     """
     losses = len(study.losses) if study.comparison.design == "race" else len(request.losses)
     what = f"{count_of(len(study.dataset.cases), 'case')}, {count_of(losses, 'loss')}"
+    if request.networks is not None:
+        what += f", {count_of(len(request.networks), 'network')}"
     known = len(study.race().looks)  # before the workers start
     with executed(study, executor, request, len(runs), lambda: _say_stopping(console), started=started):
         if study.comparison.design == "race":

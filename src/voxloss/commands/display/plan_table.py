@@ -16,8 +16,8 @@ from voxloss.study.projection import COSTS, Projection
 from voxloss.utilities.text import count_of, duration_text
 
 
-def plan_table(plan: Plan) -> Table:
-    """Lay out what a study will cost, a line for each part."""
+def plan_table(plan: Plan, network: str | None = None) -> Table:
+    """Lay out what a study will cost, a line for each part; of a study of several networks, with one of them."""
     config, survey = plan.survey.config, plan.survey
     patch = plan.probe.patch
     size, of = (_by_axis(one, survey.dataset.flat_axis) for one in (config.patches.size, patch))
@@ -42,10 +42,18 @@ def plan_table(plan: Plan) -> Table:
         "total": _duration((plan.training + plan.search + plan.prediction) / parallel)
         + (f", if {parallel} runs at a time do not slow each other down" if parallel > 1 else ""),
     }
-    table = Table(title=f"{config.name} on this machine", title_justify="left", show_header=False)
+    of_network = "" if network is None else f", {network}"
+    table = Table(title=escape(f"{config.name}{of_network} on this machine"), title_justify="left", show_header=False)
     for name, text in lines.items():
         table.add_row(name, escape(text))
     return table
+
+
+def networks_sentence(plan: Plan) -> str:
+    """Say what the networks of a study take together."""
+    parallel = plan.survey.config.execution.parallel
+    total = _duration((plan.training + plan.search + plan.prediction) / parallel)
+    return f"All {len(plan.parts)} networks: {plan.runs:,} runs, {total}, disk {_size(plan.disk)}"
 
 
 def _search_lines(plan: Plan) -> dict[str, str]:
@@ -116,28 +124,28 @@ def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:
 
 def workers_table(projections: Sequence[Projection], executor: str) -> Table:
     """Lay out what a study takes on several workers of an executor."""
-    first, costs = projections[0], COSTS[executor]
+    first, last, costs = projections[0], projections[-1], COSTS[executor]
     search = "; the rounds of a search wait for each other" if first.trials else ""
+    traffic = first.traffic
     table = Table(
         title=f"On several workers ({executor}): a model, not a measurement",
         title_justify="left",
         caption=f"Each worker is as fast as this machine alone, and the file server keeps up. A run takes "
         f"{_duration(first.run)}, and the study at least {_duration(first.least)} with any number of workers{search}. "
-        f"Included: preparation, {costs.start:.1f} s to start, {costs.run:.1f} s beside each run, {costs.end:.1f} s at "
-        f"the end. Waiting for a cluster is not. A run makes about {first.traffic.operations:,} operations on files, "
-        f"writes {_size(first.traffic.written)}, mostly checkpoints, and reads at most {_size(first.traffic.read)} of "
-        "patches.",
+        f"Included: {_duration(first.preparation)} of preparation ({_duration(last.preparation)} on "
+        f"{count_of(last.workers, 'worker')}), {costs.start:.1f} s to start, {costs.run:.1f} s beside each run, "
+        f"{costs.end:.1f} s at the end. Waiting for a cluster is not included. A run makes about "
+        f"{traffic.operations:,} operations on files, writes {_size(traffic.written)}, mostly checkpoints, and reads "
+        f"{_size(traffic.read)} of patches at most. Files/s: operations of all workers; MB/s: what they write.",
         caption_justify="left",
     )
-    trials = ["Trials before them"] if first.trials else []
-    storage = ("Operations/s", "Written, MB/s")
-    for name in ("Workers", "Preparation", "Runs one after the other", *trials, "Time", "Times faster", *storage):
-        table.add_column(name, justify="right")
+    trials = ["Trials each"] if first.trials else []
+    for name in ("Workers", "Runs each", *trials, "Time", "Faster", "Files/s", "MB/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in projections:
         table.add_row(
-            str(one.workers), _duration(one.preparation), str(one.rounds), *([str(one.trials)] if trials else []),
-            _duration(one.seconds), f"{first.seconds / one.seconds:.1f}", f"{one.operations_per_s:.1f}",
-            f"{one.written_per_s / 1e6:.2f}",
+            str(one.workers), str(one.rounds), *([str(one.trials)] if trials else []), _duration(one.seconds),
+            f"{first.seconds / one.seconds:.1f}", f"{one.operations_per_s:.1f}", f"{one.written_per_s / 1e6:.2f}",
         )  # fmt: skip
     return table
 

@@ -9,7 +9,7 @@ from voxloss.config.tuning import setting_text
 from voxloss.study.estimate import Estimate
 from voxloss.study.folder import FINISHED, Run
 from voxloss.study.progress import SearchProgress, search_progress
-from voxloss.study.search import Place, places_of
+from voxloss.study.search import Place, places_of, trials_of
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
@@ -41,11 +41,7 @@ def _counts(study: Study, places: Sequence[Place]) -> tuple[int, int]:
     """The number of finished and of all trials."""
     if study.tuning is None:
         return 0, 0
-    statuses = [
-        study.status(study.trial_run(loss, fold, trial))
-        for loss, fold in places
-        for trial in study.search(loss, fold).trials
-    ]
+    statuses = [study.status(run) for run in trials_of(study, places)]
     return sum(status.state in FINISHED for status in statuses), study.tuning.trials * len(places)
 
 

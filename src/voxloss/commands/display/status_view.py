@@ -1,5 +1,6 @@
 """What `voxloss status` prints, once or until no process runs the study."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,10 @@ from rich.text import Text
 
 from voxloss.commands.display.search import search_table
 from voxloss.commands.display.states import STYLES
-from voxloss.study.folder import FINISHED
+from voxloss.study.claims import live_claims
+from voxloss.study.execution.executor import noted_executors
+from voxloss.study.execution.queue import Queue
+from voxloss.study.folder import ENDED, FINISHED
 from voxloss.study.progress import RunProgress, run_progress, run_seconds_left, search_progress, study_seconds_left
 from voxloss.study.rounds import Race
 from voxloss.study.standing import LossStanding, standings
@@ -19,12 +23,24 @@ from voxloss.study.study import Study
 from voxloss.utilities.text import count_of, duration_text
 
 REFRESH_SECONDS = 2.0
+QUEUE_SECONDS = 30.0  # between two questions to a cluster's scheduler
 
 
-def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
+def status_view(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue] = ()) -> Group:
     """Lay out the runs, a row per loss and a column per fold and seed; below them the time left and the problems."""
+    tables = [
+        table
+        for part in study.parts()
+        for table in _tables(part, [one for one in runs if one.run.network == part.files.network])
+    ]
+    return Group(*tables, *_sentences(study, runs, queues))
+
+
+def _tables(study: Study, runs: Sequence[RunProgress]) -> list[Table]:
+    """Lay out the runs of one network, and its searches."""
     config, epochs = study.config, study.config.training.epochs
-    table = Table(title=escape(f"{config.name}: {study.folder}"), title_justify="left")
+    network = "" if study.files.network is None else f", {study.files.network}"
+    table = Table(title=escape(f"{config.name}: {study.folder}{network}"), title_justify="left")
     table.add_column("loss")
     several = len(config.comparison.seeds) > 1
     places = [(seed, fold) for seed in config.comparison.seeds for fold in range(len(study.folds))]
@@ -37,8 +53,7 @@ def status_view(study: Study, runs: Sequence[RunProgress]) -> Group:
     for loss, cells in rows.items():
         absent = Text("retired", style="dim") if loss in study.retired else Text("–")
         table.add_row(escape(loss), *(cells.get(place, absent) for place in places))
-    searches = [] if study.tuning is None else [search_table(study)]
-    return Group(table, *searches, *_sentences(study, runs))
+    return [table, *([] if study.tuning is None else [search_table(study)])]
 
 
 def _cell(one: RunProgress, epochs: int) -> Text:
@@ -52,12 +67,22 @@ def _cell(one: RunProgress, epochs: int) -> Text:
     return Text("\n".join(lines), style=STYLES[one.state])
 
 
-def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
+def queues_of(study: Study) -> list[Queue]:
+    """Return what waits or works on clusters for a study, if runs are left; asks the schedulers that are at hand."""
+    if all(study.status(run).state in ENDED for run in study.runs()):
+        return []
+    return [queue for executor in noted_executors(study.folder) if (queue := executor.queue(study.folder)) is not None]
+
+
+def _sentences(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue]) -> list[Text]:
     lines = [Text(_progress_sentence(study, runs))]
     if study.comparison.design == "race":
         lines.append(Text(_race_sentence(study.race())))
-    elif sentence := _standing_sentence(standings(study)):
-        lines.append(Text(sentence))
+    lines += [
+        Text(_of_part(part, sentence))
+        for part in study.parts()
+        if study.comparison.design != "race" and (sentence := _standing_sentence(standings(part)))
+    ]
     for one in runs:
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
@@ -66,7 +91,13 @@ def _sentences(study: Study, runs: Sequence[RunProgress]) -> list[Text]:
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
     if sentence := _workers_sentence(runs):
         lines.append(Text(sentence))
-    return [*lines, *(Text(sentence) for sentence in _learned_sentences(study))]
+    lines += [Text(sentence) for queue in queues if (sentence := _queue_sentence(study, queue))]
+    learned = [_of_part(part, sentence) for part in study.parts() for sentence in _learned_sentences(part)]
+    return [*lines, *map(Text, learned)]
+
+
+def _of_part(study: Study, sentence: str) -> str:
+    return sentence if study.files.network is None else f"{study.files.network}: {sentence}"
 
 
 def _workers_sentence(runs: Sequence[RunProgress]) -> str:
@@ -84,6 +115,17 @@ def _workers_sentence(runs: Sequence[RunProgress]) -> str:
     taken = sum(one.status.takeovers for one in runs)
     over = [f"{count_of(taken, 'run')} taken over from processes that died or fell silent."] if taken else []
     return " ".join([*where, *over])
+
+
+def _queue_sentence(study: Study, queue: Queue) -> str:
+    """Say how many jobs wait to be started; nothing if none does."""
+    jobs = count_of(queue.submitted, "job")
+    if queue.waiting is not None:
+        return f"{queue.engine}: {queue.waiting} of {jobs} waiting in the queue." if queue.waiting else ""
+    working = sum(claim.record.executor == queue.engine.lower() for claim in live_claims(study.folder))
+    if working >= queue.submitted:
+        return ""
+    return f"{queue.engine}: {jobs} submitted, {working} at work; whether the others wait is not known on this machine."
 
 
 def _learned_sentences(study: Study) -> list[str]:
@@ -127,7 +169,7 @@ def _progress_sentence(study: Study, runs: Sequence[RunProgress]) -> str:
     finished = sum(one.state in FINISHED for one in runs)
     if finished == len(runs):
         return "The run finished." if finished == 1 else f"All {finished} runs finished."
-    searches = search_progress(study)
+    searches = [one for part in study.parts() for one in search_progress(part)]
     trials, planned = sum(one.finished for one in searches), sum(one.planned for one in searches)
     text = f"{finished} of {count_of(len(runs), 'run')} finished"
     if trials < planned:
@@ -149,11 +191,15 @@ def watch(study_folder: Callable[[], Study], console: Console, seconds: float = 
         console: Where it is shown.
         seconds: Between two refreshes.
     """
+    queues: list[Queue] = []
+    asked = -math.inf
     with Live(console=console, auto_refresh=False) as live:
         while True:
             study = study_folder()
             runs = run_progress(study)
-            live.update(status_view(study, runs), refresh=True)
+            if time.monotonic() - asked >= QUEUE_SECONDS:
+                queues, asked = queues_of(study), time.monotonic()
+            live.update(status_view(study, runs, queues), refresh=True)
             if not study.is_at_work():
                 return
             time.sleep(seconds)

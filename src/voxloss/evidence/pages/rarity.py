@@ -18,7 +18,7 @@ from voxloss.utilities.text import count_of
 LEAD = """\
 "Robust to class imbalance" as a measurement: in a series, each step is a study of its own, in which the class is rarer
 than in the step before, with the same losses, the same test cases and the same settings. So that no step is picked, all
-steps that were trained are here. Numbers: [series.csv](series.csv).
+steps that are complete are here. Numbers: [series.csv](series.csv).
 """
 CURVES = """\
 Points are means over folds, bars their 95 % intervals (of Student's t over the folds; with three folds they are wide).
@@ -61,7 +61,8 @@ def rarity_page(
         parts += ["Cases with nothing predicted, and collapsed networks:\n", _table(rows, _collapse)]
         for claim in about:
             found = next((one for one in judgements[claim.name] if one.place == name), None)
-            answer = "not tested: its losses are not in the series" if found is None else f"**{found.answer}**"
+            none = "no answer, since in fewer than two steps its losses differ"
+            answer = none if found is None else f"**{found.answer}**"
             parts.append(f"{escape_markdown(claim.claim)} By this series: {answer}.\n")
         if slopes.get(name):
             parts.append("\n".join(f"- {_slope_sentence(one, len(studies))}" for one in slopes[name]) + "\n")

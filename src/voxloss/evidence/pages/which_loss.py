@@ -21,14 +21,21 @@ mean first. `voxloss advise DATA` says the same for your data, with differences 
 """
 
 
+NOTHING_YET = """\
+**No part of this map has evidence yet.** Start with {first}, the baseline, and compare it on your data
+(`voxloss quick DATA`, then `voxloss run`) with {others}.
+"""
+
+
 def which_loss_page(estimates: pd.DataFrame) -> str:
     """Return the map: losses to start with, by how rare a structure is and in how many pieces."""
-    rows = []
+    rows, known_somewhere = [], False
     for pieces, label in PIECES:
         cells = []
         for low, high in SHARES:
             advice = advise(Target("structure", math.sqrt(low * high), pieces), estimates)
             names = ", ".join(loss_name(one.loss).removesuffix(" loss") for one in advice.suggestions)
+            known_somewhere = known_somewhere or bool(names)
             cells.append(escape_markdown(names) if names else f"no evidence ({len(advice.near)} of {LEAST_SETS})")
         rows.append([f"**{label}**", *cells])
     header = ("of the structure", *(f"{100 * low:g} to {100 * high:g} %" for low, high in SHARES))
@@ -39,9 +46,15 @@ def which_loss_page(estimates: pd.DataFrame) -> str:
          f"{row['pieces']:g}", percent(row["absent_share"])]
         for row in sets.sort_values("voxel_fraction", ascending=False).to_dict("records")
     ]  # fmt: skip
-    losses = ", ".join(loss_name(loss) for loss in DEFAULT_LOSSES)
+    first, *others = (loss_name(loss) for loss in DEFAULT_LOSSES)
+    losses = ", ".join([first, *others])
     parts = [
         "# Which loss should I start with?\n",
+        *(
+            []
+            if known_somewhere
+            else [NOTHING_YET.format(first=first, others=" and ".join((", ".join(others[:-1]), others[-1])))]
+        ),
         LEAD,
         table(header, rows),
         f"*No evidence*: fewer than {LEAST_SETS} real data sets lie within the range ({range_text()}). Then start with "

@@ -95,7 +95,8 @@ def _steps(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> Ite
 
     def cost(runs: int) -> str:
         time = f", about {duration_text(runs * mean / parallel)} at this study's pace" if mean else ""
-        return f"{count_of(runs, 'more run')}{time}"
+        each = "" if record.study.files.network is None else " with each network"
+        return f"{count_of(runs, 'more run')}{each}{time}"
 
     def gain(after: float) -> str:
         if min(now, after) >= 1:

@@ -21,6 +21,7 @@ from voxloss.report.tables.formats import Table, to_html
 from voxloss.report.tables.scores import STARS_KEY, TEST_NAMES, TEST_NOTES
 from voxloss.study.folder import FINISHED, RunStatus
 from voxloss.study.machines import machine_text, machines_of
+from voxloss.study.study import Study
 from voxloss.training.alarm import alarms
 from voxloss.utilities.text import count_of, duration_text
 
@@ -108,6 +109,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
         .get_template("index.html")
         .render(
             name=str(record.study.name),
+            network=record.study.files.network,
             dataset=record.study.dataset.name,
             facts=_facts(record, comparison),
             contents=contents,
@@ -124,7 +126,7 @@ def render_page(record: StudyRecord, comparison: Comparison, contents: Contents)
             troubled=[_run_row(run) for run in record.runs if run.state in ("failed", "diverged")],
             runs=[_run_row(run) for run in sorted(record.runs, key=lambda run: STATE_ORDER.index(_known(run.state)))],
             settings=yaml.safe_dump(record.study.description.config, sort_keys=False, allow_unicode=True),
-            environment=_environment(record),
+            environment=environment_rows(record.study),
             starts=IMPORTED if record.study.imported else start_check(record.runs),
             version=voxloss.__version__,
         )
@@ -147,20 +149,20 @@ def _facts(record: StudyRecord, comparison: Comparison) -> list[tuple[str, str]]
     return facts
 
 
-def _environment(record: StudyRecord) -> list[tuple[str, str]]:
-    study = record.study
+def environment_rows(study: Study) -> list[tuple[str, str]]:
+    """Return what a study was run with: versions, machines, data, seeds and folds."""
     rows = [(str(key), str(value)) for key, value in study.description.environment.items()]
     machines = [] if study.imported else machines_of(map(study.status, study.runs()), study.description.environment)
     if len(machines) > 1:
         rows += [(f"machine of {count_of(count, 'run')}", machine_text(machine)) for machine, count in machines]
-    rows.append(("cases", f"{len(record.study.dataset.cases)} of {record.study.dataset.name}"))
-    if record.study.data_digest:
-        rows.append(("digest of images and masks", record.study.data_digest))
-    rows.append(("seeds", ", ".join(map(str, record.study.comparison.seeds))))
-    if not record.study.imported:
-        own = record.study.dataset.own_folds if record.study.config.splits.from_data else None
+    rows.append(("cases", f"{len(study.dataset.cases)} of {study.dataset.name}"))
+    if study.data_digest:
+        rows.append(("digest of images and masks", study.data_digest))
+    rows.append(("seeds", ", ".join(map(str, study.comparison.seeds))))
+    if not study.imported:
+        own = study.dataset.own_folds if study.config.splits.from_data else None
         rows.append(("folds", f"of the data: {own.source}") if own is not None else
-                    ("seed of the folds", str(record.study.config.splits.seed)))  # fmt: skip
+                    ("seed of the folds", str(study.config.splits.seed)))  # fmt: skip
     return rows
 
 
@@ -206,16 +208,27 @@ def _run_row(run: RunStatus) -> dict[str, Any]:
 
 def start_check(runs: Sequence[RunStatus]) -> tuple[bool, str]:
     """Return whether all finished runs of a fold and seed had the same batches and initial weights, and sentences."""
-    done = [run for run in runs if run.state == "done"]
-    equal, sentence, unrecorded = _digest_check("batches", [(run.fold, run.seed, run.batch_digest) for run in done])
-    weights = [(run.fold, run.seed, run.weight_digest) for run in done]
+    equal, sentence = batch_check(runs)
+    weights = [(run.fold, run.seed, run.weight_digest) for run in runs if run.state == "done"]
     if all(digest is None for *_, digest in weights):
-        return equal and not unrecorded, sentence
+        return equal, sentence
     same, of_weights, _ = _digest_check("initial weights", weights)  # of which earlier versions recorded no digest
-    return equal and not unrecorded and same, f"{sentence} {of_weights}"
+    return equal and same, f"{sentence} {of_weights}"
 
 
-def _digest_check(what: str, runs: Sequence[tuple[int, int, str | None]]) -> tuple[bool, str, int]:
+def batch_check(runs: Sequence[RunStatus], of: str = "losses") -> tuple[bool, str]:
+    """Return whether all finished runs of a fold and seed had the same batches, and a sentence.
+
+    Args:
+        runs: The runs.
+        of: What they differ in: "losses", or "losses and networks".
+    """
+    done = [(run.fold, run.seed, run.batch_digest) for run in runs if run.state == "done"]
+    equal, sentence, unrecorded = _digest_check("batches", done, of)
+    return equal and not unrecorded, sentence
+
+
+def _digest_check(what: str, runs: Sequence[tuple[int, int, str | None]], of: str = "losses") -> tuple[bool, str, int]:
     """Return whether no digests differ within a fold and seed, a sentence, and the number of runs without a digest."""
     groups: dict[tuple[int, int], set[str]] = {}
     compared: Counter[tuple[int, int]] = Counter()
@@ -228,9 +241,9 @@ def _digest_check(what: str, runs: Sequence[tuple[int, int, str | None]]) -> tup
     unrecorded = sum(not digest for *_, digest in runs)
     if different:
         where = "; ".join(different)
-        return False, f"The {what} differ between losses in {where}: these losses are not comparable.", unrecorded
+        return False, f"The {what} differ between {of} in {where}: these {of} are not comparable.", unrecorded
     if not several:
         return True, f"No two finished runs share a fold and seed yet, so their {what} could not be compared.", 0
     without = f" {count_of(unrecorded, 'finished run')} recorded no digest." if unrecorded else ""
     pairs = count_of(len(several), "fold-and-seed pair")
-    return True, f"The {what} are identical for all losses in each of {pairs}, by their digests.{without}", unrecorded
+    return True, f"The {what} are identical for all {of} in each of {pairs}, by their digests.{without}", unrecorded

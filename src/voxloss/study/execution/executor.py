@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from voxloss.config.schema import ExecutionConfig
+from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
 
@@ -41,6 +42,9 @@ class Executor(Protocol):
         Raises:
             InputError: They cannot do the work; the message says why.
         """
+
+    def queue(self, study: Path) -> Queue | None:
+        """Return what was submitted for a study and not stopped; None where its workers start at once."""
 
     def stop(self, study: Path) -> None:
         """End its workers, who release their runs first; wait for those that work."""

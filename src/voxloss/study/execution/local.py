@@ -91,6 +91,9 @@ class LocalExecutor:
             self._workers[place] = self._started(worker.number)
         return sum(worker.process.poll() is None for worker in self._workers)
 
+    def queue(self, study: Path) -> None:
+        """Nothing waits (`Executor.queue`)."""
+
     def stop(self, study: Path) -> None:
         """End the workers after their present training step (`Executor.stop`)."""
         for worker in self._workers:

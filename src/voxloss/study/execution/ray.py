@@ -21,6 +21,7 @@ from typing import Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.local import LocalExecutor
+from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.preparation import execution_of
@@ -105,6 +106,11 @@ class RayExecutor:
             for path in notes:
                 path.unlink(missing_ok=True)
         return self._alive
+
+    def queue(self, study: Path) -> Queue | None:
+        """Return how many actors were started (`Executor.queue`); to ask the cluster, one would have to join it."""
+        submitted = sum(len(note["actors"]) for note in _notes(study).values())
+        return Queue("Ray", submitted, None) if submitted else None
 
     def stop(self, study: Path) -> None:
         """Tell the actors' workers to leave, and remove actors that wait (`Executor.stop`)."""

@@ -21,6 +21,7 @@ class Request:
 
     Args:
         losses: The keys of the losses that are trained.
+        networks: The keys of the networks that are compared; None: all.
         seeds: The seeds.
         folds: The folds; None: all.
         stop_token: What the study's stop file said at that time: once it says something else, workers leave.
@@ -34,6 +35,7 @@ class Request:
     losses: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: tuple[int, ...] | None = None
+    networks: tuple[str, ...] | None = None
     stop_token: str = ""
     executor: str = "local"
     threads: int | None = None
@@ -70,7 +72,10 @@ class Request:
         return [
             run
             for run in study.runs()
-            if run.loss.key in self.losses and run.seed in self.seeds and (self.folds is None or run.fold in self.folds)
+            if run.loss.key in self.losses
+            and run.seed in self.seeds
+            and (self.folds is None or run.fold in self.folds)
+            and (run.network is None or self.networks is None or run.network in self.networks)
         ]
 
 

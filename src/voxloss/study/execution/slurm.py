@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.execution.local import LocalExecutor
+from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.preparation import execution_of
@@ -104,6 +105,13 @@ class SlurmExecutor:
             if any(request.is_left(opened) for request in requests):
                 raise InputError(_without_jobs(study))
         return self._alive
+
+    def queue(self, study: Path) -> Queue | None:
+        """Return how many jobs were submitted, and how many are pending (`Executor.queue`)."""
+        notes = _notes(study)
+        states = _states(list(notes))
+        waiting = None if states is None else states.count("PENDING")
+        return Queue("Slurm", sum(note["jobs"] for note in notes.values()), waiting) if notes else None
 
     def stop(self, study: Path) -> None:
         """Cancel jobs that wait, and tell those at work to leave (`Executor.stop`)."""

@@ -123,7 +123,7 @@ def _do_one(
             continue
         claim = take(study.files.place(run), worker, status.epoch, now)
         if claim is not None:
-            _execute(study, run, claim, leave, leaving)
+            _execute(study.part(run.network), run, claim, leave, leaving)
             return True
     return False
 
