@@ -258,8 +258,8 @@ def rankings_table(ways: pd.DataFrame, class_name: str, metric: str) -> Table:
         caption=(
             "The value by each way of ranking, with the loss's rank in brackets; bold: the first. Rank within cases: "
             "the mean of the loss's ranks among the losses on the same case, 1 the best; bold: may be the best by a "
-            "verdict on these ranks. Complete cases: the mean over the cases with a value for every loss; elsewhere "
-            "undefined values of empty predictions count as the worst."
+            "verdict on these ranks; none where that is every loss. Complete cases: the mean over the cases with a "
+            "value for every loss; elsewhere undefined values of empty predictions count as the worst."
         ),
         header=("Loss", *columns.values()),
         rows=distinguishing(rows),
