@@ -48,8 +48,9 @@ def plan(arguments: argparse.Namespace) -> int:
         raise InputError(f"--workers must be 1 or more; received {arguments.workers}.")
     noises = TYPICAL if arguments.pilot is None else (pilot_noise(arguments.pilot),)
     console = Console()
+    config = study_config(arguments)
     with working(console, "reading the headers") as say:
-        planned = plan_study(study_config(arguments), say)
+        planned = plan_study(config, say)
         say("simulating studies")
         table = design_table(designs(planned, noises), noises)
         say("measuring a quick look")

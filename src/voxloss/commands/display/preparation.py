@@ -23,7 +23,7 @@ class PreparationBar:
     def __call__(self, finished: int, of: int, what: str) -> None:
         """Show how many cases are prepared; without a terminal say that it begins."""
         if self.bars.disable and finished == 0:
-            _say(f"{what}: {count_of(of, 'case')}" if of > 1 else what)
+            say(f"{what}: {count_of(of, 'case')}" if of > 1 else what)
         self.bars.update(self.task, completed=finished, total=of, description=what)
 
 
@@ -47,9 +47,10 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
         with console.status(what) as status:
             yield status.update
     else:
-        _say(what)
-        yield _say
+        say(what)
+        yield say
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Print a line about what is being done, on stderr."""
     print(what, file=sys.stderr, flush=True)

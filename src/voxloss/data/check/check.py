@@ -41,7 +41,7 @@ def check(
     Args:
         dataset: The data set.
         workers: Cases read at the same time. Each holds its mask (one or two bytes per voxel) and no image.
-        progress: Called with (finished cases, cases) at the start and after each case.
+        progress: Called with (finished cases, cases) after each case.
         patch: The patch for which the share without a class is estimated; None: a usual one.
         patients: The patient of each case id.
         folds: The case ids of each fold of a study, to find patients whose scans are in different folds, and the same
@@ -54,8 +54,6 @@ def check(
     """
     patch = patch or usual_patch(dataset.flat_axis)
     inspections = []
-    if progress is not None:
-        progress(0, len(dataset.cases))
     with ThreadPoolExecutor(workers) as pool:  # decompression runs outside the interpreter's lock
         for inspection in pool.map(lambda case: inspect(case, dataset, patch), dataset.cases):
             inspections.append(inspection)
