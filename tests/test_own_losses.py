@@ -170,6 +170,10 @@ def test_a_changed_source_is_refused_once_runs_began(phantom, mine, tmp_path):
         ("[broken.Loss]", "broken fails with NameError"),
         ("[needs.Loss]", "needs needs the module 'not_there'; install it"),
         ("[dicee]", "is named by its import path, such as mypackage.MyLoss"),
+        ("[dice, mine]", "the loss mine is the module mine.py; it has mine.RootTversky, mine.Weighted, "),
+        ("[mine.py]", "mine.py) has no 'py'; it has mine.RootTversky, "),
+        ("[./mine.py]", "not an import path: write mine.NAME, the name of a class or function in the file, and start"),
+        ("[broken]", "broken.py cannot be imported: broken fails with NameError"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_prepared(phantom, mine, tmp_path, losses, said):

@@ -7,6 +7,7 @@ The names of `voxloss.losses` are names of this package. They, and torch with th
 first used, so that commands which need neither start at once.
 """
 
+import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,12 @@ def __getattr__(name: str) -> Any:
         if name == "VoxelLoss":
             importlib.import_module("voxloss.losses.deprecated").renamed(name, "Loss")
             return losses.Loss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        meant = losses.closest_public(name, losses.__all__)
+    else:
+        near = [] if name.startswith("_") else difflib.get_close_matches(name, _OTHER_NAMES, 1, 0.75)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+    # With `name=` Python adds no suggestion of its own.
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}", name=name)
 
 
 def __dir__() -> list[str]:

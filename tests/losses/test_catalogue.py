@@ -157,10 +157,8 @@ def test_the_package_has_every_public_name_of_its_losses():
 
 
 def test_unknown_name():
-    with pytest.raises(
-        ValueError, match=r"unknown loss 'mixed-focal' \(did you mean 'mixed_focal'\?\).*cosine_tversky"
-    ):
-        voxloss.get_loss("mixed-focal")
+    with pytest.raises(ValueError, match=r"unknown loss 'Mixed-Focl' \(did you mean 'mixed_focal'\?\).*cosine_tversky"):
+        voxloss.get_loss("Mixed-Focl")
     with pytest.raises(ValueError, match="unknown loss 'zzz'; the losses are cross_entropy"):
         describe("zzz")
 
@@ -223,10 +221,32 @@ def test_values_are_checked_at_construction(name, parameter, value):
         getattr(voxloss.functional, f"{name}_loss")(torch.zeros(1, 2, 3), torch.zeros(1, 3), **{parameter: value})
 
 
-def test_unknown_attribute():
-    with pytest.raises(AttributeError, match="no attribute 'get_los'"):
-        voxloss.get_los  # noqa: B018
-    assert "get_loss" in dir(voxloss)
+@pytest.mark.parametrize("module", [voxloss, voxloss.losses], ids=["voxloss", "voxloss.losses"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("get_los", "get_loss"),
+        ("DiceCELoss", "DiceCrossEntropyLoss"),
+        ("TverskLoss", "TverskyLoss"),
+        ("LogCoshdiceLoss", "LogCoshDiceLoss"),
+        ("NoSuchLoss", None),
+        ("__wrapped__", None),
+    ],
+)
+def test_unknown_attribute(module, name, meant):
+    with pytest.raises(AttributeError) as caught:
+        getattr(module, name)
+    question = f" (did you mean {meant!r}?)" if meant else ""
+    assert str(caught.value) == f"module {module.__name__!r} has no attribute {name!r}{question}"
+    # Python suggests a name of its own, which may be another, where the error has an object.
+    assert caught.value.obj is None
+    assert not hasattr(module, name) and "get_loss" in dir(module) and name not in dir(module)
+
+
+def test_import_of_all_names():
+    names = {}
+    exec("from voxloss import *; from voxloss.losses import *", names)
+    assert set(voxloss.losses.__all__) <= set(names)
 
 
 @pytest.mark.slow
@@ -270,6 +290,14 @@ def test_usual_and_american_names():
     assert "generalized_dice" not in voxloss.list_losses()
     with pytest.raises(ValueError, match="did you mean 'generalized_dice'"):
         voxloss.get_loss("generalizd_dice")
+    for name in ("DiceCE", "dice-ce", "Dice CE", "DiceCELoss", "DICE_CE", "dicece"):
+        assert type(voxloss.get_loss(name)) is voxloss.DiceCrossEntropyLoss
+    assert type(voxloss.get_loss("Compound", losses=["dice"])) is voxloss.Compound
+    for name in voxloss.list_losses():
+        assert voxloss.get_loss(name).name == name
+        assert type(voxloss.get_loss(CATALOGUE[name].__name__)) is CATALOGUE[name]
+    with pytest.raises(InputError, match="'DiceCE' is called 'dice_cross_entropy' in a study"):
+        check_losses(loss_choices(["DiceCE"]))
     with pytest.raises(InputError, match="'dice_ce' is called 'dice_cross_entropy' in a study"):
         check_losses(loss_choices(["dice_ce"]))
 
@@ -283,6 +311,9 @@ def test_usual_and_american_names():
         ("dice", "smooth_nr", "it is smooth"),
         ("dice_focal", "lambda_dice", "Compound"),
         ("dice", "ignor_index", "did you mean 'ignore_index'"),
+        ("tversky", "alpha", "alpha on false positives and beta on false negatives, .* delta is that beta"),
+        ("focal_tversky", "beta", "delta is that beta"),
+        ("cross_entropy", "alpha", "it accepts beta"),
     ],
 )
 def test_parameters_of_other_libraries_name_the_way_out(name, parameter, words):
@@ -290,6 +321,20 @@ def test_parameters_of_other_libraries_name_the_way_out(name, parameter, words):
         voxloss.get_loss(name, **{parameter: 1})
     with pytest.raises(TypeError, match=f"has no parameter {parameter!r}.*{words}"):
         CATALOGUE[name](**{parameter: 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: voxloss.TverskyLoss(0.7), r"TverskyLoss takes its parameters by name, such as delta=0\.7$"),
+        (lambda: voxloss.DiceLoss("sigmoid"), "DiceLoss takes its parameters by name, such as activation='sigmoid'$"),
+        (lambda: voxloss.DiceLoss(object()), "by name: activation, inputs"),
+        (lambda: voxloss.DiceLoss(torch.zeros(1, 2, 3), torch.zeros(1, 3)), r"is DiceLoss\(\)\(logits, labels\)$"),
+    ],
+)
+def test_parameters_without_a_name_are_told_theirs(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
 
 
 def test_class_weights_by_the_way_that_the_message_names():

@@ -166,6 +166,21 @@ def test_label_out_of_range(bad, ignore_index):
         get_loss("focal", ignore_index=ignore_index)(logits, labels)
 
 
+@pytest.mark.parametrize("ignore_index", [None, 7])
+@pytest.mark.parametrize(("bad", "hint"), [(255, True), (254, False)])
+def test_a_mask_of_0_and_255_is_told_the_ways_out(bad, hint, ignore_index):
+    logits, labels = problem()
+    labels[1, 2, 3, 4] = bad
+    way = ": use ignore_index=255 if 255 marks voxels to leave out, or divide a mask of 0 and 255 by 255"
+    with pytest.raises(ValueError, match=f"label {bad} is outside") as caught:
+        get_loss("focal", ignore_index=ignore_index)(logits, labels)
+    assert str(caught.value).endswith(way) == hint
+    loss = get_loss("dice", activation="sigmoid", ignore_index=ignore_index)
+    with pytest.raises(ValueError, match=f"target {bad} is outside") as caught:
+        loss(logits[:, :1], labels.clamp_min(2) // bad * bad)
+    assert str(caught.value).endswith(way) == hint
+
+
 def test_unchecked_bad_labels_count_as_ignored():
     logits, labels = problem()
     bad, ignored = labels.clone(), labels.clone()
@@ -212,6 +227,8 @@ def test_label_shape(shape):
         (torch.zeros(2, 1, 4), torch.zeros(2, 4), {}, r"softmax needs two channels.*\(2, 1, 4\)"),
         (torch.zeros(2, 3), torch.zeros(2), {}, r"\(B, C, \*spatial\), received \(2, 3\)"),
         (torch.zeros(2, 3, 4).long(), torch.zeros(2, 4), {}, "floating type, received torch.int64"),
+        (torch.zeros(2, 4).long(), torch.zeros(2, 3, 4), {}, "torch.int64; logits come first, then labels$"),
+        (torch.zeros(2, 3, 4).long(), torch.zeros(2, 4).long(), {}, "received torch.int64$"),
         (torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.cfloat), {}, "received torch.complex64"),
         (torch.zeros(2, 3, 4), torch.zeros(2, 4, requires_grad=True), {}, "labels requires a gradient"),
         (torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), {"ignore_index": 0}, "ignore_index=0 is also a value of soft"),
@@ -308,6 +325,16 @@ def test_labels_of_the_wrong_shape_get_a_hint(shape, hint):
 def test_a_missing_batch_axis_gets_a_hint():
     with pytest.raises(ValueError, match=r"lack the batch axis: labels\[None\]"):
         voxloss.DiceLoss()(torch.zeros(1, 3, 4, 5), torch.zeros((4, 5), dtype=torch.long))
+
+
+@pytest.mark.parametrize("spatial", [(16, 17), (7, 8, 9)])
+@pytest.mark.parametrize(("channel", "hint"), [((), r"labels\[None\]\)$"), ((1,), r"labels\)$")])
+def test_one_sample_without_its_batch_axis_gets_a_hint(spatial, channel, hint):
+    logits, labels = torch.zeros(3, *spatial), torch.zeros(*channel, *spatial, dtype=torch.long)
+    with pytest.raises(ValueError, match=hint) as caught:
+        voxloss.DiceLoss()(logits, labels)
+    assert "Is the batch axis missing?" in str(caught.value)
+    voxloss.DiceLoss()(logits[None], labels if channel else labels[None])  # what the message says
 
 
 BAD = {

@@ -102,6 +102,49 @@ def test_a_value_that_is_refused_changes_nothing(name, parameter):
     assert repr(loss) == shown and getattr(loss, parameter) == kept and loss.formula is formula
 
 
+def test_a_slip_in_the_name_of_a_parameter_is_refused():
+    loss = voxloss.TverskyLoss()
+    begin = "TverskyLoss has no parameter"
+    for name, meant in (("dleta", "delta"), ("class_weights", "class_weight"), ("ignor_index", "ignore_index")):
+        with pytest.raises(AttributeError, match=rf"{begin} '{name}' \(did you mean '{meant}'\?\)"):
+            setattr(loss, name, 0.3)
+        assert not hasattr(loss, name)
+    compiled = torch.compile(loss, backend="eager")
+    with pytest.raises(AttributeError, match="did you mean 'delta'"):
+        compiled.dleta = 0.3
+
+
+def test_attributes_that_are_no_slips_can_be_set():
+    class Logged(voxloss.TverskyLoss):
+        """With a method, which may set attributes of any name, and an attribute declared in the class."""
+
+        deltas = None
+
+        def forward(self, *tensors):
+            self.delta_ = self.delta
+            return super().forward(*tensors)
+
+    class Declared(voxloss.TverskyLoss):
+        """With a name of its own, which the class declares."""
+
+        deltas = None
+
+    loss = voxloss.TverskyLoss()
+    loss.region, loss.title, loss._delta = "liver", "Tversky", 1
+    loss.register_buffer("deltas", torch.ones(1))
+    loss.deltas = torch.zeros(1)
+    loss.delta_part = torch.nn.Identity()
+    loss.forward = loss.forward
+    again = pickle.loads(pickle.dumps(copy.deepcopy(loss).train().double()))
+    assert again.title == "Tversky" and again.deltas.dtype == torch.float64 and same(again, loss)
+    logged, declared = Logged(), Declared()
+    logged(*problem())
+    declared.deltas = logged.deltaa = 3
+    assert logged.delta_ == 0.7 and declared.deltas == 3
+    with pytest.raises(AttributeError, match="Declared has no parameter 'dleta'"):
+        declared.dleta = 3
+
+
 def test_parameters_that_do_not_fit_together_change_nothing():
     class BandLoss(voxloss.losses.Loss):
         low: Positive = 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.imports import import_attribute
+from voxloss.utilities.imports import import_attribute, parts_of_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -198,8 +198,11 @@ def check_losses(choices: Sequence[LossChoice]) -> None:
         except InputError:
             raise
         except (TypeError, ValueError) as error:
+            unknown = str(error).startswith("unknown loss")
+            if unknown and (module := parts_of_module(choice.name)):
+                raise InputError(f"the loss {module}") from error
             hint = "; a loss of your own is named by its import path, such as mypackage.MyLoss"
-            raise InputError(f"{error}{hint if str(error).startswith('unknown loss') else ''}") from error
+            raise InputError(f"{error}{hint if unknown else ''}") from error
         if not choice.own and loss.name != choice.name:
             raise InputError(f"the loss {choice.name!r} is called {loss.name!r} in a study")
         parts = [part for part in loss.modules() if isinstance(part, Loss) and not isinstance(part, Compound)]

@@ -8,7 +8,7 @@ from typing import Any
 from voxloss.losses import functional
 from voxloss.losses.boundary import BoundaryLoss, HausdorffLoss
 from voxloss.losses.cards.card import describe
-from voxloss.losses.catalogue import get_loss, list_losses
+from voxloss.losses.catalogue import closest_public, get_loss, list_losses
 from voxloss.losses.compound import Compound, DeepSupervision
 from voxloss.losses.deprecated import renamed
 from voxloss.losses.distribution import CrossEntropyLoss, FocalLoss, TopkLoss
@@ -96,6 +96,7 @@ def __getattr__(name: str) -> Any:
     if name == "GeneralizedDiceLoss":  # in American English
         return GeneralisedDiceLoss
     if name != "VoxelLoss":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        meant = closest_public(name, __all__)  # with `name=` Python adds no suggestion of its own
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}", name=name)
     renamed(name, "Loss")
     return Loss

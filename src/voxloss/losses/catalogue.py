@@ -1,6 +1,7 @@
 """The losses of this package by name: those that `functional` exports. Other subclasses of `Loss` are not listed."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voxloss.losses import functional
@@ -57,22 +58,38 @@ ALIASES = {
 }
 
 
+def _plain(name: object) -> str:
+    """A name without what libraries write differently: case, separators and "Loss" at the end."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower()).removesuffix("loss")
+
+
+_NAMES = {_plain(name): ALIASES.get(name, name) for name in (*CATALOGUE, *ALIASES)}
+
+
 def list_losses() -> list[str]:
     """Return the names that `get_loss` takes."""
     return list(CATALOGUE)
 
 
 def loss_class(name: str) -> type[Loss]:
-    """Return the class of a loss by its name or an alias of it (`ALIASES`).
+    """Return the class of a loss by its name or an alias of it (`ALIASES`), in any case and with any separators.
 
     Raises:
         ValueError: An unknown name; the message suggests the closest one and lists all.
     """
-    known = ALIASES.get(name, name)
-    if known not in CATALOGUE:
-        suggestion = closest(name, [*CATALOGUE, *ALIASES])
+    known = _NAMES.get(_plain(name))
+    if known is None:
+        suggestion = closest(str(name).lower(), [*CATALOGUE, *ALIASES])
         raise ValueError(f"unknown loss {name!r}{suggestion}; the losses are {', '.join(CATALOGUE)}")
     return CATALOGUE[known]
+
+
+def closest_public(name: str, names: Iterable[str]) -> str:
+    """Return the question which public name was meant by one that a module does not have; empty where none is close."""
+    known = _NAMES.get(_plain(name))
+    if known is not None and name.endswith("Loss"):
+        return f" (did you mean {CATALOGUE[known].__name__!r}?)"
+    return "" if name.startswith("_") else closest(name, names, cutoff=0.75)
 
 
 @overload
@@ -139,15 +156,15 @@ def get_loss(name: str, **parameters: Any) -> Loss:
     """Return the loss of this name, called as `loss(logits, labels, voxel_weight=None)`.
 
     Args:
-        name: One of `list_losses()`, or an American or usual name such as "generalized_dice" or "dice_ce"; or
-            "compound", whose parameters are those of `Compound`.
+        name: One of `list_losses()`, or an American or usual name such as "generalized_dice", "dice_ce" or "DiceCE";
+            or "compound", whose parameters are those of `Compound`.
         parameters: Of the loss, shared ones included; published values by default.
 
     Raises:
         ValueError: Unknown name, unknown parameter, or a value that a parameter cannot have.
     """
-    if name in BUILDERS:
-        return BUILDERS[name](**parameters)
+    if (builder := BUILDERS.get(_plain(name))) is not None:
+        return builder(**parameters)
     loss = loss_class(name)
     for parameter in parameters:
         if parameter not in loss.arguments:

@@ -167,6 +167,7 @@ class Loss(nn.Module):
     value_range: ClassVar[str] = ""
     conventions: ClassVar[tuple[str, ...]] = ()
     _writes_init: ClassVar[bool] = False  # whether the class, or one above it, has an `__init__` of its own
+    _has_methods: ClassVar[bool] = False  # beside `terms`, which may set attributes of any name
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -175,6 +176,12 @@ class Loss(nn.Module):
         for name in cls.arguments:
             if name in vars(cls) and name not in inspect.get_annotations(cls):
                 raise TypeError(f"{cls.__name__}.{name} needs a type to be the parameter's default")
+        cls._has_methods = cls._has_methods or any(
+            inspect.isfunction(value) and name != "terms" and not name.startswith("__annotate")
+            for base in (cls, *cls.__bases__)
+            if base is cls or not issubclass(base, Loss)
+            for name, value in vars(base).items()
+        )
         for method in ("__eq__", "__hash__", "__repr__"):  # modules are hashed by identity, also where the author of a
             setattr(cls, method, getattr(cls, method))  # loss puts @dataclass before it, which keeps what a class has
         docstring = inspect.cleandoc(vars(cls)["__doc__"] or "")
@@ -199,9 +206,11 @@ class Loss(nn.Module):
         itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls.__init__.__signature__ = inspect.Signature([itself, *parameters])  # type: ignore[attr-defined]
 
-    def __new__(cls, *_: Any, **parameters: Any) -> Self:
-        """Refuse unknown parameters with the way out."""
+    def __new__(cls, *values: Any, **parameters: Any) -> Self:
+        """Refuse unknown parameters, and those without a name, with the way out."""
         if cls.arguments and not cls._writes_init:
+            if values:
+                raise TypeError(f"{cls.__name__} takes its parameters by name{_by_name(cls, values[0])}")
             for name in parameters:
                 if name not in cls.arguments:
                     raise TypeError(f"{cls.__name__} has no parameter {name!r}{way_out(cls, name)}")
@@ -230,6 +239,7 @@ class Loss(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         argument = self.arguments.get(name)
         if argument is None:
+            self._refuse_slip(name, value)
             super().__setattr__(name, value)
             return
         state = self.__dict__
@@ -243,6 +253,19 @@ class Loss(nn.Module):
         except BaseException:
             state[name] = before
             raise
+
+    def _refuse_slip(self, name: str, value: Any) -> None:
+        """Refuse a new attribute whose name is nearly that of a parameter, which would change nothing."""
+        if (
+            self._has_methods
+            or "_formula" not in self.__dict__
+            or name.startswith("_")
+            or isinstance(value, (nn.Module, nn.Parameter))
+            or hasattr(self, name)
+        ):
+            return
+        if meant := closest(name, self.arguments, cutoff=0.75):
+            raise AttributeError(f"{type(self).__name__} has no parameter {name!r}{meant}")
 
     def terms(self) -> Term | tuple[Term, ...]:
         """Return the terms whose sum is the loss, for the current parameters.
@@ -427,12 +450,26 @@ def way_out(loss: type[Loss], name: str) -> str:
     """Return what to write instead of a parameter that a loss does not have, to complete a sentence about it."""
     if name in _ELSEWHERE:
         return f": {_ELSEWHERE[name]}"
+    if name in ("alpha", "beta") and "delta" in loss.arguments and "tversky" in loss.name:
+        return ": with alpha on false positives and beta on false negatives, alpha + beta = 1, delta is that beta"
     return f"{closest(name, loss.arguments)}; it accepts {', '.join(loss.arguments)}"
 
 
-def closest(word: str, words: Iterable[str]) -> str:
+def _by_name(loss: type[Loss], value: Any) -> str:
+    """Return how to write a value that was given to the class of a loss without a name, to complete a sentence."""
+    if isinstance(value, Tensor):
+        return f"; the loss of logits and labels is {loss.__name__}()(logits, labels)"
+    for name, argument in loss.arguments.items():
+        try:
+            return f", such as {name}={argument.check(name, value)!r}"
+        except ValueError:
+            continue
+    return f": {', '.join(loss.arguments)}"
+
+
+def closest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the question whether the closest of `words` was meant; empty where none is close."""
-    matches = difflib.get_close_matches(str(word), list(words), n=1)
+    matches = difflib.get_close_matches(str(word), list(words), n=1, cutoff=cutoff)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 

@@ -12,7 +12,12 @@ from voxloss.losses.loss import Loss
 
 LabelForm = Literal["index", "channel", "one_hot"]
 
+_IGNORED = "an ignored label, or voxels outside a region_of_interest"
 _ROUNDING = 1e-6  # of the largest gradient, below which an ignored voxel's counts as none
+
+
+class _ReturnError(TypeError, ValueError):
+    """A loss returns what cannot be trained on, whatever labels it gets."""
 
 
 class OwnLoss(nn.Module):
@@ -50,9 +55,9 @@ class OwnLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             value = self.function(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
         if not isinstance(value, Tensor):
-            raise TypeError(f"{self.name} returns {_article(type(value).__name__)}, but training needs a tensor")
+            raise _ReturnError(f"{self.name} returns {_article(type(value).__name__)}, but training needs a tensor")
         if value.numel() != 1:
-            raise ValueError(
+            raise _ReturnError(
                 f"{self.name} returns values of the shape {tuple(value.shape)}, but training needs one; let it return "
                 "their mean"
             )
@@ -99,8 +104,8 @@ def own_loss(
         return loss
     if ignore_index is not None and labels == "one_hot":
         raise ValueError(
-            f"{name}: the data set has ignored voxels, which one-hot targets cannot mark; take labels: index and a "
-            "parameter ignore_index"
+            f"{name}: the data set has ignored voxels ({_IGNORED}), which one-hot targets cannot mark; take labels: "
+            "index and a parameter ignore_index"
         )
     if inspect.isclass(part) or isinstance(part, nn.Module):
         by_class = ignore_index is not None and inspect.isclass(part) and "ignore_index" in _names(part)
@@ -157,8 +162,8 @@ def _names(function: Callable[..., Any]) -> set[str]:
 def _require_ignoring(name: str, function: Callable[..., Any]) -> None:
     if "ignore_index" not in _names(function):
         raise ValueError(
-            f"{name} cannot ignore voxels, but the data set has ignored ones; give it a parameter ignore_index, which "
-            "gets their label"
+            f"{name} cannot ignore voxels, but the data set has ignored ones ({_IGNORED}); give it a parameter "
+            "ignore_index, which gets their label"
         )
 
 
@@ -229,6 +234,8 @@ def _gradient(loss: nn.Module, name: str, values: Tensor, labels: Tensor, on: st
     logits = values.clone().requires_grad_()
     try:
         value = loss(logits, labels)
+    except _ReturnError as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # of a user's loss, which may raise anything
         form = getattr(loss, "labels", "index")
         hint = f"; it got labels: {form}, and can have any of {', '.join(get_args(LabelForm))}" if form else ""

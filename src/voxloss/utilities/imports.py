@@ -12,6 +12,7 @@ from typing import Any
 
 from voxloss.utilities.errors import InputError
 
+MOST_NAMED = 10  # of a module's classes and functions, in a message
 # Packages whose versions are recorded, and whose source text is therefore no part of the digest.
 _RECORDED = ("builtins", "torch", "voxloss", "typing", "abc")
 
@@ -29,22 +30,51 @@ def import_attribute(path: str, what: str) -> Any:
     """
     module, _, name = path.rpartition(".")
     if not module or not all(part.isidentifier() for part in path.split(".")):
+        if name == "py":
+            file = Path(path)
+            raise InputError(
+                f"{what} {path!r} is not an import path: write {file.stem}.NAME, the name of a class or function in "
+                f"the file, and start voxloss in the folder {str(file.parent)!r}."
+            )
         raise InputError(f"{what} {path!r} is not an import path such as mypackage.{name or 'MyLoss'}.")
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:  # last, so that no file in it hides a package
-        sys.path.append(here)
-        importlib.invalidate_caches()
     begin = f"{what} {path} cannot be imported"
-    loaded = _module(module, begin, here)
+    loaded = _module(module, begin)
     try:
         return getattr(loaded, name)
     except AttributeError:
         close = get_close_matches(name, [other for other in vars(loaded) if not other.startswith("_")], n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = f" (did you mean {close[0]!r}?)" if close else _own_parts(loaded)
         raise InputError(f"{begin}: the module {module} ({_place(loaded)}) has no {name!r}{hint}.") from None
 
 
-def _module(module: str, begin: str, here: str) -> ModuleType:
+def parts_of_module(module: str) -> str:
+    """Say that NAME is a module of the working directory, and what it has, or nothing if there is none.
+
+    Raises:
+        InputError: It cannot be imported.
+    """
+    if not module.isidentifier() or not Path(f"{module}.py").is_file():
+        return ""
+    return f"{module} is the module {module}.py{_own_parts(_module(module, f'{module}.py cannot be imported'))}"
+
+
+def _own_parts(module: ModuleType) -> str:
+    """Say which classes and functions a module defines, without those that it imports."""
+    named = [
+        f"{module.__name__}.{name}"
+        for name, part in vars(module).items()
+        if not name.startswith("_") and (inspect.isroutine(part) or inspect.isclass(part))
+        if getattr(part, "__module__", None) == module.__name__
+    ]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f"; it has {', '.join(named[:MOST_NAMED])}{more}" if named else ""
+
+
+def _module(module: str, begin: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # last, so that no file in it hides a package
+        sys.path.append(here)
+        importlib.invalidate_caches()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -292,7 +292,7 @@ def voxel_statistics(
         ValueError: Shapes or types that do not fit, softmax with one channel, labels out of range or not whole.
     """
     logits = targets.plain_logits(logits)
-    targets.check_logits(logits, activation)
+    targets.check_logits(logits, activation, labels)
     check = logits.device.type == "cpu" if validate is None else validate is True
     target = targets.read_target(logits, targets.as_tensor("labels", labels, logits), ignore_index)
     if mask is not None:

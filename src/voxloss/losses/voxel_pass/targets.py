@@ -136,8 +136,11 @@ def check_probabilities(values: Tensor, activation: str, counted: Tensor | None)
 MOST_AXES = 5  # batch, channels and three spatial axes
 
 
-def check_logits(logits: Tensor, activation: str) -> None:
-    """Raise ValueError unless `logits` is floating, (B, C, *spatial), with enough channels for `activation`."""
+def check_logits(logits: Tensor, activation: str, labels: Any = None) -> None:
+    """Raise ValueError unless `logits` is floating, (B, C, *spatial), with enough channels for `activation`.
+
+    `labels`, as they were given, tell whether the two were swapped.
+    """
     if logits.ndim > MOST_AXES:
         raise ValueError(
             f"logits of shape {tuple(logits.shape)} have more than three spatial axes. Stacked outputs of deep "
@@ -145,7 +148,9 @@ def check_logits(logits: Tensor, activation: str) -> None:
             "voxloss.DeepSupervision(loss)(list(logits.unbind(1)), labels)"
         )
     if not logits.is_floating_point():
-        raise ValueError(f"logits must be of a floating type, received {logits.dtype}")
+        swapped = isinstance(labels, Tensor) and labels.is_floating_point()
+        hint = "; logits come first, then labels" if swapped else ""
+        raise ValueError(f"logits must be of a floating type, received {logits.dtype}{hint}")
     if logits.ndim < 3:
         raise ValueError(f"logits must have the shape (B, C, *spatial), received {tuple(logits.shape)}")
     if activation not in ("softmax", "sigmoid"):
@@ -221,6 +226,9 @@ def _way_out(shape: tuple[int, ...], batch: int, channels: int, spatial: list[in
         )
     if len(shape) == len(spatial) and batch == 1:
         return ". They seem to lack the batch axis: labels[None]"
+    if shape in ((channels, *spatial), (1, channels, *spatial)):  # (C, *spatial) was read as (B, C, *spatial)
+        add = "labels[None]" if len(shape) <= len(spatial) + 1 else "labels"
+        return f". Is the batch axis missing? Logits are (B, C, *spatial): loss(logits[None], {add})"
     return ""
 
 
@@ -345,6 +353,7 @@ def labels_message(lowest: float, highest: float, classes: int, ignore_index: in
         return ""
     value = lowest if lowest < 0 else highest
     but = "" if ignore_index in (None, MASKED) else f" and is not ignore_index={ignore_index}"
+    but += _of_255(value)
     return f"label {value:.0f} is outside the allowed range 0 to {classes - 1} of {classes} classes{but}"
 
 
@@ -354,7 +363,15 @@ def targets_message(lowest: float, highest: float, ignore_index: int | None) -> 
         return ""
     value = highest if lowest >= 0 else lowest
     but = "" if ignore_index in (None, MASKED) else f" and is not ignore_index={ignore_index}"
+    but += _of_255(value)
     return f"target {value:g} is outside the allowed range 0 to 1 of soft or single-channel targets{but}"
+
+
+def _of_255(value: float) -> str:
+    """Return the way out for the label 255, which either marks ignored voxels or is the 1 of a picture's mask."""
+    if value != 255:
+        return ""
+    return ": use ignore_index=255 if 255 marks voxels to leave out, or divide a mask of 0 and 255 by 255"
 
 
 def weight_message(lowest: float, highest: float) -> str:
