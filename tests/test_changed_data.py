@@ -356,7 +356,7 @@ def test_a_killed_preparation_does_not_mix_contents(tmp_path):
     """A case that was prepared before the process was killed, and whose mask then changed with its size and time."""
     shutil.copytree(FIXTURE / "data", tmp_path / "data")
     assert run(tmp_path, "dice", "--folds", "0").returncode == 0
-    for name in ("study.yaml", "dataset.json", "runs", "scores.csv"):
+    for name in ("study.yaml", "dataset.json", "runs", "events", "scores.csv"):
         lose(tmp_path / "study" / name)
     mask = tmp_path / "data/masks/case0.nii.gz"
     image, times = nibabel.load(mask), (mask.stat().st_atime_ns, mask.stat().st_mtime_ns)
