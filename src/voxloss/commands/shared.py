@@ -237,8 +237,10 @@ def show_report(
     study: Path, console: "Console", viewer_cases: int | None = None, losses: Sequence[str] | None = None
 ) -> None:
     """Build the study's report, of some of its losses or all, print its tables and where its page is."""
+    from voxloss.commands.display.preparation import working  # rich
     from voxloss.report import VIEWER_CASES, build_report, print_tables  # pandas
 
-    page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases, losses)
+    with working(console, "building the report"):
+        page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases, losses)
     print_tables(study, console, losses)
     print(f"\nReport: {page}")

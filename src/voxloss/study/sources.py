@@ -122,11 +122,12 @@ def _digests(
     def digests(case: Case) -> tuple[str, ...]:
         return tuple("" if path in absent else content_digest(path) for path in case.files)
 
-    found = {}
+    found, what = {}, "comparing the images with those of the study"
+    progress(0, len(dataset.cases), what)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing runs outside the interpreter's lock
         for number, (case, of_case) in enumerate(zip(dataset.cases, pool.map(digests, dataset.cases), strict=True), 1):
             found[case.case_id] = of_case
-            progress(number, len(dataset.cases), "comparing the images with those of the study")
+            progress(number, len(dataset.cases), what)
     return found
 
 
