@@ -198,7 +198,7 @@ def test_check_speaks_of_pixels_and_areas(images, tmp_path):
     assert "  shape    9–40 × 1–50 pixels" in lines
     assert "  spacing  0.5 × 0.25 mm" in lines
     assert "% of pixels" in checked.stdout
-    assert "patches of 256 × 256 pixels as stored" in checked.stdout
+    assert "patches of 28 × 24 pixels as stored" in checked.stdout  # of the median size, as a run would choose
     content = json.loads((tmp_path / "page" / "check.json").read_text())
     assert content["classes"][1]["area_mm2"]["high"] == 48 * 0.5 * 0.25
     assert "volume" not in (tmp_path / "page" / "index.html").read_text().partition("</style>")[2]
