@@ -59,13 +59,17 @@ class InlineExecutor:
 
 
 def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """As `command`, in this process alone; what processes are for is tested by `command`."""
+    """As `command`, in this process alone; what processes are for is tested by `command`.
+
+    Lines about what is being done are left out, so that stderr has the mistakes alone.
+    """
     words, handler = list(map(str, arguments)), signal.getsignal(signal.SIGTERM)
     with (
         redirect_stdout(StringIO()) as out,
         redirect_stderr(StringIO()) as errors,
         chdir(cwd or Path.cwd()),
         mock.patch("voxloss.study.execution.local.LocalExecutor", InlineExecutor),
+        mock.patch("voxloss.commands.display.preparation.say"),
     ):
         try:
             status = run_command(words)

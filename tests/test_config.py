@@ -1,6 +1,7 @@
 """Configurations: presets, overrides, and mistakes that get one sentence."""
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from voxloss.config.files import config_from, load_config, preset_names, to_plai
 from voxloss.config.losses import LossChoice, check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import excluding
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -79,6 +81,46 @@ def test_scalars_of_a_file_are_those_of_the_command_line(tmp_path):
         ],
     )
     assert same == config
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        (["--data.exclude", "pat12"], ("pat12",)),
+        (["--data.exclude=pat11,pat12"], ("pat11", "pat12")),
+        (["--data.exclude", "pat11, 2019-03-04"], ("pat11", "2019-03-04")),
+        (["--data.exclude", "007"], ("007",)),
+        (["--data.exclude", "[pat11, pat12]"], ("pat11", "pat12")),
+        (["--data.exclude", '["a, b"]'], ("a, b",)),
+        (["--data.exclude", "[]"], ()),
+        (excluding(["pat12"]).split(" ", 1), ("pat12",)),
+    ],
+)
+def test_lists_of_texts_need_no_brackets_on_the_command_line(words, ids):
+    assert load_config(None, words).data.exclude == ids
+    assert load_config(None, [*words, "--training.epochs", "3"]).training.epochs == 3
+
+
+def test_lists_of_losses_need_no_brackets_and_a_line_of_a_shell_is_one_text():
+    config = load_config(None, ["--comparison.losses", "dice,mylosses.Mine", "--execution.setup", "activate"])
+    assert config.comparison.losses == ("dice", "mylosses.Mine") and config.execution.setup == ("activate",)
+    assert load_config(None, ["--comparison.seeds", "[0,1]"]).comparison.seeds == (0, 1)
+    with pytest.raises(InputError, match="takes a list of texts"):
+        load_config(None, ["--execution.setup", "module load a,b"])
+
+
+@pytest.mark.parametrize("ids", [["pat12"], ["a", "b"], ["a b"], ["a,b", "it's"], ["[x]"], ["-x"]])
+def test_the_option_that_leaves_cases_out_can_be_copied(ids):
+    assert load_config(None, shlex.split(excluding(ids))).data.exclude == tuple(ids)
+
+
+def test_commands_to_be_copied_keep_a_path_with_spaces_whole(tmp_path):
+    folder = tmp_path / "LGE study"
+    folder.mkdir()
+    with pytest.raises(InputError) as caught:
+        load_config(folder)
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command) == ["voxloss", "run", "folder", "--data", str(folder)]
 
 
 def test_a_configuration_comes_back_from_its_plain_form():

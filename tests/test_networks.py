@@ -45,6 +45,10 @@ def test_networks_are_named_by_their_class_and_what_their_entry_sets():
     ]
 
 
+def test_a_name_without_letters_is_no_path_of_the_network_s_folder():
+    assert keys(["../../_", "unet"]) == ["network", "unet"]
+
+
 def test_what_the_entry_of_a_unet_leaves_out_is_as_in_the_section():
     config = config_from(
         {"comparison": {"networks": ["unet3d", {"name": "unet", "depth": 3}]}, "network": {"filters": 5, "depth": 2}}
@@ -206,6 +210,10 @@ def test_one_network_is_exported_as_evidence(tmp_path):
     assert export.name == "study-SegResNet"
     assert export.settings["network"]["name"] == "monai.networks.nets.SegResNet"
     assert export.settings["comparison"]["networks"] == []
+    named = ("unet", {"name": "monai.networks.nets.SegResNet", "arguments": {"init_filters": 8}})
+    other = write_networks_study(tmp_path / "other", named, losses=("dice", "focal"), cases=4, folds=2)
+    export = add_study(other, tmp_path / "others", network="SegResNet-init_filters=8")
+    assert export.name == "other-SegResNet-init_filters-8"
 
 
 def test_every_network_searches_its_own_settings(tmp_path):
@@ -275,12 +283,17 @@ def test_networks_are_an_option_of_run_and_plan(phantom, tmp_path):
 
 
 @pytest.mark.slow
-def test_open_study_refuses_a_new_network_before_anything_changes(tmp_path):
+def test_open_study_tries_a_new_network_before_anything_changes_also_where_the_images_moved(tmp_path):
     folder = write_networks_study(tmp_path / "study", losses=("dice",), cases=4, folds=2, skip={("dice", 1, 0)})
     before = (folder / "study.yaml").read_bytes()
     described = yaml.safe_load(before)["config"]
+    moved = tmp_path / "moved"
+    for name, kind in (("image", "images"), ("label", "labels")):
+        (moved / kind).mkdir(parents=True)
+        for case in (folder / "images").iterdir():
+            (case / f"{name}.nii.gz").rename(moved / kind / f"{case.name}.nii.gz")
+    described["data"]["root"] = str(moved)
     described["comparison"]["networks"].append("nothing.Here")
-    described["data"]["root"] = str(folder / "images")
     with pytest.raises(InputError, match="there is no module 'nothing'"), open_study(config_from(described), folder):
         pass
     assert (folder / "study.yaml").read_bytes() == before

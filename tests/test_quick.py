@@ -164,6 +164,7 @@ def planned(losses, folds=5, seeds=(0, 1, 2), parallel=1):
         prediction=10.0 * runs,
         search=0.0,
         steps=10000,
+        parts=(),
     )
 
 
@@ -238,7 +239,7 @@ def test_a_short_study_is_offered_where_the_reasonable_one_takes_days(monkeypatc
         survey = SimpleNamespace(config=config, shapes=[shape], dataset=SimpleNamespace(flat_axis=flat, own_folds=None))
         steps = config.training.epochs * config.training.iterations
         return SimpleNamespace(
-            survey=survey, runs=runs, training=2.0 * runs * steps, prediction=0.0, search=0.0, steps=steps
+            survey=survey, runs=runs, training=2.0 * runs * steps, prediction=0.0, search=0.0, steps=steps, parts=()
         )
 
     monkeypatch.setattr(module, "quick_look", lambda config: config)
@@ -258,6 +259,30 @@ def test_a_short_study_is_offered_where_the_reasonable_one_takes_days(monkeypatc
         "with one measures its step."
     )
     assert gpu_sentence(offers[2:]) is None
+
+
+def test_a_short_study_of_several_networks_leaves_them_as_they_are(monkeypatch):
+    """With the narrower network of a short study, the two would be one."""
+
+    def plan(config):
+        networks = config.networks()
+        runs = len(config.comparison.losses) * config.splits.folds * len(config.comparison.seeds) * len(networks)
+        dataset = SimpleNamespace(flat_axis=None, own_folds=None)
+        steps = config.training.epochs * config.training.iterations
+        return SimpleNamespace(
+            survey=SimpleNamespace(config=config, shapes=[(48, 48, 48)], dataset=dataset), runs=runs, steps=steps,
+            training=2.0 * runs * steps, prediction=0.0, search=0.0, parts=[(one.key, None) for one in networks],
+        )  # fmt: skip
+
+    monkeypatch.setattr(module, "quick_look", lambda config: plan_of_look)
+    monkeypatch.setattr(module, "plan", plan)
+    networks = json.dumps(["unet", {"name": "unet", "filters": 16, "label": "narrow"}])
+    words = ["--data.root", "/data", "--patches.size", "[32,32,32]", "--comparison.networks", networks]
+    plan_of_look = load_config("folder", words)
+    offers = prices(plan(plan_of_look), ["networks.yaml", "--data", "/data"])
+    assert [offer.name for offer in offers] == ["look", "short", "reasonable", "full"]
+    assert "--network.filters" not in offers[1].command
+    assert offers[1].runs == (3 * 3 * 2, 3 * 3 * 2)  # losses, folds, networks
 
 
 # What a call does not say

@@ -1,5 +1,6 @@
 """The command line itself: what it imports, prints and exits with, whatever the command."""
 
+import io
 import os
 import platform
 import re
@@ -8,10 +9,12 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 import voxloss
 from study_helpers import command, tiny_run
 from voxloss.commands import check, losses, main, run
+from voxloss.commands.display.preparation import preparation_bar, working
 from voxloss.commands.main import run_command
 from voxloss.data.phantom.write import write_phantom
 from voxloss.study import plan
@@ -243,4 +246,21 @@ def test_bars_are_for_terminals_only(tmp_path):
     write_phantom(tmp_path / "data", cases=2, seed=0, setting="small")
     result = command("check", tmp_path / "data", env=os.environ | {"FORCE_COLOR": "1"})
     assert result.returncode == 0 and "ready to run" in result.stdout
-    assert "\x1b[?25l" not in result.stderr and result.stderr.count("reading") <= 1
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_being_done_is_said_once(terminal, capsys):
+    """By a spinner or a bar on a terminal, elsewhere by a line on stderr; stdout is for results."""
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    with working(Console(file=stream), "reading the headers") as say:
+        say("simulating studies")
+    with preparation_bar(Console(file=stream)) as bar:
+        bar(0, 2, "preparing")
+        bar(1, 2, "prepared a")
+        bar(2, 2, "prepared b")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == ("" if terminal else "reading the headers\nsimulating studies\npreparing: 2 cases\n")
+    assert ("simulating" in stream.getvalue()) <= terminal

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from study_helpers import claimed
 from voxloss.commands.display import status_view as status_module
+from voxloss.commands.display.runs import run_display
 from voxloss.commands.display.status_view import queues_of, status_view, watch
 from voxloss.config.files import load_config
 from voxloss.config.settled import SettledConfig
@@ -212,3 +213,30 @@ def test_the_digest_of_the_data_is_in_the_study(study, tmp_path):
     study.dataset.cases[2].images[0].write_bytes(b"another")
     changed = write_study(tmp_path / "changed", study.config, study.dataset, study.folds, {})
     assert json.loads((changed.folder / "dataset.json").read_text())["digest"] != first
+
+
+def lose_a_class(study):
+    """One run that predicted the class for four epochs and then does not."""
+    train(study, 0, "running", 5, 1.0)
+    history = study.run_folder(study.runs()[0]).history_file
+    *rows, last = history.read_text().splitlines()
+    history.write_text("\n".join([*rows, last.replace(",0.5,,", ",0.5,a[b],")]) + "\n")
+
+
+def test_a_look_says_nothing_of_classes_that_are_lost_meanwhile(study):
+    lose_a_class(study)
+    assert "a[b] was predicted in validation patches until epoch 4" in shown(study)
+    look = replace(study, parsed=replace(study.parsed, comparison=replace(study.parsed.comparison, look=True)))
+    assert "a[b]" not in shown(look)
+
+
+def test_the_line_of_a_finished_run_names_the_classes_that_it_never_predicted(study):
+    train(study, 0, "done", 10, 1.0, seconds=34.0, collapsed=["a[b]"])
+    train(study, 1, "done", 10, 1.0, seconds=34.0)
+    stream = io.StringIO()
+    runs = study.runs()
+    with run_display(study, runs, Console(file=stream, width=100)) as display:
+        display.changed(runs[0], "done")
+        display.changed(runs[1], "done")
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("seed 0 (1 of 4, 34 s); never predicted a[b]") and second.endswith("seed 0 (2 of 4, 34 s)")

@@ -309,7 +309,7 @@ def test_the_printed_report():
         "notes\n"
         "  no tumour in the mask: case_00003\n"
         "\n"
-        "8 errors, 0 warnings, 1 note: fix the errors first\n"
+        "2 errors, 0 warnings, 1 note: fix the errors first\n"
     )
 
 

@@ -121,6 +121,8 @@ def test_the_command_takes_images_or_a_check(results, checked):
     assert outs[0].stdout.startswith(f"{rarest['name']}: {100 * rarest['voxel_fraction']['median']:.2g} %")
     other = call("advise", report, "--evidence", results, "--class", "kidney")
     assert other.stdout.startswith("kidney: ")
+    less = call("advise", data, "--evidence", results, "--data.exclude", "case_00000")
+    assert less.returncode == 0 and less.stdout.splitlines()[0] != outs[0].stdout.splitlines()[0], less.stderr
 
 
 def test_the_command_without_evidence_says_so(checked):
@@ -135,11 +137,13 @@ def test_the_command_without_evidence_says_so(checked):
         (["advise", "{check}", "--class", "liver"], "there is no class 'liver'; there are kidney, tumour"),
         (["advise", "{tmp}/check.json"], "is not the check.json of `voxloss check DATA --output FOLDER`"),
         (["advise", "{check}", "--evidence", "{tmp}"], "holds no exported study"),
+        (["advise", "{data}", "--data.exclude", "nobody"], "data.exclude names 'nobody', but phantom has no such case"),
+        (["advise", "{data}", "--training.epochs", "3"], "takes the keys --data.KEY alone; received --training.epochs"),
     ],
 )
 def test_a_mistake_in_advice_is_one_sentence(checked, tmp_path, words, message):
     (tmp_path / "check.json").write_text("[]")
-    result = call(*(word.format(check=checked[1], tmp=tmp_path) for word in words))
+    result = call(*(word.format(data=checked[0], check=checked[1], tmp=tmp_path) for word in words))
     assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 

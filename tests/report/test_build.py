@@ -94,7 +94,7 @@ def test_the_page_says_what_the_tables_say(reported_study):
     for row in shown.to_dict("records"):
         values = (row["mean"], row["half_width"], row["low"], row["high"])
         assert interval_text(*values, metric_digits(row["metric"])) in text
-    assert "NaN" not in text and "inf" not in text.split()
+    assert "NaN" not in text and "inf" not in text.split() and "Not for publication" not in text
     assert "Synthetic data: do not use this to choose a loss." in text
     assert "Only one seed: run-to-run variation is estimated from the folds." in text
     assert "over 3 folds" in text and "9 cases, 1 seed" in text
@@ -168,6 +168,7 @@ def test_a_study_in_progress_says_so(tmp_path):
     ) in summary.limits
     text = Page(build_report(study)).text
     assert "3 of 6" in text and "pending" in text
+    assert "[Not for publication: the study is not finished (3 of 6 runs).] We compared " in text
     table = pd.read_csv(study / "report" / "tables" / "table1_scores.csv")
     assert set(table["loss"]) == {"dice", "focal"} and set(table.loc[table["metric"] == "dice", "n_cases"]) == {3}
 

@@ -116,3 +116,20 @@ def test_scores_have_a_column_of_networks_only_where_there_are_several(two_netwo
         assert "network" not in pd.read_csv(part.files.scores_file).columns
     with pytest.raises(InputError, match="compares networks; name one with --network: unet, SegResNet"):
         Study.open(two_networks).scores()
+
+
+def test_of_chosen_losses_the_order_is_that_of_these_with_the_intervals_of_all(tmp_path):
+    losses = ("dice", "focal", "tversky")
+    study = Study.open(write_networks_study(tmp_path / "study", **(SMALL | {"losses": losses})))
+    everything, some = (
+        class_orders(network_results(study, chosen)[0], "tumour") for chosen in (None, ["dice", "focal"])
+    )
+    assert everything is not None and some is not None
+    assert len(everything.pairs) == 3
+    assert set(some.losses) == {"dice", "focal"}
+    assert some.pairs == tuple(pair for pair in everything.pairs if {pair.loss, pair.other} == {"dice", "focal"})
+    assert some.changes.to_numpy().tolist() == [
+        row for row in everything.changes.to_numpy().tolist() if set(row[:2]) == {"dice", "focal"}
+    ]
+    assert some.means.shape == (2, 2)
+    assert set(some.verdicts[0].losses) == {"dice", "focal"}

@@ -4,6 +4,7 @@ import html.parser
 import io
 import math
 
+import pandas as pd
 import pytest
 from latex import compile_latex, needs_latex
 from rich.console import Console
@@ -13,6 +14,7 @@ from voxloss.report.names import loss_name, slugs
 from voxloss.report.tables.formats import Cell, Table, escape_latex, to_console, to_html, to_latex, to_markdown
 from voxloss.report.tables.paper_numbers import PAPER_RESULTS
 from voxloss.report.tables.scores import interval_text, p_text, scores_table, short_p_text, significance_matrix, stars
+from voxloss.report.tables.verdict import sizes_table
 
 METRICS = ("dice", "precision", "recall")
 LOSSES_OF_THE_PAPER = tuple(PAPER_RESULTS["kits19"])
@@ -256,6 +258,34 @@ def test_console_leaves_names_their_width_beside_intervals():
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and len(lines) <= 2 + 1 + 2 * 2
     assert sum(line.count("(0.000 to 0.162)†") for line in lines) == 6
+
+
+def test_console_verdict_keeps_names_on_one_line():
+    rows = [(Cell("Dice + cross entropy"), Cell("yes"), Cell("0.654"), Cell("−0.123 (−0.223 to 0.123)"),
+             Cell("not distinguishable"))]  # fmt: skip
+    table = Table("t", "", ("Loss", "May be best", "Mean", "Difference from the best", "Result"), tuple(rows))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(to_console(table))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and sum("Dice + cross entropy" in line for line in lines) == 1
+    assert len(lines) == 1 + 2 + 1 + 2  # title, headings, rule, row with its interval
+
+
+def test_nothing_is_bold_in_a_column_that_would_be_bold_throughout():
+    sizes = pd.DataFrame(
+        [
+            {"loss": loss, "small": 0.5, "middle": 0.6, "large": 0.7, "missed": 0.0, "n": 9,
+             "small_may_be_best": True, "middle_may_be_best": loss == "dice", "large_may_be_best": False}
+            for loss in ("dice", "focal")
+        ]
+    )  # fmt: skip
+    table = sizes_table(sizes, "tumour", "dice")
+    assert [[cell.bold for cell in row] for row in table.rows] == [
+        [False, False, True, False, False], [False] * 5,
+    ]  # fmt: skip
+    equal = [(loss, "kidney", "dice", 0.0, 0.0, 0, 0, 0.0) for loss in ("a", "b")]
+    table = scores_table(intervals_of(equal), ("a", "b"), ("kidney",), ("dice",), "", "")
+    assert not any(cell.bold for row in table.rows for cell in row)
 
 
 def test_latex_escapes():

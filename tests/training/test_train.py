@@ -103,6 +103,16 @@ def test_the_events_are_the_history(tmp_path):
         assert event.step == row["epoch"] and event.value == pytest.approx(row["train_loss"], rel=1e-6)
 
 
+def test_the_events_of_a_look_name_no_lost_classes(tmp_path, monkeypatch):
+    lost = {"ball": True}
+    monkeypatch.setattr("voxloss.training.train.lost_classes", lambda rows, classes: lost)
+    written = []
+    monkeypatch.setattr("voxloss.training.train.Events.write", lambda self, row, lost: written.append(lost))
+    for look in ("false", "true"):
+        train(run(tmp_path / look, "--training.epochs", "1", "--comparison.look", look), CPU)
+    assert written == [lost, None]
+
+
 def test_what_happened_before_in_the_process_does_not_matter(tmp_path):
     torch.manual_seed(1)
     first = train(run(tmp_path / "a"), CPU).state_dict()

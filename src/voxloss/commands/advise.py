@@ -10,7 +10,7 @@ from voxloss.utilities.errors import InputError
 def add_parser(parsers: Parsers) -> None:
     """Add the parser of `voxloss advise`."""
     summary = "say which losses to put into a study first, by studies of data sets with a similar imbalance"
-    parser = add_command(parsers, "advise", advise, summary)
+    parser = add_command(parsers, "advise", advise, summary, overrides=True)
     parser.add_argument(
         "data",
         type=existing_path,
@@ -27,19 +27,27 @@ def add_parser(parsers: Parsers) -> None:
 
 def advise(arguments: argparse.Namespace) -> int:
     """Run `voxloss advise` and return its exit status."""
-    # pandas, rich, nibabel
+    # jsonargparse, pandas, rich, nibabel
     from rich.console import Console
 
     from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.config.files import load_config
     from voxloss.evidence.add import fingerprint_of_data
     from voxloss.evidence.advice import advice_sentences, target_of
     from voxloss.evidence.advice import advise as advise_for
     from voxloss.evidence.estimates import all_estimates
 
+    config = None
+    if arguments.overrides:
+        if other := next((word for word in arguments.overrides if word[:2] == "--" and word[:7] != "--data."), None):
+            raise InputError(f"voxloss advise takes the keys --data.KEY alone; received {other}")
+        config = load_config(None, ["--data.layout", arguments.layout, *arguments.overrides])
     estimates = all_estimates(arguments.evidence)
     with preparation_bar(Console(stderr=True)) as bar:
         data: Path = arguments.data
-        fingerprint = fingerprint_of_data(data, arguments.layout, lambda finished, of: bar(finished, of, "reading"))
+        fingerprint = fingerprint_of_data(
+            data, arguments.layout, lambda finished, of: bar(finished, of, "reading"), config
+        )
     if fingerprint is None:
         raise InputError(f"{data} has no mask with a structure, so there is nothing to give advice on")
     print("\n".join(advice_sentences(advise_for(target_of(fingerprint, arguments.class_name), estimates))))

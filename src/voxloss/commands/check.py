@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
     from voxloss.data.check.findings import Report, Severity
     from voxloss.data.check.inspection import Patch
+    from voxloss.data.dataset import Dataset
     from voxloss.study.create import Progress
 
 
@@ -67,7 +69,6 @@ def check_data(
 
     from voxloss.config.schema import StudyConfig
     from voxloss.data.check.check import Finding, check
-    from voxloss.data.check.inspection import usual_patch
     from voxloss.data.layouts import load_dataset
     from voxloss.data.patients import by_patient, read_patients
     from voxloss.study.settle import assigned_folds, configured_dataset, known_patients, mixed_orders
@@ -78,11 +79,9 @@ def check_data(
         config, dataset = StudyConfig(), load_dataset(layout, root)
         # Nobody asked for a study yet, whose folds may be fewer; but the data's own folds will be those.
         severity: Severity = "note" if dataset.own_folds is None else "error"
-        patch = usual_patch(dataset.flat_axis)
     else:
         config = replace(config, data=replace(config.data, root=str(root)))
         dataset, severity = configured_dataset(config), "error"
-        patch = _configured_patch(config, dataset.flat_axis)
         if (mixed := mixed_orders(config, dataset)) is not None:
             extra.append(Finding("error", "", mixed))
     kept_together = known_patients(config, dataset)
@@ -98,7 +97,7 @@ def check_data(
         dataset,
         workers=os.cpu_count() or 1,
         progress=lambda finished, of: progress(finished, of, "reading"),
-        patch=patch,
+        patch=_patch_of_study(config, dataset),
         patients=known,
         folds=folds,
         extra=extra,
@@ -106,9 +105,30 @@ def check_data(
     )
 
 
-def _configured_patch(config: "StudyConfig", flat_axis: int | None) -> "Patch":
-    """The patch that a study would draw, as far as its configuration tells."""
-    from voxloss.config.axes import patch_size, spacing_of
-    from voxloss.data.check.inspection import Patch, usual_patch
+def _patch_of_study(config: "StudyConfig", dataset: "Dataset") -> "Patch":
+    """The patch that a study would draw, by the headers that can be read; the usual one if there are none."""
+    from dataclasses import replace
 
-    return Patch(patch_size(config, flat_axis) or usual_patch(flat_axis).size, spacing_of(config, flat_axis))
+    from voxloss.config.axes import with_three_axes
+    from voxloss.data.check.inspection import Patch, usual_patch
+    from voxloss.data.grid import turned_geometry
+    from voxloss.data.prepare.resample import resampled_shape
+    from voxloss.study.settle import preparation_of, settle_patch_size, settle_spacing
+
+    config = with_three_axes(config, dataset.flat_axis)
+    cases, geometries = [], []
+    for case in dataset.cases:
+        with suppress(InputError):  # the check names the fault
+            if case.images:
+                geometries.append(turned_geometry(case, dataset))
+                cases.append(case)
+    if not cases:
+        return usual_patch(dataset.flat_axis)
+    preparation = settle_spacing(config.preparation, replace(dataset, cases=tuple(cases)))
+    spacing = preparation_of(preparation).spacing_mm
+    shapes = [resampled_shape(one.shape, one.spacing_mm, spacing) for one in geometries]
+    try:
+        size = settle_patch_size(config, shapes, dataset.flat_axis).size
+    except InputError:  # the device that is configured is another machine's
+        size = usual_patch(dataset.flat_axis).size
+    return Patch(size, spacing)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, whole_numbers
 from voxloss.evaluation.lesion_rules import LesionRules
+from voxloss.utilities.text import shell_word
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -68,7 +69,8 @@ def import_results(arguments: argparse.Namespace) -> int:
                 lesions=lesions,
                 progress=bar,
             )
-    for line in (f"{arguments.study}: {imported}", f"To build the report: voxloss report {arguments.study}"):
+    command = f"voxloss report {shell_word(arguments.study)}"
+    for line in (f"{arguments.study}: {imported}", f"To build the report: {command}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 

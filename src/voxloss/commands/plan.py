@@ -36,6 +36,7 @@ def plan(arguments: argparse.Namespace) -> int:
         plan_table,
         workers_table,
     )
+    from voxloss.commands.display.preparation import working
     from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.evaluation.planning import TYPICAL
     from voxloss.study.design import designs, pilot_noise
@@ -47,11 +48,12 @@ def plan(arguments: argparse.Namespace) -> int:
         raise InputError(f"--workers must be 1 or more; received {arguments.workers}.")
     noises = TYPICAL if arguments.pilot is None else (pilot_noise(arguments.pilot),)
     console = Console()
-    with console.status("reading the headers") as status:
-        planned = plan_study(study_config(arguments), status.update)
-        status.update("simulating studies")
+    config = study_config(arguments)
+    with working(console, "reading the headers") as say:
+        planned = plan_study(config, say)
+        say("simulating studies")
         table = design_table(designs(planned, noises), noises)
-        status.update("measuring a quick look")
+        say("measuring a quick look")
         offers = prices(planned, study_words(arguments))
     for network, part in planned.parts or ((None, planned),):
         console.print(plan_table(part, network))

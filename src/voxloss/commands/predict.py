@@ -45,7 +45,10 @@ def predict(arguments: argparse.Namespace) -> int:
         print(f"mean of {count_of(len(folders), 'network')}{without}", file=sys.stderr)
     elif arguments.loss is not None or arguments.network is not None:
         what = "loss" if arguments.loss is not None else "network"
-        raise InputError(f"--{what}: {arguments.trained} is not a study, whose {what} could be chosen.")
+        raise InputError(
+            f"--{what}: {arguments.trained} is not a study, whose {what} could be chosen; name the study's folder, or "
+            f"that of a run (STUDY/runs/LOSS/fold-K/seed-S) without --{what}."
+        )
     cases = [_files(image) for image in arguments.images]
     written = segment_files(
         folders,

@@ -27,6 +27,7 @@ def quick(arguments: argparse.Namespace) -> int:
     # jsonargparse, NumPy, torch, rich
     from rich.console import Console
 
+    from voxloss.commands.display.preparation import working
     from voxloss.commands.display.prices import gpu_sentence, price_table
     from voxloss.config.files import load_config
     from voxloss.study.folder import StudyFolder
@@ -41,11 +42,13 @@ def quick(arguments: argparse.Namespace) -> int:
         if not config.comparison.look:
             raise InputError(f"{folder} holds a study that is no quick look; name another folder with --study.")
     else:
-        config = quick_look(load_config("quick", ["--name", name, *words]))
+        config = load_config("quick", ["--name", name, *words])
+        with working(console, "reading the headers"):
+            config = quick_look(config)
     console.print("[bold]A quick look, not evidence: few cases, few training steps, one seed.[/]", highlight=False)
     status = run_study(config, folder)
     if status == 0:
-        with console.status("measuring what an answer would cost"):
+        with working(console, "measuring what an answer would cost"):
             offers = _answers(arguments.data, arguments.overrides)
         console.print("\n[bold]This was a quick look: do not choose a loss by it.[/]", highlight=False)
         console.print(price_table([offer for offer in offers if offer.name != "look"]), soft_wrap=True)

@@ -3,6 +3,7 @@
 import argparse
 
 from voxloss.commands.shared import Parsers, add_command, existing_path
+from voxloss.utilities.text import shell_word
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -28,7 +29,7 @@ def retire(arguments: argparse.Namespace) -> int:
         parts = study.parts() if arguments.network is None else [study.part(arguments.network)]
         if arguments.undo:
             standing.restore(parts, arguments.losses)
-            print(f"To train them: voxloss run {arguments.study}")
+            print(f"To train them: voxloss run {shell_word(arguments.study)}")
         else:
             for part, one in standing.retire(parts, arguments.losses):
                 where = "" if part.files.network is None else f"{part.files.network}, "

@@ -18,7 +18,7 @@ from voxloss.commands.shared import (
     whole_numbers,
 )
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 if TYPE_CHECKING:
     from voxloss.config.schema import StudyConfig
@@ -101,7 +101,7 @@ def run_study(
 
     from voxloss.commands.display.execution import show_execution
     from voxloss.commands.display.plan_table import estimate_sentence, load_sentence
-    from voxloss.commands.display.preparation import preparation_bar
+    from voxloss.commands.display.preparation import preparation_bar, working
     from voxloss.commands.display.search import trials_sentence
     from voxloss.study.create import open_study, run_warnings
     from voxloss.study.estimate import estimate
@@ -148,7 +148,8 @@ def run_study(
         ]
         waiting = unfinished(study, runs)
         notices += [
-            f"{key} is retired{where} and not trained; to train it again: voxloss retire {folder} {key} --undo"
+            f"{key} is retired{where} and not trained; to train it again: "
+            f"voxloss retire {shell_word(folder)} {shell_word(key)} --undo"
             for key in keys
             if (where := _retired_where(study, key)) is not None
         ]
@@ -168,7 +169,8 @@ def run_study(
                 own = [run for run in waiting if run.network == part.files.network]
                 if not own:
                     continue
-                expected = estimate(part, own)
+                with working(console, "estimating the time"):
+                    expected = estimate(part, own)
                 name = "" if part.files.network is None else f"{part.files.network}: "
                 sentence = name + estimate_sentence(expected, len(own), settings.parallel, raced)
                 console.print(sentence, markup=False, highlight=False, soft_wrap=True)

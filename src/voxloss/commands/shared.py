@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import did_you_mean, one_of
+from voxloss.utilities.text import did_you_mean, one_of, shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         if not isinstance(action, argparse._SubParsersAction):
             raise argparse.ArgumentError(action, f"takes {one_of(action.choices)}; received {value!r}{suggestion}")
         if Path(value).exists() and action.dest == "command":
-            self.error(f"{value!r} is not a command; did you mean `voxloss quick {value}`?")
+            self.error(f"{value!r} is not a command; did you mean `voxloss quick {shell_word(value)}`?")
         self.error(f"{value!r} is not a {str(action.metavar).lower()}{suggestion}")
 
     def refuse_unknown(self, words: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
     def _meant(self, word: str, sections: Sequence[str]) -> str:
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         if not word.startswith("--"):
-            return f"; did you mean `--data {word}`?" if "--data" in options and Path(word).is_dir() else ""
+            return f"; did you mean `--data {shell_word(word)}`?" if "--data" in options and Path(word).is_dir() else ""
         section, dot, key = word.removeprefix("--").partition(".")
         if dot:
             near = difflib.get_close_matches(section, sections, 1)
@@ -237,8 +237,10 @@ def show_report(
     study: Path, console: "Console", viewer_cases: int | None = None, losses: Sequence[str] | None = None
 ) -> None:
     """Build the study's report, of some of its losses or all, print its tables and where its page is."""
+    from voxloss.commands.display.preparation import working  # rich
     from voxloss.report import VIEWER_CASES, build_report, print_tables  # pandas
 
-    page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases, losses)
+    with working(console, "building the report"):
+        page = build_report(study, VIEWER_CASES if viewer_cases is None else viewer_cases, losses)
     print_tables(study, console, losses)
     print(f"\nReport: {page}")

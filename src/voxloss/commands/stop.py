@@ -5,7 +5,7 @@ import time
 import uuid
 
 from voxloss.commands.shared import Parsers, add_command, existing_path
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 PAUSE = 1.0
 
@@ -36,5 +36,5 @@ def stop(arguments: argparse.Namespace) -> int:
             hosts = ", ".join(sorted({claim.record.host for claim in working}))
             print(f"waiting for {count_of(told, 'process')} on {hosts}", flush=True)
         time.sleep(PAUSE)
-    print(f"Stopped. To resume: voxloss run {arguments.study}")
+    print(f"Stopped. To resume: voxloss run {shell_word(arguments.study)}")
     return 0

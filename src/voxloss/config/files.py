@@ -1,9 +1,10 @@
 """Reading configurations: a preset or a YAML file over the defaults, and command-line values over both."""
 
 import dataclasses
+import json
 import re
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import UnionType
@@ -13,7 +14,7 @@ import yaml
 
 from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import did_you_mean, one_of
+from voxloss.utilities.text import did_you_mean, one_of, shell_word
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,10 +77,30 @@ def config_from(content: Mapping[str, Any], overrides: list[str] | None = None, 
     parser.add_class_arguments(StudyConfig, None)
     try:
         namespace = parser.parse_object(dict(content))
-        values = parser.instantiate(parser.parse_args(overrides or [], namespace=namespace))
+        values = parser.instantiate(parser.parse_args(_with_lists(overrides or []), namespace=namespace))
     except ArgumentError as error:
         raise InputError(where + _one_sentence(str(error))) from error
     return StudyConfig(**{item.name: getattr(values, item.name) for item in dataclasses.fields(StudyConfig)})
+
+
+def _with_lists(overrides: Sequence[str]) -> list[str]:
+    """Write `a,b` and `a` as `["a", "b"]` and `["a"]` where a key takes a list of texts."""
+    words: list[str] = []
+    key = ""
+    for word in overrides:
+        option, given, value = word.partition("=") if word.startswith("--") else (key, "", word)
+        kind = _type_of(option.removeprefix("--"))
+        parts = get_args(kind)
+        texts = get_origin(kind) is tuple and str in (parts[0], *get_args(parts[0]))
+        if texts and value and _PLAIN_LIST.fullmatch(value):
+            listed = json.dumps([part.strip() for part in value.split(",")])
+            word = f"{option}={listed}" if given else listed
+        words.append(word)
+        key = word if word.startswith("--") and not given else ""
+    return words
+
+
+_PLAIN_LIST = re.compile(r"\w[\w.+-]*(, *\w[\w.+-]*)*")  # without spaces, as a line of a shell is one text
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
     if path.suffix.lower() == ".csv":
         raise InputError(
             f"{source} is a table, so it is no configuration; if it lists your images, name it with --data: "
-            f"folder --data {source}."
+            f"folder --data {shell_word(source)}."
         )
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -154,7 +175,7 @@ def config_path(source: str | Path) -> Path:
         if path.is_dir():
             raise InputError(
                 f"{source} is a folder without a study, so it is no configuration; if it holds your images, name it "
-                f"with --data, as in `voxloss run folder --data {source}`."
+                f"with --data, as in `voxloss run folder --data {shell_word(source)}`."
             )
         raise InputError(
             f"{str(source)!r} is neither a file, a study nor a preset; the presets are {', '.join(presets)}"

@@ -141,7 +141,7 @@ def _key(setting: NetworkConfig, own: Mapping[str, Any]) -> str:
             f"comparison.networks: the settings of {setting.name} are too long for the name of a folder; give it a "
             f"short name: {{name: {setting.name}, label: NAME, ...}}."
         )
-    return key or setting.name
+    return key or "network"  # never the name, which may hold slashes and names a folder
 
 
 def _short(value: Any) -> str:

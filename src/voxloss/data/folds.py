@@ -7,6 +7,7 @@ import numpy as np
 
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import excluding
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def own_assignment(
         raise InputError(f"{source} has one fold, but a study needs at least two; {way}")
     if missing := [case_id for case_id in ids if case_id not in fold_of]:
         more = f" ({len(missing)} such cases)" if len(missing) > 1 else ""
-        raise InputError(f"{source} has the case {missing[0]} in no fold{more}; {way}, or leave it out (data.exclude)")
+        leave = f"leave {'them' if more else 'it'} out: {excluding(missing)}"
+        raise InputError(f"{source} has the case {missing[0]} in no fold{more}; {way}, or {leave}")
     folds = [sorted(case_id for case_id in fold if case_id in fold_of) for fold in own.validation]
     if not all(folds):
         raise InputError(f"{source} has no case that is used in fold {folds.index([])}; {way}")

@@ -4,8 +4,8 @@ A pair of losses has a difference with every network. Whether the difference is 
 interaction of loss and network, a difference of differences, which is judged on the same cases, folds and seeds.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -15,7 +15,7 @@ from scipy import stats
 
 from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.scores import common_scores
-from voxloss.evaluation.verdict import RESOLUTION, Verdict, case_table, judge
+from voxloss.evaluation.verdict import RESOLUTION, Verdict, case_table, judge, of_some
 from voxloss.utilities.arrays import Float64s, Integers
 
 Order = Literal["same", "changes", "size changes", "open"]
@@ -183,6 +183,33 @@ def judge_orders(
         n_cases=len(values),
         n_folds=len(np.unique(folds)),
         n_seeds=n_seeds,
+    )
+
+
+def orders_of_some(found: Orders, losses: Collection[str]) -> Orders | None:
+    """Return the orders of some of the losses, chosen afterwards: intervals and what is detectable stay those of all.
+
+    Args:
+        found: The orders of all losses.
+        losses: Those to keep.
+
+    Returns:
+        Their orders; None if fewer than two of them are there.
+    """
+    places = [place for place, loss in enumerate(found.losses) if loss in losses]
+    if len(places) < 2:
+        return None
+    names = tuple(found.losses[place] for place in places)
+    means = dict(zip(found.networks, found.means[:, places], strict=True))
+    changes = found.changes[found.changes["loss"].isin(names) & found.changes["other"].isin(names)]
+    return replace(
+        found,
+        losses=names,
+        means=found.means[:, places],
+        verdicts=tuple(of_some(verdict, names) for verdict in found.verdicts),
+        pairs=tuple(pair for pair in found.pairs if {pair.loss, pair.other} <= set(names)),
+        changes=changes.reset_index(drop=True),
+        correlations={(a, b): _kendall(means[a], means[b]) for a, b in found.correlations},
     )
 
 

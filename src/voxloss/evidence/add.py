@@ -1,5 +1,6 @@
 """Export a study as evidence."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from voxloss.config.files import to_plain
+from voxloss.config.schema import StudyConfig
 from voxloss.data.check.check import check
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import exists
@@ -34,7 +36,7 @@ from voxloss.study.settle import configured_dataset
 from voxloss.study.standing import standings
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +89,8 @@ def add_study(
             exported already.
     """
     study = Study.open(folder).part(network)
-    name = name or "-".join([Path(folder).resolve().name, *([] if network is None else [network])])
+    of_network = [] if network is None else [re.sub("[=+,]", "-", network)]  # which `require_name` does not take
+    name = name or "-".join([Path(folder).resolve().name, *of_network])
     require_name(name)
     scores, left_out = _finished_scores(study)
     settled = _settled_kind(study, scores, kind)
@@ -146,7 +149,7 @@ def _finished_scores(study: Study) -> tuple[pd.DataFrame, list[str]]:
     if kept["loss"].nunique() < 2:
         raise InputError(
             f"{study.folder} has {count_of(kept['loss'].nunique(), 'loss')} with all runs finished, and a comparison "
-            f"needs two; finish it with: voxloss run {study.folder}"
+            f"needs two; finish it with: voxloss run {shell_word(study.folder)}"
         )
     if kept[(kept["class"] == study.comparison.primary_class) & (kept["metric"] == metric)].empty:
         raise InputError(f"{study.folder} has no scores of {metric} of {study.comparison.primary_class}")
@@ -218,9 +221,20 @@ def measured_fingerprint(
     return fingerprint_of(check(load(data), progress=progress))
 
 
-def fingerprint_of_data(data: Path, layout: str = "auto", progress: Progress | None = None) -> Fingerprint | None:
-    """Return the fingerprint of a folder of images, or that of a check's report, as `measured_fingerprint`."""
-    return measured_fingerprint(data, lambda root: load_dataset(layout, root), progress)
+def fingerprint_of_data(
+    data: Path, layout: str = "auto", progress: Progress | None = None, config: StudyConfig | None = None
+) -> Fingerprint | None:
+    """Return the fingerprint of images, or that of a check's report, as `measured_fingerprint`.
+
+    `config` says how a study reads the images; None: as `layout` does.
+    """
+
+    def load(root: Path) -> Dataset:
+        if config is None:
+            return load_dataset(layout, root)
+        return configured_dataset(replace(config, data=replace(config.data, root=str(root))))
+
+    return measured_fingerprint(data, load, progress)
 
 
 def _fingerprint(study: Study, data: Path | None, progress: Progress | None) -> Fingerprint | None:
@@ -228,10 +242,7 @@ def _fingerprint(study: Study, data: Path | None, progress: Progress | None) -> 
     if data is not None:
         if study.imported:
             return fingerprint_of_data(data, progress=progress)
-        config = study.parsed
-        return measured_fingerprint(
-            data, lambda root: configured_dataset(replace(config, data=replace(config.data, root=str(root)))), progress
-        )
+        return fingerprint_of_data(data, progress=progress, config=study.parsed)
     at_hand = [case for case in dataset.cases if case.label is not None and case.images]
     if not at_hand or not all(exists(path) for case in at_hand for path in case.files):
         return None
@@ -331,7 +342,8 @@ def _last_look(study: Study) -> LastLook | None:
         return None
     race = study.race()
     if not race.looks:
-        raise InputError(f"{study.folder} is a race without a look yet; go on with: voxloss run {study.folder}")
+        folder = study.folder
+        raise InputError(f"{folder} is a race without a look yet; go on with: voxloss run {shell_word(folder)}")
     *before, last = race.looks
     interim = interim_of(before, last.round, race.n_folds, last.passes, last.family)
     return LastLook(tuple(last.losses), race.rounds[: last.round], interim)

@@ -10,6 +10,7 @@ import pandas as pd
 from voxloss.evidence.comparisons import METRIC, Judged, is_joined
 from voxloss.evidence.export import read_exports
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import shell_word
 
 COLUMNS = (
     "study", "data_set", "kind", "joined", "class", "headline", "cases", "folds", "seeds", "voxel_fraction", "pieces",
@@ -68,7 +69,8 @@ def all_estimates(folder: Path | None) -> pd.DataFrame:
         return shipped
     exports = read_exports(folder)
     if not exports:
-        raise InputError(f"{folder} holds no exported study; `voxloss evidence add STUDY --to {folder}` adds one")
+        command = f"voxloss evidence add STUDY --to {shell_word(folder)}"
+        raise InputError(f"{folder} holds no exported study; `{command}` adds one")
     own = estimates_table([Judged(export) for export in exports])
     # A data set counts once; the user's own export of it is taken.
     return pd.concat([shipped[~shipped["data_set"].isin(own["data_set"])], own], ignore_index=True)

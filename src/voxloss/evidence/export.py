@@ -22,6 +22,7 @@ from voxloss.evidence.fingerprint import Fingerprint, fingerprint_from, plain_fi
 from voxloss.evidence.kinds import KINDS, Kind
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import atomic_folder
+from voxloss.utilities.text import shell_word
 
 FORMAT = 1
 DESCRIPTION, SCORES = "evidence.yaml", "scores.csv"
@@ -190,7 +191,8 @@ def read_exports(folder: Path) -> list[Export]:
         InputError: One of them is damaged, or two have the same scores; the message names them.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; `voxloss evidence add STUDY --to {folder}` makes one")
+        command = f"voxloss evidence add STUDY --to {shell_word(folder)}"
+        raise InputError(f"there is no folder {folder}; `{command}` makes one")
     exports = [
         read_export(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxloss.evaluation.orders import Orders, orders
+from voxloss.evaluation.orders import Orders, orders, orders_of_some
 from voxloss.report.comparison import Comparison, compare
 from voxloss.report.contents import write_contents
 from voxloss.report.figures.orders import orders_figure
@@ -47,10 +47,15 @@ def network_results(study: Study, losses: Sequence[str] | None = None) -> tuple[
 
 
 def class_orders(results: Sequence[NetworkResult], class_name: str) -> Orders | None:
-    """Compare the order of all compared losses between the networks with which some loss has learned a class."""
+    """Compare the order of the losses between the networks with which some loss has learned a class.
+
+    Of losses that were chosen afterwards, intervals remain those of all compared losses.
+    """
     learned = [one for one in results if not one.comparison.none_learned(class_name)]
     scores = {one.network: one.comparison.family_scores for one in learned}
-    return orders(scores, class_name, results[0].comparison.primary_metric)
+    found = orders(scores, class_name, results[0].comparison.primary_metric)
+    shown = {loss for one in learned for loss in one.comparison.losses}
+    return None if found is None else orders_of_some(found, shown)
 
 
 def networks_summary(results: Sequence[NetworkResult], waiting: Sequence[str], found: Orders | None) -> Summary:

@@ -186,9 +186,6 @@ def _resume(
     _require_folds(asked, len(opened.folds))
     study = extended(opened, config)
     left = {run.loss.key for run in study.runs() if study.status(run).state not in FINISHED}
-    if len(study.networks) > len(opened.networks):
-        channels = channels_of(study.dataset.cases[0])
-        check_networks(study.config, study.config.patches.size, channels, len(study.dataset.classes))
     own = [choice for choice in study.losses if choice.own and choice.key in left]
     check_losses(own)
     records = own_records(study, left, notice)
@@ -199,6 +196,9 @@ def _resume(
     sources = find_sources(study, root, progress)
     for sentence in sources.notices:
         notice(sentence)
+    if len(study.networks) > len(opened.networks):
+        channels = channels_of(sources.dataset.cases[0])  # where the images are now
+        check_networks(study.config, study.config.patches.size, channels, len(study.dataset.classes))
     if bare := _repair_runs(study):
         notice(
             f"{count_of(len(bare), 'finished run')} (the first: {bare[0]}) lack predictions, and weights to make them "

@@ -30,7 +30,7 @@ from voxloss.training.precision import place
 from voxloss.training.predict import predict_label
 from voxloss.utilities.arrays import Float32s
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import did_you_mean
+from voxloss.utilities.text import did_you_mean, shell_word
 
 Grid = Literal["prepared", "original"]  # of kept probabilities
 
@@ -113,7 +113,7 @@ def networks_of(folder: Path, loss: str | None = None, network: str | None = Non
     runs = [run for run in study.runs() if run.loss.key == loss]
     done = [run for run in runs if study.status(run).state == "done"]
     if not done:
-        raise InputError(f"{folder} has no finished run of {loss}; train it with: voxloss run {folder}.")
+        raise InputError(f"{folder} has no finished run of {loss}; train it with: voxloss run {shell_word(folder)}.")
     return [study.run_folder(run).path for run in done], [run for run in runs if run not in done]
 
 
@@ -191,7 +191,10 @@ def probabilities_beside(mask: Path) -> Path:
 def _study_of(run_folder: Path) -> Study:
     files = StudyFolder.around(run_folder)
     if files is None or not (run_folder.resolve() / "checkpoint.pt").is_file():
-        raise InputError(f"{run_folder} is not the folder of a trained run (STUDY/runs/LOSS/fold-K/seed-S).")
+        raise InputError(
+            f"{run_folder} is neither a study nor the folder of a trained run: name a study's folder, whose networks "
+            "are averaged, or STUDY/runs/LOSS/fold-K/seed-S."
+        )
     return Study.open(files.path).part(files.network_of(run_folder))
 
 

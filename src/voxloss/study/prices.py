@@ -94,7 +94,8 @@ def _short(planned: Plan, words: Sequence[str]) -> Price | None:
     survey, config = planned.survey, planned.survey.config
     training, network, patches, flat = config.training, config.network, config.patches, survey.dataset.flat_axis
     options: list[str] = []
-    if network.name == "unet" and network.filters > SHORT_FILTERS:
+    # Narrower, a network that leaves its filters out could be the same as another one of the comparison.
+    if network.name == "unet" and network.filters > SHORT_FILTERS and not planned.parts:
         network = replace(network, filters=SHORT_FILTERS)
         options += ["--network.filters", str(SHORT_FILTERS)]
     if training.epochs * training.iterations > SHORT_STEPS:

@@ -25,6 +25,7 @@ from voxloss.utilities.machine import available_memory, busy_seconds, forget_pea
 LONGEST_STEP = 15.0  # seconds: a step expected to take longer is not measured
 ROUNDS = 3
 NOTICED = 0.15  # of the cores: what other programs may take without being noticed
+TOO_BUSY = 3.0  # times slower: threads that wait for each other work meanwhile, so that no idle time can be told
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Probe:
     def busy(self) -> bool:
         """Whether other programs took enough of the machine to be mentioned."""
         return self.others > NOTICED * (os.cpu_count() or 1)
+
+    @property
+    def too_busy(self) -> bool:
+        """Whether other programs took so much that the times may be several times too long."""
+        return self.slowed > TOO_BUSY
 
 
 def probe(

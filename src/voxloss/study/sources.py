@@ -19,7 +19,7 @@ from voxloss.data.readers import OPTION
 from voxloss.study.settle import preparation_of
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, shell_word
 
 
 class SourceError(InputError):
@@ -75,7 +75,7 @@ def require_files(missing: Sequence[Path], study: Path) -> None:
         more = f" and {count_of(len(missing) - 1, 'more file')} of the study" if several else ""
         raise SourceError(
             f"{missing[0]}{more} {'do' if several else 'does'} not exist; restore {'them' if several else 'it'}, or "
-            f"name the folder that the data have moved to: voxloss run {study} --data FOLDER"
+            f"name the folder that the data have moved to: voxloss run {shell_word(study)} --data FOLDER"
         )
 
 
@@ -122,11 +122,12 @@ def _digests(
     def digests(case: Case) -> tuple[str, ...]:
         return tuple("" if path in absent else content_digest(path) for path in case.files)
 
-    found = {}
+    found, what = {}, "comparing the images with those of the study"
+    progress(0, len(dataset.cases), what)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing runs outside the interpreter's lock
         for number, (case, of_case) in enumerate(zip(dataset.cases, pool.map(digests, dataset.cases), strict=True), 1):
             found[case.case_id] = of_case
-            progress(number, len(dataset.cases), "comparing the images with those of the study")
+            progress(number, len(dataset.cases), what)
     return found
 
 

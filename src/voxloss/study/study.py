@@ -25,7 +25,7 @@ from voxloss.study.rounds import Race, looks_of
 from voxloss.study.searches import Search, Trial
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.machine import environment
-from voxloss.utilities.text import did_you_mean
+from voxloss.utilities.text import did_you_mean, shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,8 +168,8 @@ class Study:
         """
         if self.imported:
             raise InputError(
-                f"{self.folder} holds imported scores, which can be reported (voxloss report {self.folder}) but not "
-                "run."
+                f"{self.folder} holds imported scores, which can be reported (voxloss report "
+                f"{shell_word(self.folder)}) but not run."
             )
         return SettledConfig.of(self.parsed)
 
@@ -423,7 +423,7 @@ def extended(study: Study, config: StudyConfig) -> Study:
         keys = " ".join(study.retired)
         raise InputError(
             f"{study.folder} has retired losses, but a race eliminates losses itself; take them up again first: "
-            f"voxloss retire {study.folder} {keys} --undo."
+            f"voxloss retire {shell_word(study.folder)} {keys} --undo."
         )
     networks = _extended_networks(study, config)
     known = study.loss_keys

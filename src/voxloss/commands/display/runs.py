@@ -50,9 +50,10 @@ class RunDisplay:
         status = self.study.status(run)
         found = f", {setting_text(status.setting)}" if status.setting else ""
         found += f", Dice {status.value:.3f} on inner cases" if status.value is not None else ""
+        missed = f"; never predicted {', '.join(status.collapsed)}" if status.collapsed else ""
         self.console.print(
             f"[{STYLES[state]}]{state:8}[/] {run} ({self.finished} of {len(self.runs)}, {status.seconds:.0f} s"
-            f"{escape(found)})",
+            f"{escape(found)}){escape(missed)}",
             highlight=False,
         )
         if status.reason:

@@ -87,7 +87,7 @@ def _sentences(study: Study, runs: Sequence[RunProgress], queues: Sequence[Queue
         if one.status.reason:
             lines.append(Text(f"{one.run}: {one.state}: {one.status.reason}"))
         lines += [Text(f"{one.run}: {name} was never predicted") for name in one.status.collapsed]
-        lost = one.alarms(study.dataset.classes)
+        lost = [] if study.comparison.look else one.alarms(study.dataset.classes)  # which nobody would change
         lines += [Text(f"{one.run}: {alarm.sentences()}", style="bold red") for alarm in lost]
     if sentence := _workers_sentence(runs):
         lines.append(Text(sentence))

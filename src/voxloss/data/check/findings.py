@@ -1,7 +1,7 @@
 """The findings of a check, and their text for a terminal."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -129,8 +129,8 @@ def format_report(report: Report) -> str:
     for severity in grouped(report):
         lines += ["", f"{severity}s"]
         lines += [f"  {line}" for line in grouped_lines([one for one in report.findings if one.severity == severity])]
-    counts = Counter(finding.severity for finding in report.findings)
-    summary = ", ".join(_plural(counts[kind], kind) for kind in SEVERITIES)
+    listed = grouped(report)
+    summary = ", ".join(_plural(len(listed.get(kind, {})), kind) for kind in SEVERITIES)
     return "\n".join([*lines, "", f"{summary}: {report.readiness}"]) + "\n"
 
 

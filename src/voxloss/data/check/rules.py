@@ -18,6 +18,7 @@ from voxloss.data.formats import open_image
 from voxloss.data.grid import common_flat_axis
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import excluding
 
 COMMON_SHARE = 0.8  # an axis size that this share of the cases has is expected of the others
 FEWEST_TO_COMPARE = 5
@@ -152,8 +153,8 @@ def split_findings(dataset: Dataset, patients: Mapping[str, str], folds: Sequenc
             yield Finding(
                 "error",
                 case_id,
-                f"the same image as {first}, so it would be in both training and test; leave one out (data.exclude) "
-                "or give both the same patient (splits.patients)",
+                f"the same image as {first}, so it would be in both training and test; give both the "
+                f"same patient (splits.patients), or leave one out: {excluding([case_id])}",
             )
     yield from _split_patients([case.case_id for case in dataset.cases], patients, fold_of)
 

@@ -13,6 +13,7 @@ from voxloss.data.classes import ClassValues
 from voxloss.data.folds import OwnFolds
 from voxloss.data.layouts.names import clean_id
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import excluding
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def complete(
         names = sorted(one.channels, key=lambda name: (places.get(name, len(places)), name))
         if not names:
             where = f" in {images}" if images is not None else ""
-            way = f"add it, or leave the case {one.case_id!r} out (data.exclude)"
+            way = f"add it, or leave the case out: {excluding([one.case_id])}"
             faults.append((one.case_id, f"{one.label} has no image of the same name{where}; {way}"))
         elif _has_gap(one):
             listed = ", ".join(one.channels[name].name for name in names)

@@ -7,6 +7,7 @@ from voxloss.data.layouts import folder
 from voxloss.data.layouts.listing import Found, Listing, add_channel, complete
 from voxloss.data.layouts.names import by_name, clean_id, masks_among, subfolders, volumes, words
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import excluding
 
 
 def matches(root: Path, slices: bool = False) -> bool:
@@ -34,7 +35,7 @@ def load(root: Path, slices: bool = False) -> Listing:
         masks = _masks(files)
         if len(masks) != 1:
             fault = f"has several masks ({', '.join(masks)})" if masks else "has no file named like a mask"
-            faults.append((case_id, f"{scan} {fault}; {WAYS}"))
+            faults.append((case_id, f"{scan} {fault}; {WAYS}: {excluding([case_id])}"))
             continue
         (mask,) = masks
         images: dict[str, Path] = {}
@@ -56,7 +57,7 @@ def load(root: Path, slices: bool = False) -> Listing:
 
 WAYS = (
     'name the files by patterns, such as --data.options \'{image: "*/t1.nii.gz", label: "*/seg.nii.gz"}\', or leave '
-    "the case out (data.exclude)"
+    "the case out"
 )
 
 

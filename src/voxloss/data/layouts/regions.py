@@ -9,7 +9,7 @@ from voxloss.data.formats.slices import is_stack
 from voxloss.data.layouts.names import is_volume, name_of, owner, volumes, walk
 from voxloss.data.layouts.pairs import matching
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+from voxloss.utilities.text import count_of, excluding
 
 
 def with_regions(
@@ -40,8 +40,8 @@ def with_regions(
         return tuple(cases), ()
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        raise InputError(f"case {without[0]}{more} has no region of interest, but others have; leave it out "
-                         "(data.exclude) or add its file")  # fmt: skip
+        raise InputError(f"case {without[0]}{more} has no region of interest, but others have; add its "
+                         f"file, or leave it out: {excluding(without)}")  # fmt: skip
     return tuple(cases), ("voxels outside each case's region of interest count in no loss and no score",)
 
 

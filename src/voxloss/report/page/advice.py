@@ -19,6 +19,7 @@ from voxloss.report.tables.learned import best_unlearned_sentence, nothing_learn
 from voxloss.report.tables.race import race_sentence
 from voxloss.report.tables.tuning import tuning_sentence
 from voxloss.report.tables.verdict import verdict_details, verdict_sentence
+from voxloss.study.folder import FINISHED
 from voxloss.utilities.text import count_of, duration_text
 
 SEEDS = (3, 5, 10)  # numbers of seeds that are suggested, the first two that are more than the study has
@@ -229,6 +230,19 @@ def _own_code(choice: LossChoice, plan: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _unfinished(record: StudyRecord, comparison: Comparison) -> str:
+    """Say before a methods paragraph that results may still change; nothing of a finished study."""
+    if record.study.imported:
+        return ""
+    if comparison.race is not None:
+        return "" if comparison.race.next_round is None else "[Not for publication: the race is not finished.] "
+    finished = sum(run.state in FINISHED for run in record.runs)
+    if finished == len(record.runs):
+        return ""
+    of = f"{finished} of {count_of(len(record.runs), 'run')}"
+    return f"[Not for publication: the study is not finished ({of}).] "
+
+
 def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> str:
     names = [loss_name(loss) for loss in comparison.losses]
     design = ""
@@ -269,6 +283,7 @@ def _methods(record: StudyRecord, comparison: Comparison, verdict: Verdict) -> s
             f"and tests allow for all of them. {result}"
         )
     return (
+        f"{_unfinished(record, comparison)}"
         f"We compared {listed} on {count_of(verdict.n_cases, 'case')} of {record.study.dataset.name} by "
         f"{verdict.n_folds}-fold cross-validation with {count_of(verdict.n_seeds, 'seed')}, using voxloss "
         f"{voxloss.__version__}.{training}{design} Losses were compared by {measure}; undefined scores of empty "

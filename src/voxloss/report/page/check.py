@@ -74,18 +74,19 @@ def render_check(report: Report) -> str:
 
 
 def _headline(report: Report) -> str:
-    errors = sum(len(ids) for ids in grouped(report).get("error", {}).values())
+    listed = grouped(report)
+    errors = len(listed.get("error", {}))
     if errors:
         return f"{count_of(errors, 'problem')} must be fixed before a study."
     rarest = min(report.classes[1:], key=lambda item: item.voxel_fraction.median)
     share = rarest.voxel_fraction.median
-    warnings = sum(len(ids) for ids in grouped(report).get("warning", {}).values())
+    warnings = len(listed.get("warning", {}))
     lead = f"Ready to run, with {count_of(warnings, 'warning')}." if warnings else "No problems found."
     if report.fewer_folds is not None:
         lead = f"No errors; {report.readiness}."
     return (
         f"{lead} The rarest class, {rarest.name}, fills one {report.units.element} in {round(1 / share):,} "
-        "of the cases that have it."
+        "(the median of the cases that have it)."
     )
 
 

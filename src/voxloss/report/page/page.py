@@ -180,8 +180,8 @@ def _states(runs: Sequence[RunStatus]) -> list[tuple[str, int]]:
 
 
 def _alarms(record: StudyRecord) -> list[str]:
-    """Return a sentence for every class that an unfinished run predicted and then lost."""
-    if record.study.imported:
+    """Return a sentence for every class that an unfinished run predicted and then lost; not of a look."""
+    if record.study.imported or record.study.comparison.look:
         return []
     classes = record.study.dataset.classes
     return [

@@ -1,7 +1,9 @@
 """Render tables for console, Markdown, LaTeX and HTML."""
 
 import re
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from markupsafe import Markup, escape
@@ -38,6 +40,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+def distinguishing(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Return the rows, with no bold in a column whose cells are all bold, where it would distinguish nothing."""
+    plain = {place for place, column in enumerate(zip(*rows, strict=True)) if all(cell.bold for cell in column)}
+    return tuple(
+        tuple(replace(cell, bold=cell.bold and place not in plain) for place, cell in enumerate(row)) for row in rows
+    )
+
+
 # Tints of Okabe and Ito's green and vermilion, which stay apart in every common kind of colour blindness.
 LATEX_COLOURS = {
     ("positive", False): "DFF2EC",
@@ -47,6 +57,8 @@ LATEX_COLOURS = {
 }
 CONSOLE_COLOURS = {"": "", "positive": "green", "negative": "red"}
 ENDS = re.compile(r"([−-]?[\d.]+) (\([−-]?[\d.]+ to [−-]?[\d.]+\)†?)")
+NARROW_TERMINAL = 80  # characters
+NARROWEST = 8  # of a heading on several lines in a terminal
 MARKS = {"": "", "positive": " ▲", "negative": " ▼"}
 
 LATEX = {
@@ -173,17 +185,29 @@ def _html_text(text: str) -> Markup:
 
 
 def to_console(table: Table) -> ConsoleTable:
-    """Return a rich table, denser if it has many columns; names are printed as text, never read as markup."""
-    padding = 1 if len(table.header) <= 5 else 0
+    """Return a rich table, denser where it is wide for a terminal; names are printed as text, never read as markup."""
+    # Intervals and headings on two lines, or little width is left for names.
+    texts = [[ENDS.sub(r"\1\n\2", cell.text) for cell in row] for row in table.rows]
+    widths = [max((_width(row[place]) for row in texts), default=0) for place in range(len(table.header))]
+    header = [
+        textwrap.fill(name, max(width, NARROWEST), break_long_words=False)
+        for name, width in zip(table.header, widths, strict=True)
+    ]
+    needed = sum(max(width, _width(name)) + 3 for width, name in zip(widths, header, strict=True)) - 1
     console_table = ConsoleTable(
-        title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, padding), show_edge=False
+        title=Text(table.title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, int(needed <= NARROW_TERMINAL)),
+        show_edge=False,
     )
-    for place, name in enumerate(table.header):
+    for place, name in enumerate(header):
         console_table.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
-    for row in table.rows:
-        texts = []
-        for cell in row:
-            style = f"{'bold ' if cell.bold or cell.strong else ''}{CONSOLE_COLOURS[cell.shade]}".strip()
-            texts.append(Text(ENDS.sub(r"\1\n\2", cell.text), style=style))  # or little width is left for names
-        console_table.add_row(*texts)
+    for row, row_texts in zip(table.rows, texts, strict=True):
+        styles = [f"{'bold ' if cell.bold or cell.strong else ''}{CONSOLE_COLOURS[cell.shade]}".strip() for cell in row]
+        console_table.add_row(*(Text(text, style=style) for text, style in zip(row_texts, styles, strict=True)))
     return console_table
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))

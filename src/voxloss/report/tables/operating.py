@@ -13,7 +13,7 @@ from voxloss.evaluation.probabilities.tuning import UNTUNED, pooled_runs
 from voxloss.report.comparison import Comparison
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.operating import OperatingPoints
-from voxloss.report.tables.formats import Cell, Table
+from voxloss.report.tables.formats import Cell, Table, distinguishing
 from voxloss.report.tables.scores import interval_text
 from voxloss.report.tables.verdict import names_of, verdict_sentence
 from voxloss.utilities.text import count_of
@@ -133,7 +133,7 @@ def operating_table(comparison: Comparison, points: OperatingPoints, class_name:
         title=f"Largest probability and tuned thresholds: {class_name}",
         caption=caption,
         header=("Loss", "Threshold", *("largest", "tuned") * 3, "AP"),
-        rows=tuple(rows),
+        rows=distinguishing(rows),
         groups=(("Tuned", 1), *((name, 2) for name in names), ("All", 1)),
     )
 
@@ -187,7 +187,7 @@ def calibration_table(comparison: Comparison, class_name: str, frame: pd.DataFra
         title=f"Calibration of {class_name}",
         caption=caption,
         header=("Loss", "mean", *("as is", "scaled") * len(names)),
-        rows=tuple(rows),
+        rows=distinguishing(rows),
         groups=(("T", 1), *((name, 2) for name in names)),
     )
 

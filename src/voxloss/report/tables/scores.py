@@ -10,7 +10,7 @@ import pandas as pd
 from voxloss.evaluation.metrics import metric_of
 from voxloss.geometry.units import VOLUMES, Units
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.tables.formats import Cell, Shade, Table
+from voxloss.report.tables.formats import Cell, Shade, Table, distinguishing
 from voxloss.utilities.text import count_of
 
 STARS = ((0.001, "‡"), (0.01, "**"), (0.05, "*"))
@@ -100,6 +100,7 @@ def scores_table(
             is_best = compared and round(entry["ranking_mean"], digits) == best[column]
             cells.append(Cell(text + ("†" if left_out else ""), bold=is_best and text != "n/a"))
         rows.append(tuple(cells))
+    rows = list(distinguishing(rows))
     if reader is not None:
         rows.append(_reader_row(reader, columns))
     return Table(

@@ -11,7 +11,7 @@ from voxloss.evaluation.metrics import metric_of
 from voxloss.evaluation.rankings import SIZES
 from voxloss.evaluation.verdict import Verdict
 from voxloss.report.names import loss_name, metric_name
-from voxloss.report.tables.formats import Cell, Table
+from voxloss.report.tables.formats import Cell, Table, distinguishing
 from voxloss.report.tables.scores import interval_text, p_text
 from voxloss.utilities.text import count_of
 
@@ -258,11 +258,11 @@ def rankings_table(ways: pd.DataFrame, class_name: str, metric: str) -> Table:
         caption=(
             "The value by each way of ranking, with the loss's rank in brackets; bold: the first. Rank within cases: "
             "the mean of the loss's ranks among the losses on the same case, 1 the best; bold: may be the best by a "
-            "verdict on these ranks. Complete cases: the mean over the cases with a value for every loss; elsewhere "
-            "undefined values of empty predictions count as the worst."
+            "verdict on these ranks; none where that is every loss. Complete cases: the mean over the cases with a "
+            "value for every loss; elsewhere undefined values of empty predictions count as the worst."
         ),
         header=("Loss", *columns.values()),
-        rows=tuple(rows),
+        rows=distinguishing(rows),
     )
 
 
@@ -279,10 +279,11 @@ def sizes_table(sizes: pd.DataFrame, class_name: str, metric: str) -> Table:
         title=f"By size: {metric_name(metric)} of {class_name}",
         caption=(
             f"Means on the smallest, middle and largest third of the {count} cases with {class_name}, by its size in "
-            "the reference. Bold: may be the best on these cases, by a verdict of their own. Missed: DSC 0."
+            "the reference. Bold: may be the best on these cases, by a verdict of their own; none where that "
+            "is every loss. Missed: DSC 0."
         ),
         header=("Loss", *(size.capitalize() for size in SIZES), "Missed"),
-        rows=tuple(rows),
+        rows=distinguishing(rows),
     )
 
 
@@ -304,9 +305,10 @@ def datasets_table(means: pd.DataFrame, class_name: str, metric: str) -> Table:
         title=f"By data set: {metric_name(metric)} of {class_name}",
         caption=(
             f"The mean on each data set, with the loss's rank in brackets ({counts}). Bold: may be the best by a "
-            "verdict on this data set alone. The verdict over all data sets counts a fold of any of them as "
-            "one training; only the order over data sets says whether it holds for patients of other places."
+            "verdict on this data set alone; none where that is every loss. The verdict over all data sets counts a "
+            "fold of any of them as one training; only the order over data sets says whether it holds for patients of "
+            "other places."
         ),
         header=("Loss", *names, "Average rank"),
-        rows=tuple(rows),
+        rows=distinguishing(rows),
     )
