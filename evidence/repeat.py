@@ -39,7 +39,7 @@ def compared(stored: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
     if len(names) != len(numbers):
         raise SystemExit(f"the run has {len(names)} cases, and {len(numbers)} are stored")
     again = again.assign(case=again["case"].map(dict(zip(names, numbers, strict=True))))
-    both = stored.merge(again, on=IDENTITY, suffixes=("_stored", "_again"))
+    both = stored.merge(again, "left", on=IDENTITY, suffixes=("_stored", "_again"))  # whatever is stored is compared
     difference = (both["value_stored"] - both["value_again"]).abs()
     defined = both[["value_stored", "value_again"]].notna()
     difference[defined.any(axis=1) & ~defined.all(axis=1)] = 1.0  # a score that is defined in one of them

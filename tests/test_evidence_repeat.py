@@ -37,6 +37,12 @@ def test_a_score_that_is_defined_in_one_of_them_differs_and_two_undefined_ones_d
     assert table["difference"].fillna(0).to_list() == [0, 1]
 
 
+def test_a_stored_score_that_the_run_lacks_differs(repeat):
+    """Else a run with other classes or metrics, of which no score can be compared, would pass."""
+    table = repeat.compared(scores(["1"], [0.5]), scores(["a"], [0.5]).assign(metric="recall"))
+    assert table["difference"].to_list() == [1]
+
+
 def test_another_number_of_cases_is_refused(repeat):
     with pytest.raises(SystemExit, match="the run has 1 cases, and 2 are stored"):
         repeat.compared(scores(["1", "2"], [0.1, 0.2]), scores(["a"], [0.1]))

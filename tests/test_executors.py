@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxloss.config.schema import ExecutionConfig, SplitsConfig, StudyConfig
+from voxloss.config.schema import ComparisonConfig, ExecutionConfig, SplitsConfig, StudyConfig
 from voxloss.study.execution.follow import Helpers
 from voxloss.study.execution.local import LocalExecutor, tuned_for_training
 from voxloss.study.execution.request import Request
@@ -55,15 +55,18 @@ def test_on_a_cpu_one_run_is_executed_unless_the_user_says_so():
     assert runs_at_once(ExecutionConfig(device="cpu", parallel=3)) == 3
 
 
-@pytest.mark.parametrize(("folds", "expected"), [(None, 2 * 3 * 2), ((1,), 2 * 1 * 2)])
-def test_as_many_workers_help_to_prepare_as_the_new_study_has_runs(tmp_path, folds, expected):
+@pytest.mark.parametrize(
+    ("folds", "networks", "expected"),
+    [(None, (), 2 * 3 * 2), ((1,), (), 2 * 1 * 2), (None, ("unet", "segresnet"), 2 * 3 * 2 * 2)],
+)
+def test_as_many_workers_help_to_prepare_as_the_new_study_has_runs(tmp_path, folds, networks, expected):
     started, stopped = [], []
     executor = SimpleNamespace(
         start=lambda folder, settings, workers, request: started.append((folder, settings, workers, request)),
         stop=stopped.append,
     )
     request = Request(losses=("dice", "focal"), seeds=(0, 1), folds=folds)
-    config = StudyConfig(splits=SplitsConfig(folds=3))
+    config = StudyConfig(splits=SplitsConfig(folds=3), comparison=ComparisonConfig(networks=networks))
     helpers = Helpers(executor, tmp_path, request)  # type: ignore[arg-type]
     helpers.stop()
     assert not stopped

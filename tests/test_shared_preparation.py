@@ -1,6 +1,7 @@
 """Workers that come before a study is created: each case is prepared once, and nobody waits for ever."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from voxloss.study.claims import Worker, live_claims, of_study, take
 from voxloss.study.create import open_study
 from voxloss.study.execution.request import Request
 from voxloss.study.execution.worker import work
+from voxloss.study.folder import StudyFolder
 from voxloss.study.preparation import execution_of, help_prepare
 from voxloss.utilities.errors import InputError
 
@@ -192,6 +194,39 @@ def test_workers_leave_when_nobody_creates_the_study_any_more(config, tmp_path):
     assert time.monotonic() - start > 0.5, "it did not wait for the heartbeat"
     with pytest.raises(InputError, match="is not a study"):
         execution_of(folder)
+
+
+def test_clocks_of_machines_may_differ(tmp_path, monkeypatch):
+    """The process that creates the study is alive, whatever time its machine gives its heartbeats."""
+    folder, place = tmp_path / "study", of_study(tmp_path / "study", "creator-elsewhere")
+    claim = take(place, Worker("command", 0.2, 1, "elsewhere", None))
+    assert claim is not None
+    behind = time.time() - 600
+    for late in range(5):  # beats by a clock that is ten minutes behind
+        os.utime(claim.file, (behind + late, behind + late))
+        assert module._is_created_by_anyone(folder)
+        time.sleep(0.05)
+
+
+def test_a_worker_that_comes_as_the_study_is_created_leaves_no_claims(config, prepared, tmp_path, monkeypatch):
+    folder, created = tmp_path / "study", threading.Event()
+    original = StudyFolder.read_preparation
+
+    def late(files: StudyFolder):
+        plan = original(files)
+        if threading.current_thread() in hosts.threads:
+            read.set()
+            assert created.wait(60)
+        return plan
+
+    hosts, read = Hosts(folder, "one"), threading.Event()
+    monkeypatch.setattr(StudyFolder, "read_preparation", late)
+    monkeypatch.setattr(hosts, "start", lambda config: (hosts.threads[0].start(), read.wait(60)))
+    with open_study(config, folder, helpers=hosts):
+        created.set()
+        hosts.join()
+    assert hosts.answers == {"one": True}
+    assert {path.name for path in (folder / ".claims").iterdir()} == {"study"}
 
 
 @pytest.mark.slow

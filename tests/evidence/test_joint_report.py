@@ -221,6 +221,17 @@ def test_a_failed_run_has_collapsed_and_predicted_nothing():
     assert row["dice"] == pytest.approx(0.8 * others.groupby("fold")["value"].mean().mean())
 
 
+def test_a_case_without_the_class_is_not_counted_as_empty_in_a_failed_run_either():
+    one = export("a", cases=20, series={"crops": 0.01})
+    failed = (one.scores["loss"] == "dice") & (one.scores["fold"] == 3)
+    absent = one.scores["case"] == one.scores["case"][failed].iloc[0]
+    one.scores.loc[absent & (one.scores["metric"] == "recall"), ["value", "status"]] = [float("nan"), "undefined"]
+    one.scores.loc[failed, ["value", "status"]] = [float("nan"), "failed"]
+    found = series_frame(studies(one)).set_index("loss")
+    assert (found["cases"] == 19).all()
+    assert found.loc["dice", "empty"] == pytest.approx(0.2)
+
+
 def test_one_fold_has_an_interval_over_its_seeds():
     one = export("few", series={"few": 0.1}).scores
     one = one[one["fold"] == 0]

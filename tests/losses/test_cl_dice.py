@@ -71,6 +71,15 @@ def test_equal_values_have_the_gradient_of_one_of_them():
     assert gradient(counts.float(), filled, counts, 3).count_nonzero() == 0
 
 
+def test_torch_compile_is_told_the_layout_of_the_results():
+    """With channels last, as networks on a CPU have them, compiled code stops if a result has another layout."""
+    values = torch.rand(2, 3, 5, 6).to(memory_format=torch.channels_last)
+    operators = torch.ops.voxloss
+    torch.library.opcheck(operators.soft_skeleton, (values, None, 1), test_utils="test_faketensor")
+    torch.library.opcheck(operators.soft_skeleton_gradient, (values, values, None, 1), test_utils="test_faketensor")
+    assert gradient(values.double(), values.double(), None, 1).is_contiguous()
+
+
 def test_the_skeleton_of_a_bar_is_its_middle():
     bar = torch.zeros(1, 1, 9, 15, dtype=torch.float64)
     bar[..., 2:7, 2:13] = 1

@@ -52,7 +52,7 @@ def _of_losses(export: Export) -> pd.DataFrame:
     # A prediction of the class has a precision, right or wrong. A class that is there has a recall.
     precision, recall = (scores[scores["metric"] == metric].set_index(of_case) for metric in ("precision", "recall"))
     predicted = precision["status"] == "ok"
-    has_class = recall["status"] != "undefined"
+    has_class = recall["value"].notna()  # of a failed run as other losses say of the case
     table = pd.DataFrame({"collapsed": 1.0 - predicted.groupby(of_run).any().astype(float)})
     table["empty"] = (~predicted[has_class.reindex(predicted.index)]).groupby(of_run).mean()
     for metric in METRICS:

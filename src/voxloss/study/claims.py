@@ -251,7 +251,7 @@ def take(place: Path, worker: Worker, epoch: int = 0, now: Callable[[Path], floa
     last = newest(place)
     why: Why = "first"
     if last is not None:
-        if last.record.state == "held" and not _may_be_taken_over(last, looked, now):
+        if last.record.state == "held" and not may_be_taken_over(last, looked, now):
             return None
         why = "resumed" if last.record.state == "free" else "takeover"
     record = Record(
@@ -268,8 +268,14 @@ def take(place: Path, worker: Worker, epoch: int = 0, now: Callable[[Path], floa
     return claim if _create(claim) else None
 
 
-def _may_be_taken_over(claim: Standing, looked: float, now: Callable[[Path], float] | None) -> bool:
-    """Whether the owner of a claim is dead, or presumed dead by its time and by what this process has watched."""
+def may_be_taken_over(claim: Standing, looked: float, now: Callable[[Path], float] | None = None) -> bool:
+    """Whether the owner of a claim is dead, or presumed dead by its time and by what this process has watched.
+
+    Args:
+        claim: A claim that is held.
+        looked: This process's `time.monotonic()` before it read the claim.
+        now: As of `Standing.is_dead`.
+    """
     if is_gone(claim.record.pid, claim.record.process):
         return True
     key = claim.place, claim.generation

@@ -22,7 +22,7 @@ from voxloss.data.case import Case
 from voxloss.data.dataset import Dataset
 from voxloss.data.prepare.case import PreparedCase
 from voxloss.data.prepare.cases import prepare_cases
-from voxloss.study.claims import CLAIMS, LOOK_SECONDS, Heart, Worker, hold, newest, of_study, take
+from voxloss.study.claims import CLAIMS, LOOK_SECONDS, Heart, Worker, hold, may_be_taken_over, newest, of_study, take
 from voxloss.study.folder import StudyFolder
 from voxloss.study.settle import preparation_of
 from voxloss.utilities.errors import InputError
@@ -89,6 +89,10 @@ def help_prepare(folder: Path, worker: str, threads: int, leaving: Callable[[], 
         leaving: Asked before each case and while waiting; when it says yes, the answer is no.
     """
     files, helped, pause = StudyFolder(folder), False, 0.05
+
+    def too_late() -> bool:  # once the study is there, claims on its cases would stay for good
+        return leaving() or files.is_study()
+
     while not files.is_study():
         if leaving() or not _is_created_by_anyone(folder):
             return files.is_study()
@@ -104,7 +108,7 @@ def help_prepare(folder: Path, worker: str, threads: int, leaving: Callable[[], 
                     files.prepared,
                     threads,
                     memory_limit(config.execution),
-                    claimed=partial(_claimed_case, folder, worker_of(config.execution, worker), leaving),
+                    claimed=partial(_claimed_case, folder, worker_of(config.execution, worker), too_late),
                     wait=False,
                 )
             except (InputError, OSError) as error:
@@ -142,7 +146,9 @@ def memory_limit(settings: ExecutionConfig) -> int | None:
 def _is_created_by_anyone(folder: Path) -> bool:
     for place in (folder / CLAIMS).glob(f"{CREATOR}*"):
         with suppress(FileNotFoundError):  # the study is created at this moment
-            if (standing := newest(place)) is not None and standing.is_live():
+            looked = time.monotonic()
+            standing = newest(place)
+            if standing is not None and standing.record.state == "held" and not may_be_taken_over(standing, looked):
                 return True
     return False
 

@@ -31,7 +31,8 @@ class Helpers:
     def start(self, config: StudyConfig) -> None:
         """Start them (`voxloss.study.create.Helpers`)."""
         folds = config.splits.folds if self.request.folds is None else len(self.request.folds)
-        runs = len(self.request.losses) * folds * len(self.request.seeds)
+        networks = len(config.networks()) or 1
+        runs = len(self.request.losses) * folds * len(self.request.seeds) * networks
         self.started = True  # a part of them may be there when an error ends the next line
         self.executor.start(self.folder, config.execution, runs, self.request)
 

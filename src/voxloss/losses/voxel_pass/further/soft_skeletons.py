@@ -23,6 +23,7 @@ def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Ten
     corners) takes off the values, and off their minima, `iterations` times. Voxels that do not count are as beyond the
     border: neither a minimum nor a maximum sees them.
     """
+    values = values.contiguous()  # the layout that the operator has promised to torch.compile
     skeleton = torch.zeros_like(values)
     if values.numel() == 0:
         return skeleton
@@ -40,7 +41,7 @@ def gradient(upstream: Tensor, values: Tensor, counts: Tensor | None, iterations
     Keys are for float32; float64, in which hardly anybody trains, takes the gradient of the pooling.
     """
     if values.dtype != torch.float32 or not 0 < values.numel() <= _VOXELS:
-        return composite_gradient(upstream, values, counts, iterations)
+        return composite_gradient(upstream, values, counts, iterations).contiguous()
     slope = upstream.double()
     for own, opened in _turns(values, counts, iterations, 1):
         slope *= _rest(torch.sub(own, opened, out=opened).relu_())
