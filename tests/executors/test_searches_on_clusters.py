@@ -80,6 +80,16 @@ def interrupt(study: SlowStudy) -> None:
     study.hurry()
 
 
+def interrupted_and_resumed(study: SlowStudy, *executor: str) -> tuple[object, dict[str, tuple[object, ...]], bytes]:
+    """What the search finds on a cluster, killed, stopped and resumed."""
+    study.end(study.start(*executor, "--detach"))
+    interrupt(study)
+    resumed = study.start(*executor)
+    study.hurry()
+    study.end(resumed)
+    return found(study)
+
+
 @pytest.mark.executors
 @pytest.mark.slow
 def test_a_search_on_ray_that_is_killed_and_resumed(phantom, tmp_path, here, monkeypatch):
@@ -93,12 +103,7 @@ def test_a_search_on_ray_that_is_killed_and_resumed(phantom, tmp_path, here, mon
     try:
         study = SlowStudy(phantom, tmp_path / "study", OPTIONS, "slow_search", LOSS)
         on_ray = ["--execution.executor", "ray", "--execution.address", cluster.address]
-        study.end(study.start(*on_ray, "--detach"))
-        interrupt(study)
-        resumed = study.start(*on_ray)
-        study.hurry()
-        study.end(resumed)
-        assert found(study) == here
+        assert interrupted_and_resumed(study, *on_ray) == here
     finally:
         cluster.shutdown()
 
@@ -116,9 +121,4 @@ def test_a_search_on_slurm_that_is_killed_and_resumed(phantom, tmp_path, here, m
         monkeypatch.setenv("SLURM_CONF", lab.environment["SLURM_CONF"])
         study = SlowStudy(phantom, tmp_path / "study", OPTIONS, "slow_search", LOSS)
         on_slurm = ["--execution.executor", "slurm", "--execution.jobs", "2", "--execution.sbatch", '["--exclusive"]']
-        study.end(study.start(*on_slurm, "--detach"))
-        interrupt(study)
-        resumed = study.start(*on_slurm)
-        study.hurry()
-        study.end(resumed)
-        assert found(study) == here
+        assert interrupted_and_resumed(study, *on_slurm) == here
