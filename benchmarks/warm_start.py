@@ -277,9 +277,16 @@ def _calibration(p: np.ndarray, reference: np.ndarray, bins: int = 20) -> float:
 
 
 def run(
-    dataset: str, seed: int, folder: Path, device: str, steps: int, output: Path, names: list[str] | None
+    dataset: str,
+    seed: int,
+    folder: Path,
+    device: str,
+    steps: int,
+    output: Path,
+    names: list[str] | None,
+    starts: list[str],
 ) -> list[dict[str, Any]]:
-    """The warm start of a seed and all that begins from it; of losses those with these names, None: all."""
+    """The trainings of a seed that begin from `starts`; of losses those with these names, None: all."""
     torch.set_num_threads(1)
     x, y, test_x, test_y = load(dataset, folder, seed)
     torch.manual_seed(seed)
@@ -294,7 +301,6 @@ def run(
         train(network, loss, batches(dataset, x, stream), x, y, cache[maps], steps, RATE[dataset])
         return network
 
-    warm = trained(first, BASE, seed, WARM[dataset] * steps // STEPS)
     rows: list[dict[str, Any]] = []
 
     def add(start: str, name: str, network: torch.nn.Module, began: float) -> None:
@@ -304,11 +310,14 @@ def run(
         print(rows[-1], flush=True)
         write(output.with_name(f"{output.stem}-{dataset}-{seed}.part"), rows)
 
-    add("none", "the warm start", warm, time.time())
-    for name in names or LOSSES[dataset]:
+    if "warm" in starts:
         began = time.time()
-        add("warm", name, trained(warm, name, 500 + seed, steps), began)
-    for name in FROM_SCRATCH[dataset] if names is None else ():
+        warm = trained(first, BASE, seed, WARM[dataset] * steps // STEPS)
+        add("none", "the warm start", warm, began)
+        for name in names or LOSSES[dataset]:
+            began = time.time()
+            add("warm", name, trained(warm, name, 500 + seed, steps), began)
+    for name in (names or FROM_SCRATCH[dataset]) if "scratch" in starts else ():
         began = time.time()
         add("scratch", name, trained(first, name, seed, WARM[dataset] * steps // STEPS + steps), began)
     return rows
@@ -331,8 +340,10 @@ def main() -> None:
     parser.add_argument("--prepare", type=Path, help="write them, from the folder that has emidec/ and drive/")
     parser.add_argument("--output", type=Path, help="the CSV file to write")
     parser.add_argument("--datasets", nargs="+", default=["emidec", "drive"], choices=["emidec", "drive"])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--losses", nargs="+", help="only these, and only from the warm start")
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from --first-seed on")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--losses", nargs="+", help="only these")
+    parser.add_argument("--starts", nargs="+", default=["warm", "scratch"], choices=["warm", "scratch"])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -342,8 +353,10 @@ def main() -> None:
         return
     if arguments.output is None:
         sys.exit("name the file to write by --output")
-    tasks = [(dataset, seed) for seed in range(arguments.seeds) for dataset in arguments.datasets]
-    rest = (arguments.data, arguments.device, arguments.steps, arguments.output, arguments.losses)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    tasks = [(dataset, seed) for seed in seeds for dataset in arguments.datasets]
+    chosen = (arguments.losses, arguments.starts)
+    rest = (arguments.data, arguments.device, arguments.steps, arguments.output, *chosen)
     rows: list[dict[str, Any]] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as processes:

@@ -3,19 +3,23 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from study_files import StudyFiles
 from study_helpers import call, tiny_run
+from voxloss.commands.display.execution import show_execution
 from voxloss.config.files import load_config
 from voxloss.evaluation.race import Look
 from voxloss.evaluation.scores import read_scores, write_scores
 from voxloss.report import build_report
+from voxloss.study.execution.request import Request
 from voxloss.study.folder import FINISHED, Run
 from voxloss.study.race import decide, next_round
 from voxloss.study.study import Study, extended, rewrite_config
@@ -259,6 +263,33 @@ def test_a_race_in_progress_is_reported_as_its_last_look(begin, blank_figures):
     before, _ = begin()
     with pytest.raises(InputError, match="no finished run"):
         build_report(before)
+
+
+@pytest.mark.parametrize("already", [0, 3, 12])
+def test_runs_and_rounds_that_end_between_two_looks_are_shown(begin, already):
+    folder, trainings = begin()
+    study = Study.open(folder)
+    for run in next_round(study)[1][:already]:  # by an earlier command, which did not look at the round
+        trainings(1, [run])
+    waiting = [run for run in study.race().runs() if study.status(run).state not in FINISHED]
+    before = len(trainings.runs)
+
+    class AllAtOnce:
+        def start(self, *_: object) -> None: ...
+
+        def stop(self, _: Path) -> None: ...
+
+        def alive(self, _: Path) -> int:
+            run_race(study, trainings)
+            return 0
+
+    out = StringIO()
+    request = Request(tuple(MEANS), (0, 1), stop_token=study.files.stop_token())
+    show_execution(study, AllAtOnce(), request, waiting, Console(file=out, width=500))
+    said = out.getvalue()
+    assert looks(folder)[-1]["outcome"] is not None
+    assert [said.count(f" {run} (") for run in trainings.runs] == [0] * before + [1] * (len(trainings.runs) - before)
+    assert "The race is over" in said
 
 
 def test_a_race_on_the_command_line(phantom, tmp_path):

@@ -10,7 +10,7 @@ from voxloss.commands.display.search import search_text
 from voxloss.study.execution.executor import Executor
 from voxloss.study.execution.follow import executed, follow
 from voxloss.study.execution.request import Request, not_ended
-from voxloss.study.folder import Run
+from voxloss.study.folder import ENDED, Run
 from voxloss.study.race import next_round, none_learned
 from voxloss.study.search import Place, failed_trials, is_ready, places_of, trials_of
 from voxloss.study.study import Study
@@ -44,12 +44,14 @@ def show_execution(
     what = f"{count_of(len(study.dataset.cases), 'case')}, {count_of(losses, 'loss')}"
     if request.networks is not None:
         what += f", {count_of(len(request.networks), 'network')}"
-    known = len(study.race().looks)  # before the workers start
+    known = len(study.race().looks)  # before the workers start, like what has ended
+    trials = [] if started else trials_of(study, places_of(runs))
+    shown = {*map(str, trials)} - {*map(str, not_ended(study, trials))}
     with executed(study, executor, request, len(runs), lambda: _say_stopping(console), started=started):
         if study.comparison.design == "race":
-            _show_race(study, executor, request, console, what, known)
+            _show_race(study, executor, request, runs, shown, console, what, known)
         else:
-            _show_grid(study, executor, request, runs, console, what)
+            _show_grid(study, executor, request, runs, shown, console, what)
 
 
 def _show_grid(
@@ -57,6 +59,7 @@ def _show_grid(
     executor: Executor,
     request: Request,
     runs: Sequence[Run],
+    shown: set[str],
     console: Console,
     what: str,
     ended: Callable[[], bool] = lambda: True,
@@ -65,18 +68,24 @@ def _show_grid(
     listed, others = [run for run in runs if not run.loss.tuned], [run for run in runs if run.loss.tuned]
     if listed:
         _show_runs(study, executor, request, listed, console, what, ended if not others else lambda: True)
-    _show_searches(study, executor, request, places_of(others), console)
+    _show_searches(study, executor, request, places_of(others), shown, console)
     if tuned := [run for run in others if is_ready(study, run)]:
         _show_runs(study, executor, request, tuned, console, f"{what} as tuned", ended)
+    if not runs:
+        follow(study, executor, request, [], ended=ended)
 
 
 def _show_searches(
-    study: Study, executor: Executor, request: Request, places: Sequence[Place], console: Console
+    study: Study, executor: Executor, request: Request, places: Sequence[Place], shown: set[str], console: Console
 ) -> None:
-    """Show the trials of searches, until each has a setting or a trial that failed."""
+    """Show the trials of searches but those in `shown`, until each has a setting or a trial that failed."""
 
     def open_trials() -> list[Run]:
         return not_ended(study, trials_of(study, places))
+
+    def unseen() -> list[Run]:
+        """Also those that began and ended since the last look."""
+        return [trial for trial in trials_of(study, places) if str(trial) not in shown]
 
     def settled() -> bool:
         undecided = [place for place in places if study.search(*place).chosen is None]
@@ -85,9 +94,10 @@ def _show_searches(
     def ended() -> bool:
         return bool(open_trials()) or settled()
 
-    while (trials := open_trials()) or not settled():
+    while (trials := unseen()) or not settled():
         if trials:
             _show_runs(study, executor, request, trials, console, search_text(study, places), ended)
+            shown.update(map(str, trials))
         else:
             follow(study, executor, request, [], ended=ended)
         if not ended():  # all workers have left
@@ -108,13 +118,24 @@ def _show_runs(
     ended: Callable[[], bool] = lambda: True,
 ) -> None:
     noun = "run" if runs[0].trial is None else "trial"
-    console.print(f"{study.folder}: {what}, {count_of(len(runs), noun)} left", highlight=False)
+    if left := len(not_ended(study, runs)):
+        console.print(f"{study.folder}: {what}, {count_of(left, noun)} left", highlight=False)
     with run_display(study, runs, console) as display:
         follow(study, executor, request, runs, display.changed, display.poll, ended)
 
 
-def _show_race(study: Study, executor: Executor, request: Request, console: Console, what: str, known: int) -> None:
+def _show_race(
+    study: Study,
+    executor: Executor,
+    request: Request,
+    asked: Sequence[Run],
+    shown: set[str],
+    console: Console,
+    what: str,
+    known: int,
+) -> None:
     """Show a race round by round; it ends early when a run fails, which decides nothing."""
+    waiting = {*map(str, asked)}
     while (upcoming := next_round(study)) is not None:
         number, runs = upcoming
         before = len(study.race().looks)
@@ -125,9 +146,14 @@ def _show_race(study: Study, executor: Executor, request: Request, console: Cons
             return failed or len(study.race().looks) > before
 
         text = f"{what}, {round_text(study.race(), number)}"
-        _show_grid(study, executor, request, not_ended(study, runs), console, text, decided)
+        of_round = [run for run in runs if str(run) in waiting]
+        waiting -= {*map(str, of_round)}
+        _show_grid(study, executor, request, of_round, shown, console, text, decided)
         if len(study.race().looks) == before:
             break
+    else:  # it was over before its last rounds were looked at
+        done = [run for run in asked if str(run) in waiting and study.status(run).state in ENDED]
+        _show_grid(study, executor, request, done, shown, console, what)
     _show_looks(study, console, known)
 
 
