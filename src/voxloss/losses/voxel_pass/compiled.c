@@ -296,9 +296,7 @@ static void add_by_label(const Block *b, const float *values, int64_t classes, d
     }
 }
 
-static Block *new_block(const Pass *pass) {
-    return aligned_alloc(64, sizeof(Block) + (size_t)pass->classes * ROW * sizeof(float));
-}
+static Block *new_block(int64_t rows) { return aligned_alloc(64, sizeof(Block) + (size_t)rows * ROW * sizeof(float)); }
 
 typedef struct { int64_t sample, start, stop; } Part;
 
@@ -317,7 +315,7 @@ int voxloss_sums(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes;
     double *rows = pass->sums + number * rows_of(pass) * classes;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int faults = 0;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
@@ -398,7 +396,7 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
     const int64_t classes = pass->classes;
     const float *upstream = pass->upstream + part.sample * rows_of(pass) * classes;
     const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
@@ -464,7 +462,7 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
 /* -log p of the label times the weight, as whole numbers of the same order, -1 where a voxel does not count. */
 int voxloss_surprise(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
@@ -498,7 +496,7 @@ int voxloss_bins(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes, bins = pass->bins;
     double *rows = pass->sums + number * 2 * bins * classes;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     _Alignas(64) int32_t bin[BLOCK];
@@ -533,7 +531,7 @@ int voxloss_bins_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes;
     const float *upstream = pass->upstream + part.sample * classes * pass->bins;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     _Alignas(64) int32_t bin[BLOCK];
@@ -570,67 +568,228 @@ int voxloss_bins_gradient(const Pass *pass, int64_t number) {
 
 enum { LESION_SUMS = 4 };
 
-/* Twice the place of each voxel's region, and one more in its lesion, which are the voxels of label 1. */
-static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t *index) {
-    const Tensor *regions = &pass->regions;
-    const int64_t origin = sample * regions->sample + start * regions->voxel;
-    const int64_t offset = pass->offsets[sample];
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t at = origin + i * regions->voxel;
-        const int64_t region = regions->type == INT32 ? ((int32_t *)regions->data)[at] : ((int64_t *)regions->data)[at];
-        index[i] = 2 * (offset + region) + (b->label[i] == 1);
+/* The class against the rest, as the losses per lesion take each of them: 1-p of the likeliest class has no digits left
+   where its p is almost 1, so that it comes from the other classes. */
+typedef struct {
+    int32_t best[BLOCK], index[BLOCK];
+    float surprise[BLOCK], rest[BLOCK];
+} Rivals;
+
+#define READ_RIVAL(value)                                                                            \
+    {                                                                                                \
+        const float logit = b->label[i] < 0 ? 0.0f : (value);                                        \
+        x[i] = logit;                                                                                \
+        second[i] = r->best[i] != (int32_t)c && logit > second[i] ? logit : second[i];               \
+    }
+
+/* -log(1-p) of the likeliest class, and the softmax of all others, where these are too small beside it. */
+static void read_far_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, Rivals *r, float *shares) {
+    const Tensor *logits = &pass->logits;
+    const int64_t step = logits->voxel;
+    float second[BLOCK];
+    LOOP second[i] = -FLT_MAX; /* a class masked by -inf is far behind, but inf - inf would be NaN */
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        const int64_t first = sample * logits->sample + start * step + c * logits->channel;
+        if (logits->type == FLOAT32) {
+            const float *from = (const float *)logits->data + first;
+            EACH READ_RIVAL(from[i * step])
+        } else {
+            const uint16_t *from = (const uint16_t *)logits->data + first;
+            EACH READ_RIVAL(as_float((uint32_t)from[i * step] << 16))
+        }
+        for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+    }
+    LOOP r->rest[i] = 0.0f;
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        LOOP {
+            const float e = exponential(x[i] - second[i]);
+            x[i] = r->best[i] == (int32_t)c ? 0.0f : e;
+            r->rest[i] += x[i];
+        }
+    }
+    LOOP {
+        const float rest = r->rest[i] < 1.0f ? 1.0f : r->rest[i]; /* the second class adds 1, unless it is masked */
+        const float odds = b->top[i] - second[i] - logarithm_of_one_plus(rest - 1.0f);
+        const float small = exponential(odds < 0.0f ? odds : -odds);
+        const float surprise = (odds < 0.0f ? 0.0f : odds) + logarithm_of_one_plus(small);
+        r->surprise[i] = surprise > FLT_MAX / 2 ? FLT_MAX / 2 : surprise;
+        r->rest[i] = 1.0f / rest;
+    }
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        LOOP x[i] *= r->rest[i];
     }
 }
 
-/* Of two classes, for every region inside and outside its lesion: the sums of p of class 1, of 1-p in lesions, of
-   -log p of the label, and the number of voxels. With two classes the p of class 1 is that of the label or one minus it. */
+/* Of a block that was read: a class whose 1-p comes from the other classes, its -log(1-p), and in `shares` the softmax of
+   the others. It is the likeliest one; of two classes it is the one that is not the label, whose 1-p is the label's p. */
+static void read_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, Rivals *r, float *shares) {
+    if (pass->classes == 2) {
+        LOOP {
+            r->best[i] = b->label[i] == 0;
+            r->surprise[i] = b->surprise[i];
+            shares[i] = r->best[i] ? 1.0f : 0.0f;
+            shares[ROW + i] = 1.0f - shares[i];
+        }
+        return;
+    }
+    LOOP {
+        r->best[i] = -1;
+        r->rest[i] = 0.0f;
+    }
+    for (int64_t c = 0; c < pass->classes; c++) {
+        const float *others = b->others + c * ROW;
+        LOOP {
+            const float e = b->label[i] == (int32_t)c ? b->own[i] : others[i];
+            const int best = r->best[i] < 0 && e == 1.0f;
+            r->best[i] = best ? (int32_t)c : r->best[i];
+            r->rest[i] += best ? 0.0f : e;
+        }
+    }
+    int64_t far = 0;
+    ADD(far) far += r->rest[i] < 1e-30f;
+    if (far) {
+        read_far_rivals(pass, b, sample, start, n, r, shares);
+        return;
+    }
+    LOOP {
+        r->rest[i] = 1.0f / r->rest[i];
+        r->surprise[i] = logarithm_of_one_plus(r->rest[i]);
+    }
+    for (int64_t c = 0; c < pass->classes; c++) {
+        const float *others = b->others + c * ROW;
+        float *share = shares + c * ROW;
+        LOOP {
+            const float e = b->label[i] == (int32_t)c ? b->own[i] : others[i];
+            share[i] = r->best[i] == (int32_t)c ? 0.0f : e * r->rest[i];
+        }
+    }
+}
+
+#define READ_REGIONS(kind)                                              \
+    {                                                                   \
+        const kind *from = (const kind *)regions->data + origin;        \
+        if (step == 1) EACH index[i] = (int32_t)from[i];                \
+        else for (int64_t i = 0; i < n; i++) index[i] = (int32_t)from[i * step]; \
+    }
+
+/* Twice the place of each voxel's region for class c, and one more in a lesion of it, which are the voxels of this label;
+   -1 for a voxel that does not count. */
+static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t c, int32_t *index) {
+    const Tensor *regions = &pass->regions;
+    const int64_t step = regions->voxel, origin = sample * regions->sample + (c - 1) * regions->channel + start * step;
+    prefetch(regions, origin + BLOCK, BLOCK, SIZES[regions->type]);
+    const int32_t offset = (int32_t)pass->offsets[sample * (pass->classes - 1) + c - 1];
+    if (regions->type == INT32) READ_REGIONS(int32_t)
+    else READ_REGIONS(int64_t)
+    for (int64_t i = n; i < BLOCK; i++) index[i] = 0;
+    LOOP index[i] = b->label[i] < 0 ? -1 : 2 * (offset + index[i]) + (b->label[i] == (int32_t)c);
+}
+
+/* For every region of every class but 0, inside and outside its lesion: the sums of p, of 1-p in lesions, of -log p in
+   lesions and -log(1-p) outside, and the number of voxels. */
 int voxloss_lesions(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     double *table = pass->sums + number * 2 * pass->places * LESION_SUMS;
-    Block *b = new_block(pass);
+    Block *b = new_block(2 * pass->classes);
     if (!b) return NO_MEMORY;
-    int64_t counted = 0, index[BLOCK];
+    int64_t counted = 0;
+    _Alignas(64) Rivals r;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
         read_block(pass, b, part.sample, start, n, &counted);
-        read_regions(pass, b, part.sample, start, n, index);
-        LOOP {
-            const int inside = b->label[i] == 1;
-            b->first[i] = (inside ? b->hit[i] : b->miss[i]) * b->weight[i];
-            b->second[i] = (inside ? b->miss[i] : 0.0f) * b->weight[i];
-            b->third[i] = b->surprise[i] * b->weight[i];
-        }
-        for (int64_t i = 0; i < n; i++) {
-            if (b->label[i] < 0) continue;
-            double *sums = table + index[i] * LESION_SUMS;
-            sums[0] += b->first[i];
-            sums[1] += b->second[i];
-            sums[2] += b->third[i];
-            sums[3] += 1.0;
+        read_rivals(pass, b, part.sample, start, n, &r, b->others + pass->classes * ROW);
+        for (int64_t c = 1; c < pass->classes; c++) {
+            const float *others = b->others + c * ROW;
+            read_regions(pass, b, part.sample, start, n, c, r.index);
+            LOOP {
+                const int here = b->label[i] == (int32_t)c;
+                const float e = others[i], rest = b->rest[i] + b->own[i] - e;
+                const float surprise = r.best[i] == (int32_t)c ? r.surprise[i] : logarithm_of_one_plus(e / rest);
+                b->first[i] = (here ? b->hit[i] : e * b->scale[i]) * b->weight[i];
+                b->second[i] = (here ? b->miss[i] : 0.0f) * b->weight[i];
+                b->third[i] = (here ? b->surprise[i] : surprise) * b->weight[i];
+            }
+            for (int64_t i = 0, stop; i < n; i = stop) {
+                const int32_t at = r.index[i];
+                for (stop = i + 1; stop < n && r.index[stop] == at;) stop++;
+                if (at < 0) continue;
+                double *sums = table + (int64_t)at * LESION_SUMS;
+                float p = 0.0f, missed = 0.0f, surprise = 0.0f;
+                _Pragma("omp simd reduction(+ : p, missed, surprise)")
+                for (int64_t j = i; j < stop; j++) {
+                    p += b->first[j];
+                    missed += b->second[j];
+                    surprise += b->third[j];
+                }
+                sums[0] += p;
+                sums[1] += missed;
+                sums[2] += surprise;
+                sums[3] += (double)(stop - i);
+            }
         }
     }
     free(b);
     return 0;
 }
 
-/* The gradient of part `number`; `upstream` is (2 * places, 2): the slope with respect to p, and what is added. */
+/* The gradient of part `number`; `upstream` is (2 * places, 2): the slopes with respect to p, and to the third sum.
+
+   With the slope g_c of p_c and s_c of -log(1-p_c), of the classes with lesions but the label's own class o, and with
+   v_c = s_c p_c / (1-p_c), but 0 for the likeliest class m, whose softmax of the others is q:
+
+       d/dx_k = p_k (g_k + s_o - g_o p_o - sum_c (g_c p_c + v_c)) + v_k + [k = m] s_m p_m - [k != m] s_m p_m q_k
+       d/dx_o = p_o (g_o (1-p_o) - sum_c (g_c p_c + v_c)) - s_o (1-p_o) - [o != m] s_m p_m q_o */
 int voxloss_lesions_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
-    Block *b = new_block(pass);
+    const int64_t classes = pass->classes;
+    const float *upstream = pass->upstream;
+    Block *b = new_block(3 * classes);
     if (!b) return NO_MEMORY;
-    int64_t counted = 0, index[BLOCK];
+    int64_t counted = 0;
+    float *shares = b->others + classes * ROW, *slopes = shares + classes * ROW;
+    float *all = b->first, *of_best = b->second, *slope = b->third, *own_slope = b->chosen, *own_surprise = b->rest;
+    _Alignas(64) Rivals r;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
         read_block(pass, b, part.sample, start, n, &counted);
-        read_regions(pass, b, part.sample, start, n, index);
-        LOOP b->first[i] = b->second[i] = 0.0f;
-        for (int64_t i = 0; i < n; i++) {
-            if (b->label[i] < 0) continue;
-            b->first[i] = pass->upstream[2 * index[i]];
-            b->second[i] = pass->upstream[2 * index[i] + 1];
+        read_rivals(pass, b, part.sample, start, n, &r, shares);
+        LOOP {
+            r.rest[i] = b->rest[i] + b->own[i];
+            all[i] = of_best[i] = own_slope[i] = own_surprise[i] = slopes[i] = 0.0f;
         }
-        LOOP b->third[i] = b->miss[i] * (b->hit[i] * b->first[i] + b->second[i]) * b->weight[i];
-        for (int64_t c = 0; c < 2; c++) WRITE_GRADIENT(c ? b->third[i] : -b->third[i])
+        for (int64_t c = 1; c < classes; c++) {
+            const float *others = b->others + c * ROW;
+            float *kept = slopes + c * ROW;
+            read_regions(pass, b, part.sample, start, n, c, r.index);
+            LOOP {
+                const int here = b->label[i] == (int32_t)c, best = r.best[i] == (int32_t)c;
+                const int32_t at = r.index[i] < 0 ? 0 : r.index[i];
+                const float of_p = upstream[2 * at], of_surprise = upstream[2 * at + 1];
+                const float e = others[i], p = e * b->scale[i];
+                const float share = best ? 0.0f : of_surprise * e / (r.rest[i] - e);
+                own_slope[i] = here ? of_p : own_slope[i];
+                own_surprise[i] = here ? of_surprise : own_surprise[i];
+                all[i] += here ? 0.0f : of_p * p + share;
+                of_best[i] = best && !here ? of_surprise * p : of_best[i];
+                kept[i] = of_p * p + (best ? of_surprise * p : share);
+            }
+        }
+        LOOP {
+            slope[i] = own_surprise[i] - own_slope[i] * b->hit[i] - all[i];
+            own_slope[i] = b->hit[i] * (own_slope[i] * b->miss[i] - all[i]) - own_surprise[i] * b->miss[i];
+        }
+        for (int64_t c = 0; c < classes; c++) {
+            const float *others = b->others + c * ROW, *share = shares + c * ROW;
+            float *result = slopes + c * ROW;
+            LOOP {
+                const float other = others[i] * b->scale[i] * slope[i] + result[i];
+                result[i] = ((b->label[i] == (int32_t)c ? own_slope[i] : other) - of_best[i] * share[i]) * b->weight[i];
+            }
+            WRITE_GRADIENT(result[i])
+        }
     }
     free(b);
     return 0;

@@ -135,9 +135,9 @@ def bins_gradient(
 def takes_lesions(
     logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int, settings: PassSettings
 ) -> bool:
-    """Whether the passes over lesions compute these sums on this machine: of two classes, and not too many regions."""
+    """Whether the passes over lesions compute these sums on this machine: of not too many regions."""
     return (
-        logits.shape[1] == 2
+        logits.shape[1] > 1
         and regions.dtype in (torch.int32, torch.int64)
         and regions.device.type == "cpu"
         and takes(logits, target, weight, settings)
@@ -180,7 +180,7 @@ def lesions_gradient(
     call.add_regions(regions, offsets, upstream.shape[1] // 2)
     hit, excess, missed, surprise = upstream.to(torch.float32)
     inside = torch.arange(upstream.shape[1]) % 2 == 1
-    slopes = torch.stack([torch.where(inside, hit - missed, excess), torch.where(inside, -surprise, surprise)], 1)
+    slopes = torch.stack([torch.where(inside, hit - missed, excess), surprise], 1)
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], call.voxels)
     call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
@@ -245,9 +245,9 @@ class _Call:
             self.memory.append(weights)
 
     def add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
-        """Add the regions (B, 1, *spatial) of lesions."""
-        flat, first = regions.flatten(2)[:, 0], offsets[:, 0].contiguous()
-        self.arguments.regions = _Tensor.of(flat, (flat.stride(0), 0, flat.stride(1)))
+        """Add the regions (B, F, *spatial) of lesions."""
+        flat, first = regions.flatten(2), offsets.contiguous()
+        self.arguments.regions = _Tensor.of(flat, flat.stride())
         self.arguments.offsets, self.arguments.places = first.data_ptr(), places
         self.memory += [flat, first]
 

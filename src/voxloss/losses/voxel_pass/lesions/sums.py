@@ -2,7 +2,7 @@
 
 Each voxel's index is 2·(place of its region) + (whether it is in the lesion); the sums are added up by it. Regions of
 all samples and classes lie one behind the other: those of sample b and class c from `offsets[b, c]` on, with the voxels
-of no region, number 0, first. Of softmax against labels of two classes on a CPU the pass in C takes the place of this
+of no region, number 0, first. Of softmax against labels on a CPU the pass in C takes the place of this
 one.
 """
 
