@@ -1,5 +1,6 @@
 """The report on exported studies: what is joined and what never is, claims, pages, and the committed pages."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,15 @@ def test_a_study_without_a_loss_cannot_hold_a_claim():
     assert judge_claim(claim(("combo", "tversky")), quiet) == []
 
 
+def test_losses_of_which_neither_has_learned_the_class_are_not_compared():
+    pair, others = ("mixed_focal", "dice"), ("mixed_focal", "focal")
+    judged = studies(export("a", noise=0.002, unlearned={"lesion": list(pair)}))
+    (found,) = judge_claim(claim(pair, others), judged)
+    assert [math.isfinite(one.mean) for one in found.findings] == [False, True]
+    assert found.findings[0].answer == "undecided"
+    assert judge_claim(claim(pair), judged) == []
+
+
 def test_precision_and_recall_are_compared_with_balance():
     bias = {"focal": 0.1, "dice": -0.1, "mixed_focal": 0.0}
     judged = studies(export("a", bias=bias, noise=0.002))
@@ -138,6 +148,7 @@ def test_a_slope_is_that_of_weighted_least_squares():
     def step(mean, error, degrees):
         return SimpleNamespace(
             export=SimpleNamespace(kind="phantom", data_set="set"),
+            informs=lambda first, second: True,
             difference=lambda first, second: Difference("set", first, second, mean, 1.0, error, degrees, "a"),
         )
 

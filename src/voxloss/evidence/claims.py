@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from voxloss.evaluation.verdict import MARGIN
-from voxloss.evidence.comparisons import Estimate, Judged, Measure, is_joined, joined, series_steps, slope
+from voxloss.evidence.comparisons import Difference, Estimate, Judged, Measure, is_joined, joined, series_steps, slope
 from voxloss.utilities.errors import InputError
 
 Answer = Literal["held", "refuted", "undecided"]
@@ -130,16 +130,20 @@ def judge_claim(claim: Claim, studies: Sequence[Judged]) -> list[Judgement]:
     if claim.measure == "dice_by_rarity":
         return _by_series(claim, studies)
     measure: Measure = claim.measure
+
+    def difference(judged: Judged, first: str, second: str) -> Difference | None:
+        return judged.difference(first, second, measure) if judged.informs(first, second) else None
+
     judgements = []
     for judged in studies:
-        found = [judged.difference(first, second, measure) for first, second in claim.comparisons]
+        found = [difference(judged, first, second) for first, second in claim.comparisons]
         if any(found):
             synthetic = judged.export.kind == "phantom"
             judgements.append(_judgement(claim, judged.export.name, synthetic, [_of(one) for one in found]))
     together = [judged for judged in studies if is_joined(judged.export)]
     numbers = []
     for first, second in claim.comparisons:
-        differences = [judged.difference(first, second, measure) for judged in together]
+        differences = [difference(judged, first, second) for judged in together]
         numbers.append(_joined(claim, [one for one in differences if one is not None]))
     return [*judgements, *_together(claim, numbers)]
 

@@ -15,6 +15,7 @@ Each claim of [Yeung et al. 2021](https://arxiv.org/abs/2102.04525) as compariso
 *refuted* if it lies below the margin of 0.01, so that an advantage that matters is excluded, else *undecided*. A
 claim is held if all of its comparisons are, and refuted if one is. Intervals hold together: over all pairs of losses
 of a study, over all comparisons of the claim where data sets are joined. Synthetic images are judged by themselves.
+A study in which neither loss of a comparison has learned to find the class says nothing of it.
 """
 
 

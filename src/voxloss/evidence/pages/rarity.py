@@ -24,8 +24,8 @@ CURVES = """\
 Points are means over folds, bars their 95 % intervals (of Student's t over the folds; with three folds they are wide).
 *Cases with nothing predicted*: of the test cases that have the class, the share in which none of it is predicted.
 *Collapsed networks*: the share of trainings that never predict the class. Points are moved a little apart. A step in
-which two losses never differ, since neither predicts the class, says nothing about how their difference changes, so it
-is left out of that line.
+which neither of two losses has learned to find the class says nothing about how their difference changes, so it is left
+out of that line.
 """
 SYNTHETIC = "The images are synthetic: a demonstration, which no joint result and no advice rests on."
 NONE = "No study is exported as a step of a series, so nothing is known about rarity."
