@@ -213,8 +213,8 @@ def test_a_class_of_one_fold_is_warned_of_as_run_does(tmp_path):
 
 
 def test_ids_that_no_folder_can_have_or_that_differ_in_capitals(tmp_path):
-    with pytest.raises(InputError, match=r"has 200 bytes, and .* shorten the names of its files"):
-        Case("ü" * 100, (), None)
+    with pytest.raises(InputError, match=r"has 220 bytes, and .* shorten the names of its files"):
+        Case("ü" * 110, (), None)
     with pytest.raises(InputError, match="rename its files"):
         Case("a\nb", (), None)
     root = folder(tmp_path, 1)

@@ -17,7 +17,7 @@ from voxloss.utilities.files import atomic_folder, atomic_path
 from voxloss.utilities.text import not_finite_values
 
 MAX_LABEL_VALUE = 65535
-LONGEST_ID = 180  # bytes: file systems take 255, and results add endings and a random part
+LONGEST_ID = 216  # bytes: file systems take 255, and the folder of a prepared case adds 39 while it is written
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
 IGNORED = 254  # the index of voxels that count in no loss and no score, such as those that nobody annotated
 
