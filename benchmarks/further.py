@@ -3,13 +3,14 @@
     python benchmarks/further.py --output rows.csv --size 96                  # on the CPU, on one thread
     python benchmarks/further.py --output rows.csv --size 128 --device cuda
 
-Losses of lesions, distances and order read one volume of two classes with about 200 boxes of 2 to 6 voxels a side;
-those of thin structures one with crossing tubes. Each implementation takes turns with Dice + cross entropy, forward and
-backward; a call that is not measured goes before each, for whoever follows a loss that frees much memory pays for it.
-On a CPU what is measured is the time of the process, so that other work on the machine counts less. Memory is the peak
-beyond the inputs, over the size of the logits. Making the maps is measured alone. The loop over the lesions, and the
-boundary loss of its authors, are written here as in their codes; others' losses are left out where they are not
-installed, and `make test-peers` makes an environment with all of them.
+Losses of lesions, distances and order read one volume of two classes with about 200 boxes of 2 to 6 voxels a side,
+those per lesion also the same boxes as four classes beside the background; those of thin structures one with crossing
+tubes. Each implementation takes turns with Dice + cross entropy, forward and backward; a call that is not measured
+goes before each, for whoever follows a loss that frees much memory pays for it. On a CPU what is measured is the time
+of the process, so that other work on the machine counts less. Memory is the peak beyond the inputs, over the size of
+the logits. Making the maps is measured alone. The loop over the lesions, and the boundary loss of its authors, are
+written here as in their codes; others' losses are left out where they are not installed, and `make test-peers` makes
+an environment with all of them.
 """
 
 import argparse
@@ -52,6 +53,13 @@ def boxes(size: int, lesions: int) -> Tensor:
     return labels
 
 
+def of_several_classes(labels: Tensor) -> Tensor:
+    """The same boxes with labels 1 to 4, by where they are."""
+    size = labels.shape[-1]
+    half = torch.arange(size) >= size // 2
+    return torch.where(labels > 0, 1 + half[:, None, None].long() + 2 * half[None, :, None].long(), 0)
+
+
 def tubes(size: int) -> Tensor:
     """Labels (1, size, size, size) of tubes of three to five voxels along every axis."""
     labels = torch.zeros(1, size, size, size, dtype=torch.long)
@@ -89,6 +97,15 @@ def of_boxes(labels: Tensor) -> dict[str, tuple[str, Loss]]:
     return (
         {name: (voxloss.__version__, loss) for name, loss in losses.items()} | others | _others(_nnunet, _smp, _monai)
     )
+
+
+def of_classes(labels: Tensor) -> dict[str, tuple[str, Loss]]:
+    """Name -> (version, loss) of logits and labels."""
+    regions = voxloss.lesion_regions(labels, 5)
+    return {
+        f"{name}, maps given": (voxloss.__version__, partial(voxloss.get_loss(name), regions=regions))
+        for name in ("cc_dice_ce", "blob")
+    }
 
 
 def of_tubes(labels: Tensor) -> dict[str, tuple[str, Loss]]:
@@ -213,13 +230,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device, size = torch.device(arguments.device), arguments.size
-    volumes = {"boxes": boxes(size, arguments.lesions).to(device), "tubes": tubes(size).to(device)}
-    logits = torch.randn(1, 2, size, size, size, generator=torch.Generator().manual_seed(1)).to(device)
+    found = boxes(size, arguments.lesions)
+    made = {"boxes": found, "classes": of_several_classes(found), "tubes": tubes(size)}
+    volumes = {name: labels.to(device) for name, labels in made.items()}
+
+    def logits_of(classes: int) -> Tensor:
+        return torch.randn(1, classes, size, size, size, generator=torch.Generator().manual_seed(1)).to(device)
+
     shared = {
         "date": datetime.date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "torch": torch.__version__,
-        "shape": "x".join(map(str, logits.shape)),
         "dtype": "float32",
     }
     rows: list[dict[str, object]] = []
@@ -227,14 +248,22 @@ def main() -> None:
     def add(name: str, version: str, volume: str, times: list[float], **others: object) -> None:
         tenths = statistics.quantiles(times, n=10, method="inclusive")
         figures = {"ms_p10": tenths[0], "ms_p50": statistics.median(times), "ms_p90": tenths[-1]}
-        row = {"implementation": name, "version": version, "volume": volume, "rounds": len(times)}
+        classes = 1 + int(volumes[volume].max())
+        row = {
+            "shape": "x".join(map(str, (1, classes, *volumes[volume].shape[1:]))),
+            "implementation": name,
+            "version": version,
+            "volume": volume,
+            "rounds": len(times),
+        }
         row |= {key: round(1000 * value, 4) for key, value in figures.items()} | others
         rows.append(shared | row)
         print({key: value for key, value in row.items() if key not in ("version", "rounds")}, flush=True)
 
     reference = voxloss.get_loss(REFERENCE)
-    for volume, make in (("boxes", of_boxes), ("tubes", of_tubes)):
+    for volume, make in (("boxes", of_boxes), ("classes", of_classes), ("tubes", of_tubes)):
         labels = volumes[volume]
+        logits = logits_of(1 + int(labels.max()))
         for name, (version, loss) in make(labels).items():
             if arguments.only and not name.startswith(tuple(arguments.only)):
                 continue
@@ -252,7 +281,7 @@ def main() -> None:
             memory = extra and round(extra / (logits.numel() * logits.element_size()), 3)
             ratios = {"ratio_to_dice_cross_entropy": round(ratio, 3), "peak_extra_over_logits": memory}
             add(name, version, volume, times["own"], **ratios)
-    for name, (volume, run) in of_maps(*volumes.values()).items():
+    for name, (volume, run) in of_maps(volumes["boxes"], volumes["tubes"]).items():
         if not arguments.only:
             add(name, "", volume, [time_of(run, device) for _ in range(4)][1:])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ MEASURES = {
     },
 }
 BASE = "dice_cross_entropy"
+VOLUMES = {"boxes": "Lesions", "classes": "Lesions of four classes", "tubes": "Tubes"}
 NAMES = {"emidec": "EMIDEC: scars of the heart, small and large", "drive": "DRIVE: vessels of the retina"}
 
 
@@ -35,10 +36,10 @@ def further(rows: pd.DataFrame) -> str:
     """Tables by device and volume."""
     lines = [FURTHER]
     for device, on_device in rows.groupby("device", sort=False):
-        first = on_device.iloc[0]
-        lines += [f"## {device}", "", f"Logits {first['shape']}, torch {first['torch']}, {first['date']}.", ""]
+        first, shapes = on_device.iloc[0], on_device["shape"].unique()
+        lines += [f"## {device}", "", f"Logits {', '.join(shapes)}, torch {first['torch']}, {first['date']}.", ""]
         for volume, group in on_device.groupby("volume", sort=False):
-            lines += [f"### {'Lesions' if volume == 'boxes' else 'Tubes'}", ""]
+            lines += [f"### {VOLUMES[volume]}", ""]
             lines += ["| loss | median ms (10 %, 90 %) | × Dice + cross entropy | extra memory / logits |"]
             lines += ["|---|---|---|---|"]
             for _, row in group.iterrows():

@@ -16,6 +16,7 @@ from voxloss.commands.main import run_command
 from voxloss.config.schema import ExecutionConfig
 from voxloss.study.claims import Worker, take
 from voxloss.study.study import Study
+from voxloss.utilities.text import count_of
 
 if TYPE_CHECKING:  # it imports the training, for which the peers' environment lacks packages
     from voxloss.study.execution.request import Request
@@ -43,8 +44,9 @@ class InlineExecutor:
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         pass
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: "Request") -> None:
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: "Request") -> str:
         self.request: Request | None = request
+        return f"{count_of(workers, 'worker')} in this process"
 
     def alive(self, study: Path) -> int:
         if self.request is not None:
@@ -53,6 +55,9 @@ class InlineExecutor:
 
             work(study, request)
         return 0
+
+    def why_left(self, study: Path) -> str:
+        return "The worker has left"
 
     def stop(self, study: Path) -> None:
         pass

@@ -3,14 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from network_files import NETWORKS as NAMED
 from network_files import write_networks_study
 from study_helpers import call, leave_steps_unmeasured, tiny_run
+from voxloss.commands import run
 from voxloss.config.files import config_from
+from voxloss.config.schema import StudyConfig
 from voxloss.evaluation.scores import read_scores
 from voxloss.evidence.add import add_study
 from voxloss.study.claims import Worker
@@ -277,23 +281,79 @@ def test_the_plan_measures_every_network(phantom, unmeasured_steps):
     assert planned.training == pytest.approx(sum(part.training for _, part in planned.parts))
 
 
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        ("SegResNet", ["SegResNet"]),
+        ("SegResNet,unet", ["SegResNet", "unet"]),
+        ("unet,monai.networks.nets.UNETR", ["unet", "UNETR"]),
+        ("monai.networks.nets.SegResNet", ["SegResNet"]),
+    ],
+)
+def test_the_networks_of_a_study_are_named_by_their_labels(tmp_path, monkeypatch, networks, expected):
+    own = ("unet", {"name": "monai.networks.nets.SegResNet", "label": "SegResNet", "arguments": {"init_filters": 8}})
+    of_study = NAMED if "." in networks else own
+    folder = write_networks_study(tmp_path / "study", of_study, losses=("dice",), cases=4, folds=2)
+    known = {choice.key: choice.setting for choice in Study.open(folder).networks}
+    configs: list[StudyConfig] = []
+    monkeypatch.setattr(run, "run_study", lambda config, *_, **__: configs.append(config))
+    for option in ("--networks", "--comparison.networks"):
+        call("run", folder, option, networks)
+    assert len(configs) == 2
+    for config in configs:
+        assert [choice.key for choice in config.networks()] == expected
+        assert all(known.get(choice.key, choice.setting) == choice.setting for choice in config.networks())
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_label_that_a_study_does_not_have_is_told(tmp_path, command):
+    folder = write_networks_study(tmp_path / "study", losses=("dice",), cases=4, folds=2)
+    for word, meant in (("SegResnet", "; did you mean 'SegResNet'?\n"), ("swin", ".\n")):
+        refused = call(command, folder, "--networks", f"unet,{word}")
+        assert refused.returncode == 2
+        assert refused.stderr == (
+            f"voxloss: comparison.networks: {folder} has no network {word!r}; it has unet, SegResNet, and a new one is "
+            f"unet or an import path such as monai.networks.nets.SegResNet{meant}"
+        )
+
+
 def test_networks_are_an_option_of_run_and_plan(phantom, tmp_path):
     refused = call("run", "demo", "--data", phantom, "--study", tmp_path / "s", "--networks", "unet, unet")
     assert "The network 'unet' is listed twice" in refused.stderr
+
+
+def with_moved_images(folder: Path, moved: Path) -> dict[str, Any]:
+    """Move the images of a study into a folder of their own, and return the configuration with it."""
+    described: dict[str, Any] = yaml.safe_load((folder / "study.yaml").read_text())["config"]
+    for name, kind in (("image", "images"), ("label", "labels")):
+        (moved / kind).mkdir(parents=True)
+        for case in (folder / "images").iterdir():
+            (case / f"{name}.nii.gz").rename(moved / kind / f"{case.name}.nii.gz")
+    described["data"]["root"] = str(moved)
+    return described
 
 
 @pytest.mark.slow
 def test_open_study_tries_a_new_network_before_anything_changes_also_where_the_images_moved(tmp_path):
     folder = write_networks_study(tmp_path / "study", losses=("dice",), cases=4, folds=2, skip={("dice", 1, 0)})
     before = (folder / "study.yaml").read_bytes()
-    described = yaml.safe_load(before)["config"]
-    moved = tmp_path / "moved"
-    for name, kind in (("image", "images"), ("label", "labels")):
-        (moved / kind).mkdir(parents=True)
-        for case in (folder / "images").iterdir():
-            (case / f"{name}.nii.gz").rename(moved / kind / f"{case.name}.nii.gz")
-    described["data"]["root"] = str(moved)
+    described = with_moved_images(folder, tmp_path / "moved")
     described["comparison"]["networks"].append("nothing.Here")
     with pytest.raises(InputError, match="there is no module 'nothing'"), open_study(config_from(described), folder):
         pass
     assert (folder / "study.yaml").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_run_without_weights_is_named_with_its_network(tmp_path):
+    folder = write_networks_study(tmp_path / "study", losses=("dice",), cases=4, folds=2)
+    place = folder / "networks" / "SegResNet" / "runs" / "dice" / "fold-1" / "seed-0"
+    shutil.rmtree(place / "predictions")
+    notices: list[str] = []
+    described = with_moved_images(folder, tmp_path / "moved")
+    with open_study(config_from(described), folder, notice=notices.append):
+        pass
+    assert [notice for notice in notices if "finished run" in notice] == [
+        "1 finished run (the first: SegResNet, dice, fold 1, seed 0) lack predictions, and weights to make them with; "
+        f"their scores are kept. To train a run again, remove its folder, such as {place}"
+    ]

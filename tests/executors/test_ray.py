@@ -50,7 +50,8 @@ def test_a_machine_that_dies_changes_no_score(cluster, study, expected):
 @pytest.mark.slow
 def test_actors_outlive_the_command_and_are_stopped_from_another_one(cluster, study, expected):
     """Three have a place; a fourth waits for one."""
-    study.end(study.start(*RAY, "--execution.address", cluster.address, "--detach"))
+    said = study.end(study.start(*RAY, "--execution.address", cluster.address, "--detach"))
+    assert "4 workers submitted to Ray.\n" in said
     wait_for(lambda: len(study.at_work()) == 3, "three workers")
     stopped = command("stop", study.folder)
     assert stopped.returncode == 0, stopped.stderr

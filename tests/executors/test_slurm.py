@@ -39,12 +39,13 @@ def job_states(lab) -> dict[str, str]:
 @pytest.mark.executors
 @pytest.mark.slow
 def test_jobs_that_are_cancelled_preempted_or_lose_their_node_change_no_score(lab, study, expected):
-    study.end(
+    said = study.end(
         study.start(
             *SLURM, *ON_NODES, "--execution.jobs", 3, *EXCLUSIVE, "--detach",
             environment=lab.environment,
         )
     )  # fmt: skip
+    assert "3 jobs submitted to Slurm.\n" in said
     # One job per node, each with a run.
     wait_for(lambda: len(study.at_work()) == 3, "three workers")
     jobs = {node: job for job, (state, node) in lab.jobs().items() if state == "RUNNING"}

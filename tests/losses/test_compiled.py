@@ -118,14 +118,23 @@ def test_bins_agree_with_float64(classes, number, weighted, first):
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+@pytest.mark.parametrize("layout", ["int32", "int64", "bfloat16", "channels last"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_lesions_agree_with_float64(weighted, kind):
-    logits, labels, weight = problem(2, (9, 17, 13))
+@pytest.mark.parametrize("classes", [2, 3, 4, 14])
+def test_lesions_agree_with_float64(classes, weighted, layout):
+    logits, labels, weight = problem(classes, (9, 17, 13))
     labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < 0.9] = 0
-    regions = lesion_regions(labels, 2).to(kind)
-    labels[0, 1], labels[1, 0, 0, 0] = 255, 9  # out of range: as ignored where it is not checked
+    regions = lesion_regions(labels, classes).to(torch.int64 if layout == "int64" else torch.int32)
+    labels[0, 1], labels[1, 0, 0, 0] = 255, 99  # out of range: as ignored where it is not checked
     logits[0, :, 2:4] *= 60
+    logits[0, :, 5] = logits[0, :, 5].round()  # several classes are the likeliest ones
+    for c in (0, 1):  # classes that are masked, but where the label has them
+        logits[1, c, 3 + c] = torch.where(labels[1, 3 + c] == c, logits[1, c, 3 + c], -torch.inf)
+    logits[1, :, 8, 16, 12] = 0
+    if layout == "bfloat16":
+        logits = logits.to(torch.bfloat16)
+    elif layout == "channels last":
+        logits, regions = (each.to(memory_format=torch.channels_last_3d) for each in (logits, regions))
     how = Reading("softmax", False, 255, by_channel=False, checked=False)
     offsets, owner = of_lesions.places(regions)
     weight = weight if weighted else None
@@ -139,7 +148,9 @@ def test_lesions_agree_with_float64(weighted, kind):
     upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
     slope = passes.gradient(upstream, logits, *given, weight, how)
     exact = passes.gradient(upstream, logits.double(), *given, wide, how)
-    torch.testing.assert_close(slope.double(), exact, rtol=2e-6, atol=2e-6)
+    assert slope.dtype == logits.dtype
+    tolerance = 4e-3 if layout == "bfloat16" else 2e-6
+    torch.testing.assert_close(slope.double(), exact, rtol=tolerance, atol=2e-6)
 
 
 @needs_compiler

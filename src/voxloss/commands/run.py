@@ -110,6 +110,7 @@ def run_study(
     from voxloss.study.execution.request import Request, unfinished
     from voxloss.study.folder import StudyFolder
     from voxloss.study.search import failed_trials, places_of
+    from voxloss.study.study import Study
 
     raced = config.comparison.design == "race"
     if raced and folds is not None:
@@ -164,6 +165,7 @@ def run_study(
                 study.write_status(run, state="pending")  # for the workers, who repeat nothing by themselves
     if waiting:
         settings, started = study.config.execution, helpers is not None and helpers.started
+        what = "" if helpers is None else helpers.what
         if settings.executor == "local":  # else this machine's time says nothing
             for part in study.parts():
                 own = [run for run in waiting if run.network == part.files.network]
@@ -180,11 +182,13 @@ def run_study(
                     console.print(f"[yellow]note[/]: {load_sentence(expected.probe)}", highlight=False, soft_wrap=True)
         if detach:
             if not started:
-                executor.start(folder, settings, len(waiting), request)
-            for what in ("status", "stop"):
-                console.print(f"voxloss {what} {folder}", highlight=False, soft_wrap=True)
+                what = executor.start(folder, settings, len(waiting), request)
+            console.print(f"{what}.", markup=False, highlight=False, soft_wrap=True)
+            for name in ("status", "stop"):
+                console.print(f"voxloss {name} {folder}", markup=False, highlight=False, soft_wrap=True)
             return 0
         show_execution(study, executor, request, waiting, console, started=started)
+    study = Study.open(folder)  # another command may have added losses, seeds or networks, and merged their scores
     if raced:
         runs = study.runs()
     study.merge_scores()

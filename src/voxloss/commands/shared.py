@@ -172,14 +172,42 @@ def study_and_config(arguments: argparse.Namespace, *overrides: str) -> tuple[Pa
     folder: Path = arguments.study or study_folder(arguments.config) or Path("studies") / config.name
     if StudyFolder(folder).is_study():
         config = load_config(arguments.config, words, StudyFolder(folder).read_description().config)
+        config = _with_known_networks(config, folder)
     return folder, config
 
 
 def study_config(arguments: argparse.Namespace) -> "StudyConfig":
     """Load the configuration that the arguments of `plan` describe."""
-    from voxloss.config.files import load_config  # jsonargparse
+    from voxloss.config.files import load_config, study_folder  # jsonargparse
 
-    return load_config(arguments.config, option_overrides(arguments))
+    config = load_config(arguments.config, option_overrides(arguments))
+    folder = study_folder(arguments.config)
+    return config if folder is None else _with_known_networks(config, folder)
+
+
+def _with_known_networks(config: "StudyConfig", folder: Path) -> "StudyConfig":
+    """Put the entries of a study's networks in the place of their labels in `comparison.networks`.
+
+    Raises:
+        InputError: A name is neither a label nor that of a network that could be added.
+    """
+    from voxloss.config.networks import UNET
+    from voxloss.study.study import Study  # NumPy
+
+    if not config.comparison.networks:
+        return config
+    study = Study.open(folder)
+    known = {one.key: entry for one, entry in zip(study.networks, study.comparison.networks, strict=True)}
+    for name in config.comparison.networks:
+        if not isinstance(name, str) or "." in name or name in (UNET, "unet3d"):
+            continue  # a new network has a path, if it is not a U-Net
+        if known and name not in known:
+            raise InputError(
+                f"comparison.networks: {folder} has no network {name!r}; it has {', '.join(known)}, and a new one is "
+                f"{UNET} or an import path such as monai.networks.nets.SegResNet{did_you_mean(name, known) or '.'}"
+            )
+    networks = tuple(known.get(one, one) if isinstance(one, str) else one for one in config.comparison.networks)
+    return dataclasses.replace(config, comparison=dataclasses.replace(config.comparison, networks=networks))
 
 
 def option_overrides(arguments: argparse.Namespace) -> list[str]:

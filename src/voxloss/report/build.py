@@ -9,7 +9,7 @@ from rich.text import Text
 from voxloss.report.comparison import Comparison, compare
 from voxloss.report.contents import write_contents
 from voxloss.report.names import names_of
-from voxloss.report.networks import class_orders, network_results, networks_summary, write_networks
+from voxloss.report.networks import class_orders, left_out, network_results, networks_summary, write_networks
 from voxloss.report.page.page import render_page
 from voxloss.report.record import StudyRecord, record_of
 from voxloss.report.summary import summary_sentence
@@ -67,14 +67,15 @@ def print_tables(study: Path, console: Console, losses: Sequence[str] | None = N
             record = record_of(opened)
             _print_tables(record, compare(record, losses), console)
             return
-        results, waiting = network_results(opened, losses)
+        results, without = network_results(opened, losses)
         for one in results:
             console.rule(Text(one.network), align="left")
             _print_tables(one.record, one.comparison, console)
         found = class_orders(results, results[0].comparison.primary_class)
-        summary = networks_summary(results, waiting, found)
+        summary = networks_summary(results, without, found)
         console.rule(Text("All networks"), align="left")
-        console.print(Text(" ".join((summary.headline, *summary.details)), style="bold"))
+        sentences = (summary.headline, *summary.details, *left_out(results, without, found))
+        console.print(Text(" ".join(sentences), style="bold"))
 
 
 def _print_tables(record: StudyRecord, comparison: Comparison, console: Console) -> None:

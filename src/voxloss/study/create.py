@@ -203,7 +203,8 @@ def _resume(
     if bare := _repair_runs(study):
         notice(
             f"{count_of(len(bare), 'finished run')} (the first: {bare[0]}) lack predictions, and weights to make them "
-            "with; their scores are kept. To train such a run again, remove its folder in runs/"
+            "with; their scores are kept. To train a run again, remove its folder, such as "
+            f"{study.run_folder(bare[0]).path}"
         )
     if any(study.status(run).state not in FINISHED for run in study.runs()):
         require_files(sources.missing, folder)

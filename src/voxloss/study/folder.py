@@ -46,6 +46,11 @@ class Run:
     trial: int | None = None
     network: str | None = None
 
+    @property
+    def asked_by(self) -> str:
+        """The key of the loss that needs it: for a trial, of the loss as tuned."""
+        return self.loss.key if self.trial is None else replace(self.loss, tuned=True).key
+
     def __str__(self) -> str:
         part = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
         where = "" if self.network is None else f"{self.network}, "

@@ -40,11 +40,13 @@ typedef struct {
     int64_t bins;           /* of the passes over the bins of p, 1 to MOST_BINS */
     const float *exponents; /* (exponents, classes) */
     const float *upstream;  /* (samples, rows, classes); those of Σ (1-p)·t are taken off those of Σ p·t already */
-    double *sums;           /* (parts, rows, classes) */
+    double *sums;           /* (parts, rows, classes); NULL where they are not asked for, like `upstream` */
     int64_t *counted;       /* (parts) */
     int32_t *bits;          /* (samples, voxels) */
-    const int64_t *offsets; /* (samples): the place of the first region */
+    const int64_t *offsets; /* (samples, classes - 1): the place of the first region */
     int64_t places;         /* of the regions of all samples */
+    double *lesions;        /* (parts, 2 * places, LESION_SUMS); NULL where they are not asked for */
+    const float *of_lesions; /* (2 * places, 2), see `read_lesion_slopes` */
 } Pass;
 
 /* One block of voxels. `others` are the probabilities without the label's, times 1/scale. */
@@ -296,9 +298,7 @@ static void add_by_label(const Block *b, const float *values, int64_t classes, d
     }
 }
 
-static Block *new_block(const Pass *pass) {
-    return aligned_alloc(64, sizeof(Block) + (size_t)pass->classes * ROW * sizeof(float));
-}
+static Block *new_block(int64_t rows) { return aligned_alloc(64, sizeof(Block) + (size_t)rows * ROW * sizeof(float)); }
 
 typedef struct { int64_t sample, start, stop; } Part;
 
@@ -312,68 +312,101 @@ static int64_t before_tube(const Pass *pass) { return FOCAL + pass->exponent_cou
 
 static int64_t rows_of(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
 
-/* The sums of part `number`. */
-int voxloss_sums(const Pass *pass, int64_t number) {
-    const Part part = part_of(pass, number);
+/* Add the sums of a block that was read. What was read of it is overwritten. */
+static void add_sums(const Pass *pass, Block *b, double *rows) {
     const int64_t classes = pass->classes;
-    double *rows = pass->sums + number * rows_of(pass) * classes;
-    Block *b = new_block(pass);
-    if (!b) return NO_MEMORY;
-    int faults = 0;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
-        faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
-        for (int64_t k = 0; k < pass->exponent_count; k++) {
-            const float *exponents = pass->exponents + k * classes;
-            if (all_are(exponents, classes, 0.0f)) {
-                LOOP b->first[i] = b->surprise[i] * b->weight[i];
-            } else {
-                focal_factor(b, exponents, classes, b->second, b->first);
-                LOOP b->first[i] *= b->surprise[i] * b->weight[i];
-            }
-            add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
+    for (int64_t k = 0; k < pass->exponent_count; k++) {
+        const float *exponents = pass->exponents + k * classes;
+        if (all_are(exponents, classes, 0.0f)) {
+            LOOP b->first[i] = b->surprise[i] * b->weight[i];
+        } else {
+            focal_factor(b, exponents, classes, b->second, b->first);
+            LOOP b->first[i] *= b->surprise[i] * b->weight[i];
         }
-        if (pass->squared) { /* p-t is p, and of the label's class -(1-p) */
-            double *squared = rows + (FOCAL + pass->exponent_count) * classes;
-            LOOP {
-                b->first[i] = 0.5f * b->miss[i] * b->miss[i] * b->weight[i];
-                b->second[i] = 0.5f * b->scale[i] * b->scale[i] * b->weight[i];
-            }
-            add_by_label(b, b->first, classes, squared);
-            for (int64_t c = 0; c < classes; c++) {
-                const float *others = b->others + c * ROW;
-                float sum = 0.0f;
-                ADD(sum) sum += others[i] * others[i] * b->second[i];
-                squared[c] += sum;
-            }
-        }
+        add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
+    }
+    if (pass->squared) { /* p-t is p, and of the label's class -(1-p) */
+        double *squared = rows + (FOCAL + pass->exponent_count) * classes;
         LOOP {
-            b->hit[i] *= b->weight[i];
-            b->miss[i] *= b->weight[i];
-            b->scale[i] *= b->weight[i];
+            b->first[i] = 0.5f * b->miss[i] * b->miss[i] * b->weight[i];
+            b->second[i] = 0.5f * b->scale[i] * b->scale[i] * b->weight[i];
         }
-        add_by_label(b, b->hit, classes, rows + TRUE_POSITIVE * classes);
-        add_by_label(b, b->miss, classes, rows + FALSE_NEGATIVE * classes);
-        if (pass->tube) {
-            double *tube = rows + before_tube(pass) * classes;
-            LOOP b->first[i] = b->hit[i] * b->tube[i];
-            LOOP b->second[i] = b->miss[i] * b->tube[i];
-            add_by_label(b, b->first, classes, tube);
-            add_by_label(b, b->second, classes, tube + classes);
-        }
+        add_by_label(b, b->first, classes, squared);
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW;
             float sum = 0.0f;
-            ADD(sum) sum += others[i] * b->scale[i];
-            rows[FALSE_POSITIVE * classes + c] += sum;
+            ADD(sum) sum += others[i] * others[i] * b->second[i];
+            squared[c] += sum;
         }
     }
-    free(b);
-    return faults;
+    LOOP {
+        b->hit[i] *= b->weight[i];
+        b->miss[i] *= b->weight[i];
+        b->scale[i] *= b->weight[i];
+    }
+    add_by_label(b, b->hit, classes, rows + TRUE_POSITIVE * classes);
+    add_by_label(b, b->miss, classes, rows + FALSE_NEGATIVE * classes);
+    if (pass->tube) {
+        double *tube = rows + before_tube(pass) * classes;
+        LOOP b->first[i] = b->hit[i] * b->tube[i];
+        LOOP b->second[i] = b->miss[i] * b->tube[i];
+        add_by_label(b, b->first, classes, tube);
+        add_by_label(b, b->second, classes, tube + classes);
+    }
+    for (int64_t c = 0; c < classes; c++) {
+        const float *others = b->others + c * ROW;
+        float sum = 0.0f;
+        ADD(sum) sum += others[i] * b->scale[i];
+        rows[FALSE_POSITIVE * classes + c] += sum;
+    }
 }
 
-/* The gradient of class c. */
-#define SLOPE (b->label[i] == (int32_t)c ? at_label[i] : (above - mean[i]) * others[i] * b->scale[i])
+/* From the slopes of the sums to what the gradient of a block that was read is computed from: in `chosen` that of the
+   label's class, in `rest` and `scale` what those of the others need, in `second` the scale without the weight. */
+static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
+    const int64_t classes = pass->classes;
+    const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
+    float *own = b->own, *mean = b->rest, *at_label = b->chosen;
+    take(b, label, classes, own);
+    if (pass->tube) {
+        take(b, upstream + before_tube(pass) * classes, classes, b->third);
+        LOOP own[i] += b->third[i] * b->tube[i];
+    }
+    const float *squared = pass->squared ? upstream + (FOCAL + pass->exponent_count) * classes : NULL;
+    if (squared) {
+        take(b, squared, classes, b->third);
+        LOOP own[i] -= b->third[i] * b->miss[i];
+    }
+    LOOP own[i] *= b->hit[i];
+    for (int64_t k = 0; k < pass->exponent_count; k++) {
+        const float *exponents = pass->exponents + k * classes, *focal = upstream + (FOCAL + k) * classes;
+        take(b, focal, classes, b->third);
+        if (all_are(exponents, classes, 0.0f)) {
+            LOOP own[i] -= b->third[i];
+            continue;
+        }
+        focal_factor(b, exponents, classes, b->second, b->first);
+        LOOP {
+            const float miss = b->miss[i] > FLT_MIN || b->miss[i] != b->miss[i] ? b->miss[i] : FLT_MIN;
+            const float exponent = b->second[i], quotient = b->surprise[i] / miss * b->hit[i];
+            const float slope = exponent == 0.0f ? 1.0f : b->first[i] * (exponent * quotient + 1.0f);
+            own[i] -= slope * b->third[i];
+        }
+    }
+    LOOP mean[i] = 0.0f;
+    for (int64_t c = 0; c < classes; c++) {
+        const float *others = b->others + c * ROW;
+        if (squared) LOOP mean[i] += others[i] * (other[c] + squared[c] * others[i] * b->scale[i]);
+        else LOOP mean[i] += others[i] * other[c];
+    }
+    LOOP {
+        const float mean_other = mean[i] * b->scale[i];
+        at_label[i] = (own[i] * b->miss[i] - b->hit[i] * mean_other) * b->weight[i];
+        mean[i] = own[i] + mean_other;
+        b->second[i] = b->scale[i];
+        b->scale[i] *= b->weight[i];
+    }
+}
 
 /* Write `value`, an expression of i, as the gradient of class c of a block. */
 #define WRITE_GRADIENT(value)                                                                            \
@@ -392,79 +425,10 @@ int voxloss_sums(const Pass *pass, int64_t number) {
         }                                                                                                \
     }
 
-/* The gradient of part `number`. */
-int voxloss_gradient(const Pass *pass, int64_t number) {
-    const Part part = part_of(pass, number);
-    const int64_t classes = pass->classes;
-    const float *upstream = pass->upstream + part.sample * rows_of(pass) * classes;
-    const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
-    Block *b = new_block(pass);
-    if (!b) return NO_MEMORY;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
-        int64_t counted = 0;
-        read_block(pass, b, part.sample, start, n, &counted);
-        float *own = b->own, *mean = b->rest, *at_label = b->chosen;
-        take(b, label, classes, own);
-        if (pass->tube) {
-            take(b, upstream + before_tube(pass) * classes, classes, b->third);
-            LOOP own[i] += b->third[i] * b->tube[i];
-        }
-        const float *squared = pass->squared ? upstream + (FOCAL + pass->exponent_count) * classes : NULL;
-        if (squared) {
-            take(b, squared, classes, b->third);
-            LOOP own[i] -= b->third[i] * b->miss[i];
-        }
-        LOOP own[i] *= b->hit[i];
-        for (int64_t k = 0; k < pass->exponent_count; k++) {
-            const float *exponents = pass->exponents + k * classes, *focal = upstream + (FOCAL + k) * classes;
-            take(b, focal, classes, b->third);
-            if (all_are(exponents, classes, 0.0f)) {
-                LOOP own[i] -= b->third[i];
-                continue;
-            }
-            focal_factor(b, exponents, classes, b->second, b->first);
-            LOOP {
-                const float miss = b->miss[i] > FLT_MIN || b->miss[i] != b->miss[i] ? b->miss[i] : FLT_MIN;
-                const float exponent = b->second[i], quotient = b->surprise[i] / miss * b->hit[i];
-                const float slope = exponent == 0.0f ? 1.0f : b->first[i] * (exponent * quotient + 1.0f);
-                own[i] -= slope * b->third[i];
-            }
-        }
-        LOOP mean[i] = 0.0f;
-        for (int64_t c = 0; c < classes; c++) {
-            const float *others = b->others + c * ROW;
-            if (squared) LOOP mean[i] += others[i] * (other[c] + squared[c] * others[i] * b->scale[i]);
-            else LOOP mean[i] += others[i] * other[c];
-        }
-        LOOP {
-            const float mean_other = mean[i] * b->scale[i];
-            at_label[i] = (own[i] * b->miss[i] - b->hit[i] * mean_other) * b->weight[i];
-            mean[i] = own[i] + mean_other;
-            b->second[i] = b->scale[i];
-            b->scale[i] *= b->weight[i];
-        }
-        for (int64_t c = 0; c < classes; c++) {
-            const float *others = b->others + c * ROW, above = other[c];
-            if (squared) {
-                LOOP {
-                    const float slope = above + squared[c] * others[i] * b->second[i];
-                    b->first[i] = (slope - mean[i]) * others[i] * b->scale[i];
-                }
-                WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
-            } else {
-                WRITE_GRADIENT(SLOPE)
-            }
-        }
-    }
-    free(b);
-    return 0;
-}
-
 /* -log p of the label times the weight, as whole numbers of the same order, -1 where a voxel does not count. */
 int voxloss_surprise(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
@@ -498,7 +462,7 @@ int voxloss_bins(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes, bins = pass->bins;
     double *rows = pass->sums + number * 2 * bins * classes;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     _Alignas(64) int32_t bin[BLOCK];
@@ -533,7 +497,7 @@ int voxloss_bins_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes;
     const float *upstream = pass->upstream + part.sample * classes * pass->bins;
-    Block *b = new_block(pass);
+    Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
     _Alignas(64) int32_t bin[BLOCK];
@@ -570,67 +534,274 @@ int voxloss_bins_gradient(const Pass *pass, int64_t number) {
 
 enum { LESION_SUMS = 4 };
 
-/* Twice the place of each voxel's region, and one more in its lesion, which are the voxels of label 1. */
-static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t *index) {
-    const Tensor *regions = &pass->regions;
-    const int64_t origin = sample * regions->sample + start * regions->voxel;
-    const int64_t offset = pass->offsets[sample];
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t at = origin + i * regions->voxel;
-        const int64_t region = regions->type == INT32 ? ((int32_t *)regions->data)[at] : ((int64_t *)regions->data)[at];
-        index[i] = 2 * (offset + region) + (b->label[i] == 1);
+/* The class against the rest, as the losses per lesion take each of them: 1-p of the likeliest class has no digits left
+   where its p is almost 1, so that it comes from the other classes. */
+typedef struct {
+    int32_t best[BLOCK], index[BLOCK];
+    float surprise[BLOCK], rest[BLOCK];
+} Rivals;
+
+#define READ_RIVAL(value)                                                                            \
+    {                                                                                                \
+        const float logit = b->label[i] < 0 ? 0.0f : (value);                                        \
+        x[i] = logit;                                                                                \
+        second[i] = r->best[i] != (int32_t)c && logit > second[i] ? logit : second[i];               \
+    }
+
+/* -log(1-p) of the likeliest class, and the softmax of all others, where these are too small beside it. */
+static void read_far_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, Rivals *r, float *shares) {
+    const Tensor *logits = &pass->logits;
+    const int64_t step = logits->voxel;
+    float second[BLOCK];
+    LOOP second[i] = -FLT_MAX; /* a class masked by -inf is far behind, but inf - inf would be NaN */
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        const int64_t first = sample * logits->sample + start * step + c * logits->channel;
+        if (logits->type == FLOAT32) {
+            const float *from = (const float *)logits->data + first;
+            EACH READ_RIVAL(from[i * step])
+        } else {
+            const uint16_t *from = (const uint16_t *)logits->data + first;
+            EACH READ_RIVAL(as_float((uint32_t)from[i * step] << 16))
+        }
+        for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+    }
+    LOOP r->rest[i] = 0.0f;
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        LOOP {
+            const float e = exponential(x[i] - second[i]);
+            x[i] = r->best[i] == (int32_t)c ? 0.0f : e;
+            r->rest[i] += x[i];
+        }
+    }
+    LOOP {
+        const float rest = r->rest[i] < 1.0f ? 1.0f : r->rest[i]; /* the second class adds 1, unless it is masked */
+        const float odds = b->top[i] - second[i] - logarithm_of_one_plus(rest - 1.0f);
+        const float small = exponential(odds < 0.0f ? odds : -odds);
+        const float surprise = (odds < 0.0f ? 0.0f : odds) + logarithm_of_one_plus(small);
+        r->surprise[i] = surprise > FLT_MAX / 2 ? FLT_MAX / 2 : surprise;
+        r->rest[i] = 1.0f / rest;
+    }
+    for (int64_t c = 0; c < pass->classes; c++) {
+        float *x = shares + c * ROW;
+        LOOP x[i] *= r->rest[i];
     }
 }
 
-/* Of two classes, for every region inside and outside its lesion: the sums of p of class 1, of 1-p in lesions, of
-   -log p of the label, and the number of voxels. With two classes the p of class 1 is that of the label or one minus it. */
-int voxloss_lesions(const Pass *pass, int64_t number) {
+/* Of a block that was read: the likeliest class, its -log(1-p), and if `wanted` the softmax of all others in `shares`. */
+static void read_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, Rivals *r, float *shares,
+                        int wanted) {
+    LOOP {
+        r->best[i] = -1;
+        r->rest[i] = 0.0f;
+    }
+    for (int64_t c = 0; c < pass->classes; c++) {
+        const float *others = b->others + c * ROW;
+        LOOP {
+            const float e = b->label[i] == (int32_t)c ? b->own[i] : others[i];
+            const int best = r->best[i] < 0 && e == 1.0f;
+            r->best[i] = best ? (int32_t)c : r->best[i];
+            r->rest[i] += best ? 0.0f : e;
+        }
+    }
+    int64_t far = 0;
+    ADD(far) far += r->rest[i] < 1e-30f;
+    if (far) {
+        read_far_rivals(pass, b, sample, start, n, r, shares);
+        return;
+    }
+    LOOP {
+        r->rest[i] = 1.0f / r->rest[i];
+        r->surprise[i] = logarithm_of_one_plus(r->rest[i]);
+    }
+    for (int64_t c = 0; wanted && c < pass->classes; c++) {
+        const float *others = b->others + c * ROW;
+        float *share = shares + c * ROW;
+        LOOP {
+            const float e = b->label[i] == (int32_t)c ? b->own[i] : others[i];
+            share[i] = r->best[i] == (int32_t)c ? 0.0f : e * r->rest[i];
+        }
+    }
+}
+
+#define READ_REGIONS(kind)                                              \
+    {                                                                   \
+        const kind *from = (const kind *)regions->data + origin;        \
+        if (step == 1) EACH index[i] = (int32_t)from[i];                \
+        else for (int64_t i = 0; i < n; i++) index[i] = (int32_t)from[i * step]; \
+    }
+
+/* Twice the place of each voxel's region for class c, and one more in a lesion of it, which are the voxels of this label;
+   -1 for a voxel that does not count. */
+static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t c, int32_t *index) {
+    const Tensor *regions = &pass->regions;
+    const int64_t step = regions->voxel, origin = sample * regions->sample + (c - 1) * regions->channel + start * step;
+    prefetch(regions, origin + BLOCK, BLOCK, SIZES[regions->type]);
+    const int32_t offset = (int32_t)pass->offsets[sample * (pass->classes - 1) + c - 1];
+    if (regions->type == INT32) READ_REGIONS(int32_t)
+    else READ_REGIONS(int64_t)
+    for (int64_t i = n; i < BLOCK; i++) index[i] = 0;
+    LOOP index[i] = b->label[i] < 0 ? -1 : 2 * (offset + index[i]) + (b->label[i] == (int32_t)c);
+}
+
+/* For every region of every class but 0, inside and outside its lesion, add the sums of p, of 1-p in lesions, of -log p in
+   lesions and -log(1-p) outside, and the number of voxels. */
+static void add_lesions(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, double *table) {
+    const int two = pass->classes == 2; /* where 1-p is the p of the other class, which is the label's */
+    _Alignas(64) Rivals r;
+    if (!two) read_rivals(pass, b, sample, start, n, &r, b->others + pass->classes * ROW, 0);
+    for (int64_t c = 1; c < pass->classes; c++) {
+        const float *others = b->others + c * ROW;
+        read_regions(pass, b, sample, start, n, c, r.index);
+        LOOP {
+            const int here = b->label[i] == (int32_t)c;
+            b->first[i] = (here ? b->hit[i] : others[i] * b->scale[i]) * b->weight[i];
+            b->second[i] = b->miss[i] * b->weight[i];
+        }
+        if (two) LOOP b->third[i] = b->surprise[i] * b->weight[i];
+        else LOOP {
+            const float e = others[i], rest = b->rest[i] + b->own[i] - e;
+            const float other = r.best[i] == (int32_t)c ? r.surprise[i] : logarithm_of_one_plus(e / rest);
+            b->third[i] = (b->label[i] == (int32_t)c ? b->surprise[i] : other) * b->weight[i];
+        }
+        /* Voxels of a region lie in rows: their sum is kept at hand, where it is added to fastest. */
+        for (int64_t i = 0; i < n;) {
+            const int32_t at = r.index[i];
+            const int64_t first = i;
+            float p = 0.0f, missed = 0.0f, surprise = 0.0f;
+            do {
+                p += b->first[i];
+                missed += b->second[i];
+                surprise += b->third[i];
+                i++;
+            } while (i < n && r.index[i] == at);
+            if (at < 0) continue;
+            double *sums = table + (int64_t)at * LESION_SUMS;
+            sums[0] += p;
+            sums[1] += at % 2 ? missed : 0.0;
+            sums[2] += surprise;
+            sums[3] += (double)(i - first);
+        }
+    }
+}
+
+/* Write into `slopes`, (classes, ROW), the gradient of a block that was read, with its weight; `rest` and `chosen` are
+   overwritten. `of_lesions` is (2 * places, 2): the slopes with respect to p, and to the third sum.
+
+   With the slope g_c of p_c and s_c of -log(1-p_c), of the classes with lesions but the label's own class o, and with
+   v_c = s_c p_c / (1-p_c), but 0 for the likeliest class m, whose softmax of the others is q:
+
+       d/dx_k = p_k (g_k + s_o - g_o p_o - sum_c (g_c p_c + v_c)) + v_k + [k = m] s_m p_m - [k != m] s_m p_m q_k
+       d/dx_o = p_o (g_o (1-p_o) - sum_c (g_c p_c + v_c)) - s_o (1-p_o) - [o != m] s_m p_m q_o */
+static void read_lesion_slopes(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, float *slopes) {
+    const int64_t classes = pass->classes;
+    const float *of_lesions = pass->of_lesions;
+    float *shares = b->others + classes * ROW;
+    float *all = b->first, *of_best = b->second, *slope = b->third, *own_slope = b->chosen, *own_surprise = b->rest;
+    _Alignas(64) Rivals r;
+    if (classes == 2) { /* where 1-p is the p of the other class */
+        read_regions(pass, b, sample, start, n, 1, r.index);
+        LOOP {
+            const int32_t at = r.index[i] < 0 ? 0 : r.index[i];
+            const float of_p = of_lesions[2 * at], of_surprise = of_lesions[2 * at + 1];
+            const float added = b->label[i] == 1 ? -of_surprise : of_surprise;
+            slopes[ROW + i] = b->miss[i] * (b->hit[i] * of_p + added) * b->weight[i];
+            slopes[i] = -slopes[ROW + i];
+        }
+        return;
+    }
+    read_rivals(pass, b, sample, start, n, &r, shares, 1);
+    LOOP {
+        r.rest[i] = b->rest[i] + b->own[i];
+        all[i] = of_best[i] = own_slope[i] = own_surprise[i] = slopes[i] = 0.0f;
+    }
+    for (int64_t c = 1; c < classes; c++) {
+        const float *others = b->others + c * ROW;
+        float *kept = slopes + c * ROW;
+        read_regions(pass, b, sample, start, n, c, r.index);
+        LOOP {
+            const int here = b->label[i] == (int32_t)c, best = r.best[i] == (int32_t)c;
+            const int32_t at = r.index[i] < 0 ? 0 : r.index[i];
+            const float of_p = of_lesions[2 * at], of_surprise = of_lesions[2 * at + 1];
+            const float e = others[i], p = e * b->scale[i];
+            const float share = best ? 0.0f : of_surprise * e / (r.rest[i] - e);
+            own_slope[i] = here ? of_p : own_slope[i];
+            own_surprise[i] = here ? of_surprise : own_surprise[i];
+            all[i] += here ? 0.0f : of_p * p + share;
+            of_best[i] = best && !here ? of_surprise * p : of_best[i];
+            kept[i] = of_p * p + (best ? of_surprise * p : share);
+        }
+    }
+    LOOP {
+        slope[i] = own_surprise[i] - own_slope[i] * b->hit[i] - all[i];
+        own_slope[i] = b->hit[i] * (own_slope[i] * b->miss[i] - all[i]) - own_surprise[i] * b->miss[i];
+    }
+    for (int64_t c = 0; c < classes; c++) {
+        const float *others = b->others + c * ROW, *share = shares + c * ROW;
+        float *result = slopes + c * ROW;
+        LOOP {
+            const float other = others[i] * b->scale[i] * slope[i] + result[i];
+            result[i] = ((b->label[i] == (int32_t)c ? own_slope[i] : other) - of_best[i] * share[i]) * b->weight[i];
+        }
+    }
+}
+
+/* The sums of part `number`, and those of its lesions. */
+int voxloss_sums(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
-    double *table = pass->sums + number * 2 * pass->places * LESION_SUMS;
-    Block *b = new_block(pass);
+    const int64_t classes = pass->classes;
+    double *rows = pass->sums ? pass->sums + number * rows_of(pass) * classes : NULL;
+    double *lesions = pass->lesions ? pass->lesions + number * 2 * pass->places * LESION_SUMS : NULL;
+    Block *b = new_block((lesions ? 2 : 1) * classes);
     if (!b) return NO_MEMORY;
-    int64_t counted = 0, index[BLOCK];
+    int faults = 0;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
-        read_block(pass, b, part.sample, start, n, &counted);
-        read_regions(pass, b, part.sample, start, n, index);
-        LOOP {
-            const int inside = b->label[i] == 1;
-            b->first[i] = (inside ? b->hit[i] : b->miss[i]) * b->weight[i];
-            b->second[i] = (inside ? b->miss[i] : 0.0f) * b->weight[i];
-            b->third[i] = b->surprise[i] * b->weight[i];
-        }
-        for (int64_t i = 0; i < n; i++) {
-            if (b->label[i] < 0) continue;
-            double *sums = table + index[i] * LESION_SUMS;
-            sums[0] += b->first[i];
-            sums[1] += b->second[i];
-            sums[2] += b->third[i];
-            sums[3] += 1.0;
-        }
+        faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
+        if (lesions) add_lesions(pass, b, part.sample, start, n, lesions);
+        if (rows) add_sums(pass, b, rows);
     }
     free(b);
-    return 0;
+    return faults;
 }
 
-/* The gradient of part `number`; `upstream` is (2 * places, 2): the slope with respect to p, and what is added. */
-int voxloss_lesions_gradient(const Pass *pass, int64_t number) {
+/* The gradient of part `number`: that of its sums, and that of its lesions. */
+int voxloss_gradient(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
-    Block *b = new_block(pass);
+    const int64_t classes = pass->classes;
+    const float *upstream = pass->upstream ? pass->upstream + part.sample * rows_of(pass) * classes : NULL;
+    const float *squared = upstream && pass->squared ? upstream + (FOCAL + pass->exponent_count) * classes : NULL;
+    Block *b = new_block((pass->of_lesions ? 3 : 1) * classes);
     if (!b) return NO_MEMORY;
-    int64_t counted = 0, index[BLOCK];
+    float *slopes = pass->of_lesions ? b->others + 2 * classes * ROW : NULL;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        int64_t counted = 0;
         read_block(pass, b, part.sample, start, n, &counted);
-        read_regions(pass, b, part.sample, start, n, index);
-        LOOP b->first[i] = b->second[i] = 0.0f;
-        for (int64_t i = 0; i < n; i++) {
-            if (b->label[i] < 0) continue;
-            b->first[i] = pass->upstream[2 * index[i]];
-            b->second[i] = pass->upstream[2 * index[i] + 1];
+        if (slopes) read_lesion_slopes(pass, b, part.sample, start, n, slopes);
+        if (upstream) read_slopes(pass, b, upstream);
+        for (int64_t c = 0; c < classes; c++) {
+            const float *others = b->others + c * ROW, *mean = b->rest, *at_label = b->chosen;
+            if (!upstream) {
+                WRITE_GRADIENT(slopes[c * ROW + i])
+                continue;
+            }
+            const float above = upstream[FALSE_POSITIVE * classes + c];
+            if (squared) {
+                LOOP {
+                    const float slope = above + squared[c] * others[i] * b->second[i];
+                    b->first[i] = (slope - mean[i]) * others[i] * b->scale[i];
+                }
+            } else {
+                LOOP b->first[i] = (above - mean[i]) * others[i] * b->scale[i];
+            }
+            if (slopes) {
+                WRITE_GRADIENT((b->label[i] == (int32_t)c ? at_label[i] : b->first[i]) + slopes[c * ROW + i])
+            } else {
+                WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
+            }
         }
-        LOOP b->third[i] = b->miss[i] * (b->hit[i] * b->first[i] + b->second[i]) * b->weight[i];
-        for (int64_t c = 0; c < 2; c++) WRITE_GRADIENT(c ? b->third[i] : -b->third[i])
     }
     free(b);
     return 0;

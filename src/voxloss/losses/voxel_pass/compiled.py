@@ -69,30 +69,17 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
 
 def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) in the order of `settings`, and counted voxels (B,); as `plain.sums`."""
-    batch, classes = logits.shape[:2]
     call = _Call(logits, target, weight, settings)
-    totals = torch.zeros((batch, call.parts, settings.rows, classes), dtype=torch.float64)
-    counted = torch.zeros((batch, call.parts), dtype=torch.int64)
-    call.arguments.sums, call.arguments.counted = totals.data_ptr(), counted.data_ptr()
-    call.memory += [totals, counted]
-    if call.run("voxloss_sums") and settings.check:
-        targets.check_values(target, weight, classes, settings)
-    return totals.sum(1), counted.sum(1).to(torch.float64)
+    totals = call.ask_sums(settings.rows)
+    call.run_sums(target, weight, settings)
+    return totals.sum(1), call.counted.sum(1).to(torch.float64)
 
 
 def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
     call = _Call(logits, target, weight, settings)
-    upstream = upstream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    upstream[:, TRUE_POSITIVE] -= upstream[:, FALSE_NEGATIVE]  # both are of the label's class
-    if settings.tube:
-        upstream[:, settings.before_tube] -= upstream[:, settings.before_tube + 1]
-    result = empty_gradient(logits)
-    flat = result.view(*logits.shape[:2], call.voxels)
-    call.arguments.upstream, call.arguments.gradient = upstream.data_ptr(), _Tensor.of(flat, flat.stride())
-    call.memory += [upstream, flat]
-    call.run("voxloss_gradient")
-    return result
+    call.add_upstream(upstream, settings)
+    return call.gradient()
 
 
 def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
@@ -123,21 +110,17 @@ def bins_gradient(
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, bins, C) of the sums of p-t."""
     call = _Call(logits, target, weight, settings)
     slopes = upstream.movedim(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    result = empty_gradient(logits)
-    flat = result.view(*logits.shape[:2], call.voxels)
-    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
-    call.arguments.bins = upstream.shape[1]
-    call.memory += [slopes, flat]
-    call.run("voxloss_bins_gradient")
-    return result
+    call.arguments.upstream, call.arguments.bins = slopes.data_ptr(), upstream.shape[1]
+    call.memory.append(slopes)
+    return call.gradient("voxloss_bins_gradient")
 
 
 def takes_lesions(
     logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int, settings: PassSettings
 ) -> bool:
-    """Whether the passes over lesions compute these sums on this machine: of two classes, and not too many regions."""
+    """Whether the passes over lesions compute these sums on this machine: of not too many regions."""
     return (
-        logits.shape[1] == 2
+        logits.shape[1] > 1
         and regions.dtype in (torch.int32, torch.int64)
         and regions.device.type == "cpu"
         and takes(logits, target, weight, settings)
@@ -153,40 +136,44 @@ def lesions(
     weight: Tensor | None,
     places: int,
     settings: PassSettings,
-) -> tuple[Tensor, Tensor]:
-    """Sums (4, 2·places) in the order of `lesions.sums`, and counted voxels (2·places,)."""
+    *,
+    alone: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums (4, 2·places) in the order of `lesions.sums`, voxels (2·places,), and what `sums` returns unless `alone`."""
     call = _Call(logits, target, weight, settings)
     call.add_regions(regions, offsets, places)
-    totals = torch.zeros((call.batch * call.parts, 2 * places, 4), dtype=torch.float64)
-    call.arguments.sums = totals.data_ptr()
-    call.memory.append(totals)
-    call.run("voxloss_lesions")
-    p, missed, surprise, voxels = totals.sum(0).unbind(1)
+    found = torch.zeros((call.batch * call.parts, 2 * places, 4), dtype=torch.float64)
+    call.arguments.lesions = found.data_ptr()
+    call.memory.append(found)
+    totals = found.new_empty(0, 0) if alone else call.ask_sums(settings.rows)
+    call.run_sums(target, weight, settings)
+    p, missed, surprise, voxels = found.sum(0).unbind(1)
     inside = torch.arange(2 * places) % 2 == 1
-    return torch.stack([torch.where(inside, p, 0), torch.where(inside, 0, p), missed, surprise]), voxels
+    of_lesions = torch.stack([torch.where(inside, p, 0), torch.where(inside, 0, p), missed, surprise])
+    return of_lesions, voxels, totals.sum(1), call.counted.sum(1).to(torch.float64)
 
 
 def lesions_gradient(
-    upstream: Tensor,
+    of_lesions: Tensor,
     logits: Tensor,
     target: Tensor,
     regions: Tensor,
     offsets: Tensor,
     weight: Tensor | None,
+    upstream: Tensor | None,
     settings: PassSettings,
 ) -> Tensor:
-    """d(Σ upstream·sums)/d(logits) for `upstream` (4, 2·places)."""
+    """d(Σ of_lesions·lesions + Σ upstream·sums)/d(logits) for `of_lesions` (4, 2·places), with `upstream` as above."""
     call = _Call(logits, target, weight, settings)
-    call.add_regions(regions, offsets, upstream.shape[1] // 2)
-    hit, excess, missed, surprise = upstream.to(torch.float32)
-    inside = torch.arange(upstream.shape[1]) % 2 == 1
-    slopes = torch.stack([torch.where(inside, hit - missed, excess), torch.where(inside, -surprise, surprise)], 1)
-    result = empty_gradient(logits)
-    flat = result.view(*logits.shape[:2], call.voxels)
-    call.arguments.upstream, call.arguments.gradient = slopes.data_ptr(), _Tensor.of(flat, flat.stride())
-    call.memory += [slopes, flat]
-    call.run("voxloss_lesions_gradient")
-    return result
+    call.add_regions(regions, offsets, of_lesions.shape[1] // 2)
+    hit, excess, missed, surprise = of_lesions.to(torch.float32)
+    inside = torch.arange(of_lesions.shape[1]) % 2 == 1
+    slopes = torch.stack([torch.where(inside, hit - missed, excess), surprise], 1)
+    call.arguments.of_lesions = slopes.data_ptr()
+    call.memory.append(slopes)
+    if upstream is not None:
+        call.add_upstream(upstream, settings)
+    return call.gradient()
 
 
 class _Tensor(ctypes.Structure):
@@ -207,6 +194,7 @@ class _Pass(ctypes.Structure):
         ("bins", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
         ("places", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("lesions", "of_lesions")),
     ]
 
 
@@ -244,12 +232,47 @@ class _Call:
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
             self.memory.append(weights)
 
+        self.counted = torch.zeros((self.batch, self.parts), dtype=torch.int64)
+        self.logits = logits
+
+    def ask_sums(self, rows: int) -> Tensor:
+        """Return where the sums of every part will be, (B, parts, rows, C)."""
+        totals = torch.zeros((self.batch, self.parts, rows, self.logits.shape[1]), dtype=torch.float64)
+        self.arguments.sums = totals.data_ptr()
+        self.memory.append(totals)
+        return totals
+
+    def add_upstream(self, upstream: Tensor, settings: PassSettings) -> None:
+        """Add the slopes of the sums, (B, S, C)."""
+        upstream = upstream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        upstream[:, TRUE_POSITIVE] -= upstream[:, FALSE_NEGATIVE]  # both are of the label's class
+        if settings.tube:
+            upstream[:, settings.before_tube] -= upstream[:, settings.before_tube + 1]
+        self.arguments.upstream = upstream.data_ptr()
+        self.memory.append(upstream)
+
     def add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
-        """Add the regions (B, 1, *spatial) of lesions."""
-        flat, first = regions.flatten(2)[:, 0], offsets[:, 0].contiguous()
-        self.arguments.regions = _Tensor.of(flat, (flat.stride(0), 0, flat.stride(1)))
+        """Add the regions (B, F, *spatial) of lesions."""
+        flat, first = regions.flatten(2), offsets.contiguous()
+        self.arguments.regions = _Tensor.of(flat, flat.stride())
         self.arguments.offsets, self.arguments.places = first.data_ptr(), places
         self.memory += [flat, first]
+
+    def run_sums(self, target: Tensor, weight: Tensor | None, settings: PassSettings) -> None:
+        """Compute the sums that were asked for, and check what was read if the settings say so."""
+        self.arguments.counted = self.counted.data_ptr()
+        self.memory.append(self.counted)
+        if self.run("voxloss_sums") and settings.check:
+            targets.check_values(target, weight, self.logits.shape[1], settings)
+
+    def gradient(self, name: str = "voxloss_gradient") -> Tensor:
+        """Return the gradient of what was added, by this function of the source."""
+        result = empty_gradient(self.logits)
+        flat = result.view(*self.logits.shape[:2], self.voxels)
+        self.arguments.gradient = _Tensor.of(flat, flat.stride())
+        self.memory.append(flat)
+        self.run(name)
+        return result
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""

@@ -25,7 +25,7 @@ from voxloss.losses.voxel_pass.settings import PassSettings
 
 MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
 
-_SETTINGS = (
+SETTINGS = (
     "str activation, bool dense, float[] exponents, int? ignore_index, bool check, bool watch, "
     "float label_smoothing, bool squared, bool minimum"
 )
@@ -38,22 +38,22 @@ def sums(
 
     `tube` (B, *spatial), where `settings` have one, is not 0 at its voxels.
     """
-    if not torch.compiler.is_compiling() and _transformed(logits):
+    if not torch.compiler.is_compiling() and transformed(logits):
         if settings.check:
-            _check_if_seen(target, weight, logits.shape[1], settings)
+            check_if_seen(target, weight, logits.shape[1], settings)
         with torch.autocast(logits.device.type, enabled=False):
             return composite.sums(logits, target, _signed(weight, tube, logits), settings)
-    classes = logits.shape[1]
+    return torch.ops.voxloss.sums(logits, target, weight, tube, *arguments(settings, logits.shape[1]))
+
+
+def arguments(settings: PassSettings, classes: int) -> tuple[Any, ...]:
+    """Return settings as an operator takes them, see `SETTINGS`; `read_arguments` is the way back."""
     exponents = [
         number
         for exponent in settings.exponents
         for number in (exponent if isinstance(exponent, tuple) else (exponent,) * classes)
     ]
-    return torch.ops.voxloss.sums(
-        logits,
-        target,
-        weight,
-        tube,
+    return (
         settings.activation,
         settings.dense,
         exponents,
@@ -66,14 +66,14 @@ def sums(
     )
 
 
-def _transformed(logits: Tensor) -> bool:
+def transformed(logits: Tensor) -> bool:
     """Whether torch.func transforms the call, or logits have a tangent of forward mode."""
     if torch._C._are_functorch_transforms_active():
         return True
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None
 
 
-def _check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
+def check_if_seen(target: Tensor, weight: Tensor | None, classes: int, settings: PassSettings) -> None:
     """Check values unless vmap hides them."""
     try:
         targets.check_values(target, weight, classes, settings)
@@ -91,7 +91,8 @@ def _signed(weight: Tensor | None, tube: Tensor | None, logits: Tensor) -> Tenso
     return torch.where(tube != 0, -wide, wide)
 
 
-def _settings(classes: int, rest: Sequence[Any], tube: Tensor | None) -> PassSettings:
+def read_arguments(classes: int, rest: Sequence[Any], tube: Tensor | None = None) -> PassSettings:
+    """Return the settings that an operator was given."""
     activation, dense, numbers, *others = rest
     exponents: list[PerClass] = []
     for start in range(0, len(numbers), classes):
@@ -118,10 +119,11 @@ def _has_triton() -> bool:
     return True
 
 
-def _sums(
+def run_sums(
     logits: Tensor, target: Tensor, weight: Tensor | None, tube: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    settings = _settings(logits.shape[1], rest, tube)
+    """Return the sums and the counted voxels, without a gradient."""
+    settings = read_arguments(logits.shape[1], rest, tube)
     given, weight = weight, _signed(weight, tube, logits)
     implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
@@ -141,10 +143,11 @@ def _sums(
         return torch.cat(sums), torch.cat(voxels)
 
 
-def _sums_gradient(
+def run_gradient(
     upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, tube: Tensor | None, *rest: Any
 ) -> Tensor:
-    settings = _settings(logits.shape[1], rest, tube)
+    """Return d(Σ upstream·sums)/d(logits)."""
+    settings = read_arguments(logits.shape[1], rest, tube)
     weight = _signed(weight, tube, logits)
     implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
@@ -167,7 +170,7 @@ def _shape_of_sums(
 ) -> tuple[Tensor, Tensor]:
     batch, classes = logits.shape[:2]
     kind = plain.total_type(logits)
-    return logits.new_empty((batch, _settings(classes, rest, tube).rows, classes), dtype=kind), logits.new_empty(
+    return logits.new_empty((batch, read_arguments(classes, rest, tube).rows, classes), dtype=kind), logits.new_empty(
         batch, dtype=kind
     )
 
@@ -185,7 +188,7 @@ def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> Any:
     logits, target, weight, tube = ctx.saved_tensors
     none = (None,) * (3 + len(ctx.rest))
     if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
-        settings = _settings(logits.shape[1], ctx.rest, tube)
+        settings = read_arguments(logits.shape[1], ctx.rest, tube)
         return composite.gradient(upstream, logits, target, _signed(weight, tube, logits), settings), *none
     return torch.ops.voxloss.sums_gradient(upstream, logits, target, weight, tube, *ctx.rest), *none
 
@@ -197,7 +200,7 @@ def _save_gradient(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
 
 def _second_backward(ctx: Any, above: Tensor) -> Any:
     upstream, logits, target, weight, tube = ctx.saved_tensors
-    settings, weight = _settings(logits.shape[1], ctx.rest, tube), _signed(weight, tube, logits)
+    settings, weight = read_arguments(logits.shape[1], ctx.rest, tube), _signed(weight, tube, logits)
 
     def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
         return composite.gradient(upstream, logits, target, weight, settings)
@@ -212,10 +215,10 @@ def _register() -> torch.library.Library | None:
     if hasattr(torch.ops.voxloss, "sums"):
         return None
     library = torch.library.Library("voxloss", "FRAGMENT")
-    inputs = f"Tensor logits, Tensor target, Tensor? weight, Tensor? tube, {_SETTINGS}"
+    inputs = f"Tensor logits, Tensor target, Tensor? weight, Tensor? tube, {SETTINGS}"
     library.define(f"sums({inputs}) -> (Tensor, Tensor)")
     library.define(f"sums_gradient(Tensor upstream, {inputs}) -> Tensor")
-    for name, run, shape in (("sums", _sums, _shape_of_sums), ("sums_gradient", _sums_gradient, _shape_of_gradient)):
+    for name, run, shape in (("sums", run_sums, _shape_of_sums), ("sums_gradient", run_gradient, _shape_of_gradient)):
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
     torch.library.register_autograd("voxloss::sums", _backward, setup_context=_save, lib=library)

@@ -11,6 +11,7 @@ from voxloss.losses.parameters import PER_CLASS, IgnoreScope, Inputs, Overlap, P
 from voxloss.losses.voxel_pass import distributed, operator, targets
 from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics, lesion_statistics
+from voxloss.losses.voxel_pass.plain import total_type
 from voxloss.losses.voxel_pass.settings import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -327,7 +328,11 @@ def voxel_statistics(
     apart = ignore_scope == "channel" and target.dense and ignore_index is not None
     how = Reading(activation, target.dense, ignore_index, apart, check)
     tube = read_tubes(skeletons, logits, target.values, how) if tubes else None
-    channel_voxels = None
+    of_samples = None
+    if sample_weight is not None:
+        of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
+        of_samples = of_samples.to(total_type(logits))
+    channel_voxels = of_lesions = None
     if apart or (tube is not None and tube.ndim == logits.ndim):
         values, counted = target.values, targets.counted(target, ignore_index, apart)
         if counted is not None and ignore_index is not None:
@@ -335,15 +340,16 @@ def voxel_statistics(
         sums, channel_voxels = _each_channel(logits, values, weight, settings, tube)
         voxels = channel_voxels.amax(1)
         channel_voxels = channel_voxels if apart else None
+    elif lesions and tube is None:
+        of_lesions, sums, voxels = lesion_statistics(
+            logits, target.values, weight, regions, how, settings, None, of_samples
+        )
     else:
         sums, voxels = operator.sums(logits, target.values, weight, settings, tube)
-    of_samples = None
-    if sample_weight is not None:
-        of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
-        of_samples = of_samples.to(sums.dtype)
-    of_lesions = None
-    if lesions:
-        of_lesions = lesion_statistics(logits, target.values, weight, regions, how, check, voxels.detach(), of_samples)
+    if lesions and of_lesions is None:
+        of_lesions, *_ = lesion_statistics(
+            logits, target.values, weight, regions, how, settings, voxels.detach(), of_samples
+        )
     weights = None
     if target.dense:
         each = voxels.detach()[:, None] if channel_voxels is None else channel_voxels

@@ -1,5 +1,6 @@
 """Write the first page of a study of several networks: all verdicts, and whether the order of the losses changes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import yaml
@@ -39,16 +40,16 @@ class NetworksPage:
 
     Args:
         summary: Headline and limits.
-        verdicts: Those of the networks that have scores.
-        waiting: The networks that have none yet.
+        verdicts: Those of the networks that have results.
+        without: For every other network, why it has no results.
         orders: The orders by class, the primary class first.
-        losses, cases, folds, seeds: Their numbers with the first network.
+        losses, cases, folds, seeds: Their numbers with the first network that is compared.
         runs: All runs.
     """
 
     summary: Summary
     verdicts: tuple[NetworkVerdict, ...]
-    waiting: tuple[str, ...]
+    without: Mapping[str, str]
     orders: tuple[ClassOrder, ...]
     losses: int
     cases: int
@@ -61,7 +62,7 @@ def render_networks(study: Study, page: NetworksPage) -> str:
     """Return the page as HTML; every name, path and reason in it is escaped."""
     training = study.config.training
     facts = [
-        ("Networks", len(page.verdicts) + len(page.waiting)),
+        ("Networks", len(page.verdicts) + len(page.without)),
         ("Losses", page.losses),
         ("Cases", page.cases),
         ("Folds", page.folds),

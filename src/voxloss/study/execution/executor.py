@@ -26,8 +26,8 @@ class Executor(Protocol):
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         """Raise InputError if workers cannot be started from here."""
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
-        """Start workers, and return at once.
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> str:
+        """Start workers, and return at once how many and where, such as "3 jobs submitted to Slurm".
 
         Args:
             study: The study's folder, which the workers see under this path too. The study may be created later.
@@ -42,6 +42,9 @@ class Executor(Protocol):
         Raises:
             InputError: They cannot do the work; the message says why.
         """
+
+    def why_left(self, study: Path) -> str:
+        """Say why its workers may have left although there is work to do."""
 
     def queue(self, study: Path) -> Queue | None:
         """Return what was submitted for a study and not stopped; None where its workers start at once."""

@@ -12,7 +12,8 @@ from voxloss.study.execution.request import Request, not_ended
 from voxloss.study.folder import ENDED, Run
 from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import count_of
+
+LEAVE_SECONDS = 5.0  # without any worker, after which those of this command and of others count as gone
 
 
 class Helpers:
@@ -27,6 +28,7 @@ class Helpers:
     def __init__(self, executor: Executor, folder: Path, request: Request) -> None:
         self.executor, self.folder, self.request = executor, folder, request
         self.started = False
+        self.what = ""  # was started, as `Executor.start` says
 
     def start(self, config: StudyConfig) -> None:
         """Start them (`voxloss.study.create.Helpers`)."""
@@ -34,7 +36,7 @@ class Helpers:
         networks = len(config.networks()) or 1
         runs = len(self.request.losses) * folds * len(self.request.seeds) * networks
         self.started = True  # a part of them may be there when an error ends the next line
-        self.executor.start(self.folder, config.execution, runs, self.request)
+        self.what = self.executor.start(self.folder, config.execution, runs, self.request)
 
     def stop(self) -> None:
         """Stop them (`voxloss.study.create.Helpers`)."""
@@ -75,7 +77,7 @@ def follow(
     poll: Callable[[], None] = lambda: None,
     ended: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Wait until runs have ended, whoever executes them.
+    """Wait until runs have ended, whoever executes them, or their losses were retired.
 
     Args:
         study: The study.
@@ -91,6 +93,7 @@ def follow(
         KeyboardInterrupt: Ctrl-C was pressed, or the study was stopped by `voxloss stop`.
     """
     waiting, begin = list(runs), time.monotonic()
+    last_seen = begin  # when a worker was, of whichever command
     while True:
         working = executor.alive(study.folder)  # before the runs are looked at
         for run in list(waiting):
@@ -98,20 +101,27 @@ def follow(
             if status.state in ENDED:
                 waiting.remove(run)
                 changed(run, status.state)
+        waiting = _not_retired(study, waiting)
         if not waiting and ended():
             return
         if study.files.stop_token() != request.stop_token:
             raise KeyboardInterrupt
-        if not working and not live_claims(study.folder):
-            unfinished = not_ended(study, waiting)
-            if unfinished:
-                raise InputError(
-                    f"All workers have left with {count_of(len(unfinished), 'run')} to do: {unfinished[0]}."
-                )
-            if not waiting:
-                return
+        if working or live_claims(study.folder):
+            last_seen = time.monotonic()
+        elif request.is_left(Study.open(study.folder)):
+            # Between two runs, a worker of another command has no claim.
+            if time.monotonic() - last_seen > LEAVE_SECONDS:
+                raise InputError(executor.why_left(study.folder))
+        elif len(not_ended(study, waiting)) == len(waiting):
+            return
         poll()
         # The longer it takes, the less often: a file server is not asked without need.
         until = time.monotonic() + min(LOOK_SECONDS, 0.2 + 0.05 * (time.monotonic() - begin))
         while (left := until - time.monotonic()) > 0 and executor.alive(study.folder) == working:
             time.sleep(min(0.5, left))  # a worker that has left may have done the last run
+
+
+def _not_retired(study: Study, runs: Sequence[Run]) -> list[Run]:
+    """Leave out runs of losses that were retired meanwhile, which nobody executes."""
+    retired = {part.files.network: part.files.read_retired() for part in study.parts()}
+    return [run for run in runs if run.asked_by not in retired[run.network]]

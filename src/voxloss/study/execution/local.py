@@ -25,6 +25,7 @@ from voxloss.study.folder import StudyFolder
 from voxloss.study.study import Study
 from voxloss.training.device import gpus_of_runs, runs_at_once
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of, shell_word
 
 EARLY_DEATHS = 3  # in a row, of workers that had not claimed anything
 
@@ -52,12 +53,13 @@ class LocalExecutor:
     def check(self, settings: ExecutionConfig, *, detached: bool) -> None:
         """Processes can be started anywhere."""
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> str:
         """Start workers (`Executor.start`), by a process of their own where nobody waits for them."""
+        at_once, gpus = min(runs_at_once(settings), workers), gpus_of_runs(settings)
+        started = f"{count_of(at_once, 'worker')} started on {platform.node()}"
         if request.detached:
             _detach(study, settings, workers, replace(request, detached=False))
-            return
-        at_once, gpus = min(runs_at_once(settings), workers), gpus_of_runs(settings)
+            return started
         threads = settings.threads or max(1, (os.cpu_count() or 1) // runs_at_once(settings))
         self._words = replace(request, threads=threads).words(study)
         self._variables = [
@@ -65,6 +67,7 @@ class LocalExecutor:
         ]
         for number in range(at_once):
             self._workers.append(self._started(number))
+        return started
 
     def _started(self, number: int) -> _Process:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - of the worker; what it says matters only if it dies
@@ -90,6 +93,10 @@ class LocalExecutor:
                 raise InputError(f"The processes that execute runs crash on start{why}")
             self._workers[place] = self._started(worker.number)
         return sum(worker.process.poll() is None for worker in self._workers)
+
+    def why_left(self, study: Path) -> str:
+        """Nobody knows; those that died are started again (`Executor.why_left`)."""
+        return f"All workers have left with runs to do; to resume: voxloss run {shell_word(study)}"
 
     def queue(self, study: Path) -> None:
         """Nothing waits (`Executor.queue`)."""

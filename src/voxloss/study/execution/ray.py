@@ -29,6 +29,7 @@ from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
 from voxloss.utilities.install import install_command
+from voxloss.utilities.text import count_of
 
 NAMESPACE = "voxloss"
 CONNECT_SECONDS = 5.0
@@ -60,7 +61,7 @@ class RayExecutor:
                 "name it by --execution.address."
             )
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> str:
         """Start actors (`Executor.start`); without an address, on a cluster that ends with this process."""
         self.check(settings, detached=request.detached)
         ray = _connect(settings.address)
@@ -90,6 +91,7 @@ class RayExecutor:
         for name in names:
             actor.options(name=name, **options).remote(str(study), request.text(), threads, str(Path.cwd()))
         self._next, self._alive = 0.0, count
+        return f"{count_of(count, 'worker')} submitted to Ray"
 
     def alive(self, study: Path) -> int:
         """Return how many actors wait or work (`Executor.alive`); Ray starts those again whose machine has died."""
@@ -100,12 +102,14 @@ class RayExecutor:
         self._alive = sum(len(_living(note)) for note in notes.values())
         if not self._alive:
             opened = Study.open(study)
-            requests = [Request.parse(note["request"]) for note in notes.values()]
-            if any(request.is_left(opened) for request in requests):
-                raise InputError(_last_words(study) or "All workers have left Ray with runs to do.")
-            for path in notes:
-                path.unlink(missing_ok=True)
+            if not any(Request.parse(note["request"]).is_left(opened) for note in notes.values()):
+                for path in notes:
+                    path.unlink(missing_ok=True)
         return self._alive
+
+    def why_left(self, study: Path) -> str:
+        """Return what the last actor that failed has said (`Executor.why_left`)."""
+        return _last_words(study) or "All workers have left Ray with runs to do."
 
     def queue(self, study: Path) -> Queue | None:
         """Return how many actors were started (`Executor.queue`); to ask the cluster, one would have to join it."""

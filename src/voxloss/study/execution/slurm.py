@@ -27,10 +27,10 @@ from voxloss.study.execution.queue import Queue
 from voxloss.study.execution.request import Request
 from voxloss.study.folder import StudyFolder
 from voxloss.study.preparation import execution_of
-from voxloss.study.study import Study
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
 from voxloss.utilities.install import install_command
+from voxloss.utilities.text import count_of
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -65,7 +65,7 @@ class SlurmExecutor:
                 "on a login node of the cluster, or leave Slurm out with --execution.executor local."
             )
 
-    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> None:
+    def start(self, study: Path, settings: ExecutionConfig, workers: int, request: Request) -> str:
         """Submit an array of jobs (`Executor.start`), which outlives this process."""
         import submitit
 
@@ -87,6 +87,7 @@ class SlurmExecutor:
         number = submitted[0].job_id.split("_")[0]
         write_text(_note(study, number), json.dumps({"jobs": count, "request": request.text()}) + "\n")
         self._next, self._pause, self._alive = 0.0, LOOK_SECONDS[0], count
+        return f"{count_of(count, 'job')} submitted to Slurm"
 
     def alive(self, study: Path) -> int:
         """Return how many jobs wait or work (`Executor.alive`); Slurm starts those again whose node has died."""
@@ -94,17 +95,15 @@ class SlurmExecutor:
             return self._alive
         self._next = time.monotonic() + self._pause
         self._pause = min(1.5 * self._pause, LOOK_SECONDS[1])
-        notes = _notes(study)
-        states = _states(list(notes))
+        states = _states(list(_notes(study)))
         if states is None:  # Slurm's controller does not answer now
             return self._alive
         self._alive = len(states)
-        if not states:
-            opened = Study.open(study)
-            requests = [Request.parse(note["request"]) for note in notes.values()]
-            if any(request.is_left(opened) for request in requests):
-                raise InputError(_without_jobs(study))
         return self._alive
+
+    def why_left(self, study: Path) -> str:
+        """Return what the last log says (`Executor.why_left`)."""
+        return _without_jobs(study)
 
     def queue(self, study: Path) -> Queue | None:
         """Return how many jobs were submitted, and how many are pending (`Executor.queue`)."""

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -132,10 +131,8 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
     """Execute a claimed run, and publish it if it ends."""
     attempt = study.files.attempt(run, claim.generation)
 
-    retired = run.loss if run.trial is None else replace(run.loss, tuned=True)  # for which the trial is
-
     def to_leave() -> bool:
-        return leaving() or retired.key in study.files.read_retired()
+        return leaving() or run.asked_by in study.files.read_retired()
 
     try:
         with Heart(claim, to_leave) as heart:

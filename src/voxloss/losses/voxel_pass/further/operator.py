@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from voxloss.losses.voxel_pass.further import binned, hardest, jaccard, linear, soft_skeletons
 from voxloss.losses.voxel_pass.further import distances as maps
 from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.operator import transformed
 from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
 
 _READING = "str activation, bool dense, int? ignore_index, bool apart"
@@ -57,7 +57,7 @@ def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, how: TargetRea
 
 def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
     """Return Σ factor·error of every sample and class, (B, C), differentiable, see `linear.sums`."""
-    if not torch.compiler.is_compiling() and _transformed(logits):
+    if not torch.compiler.is_compiling() and transformed(logits):
         with torch.autocast(logits.device.type, enabled=False):
             return linear.composite(logits, factors, members, activation)
     return torch.ops.voxloss.weighted_errors(logits, factors, members, activation)
@@ -65,7 +65,7 @@ def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, act
 
 def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, how: TargetReading) -> Tensor:
     """Return the sums over bins of p of the classes from `first` on, differentiable, see `binned.sums`."""
-    if not torch.compiler.is_compiling() and _transformed(logits):
+    if not torch.compiler.is_compiling() and transformed(logits):
         with torch.autocast(logits.device.type, enabled=False):
             return binned.composite(logits, target, weight, number, first, how)
     return torch.ops.voxloss.bins(logits, target, weight, number, first, *_arguments(how))
@@ -73,16 +73,9 @@ def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, fir
 
 def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Tensor:
     """Return the soft skeleton of values, differentiable, see `soft_skeletons.soft_skeleton`."""
-    if values.device.type != "cpu" or (not torch.compiler.is_compiling() and _transformed(values)):
+    if values.device.type != "cpu" or (not torch.compiler.is_compiling() and transformed(values)):
         return soft_skeletons.composite(values, counts, iterations)
     return torch.ops.voxloss.soft_skeleton(values, counts, iterations)
-
-
-def _transformed(logits: Tensor) -> bool:
-    """Whether torch.func transforms the call, or logits have a tangent of forward mode."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None
 
 
 def _arguments(how: TargetReading) -> tuple[Any, ...]:

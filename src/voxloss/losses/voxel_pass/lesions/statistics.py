@@ -9,6 +9,7 @@ from torch import Tensor
 from voxloss.losses.voxel_pass import targets
 from voxloss.losses.voxel_pass.lesions import operator
 from voxloss.losses.voxel_pass.lesions.read import Reading
+from voxloss.losses.voxel_pass.settings import PassSettings
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,16 @@ def lesion_statistics(
     weight: Tensor | None,
     regions: Any,
     how: Reading,
-    check: bool,
-    counted: Tensor,
+    settings: PassSettings,
+    counted: Tensor | None,
     sample_weight: Tensor | None,
-) -> LesionStatistics:
+) -> tuple[LesionStatistics, Tensor, Tensor]:
     """Return the sums over regions; `regions` as they are given, or None to make them from the target.
+
+    Without `counted`, the counted voxels of each sample, the pass over the voxels is made at the same time.
+
+    Returns:
+        The sums over regions; the sums of the pass over the voxels, if it was made, else empty; the counted voxels.
 
     Raises:
         ValueError: The regions do not fit, or torch.vmap hides the labels.
@@ -87,13 +93,16 @@ def lesion_statistics(
         regions = targets.as_tensor("regions", regions, logits)
         maps = _read_regions(logits, regions, shape)
     offsets, owner = operator.places(maps)
-    sums, voxels = operator.sums(logits, target, maps, offsets, owner, weight, how)
+    sums, voxels, *of_pass = operator.sums(
+        logits, target, maps, offsets, owner, weight, settings, by_channel=how.by_channel, together=counted is None
+    )
+    counted = of_pass[1].detach() if counted is None else counted
     found = LesionStatistics(
         sums.unflatten(-1, (-1, 2)), voxels.unflatten(-1, (-1, 2)).detach(), owner, offsets, counted, sample_weight
     )
-    if regions is not None and check and not torch.compiler.is_compiling():
+    if regions is not None and settings.check and not torch.compiler.is_compiling():
         _check_regions(regions, found)
-    return found
+    return found, of_pass[0], counted
 
 
 def _read_regions(logits: Tensor, regions: Tensor, shape: tuple[int, int]) -> Tensor:

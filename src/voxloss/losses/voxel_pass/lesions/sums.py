@@ -2,8 +2,7 @@
 
 Each voxel's index is 2·(place of its region) + (whether it is in the lesion); the sums are added up by it. Regions of
 all samples and classes lie one behind the other: those of sample b and class c from `offsets[b, c]` on, with the voxels
-of no region, number 0, first. Of softmax against labels of two classes on a CPU the pass in C takes the place of this
-one.
+of no region, number 0, first. Of softmax against labels on a CPU the pass in C takes the place of this one.
 """
 
 import math
@@ -30,7 +29,7 @@ def sums(
     """Return the sums (ROWS, 2·places) and the counted voxels (2·places,)."""
     settings = _settings(how)
     if compiled.takes_lesions(logits, target, regions, weight, places, settings):
-        return compiled.lesions(logits, target, regions, offsets, weight, places, settings)
+        return compiled.lesions(logits, target, regions, offsets, weight, places, settings, alone=True)[:2]
     kind = total_type(logits)
     totals = torch.zeros(ROWS, 2 * places + 1, dtype=kind, device=logits.device)  # the last: what does not count
     voxels = torch.zeros(2 * places + 1, dtype=kind, device=logits.device)
@@ -63,7 +62,7 @@ def gradient(
     """Return d(Σ upstream·sums)/d(logits) for `upstream` (ROWS, 2·places)."""
     settings = _settings(how)
     if compiled.takes_lesions(logits, target, regions, weight, upstream.shape[1] // 2, settings):
-        return compiled.lesions_gradient(upstream, logits, target, regions, offsets, weight, settings)
+        return compiled.lesions_gradient(upstream, logits, target, regions, offsets, weight, None, settings)
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
     slopes = torch.cat([upstream, upstream.new_zeros(ROWS, 1)], 1).to(working_type(logits))
@@ -105,16 +104,6 @@ def composite(
     totals = torch.stack([empty.index_add(0, chunk.index, row.to(kind)) for row in rows])
     voxels = empty.index_add(0, chunk.index, torch.ones_like(chunk.index, dtype=kind))
     return totals[:, :-1], voxels[:-1]
-
-
-def composite_gradient(upstream: Tensor, logits: Tensor, *others: object) -> Tensor:
-    """Return the same as `gradient` for the arguments of `composite`, differentiable with respect to both tensors."""
-
-    def total(logits: Tensor) -> Tensor:
-        return (upstream * composite(logits, *others)[0]).sum()  # type: ignore[arg-type]
-
-    result: Tensor = torch.func.grad(total)(logits)
-    return result
 
 
 def _settings(how: Reading) -> PassSettings:
