@@ -128,6 +128,7 @@ def test_a_run_is_no_study_whose_loss_could_be_chosen(tiny_study, tmp_path):
     result = call("predict", run, "a.nii.gz", "--loss", "dice", "--output", tmp_path)
     said = "is not a study, whose loss could be chosen; name the study's folder"
     assert result.returncode == 2 and said in result.stderr
+    assert "STUDY/networks/NETWORK/runs/LOSS/fold-K/seed-S" in result.stderr
     with pytest.raises(InputError, match="nope is neither a study nor the folder of a trained run: name a study's"):
         segment_files(tmp_path / "nope", [[tmp_path / "absent.nii.gz"]], tmp_path / "out")
     with pytest.raises(InputError, match=r"absent\.nii\.gz"):

@@ -158,7 +158,7 @@ def test_check_plan_and_run_refuse_alike(study, tmp_path, spoil, told):
     assert not (tmp_path / "s").exists()
     result = call("check", table, *TINY)
     assert result.returncode in (1, 2)
-    assert told in result.stdout + result.stderr or "no image 1 of 2" in result.stdout
+    assert told in result.stdout + result.stderr or "does not exist (image 1 of 2)" in result.stdout
 
 
 @pytest.mark.parametrize(

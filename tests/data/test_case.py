@@ -84,7 +84,7 @@ def test_require_complete_names_the_first_missing_file_and_counts(tmp_path):
     whole = Dataset("d", (Case("a", (there,), there),), ("background", "x"), {0: 0, 1: 1})
     require_complete(whole)
     broken = Case("b", (tmp_path / "b.nii", tmp_path / "c.nii"), there)
-    with pytest.raises(InputError, match=r"b\.nii and 1 more of d's files do not exist"):
+    with pytest.raises(InputError, match=r"b\.nii does not exist; 1 other file of d is missing too"):
         require_complete(Dataset("d", (*whole.cases, broken), ("background", "x"), {0: 0, 1: 1}))
     with pytest.raises(InputError, match="case u of d has no mask"):
         require_complete(Dataset("d", (Case("u", (there,), None),), ("background", "x"), {0: 0, 1: 1}))

@@ -80,8 +80,8 @@ def test_missing_and_damaged_files(tmp_path):
     dataset.cases[3].images[0].write_bytes(content[:500])
     findings = found(dataset)
     assert [finding[:2] for finding in findings] == [("error", f"c{index}") for index in range(4)]
-    assert findings[0][2] == "no image"
-    assert findings[1][2] == "no mask"
+    assert findings[0][2] == f"{dataset.cases[0].images[0]} does not exist"
+    assert findings[1][2] == f"{mask_of(dataset, 1)} does not exist"
     assert "mask.nii" in findings[2][2]
     assert "image.nii is cut short" in findings[3][2]
     assert check(dataset).masks_read == 4
@@ -98,7 +98,9 @@ def test_missing_channels_are_numbered(tmp_path):
     dataset = healthy(tmp_path, 1)
     case = dataset.cases[0]
     several = Case("c0", (case.images[0], tmp_path / "gone.nii"), case.label)
-    assert found(Dataset("test", (several,), CLASSES, dataset.label_values)) == [("error", "c0", "no image 2 of 2")]
+    assert found(Dataset("test", (several,), CLASSES, dataset.label_values)) == [
+        ("error", "c0", f"{tmp_path / 'gone.nii'} does not exist (image 2 of 2)")
+    ]
 
 
 def test_image_and_mask_that_do_not_lie_together(tmp_path):
@@ -142,7 +144,11 @@ def test_empty_masks_and_classes_that_no_case_has(tmp_path):
     write_nifti(mask_of(dataset, 0), np.zeros(SHAPE, np.uint8), KITS_AFFINE)
     write_nifti(mask_of(dataset, 1), box(SHAPE, (1, 1, 1), (1, 1, 1)), KITS_AFFINE)
     assert found(dataset) == [
-        ("error", "", "no case has the class tumour"),
+        (
+            "error",
+            "",
+            "no case has the class tumour; name only classes that the masks have (data.options.classes)",
+        ),
         ("warning", "c0", "empty mask: nothing but background"),
         ("note", "c1", "no tumour in the mask"),
     ]
@@ -333,7 +339,8 @@ def test_the_real_kits_masks(real_data):
     by_message: dict[str, list[str]] = {}
     for finding in report.findings:
         by_message.setdefault(finding.message, []).append(finding.case_id)
-    assert len(by_message.pop("no image")) == 24
+    missing = [message for message in by_message if message.endswith("imaging.nii.gz does not exist")]
+    assert len(missing) == 24 and all(len(by_message.pop(message)) == 1 for message in missing)
     assert by_message.pop("excluded by the paper: concern over ground truth quality") == [
         f"case_{number:05d}" for number in (15, 23, 37, 68)
     ]

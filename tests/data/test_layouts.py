@@ -107,7 +107,7 @@ def test_the_real_kits_masks(real_data):
     dataset = load_dataset("kits19", real_data / "kits_masks", exclude=PAPER_EXCLUDED)
     assert len(dataset.cases) == 20
     assert [case_id for case_id, _ in dataset.dropped] == ["case_00015", "case_00023", "case_00037", "case_00068"]
-    with pytest.raises(InputError, match=r"case_00030/imaging\.nii\.gz and 19 more"):
+    with pytest.raises(InputError, match=r"case_00030/imaging\.nii\.gz does not exist; 19 other files"):
         require_complete(dataset)
     wide = next(case for case in dataset.cases if case.case_id == "case_00160")
     assert read_label(wide, dataset.label_values)[0].shape == (252, 512, 796)

@@ -139,7 +139,7 @@ def test_a_table_tells_folds_and_patients(root):
         (["image,image_0,mask", "x/a_t1.nii.gz,x/a_t2.nii.gz,y/a.nii.gz"], "image and image_0 are both filled"),
         (["image_0,image_1,mask", "x/a_t1.nii.gz,,y/a.nii.gz"], "row 2: image_1 is empty"),
         (["case,image,mask", "..,x/a_t1.nii.gz,y/a.nii.gz"], r"row 2: '\.\.' cannot be a case's id"),
-        (["image,mask"], "no case of .* is left"),
+        (["image,mask"], "has no rows below its columns"),
         (["image,mask", "x/a_t1.nii.gz,"], "no case of .* is left: all 1 are dropped"),
         (["image,mask,region", "x/a_t1.nii.gz,y/a.nii.gz,y/a.nii.gz", "x/b_t1.nii.gz,y/b.nii.gz,"],
          "case b has no region"),

@@ -158,7 +158,7 @@ def test_check_counts_the_region_alone(root):
         (np.ones((8, 9, 11), np.uint8), "has shape 8 × 9 × 11 but"),
         (np.ones((*SHAPE, 2), np.uint8), "where a region of interest has three axes"),
         (np.full(SHAPE, 0.5, np.float32), "holds the value 0.5, but the values of a mask are whole"),
-        (None, "no region of interest"),
+        (None, "c1.nii.gz does not exist"),
         (b"damaged", "is not a NIfTI file"),
     ],
 )

@@ -400,6 +400,7 @@ def test_probabilities_given_as_logits_are_warned_of_once(kind):
             voxloss.DiceLoss()(logits, labels)
         voxloss.DiceLoss(validate=False)(probabilities, labels)
         voxloss.DiceLoss(activation="sigmoid")(torch.rand(2, 1, 5, 5), labels)
+        voxloss.DiceLoss()(torch.full((2, 3, 5, 5), torch.nan), labels)  # of a training that diverges
     one = probabilities.clone()
     one[1, :, 2, 2] += 0.5
     with warnings.catch_warnings():

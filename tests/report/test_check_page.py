@@ -57,7 +57,7 @@ def test_what_must_be_fixed_gives_status_1(phantom, tmp_path):
     table.write_text("case,patient\n" + "".join(f"case_0000{number},same\n" for number in range(4)))
     result = call("check", tmp_path / "data", "--patients", table, "--output", tmp_path / "out")
     assert result.returncode == 1
-    assert "no image: case_00001" in result.stdout
+    assert "imaging.nii.gz does not exist: case_00001" in result.stdout
     assert "4 scans of patient same" in result.stdout
     assert "1 problem must be fixed" in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "check.json").read_text())["ok"] is False
@@ -99,8 +99,8 @@ def test_the_patch_is_that_of_a_study(tmp_path):
     (root / "case_00001" / "imaging.nii.gz").write_bytes(b"no image")
     config = load_config("folder", ["--data.root", str(root), "--data.exclude", "[case_00001]", "--splits.folds", "2"])
     settled = survey(config).config
-    report = check_data(root, None, "auto", None, lambda *_: None)
+    report = check_data(root, None, "auto", None, lambda *_: None, [])
     assert report.patch == settled.patches.size and max(report.patch) < 96
     assert report.patch_spacing_mm == preparation_of(settled.preparation).spacing_mm
     elsewhere = load_config("folder", ["--execution.device", "cuda:99"])
-    assert check_data(root, elsewhere, "auto", None, lambda *_: None).patch == (96, 96, 96)
+    assert check_data(root, elsewhere, "auto", None, lambda *_: None, []).patch == (96, 96, 96)

@@ -40,26 +40,38 @@ def check(arguments: argparse.Namespace) -> int:
     from voxloss.commands.display.preparation import preparation_bar
     from voxloss.config.files import load_config
     from voxloss.data.check.check import format_report
+    from voxloss.data.layouts import first_of
 
     if arguments.config is not None and arguments.layout is not None:
         raise InputError("--config sets the layout; give either --config or --layout.")
     config = load_config(arguments.config, arguments.overrides) if arguments.config or arguments.overrides else None
     if config is not None and arguments.layout is not None:
         config = replace(config, data=replace(config.data, layout=arguments.layout))
+    unpaired: list[tuple[str, str]] = []
     with preparation_bar(Console(stderr=True)) as bar:
-        report = check_data(arguments.data, config, arguments.layout or "auto", arguments.patients, bar)
+        report = check_data(arguments.data, config, arguments.layout or "auto", arguments.patients, bar, unpaired)
     print(format_report(report))
     if arguments.output is not None:
         from voxloss.report.page.check import write_check  # pandas
 
         print(f"Page: {write_check(report, arguments.output)}")
+    if unpaired:  # `run` refuses the folder itself, so this is wrong input, whatever else was found
+        raise InputError(first_of(unpaired))
     return 0 if report.ok else 1
 
 
 def check_data(
-    root: Path, config: "StudyConfig | None", layout: str, patients: Path | None, progress: "Progress"
+    root: Path,
+    config: "StudyConfig | None",
+    layout: str,
+    patients: Path | None,
+    progress: "Progress",
+    unpaired: list[tuple[str, str]],
 ) -> "Report":
     """Check a data set as a study with this configuration would judge it, or (None) as it is on disk.
+
+    Cases whose files do not belong together by their names are errors of the report, and are added to `unpaired` as
+    (case id, sentence); what else is wrong with the data is reported beside them.
 
     Raises:
         InputError: The folder or the table of patients is not what it should be.
@@ -74,21 +86,28 @@ def check_data(
     from voxloss.study.settle import assigned_folds, configured_dataset, known_patients, mixed_orders
 
     known = read_patients(patients) if patients is not None else {}
-    extra, fewer_folds = [], None
+    extra: list[Finding] = []
+    fewer_folds = None
+
+    def on_fault(case_id: str, sentence: str) -> None:
+        unpaired.append((case_id, sentence))
+        extra.append(Finding("error", case_id, sentence))
+
     if config is None:
-        config, dataset = StudyConfig(), load_dataset(layout, root)
+        config, dataset = StudyConfig(), load_dataset(layout, root, on_fault=on_fault)
         # Nobody asked for a study yet, whose folds may be fewer; but the data's own folds will be those.
         severity: Severity = "note" if dataset.own_folds is None else "error"
     else:
         config = replace(config, data=replace(config.data, root=str(root)))
-        dataset, severity = configured_dataset(config), "error"
+        dataset, severity = configured_dataset(config, on_fault), "error"
         if (mixed := mixed_orders(config, dataset)) is not None:
             extra.append(Finding("error", "", mixed))
     kept_together = known_patients(config, dataset)
     known = known or kept_together
     folds: list[list[str]] = []
     try:
-        folds = assigned_folds(config, dataset, kept_together)
+        if not unpaired:  # else cases are lacking that the folds may name
+            folds = assigned_folds(config, dataset, kept_together)
     except InputError as error:
         extra.append(Finding(severity, "", str(error)))
         if severity == "note":

@@ -15,7 +15,8 @@ def add_parser(parsers: Parsers) -> None:
     parser = add_command(parsers, "predict", predict, summary)
     parser.add_argument(
         "trained", type=existing_path, metavar="STUDY",
-        help="a study, whose folds and seeds are averaged, or one run: STUDY/runs/LOSS/fold-K/seed-S",
+        help="a study, whose folds and seeds are averaged, or one run: STUDY/runs/LOSS/fold-K/seed-S (of several "
+             "networks STUDY/networks/NETWORK/runs/LOSS/fold-K/seed-S)",
     )  # fmt: skip
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE",
@@ -47,7 +48,8 @@ def predict(arguments: argparse.Namespace) -> int:
         what = "loss" if arguments.loss is not None else "network"
         raise InputError(
             f"--{what}: {arguments.trained} is not a study, whose {what} could be chosen; name the study's folder, or "
-            f"that of a run (STUDY/runs/LOSS/fold-K/seed-S) without --{what}."
+            f"that of a run (STUDY/runs/LOSS/fold-K/seed-S, or STUDY/networks/NETWORK/runs/LOSS/fold-K/seed-S) without "
+            f"--{what}."
         )
     cases = [_files(image) for image in arguments.images]
     written = segment_files(

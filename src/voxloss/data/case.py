@@ -17,6 +17,7 @@ from voxloss.utilities.files import atomic_folder, atomic_path
 from voxloss.utilities.text import not_finite_values
 
 MAX_LABEL_VALUE = 65535
+LONGEST_ID = 216  # bytes: file systems take 255, and the folder of a prepared case adds 39 while it is written
 UNDECLARED = 255  # marks, in a mapped mask, a value that no class has
 IGNORED = 254  # the index of voxels that count in no loss and no score, such as those that nobody annotated
 
@@ -54,7 +55,14 @@ class Case:
     def __post_init__(self) -> None:
         name = self.case_id
         if name in ("", ".", "..") or any(sign in "/\\" or not sign.isprintable() for sign in name):
-            raise InputError(f"{name!r} cannot be a case's id, since results are kept in a folder of that name")
+            raise InputError(
+                f"{name!r} cannot be a case's id, since results are kept in a folder of that name; rename its files"
+            )
+        if (size := len(name.encode())) > LONGEST_ID:
+            raise InputError(
+                f"the case id {name[:20]}… has {size} bytes, and with the endings of its results it has room for "
+                f"{LONGEST_ID}; shorten the names of its files"
+            )
 
 
 def read_image(case: Case) -> tuple[Float32s, Geometry]:
@@ -137,7 +145,10 @@ def read_region(path: Path, label: Path, geometry: Geometry, like: Path | None =
 def require_one_channel(mask: Volume, what: str = "mask") -> None:
     """Raise InputError if an open mask has several channels."""
     if mask.channels != 1:
-        raise InputError(f"{mask.path} has shape {mask.shape} where a {what} has three axes")
+        raise InputError(
+            f"{mask.path} has shape {mask.shape} where a {what} has three axes; a mask with a channel for each "
+            "class is to be written as one volume with a value for each class"
+        )
 
 
 def map_label(file: Volume, label_values: dict[int, int]) -> tuple[ClassIndices, dict[int, int]]:

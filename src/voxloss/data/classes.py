@@ -8,6 +8,7 @@ from typing import Any
 from voxloss.data.case import IGNORED, MAX_LABEL_VALUE, Case
 from voxloss.data.formats import count_label_values, value_names
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 MOST_CLASSES = IGNORED - 1  # besides the background: the indices below that of ignored voxels
 
@@ -83,12 +84,13 @@ def found_classes(
     by_mask = {label: values for label, values in zip(labels, found, strict=True) if isinstance(values, set)}
     faults = [fault for fault in found if isinstance(fault, InputError)]
     if faults and not by_mask:
-        raise InputError(f"{faults[0]}{_swapped_hint(cases)}")
+        raise InputError(f"{faults[0]}{_swapped_hint(cases) or _and_others(labels[1:])}")
     values = sorted(set().union(*by_mask.values()) - {0, *ignored})
     if not values:
         where = labels[0].parent if labels else "the data set"
         others = " and ".join(map(str, sorted({0, *ignored})))
-        raise InputError(f"no mask of {where} that can be read holds a value other than {others}, so there is no class")
+        which, why = ("that can be read ", f"; {faults[0]}") if faults else ("", "")
+        raise InputError(f"no mask of {where} {which}holds a value other than {others}, so there is no class{why}")
     outside = [value for value in values if not 0 <= value <= MAX_LABEL_VALUE]
     if len(values) > MOST_CLASSES or len(outside) > FEW_STRAYS:
         most = max(by_mask, key=lambda label: len(by_mask[label]))
@@ -98,8 +100,11 @@ def found_classes(
             f"{MAX_LABEL_VALUE}{_swapped_hint(cases)}"
         )
     if outside:
-        label = next(label for label, own in by_mask.items() if outside[0] in own)
-        raise InputError(f"{label} holds the value {outside[0]}; the values of a mask lie in 0 to {MAX_LABEL_VALUE}")
+        first, *further = [label for label, own in by_mask.items() if not own.isdisjoint(outside)]
+        value = next(value for value in outside if value in by_mask[first])
+        raise InputError(
+            f"{first} holds the value {value}; the values of a mask lie in 0 to {MAX_LABEL_VALUE}{_and_others(further)}"
+        )
     return declared_classes(_named(values, by_mask), ignore)
 
 
@@ -128,6 +133,13 @@ def _named(values: Sequence[int], masks: Iterable[Path]) -> dict[str, int]:
     names = [found.get(value, f"class {value}") for value in values]
     usable = len(set(names)) == len(names) and "background" not in names
     return dict(zip(names if usable else (f"class {value}" for value in values), values, strict=True))
+
+
+def _and_others(labels: Iterable[Path]) -> str:
+    """Return the end of a sentence about a mask at fault, if other masks are too."""
+    names = [label.name for label in labels]
+    more = ", …" if len(names) > 3 else ""
+    return f"; {count_of(len(names), 'other mask')} with a fault: {', '.join(names[:3])}{more}" if names else ""
 
 
 def _swapped_hint(cases: Sequence[Case]) -> str:

@@ -12,9 +12,11 @@ from voxloss.data.case import IGNORED, Case
 from voxloss.data.folds import OwnFolds
 from voxloss.data.formats import exists, open_image
 from voxloss.data.formats.geometry import are_axes
+from voxloss.data.formats.volume import absent
 from voxloss.geometry.units import AREAS, PIXELS, VOLUMES, Units
 from voxloss.utilities.arrays import ClassIndices, Labels
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def require_complete(dataset: Dataset) -> None:
     files = [path for case in dataset.cases for path in case.files]
     missing = [path for path in files if not exists(path)]
     if missing:
-        others = f" and {len(missing) - 1} more of {dataset.name}'s files" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}{others} {'do' if others else 'does'} not exist")
+        more = count_of(len(missing) - 1, "other file")
+        others = f"; {more} of {dataset.name} {'is' if len(missing) == 2 else 'are'} missing too" if missing[1:] else ""
+        raise InputError(f"{absent(missing[0])}{others}")
 
 
 def require_same_channels(dataset: Dataset) -> None:

@@ -106,7 +106,8 @@ def assign_folds(
     if len(groups) < folds:
         what = "patients" if patients else "cases"
         way = f"--splits.folds {len(groups)}" if len(groups) > 1 else "a study needs two or more"
-        raise InputError(f"{folds} folds need at least {folds} {what}; there are {len(groups)} ({way}).")
+        there = f"there {'is' if len(groups) == 1 else 'are'} {len(groups)} ({way})"
+        raise InputError(f"{folds} folds need at least {folds} {what}; {there}.")
     order = np.random.default_rng(np.random.SeedSequence([seed, folds])).permutation(len(groups))
     assigned: list[list[str]] = [[] for _ in range(folds)]
     for number in order:

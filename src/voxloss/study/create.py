@@ -16,6 +16,7 @@ from voxloss.config.metrics import settled_metrics
 from voxloss.config.schema import Size, StudyConfig
 from voxloss.config.settled import SettledConfig
 from voxloss.config.tuning import check_tuning
+from voxloss.data.check.rules import untrained_class
 from voxloss.data.dataset import Dataset, channels_of
 from voxloss.data.formats import exists
 from voxloss.data.prepare.case import PreparedCase, open_prepared, prepare_again
@@ -314,8 +315,7 @@ def _untrained_classes(study: Study, prepared: Mapping[str, PreparedCase], folds
     classes = list(enumerate(study.dataset.classes))[1:]
     present = {case_id: {index for index, _ in classes if case.has_class(index)} for case_id, case in prepared.items()}
     return [
-        f"fold {fold} trains without {name}: none of its {count_of(len(study.split(fold).training), 'training case')} "
-        "has the class, so its networks cannot learn it"
+        untrained_class(fold, name, len(study.split(fold).training))
         for fold in folds
         for index, name in classes
         if not any(index in present[case_id] for case_id in study.split(fold).training)

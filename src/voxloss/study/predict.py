@@ -193,7 +193,8 @@ def _study_of(run_folder: Path) -> Study:
     if files is None or not (run_folder.resolve() / "checkpoint.pt").is_file():
         raise InputError(
             f"{run_folder} is neither a study nor the folder of a trained run: name a study's folder, whose networks "
-            "are averaged, or STUDY/runs/LOSS/fold-K/seed-S."
+            "are averaged, or STUDY/runs/LOSS/fold-K/seed-S (where it compares networks, "
+            "STUDY/networks/NETWORK/runs/LOSS/fold-K/seed-S)."
         )
     return Study.open(files.path).part(files.network_of(run_folder))
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -184,8 +184,8 @@ def assigned_folds(config: StudyConfig, dataset: Dataset, patients: Mapping[str,
     return folds
 
 
-def configured_dataset(config: StudyConfig) -> Dataset:
-    """Load the data set of a configuration, whose files may be missing or wrong.
+def configured_dataset(config: StudyConfig, on_fault: Callable[[str, str], None] | None = None) -> Dataset:
+    """Load the data set of a configuration, whose files may be missing or wrong; `on_fault` as for `load_dataset`.
 
     Raises:
         InputError: No folder is configured, its layout is another one, or a setting contradicts the data set.
@@ -199,7 +199,7 @@ def configured_dataset(config: StudyConfig) -> Dataset:
         if option == "must_exist" or not isinstance(option, str):
             raise InputError(f"data.options has no {option!r}; all layouts have {', '.join(COMMON_OPTIONS)}.")
     options = {name: value for name, value in data.options.items() if name != OPTION}
-    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), **options)
+    dataset = load_dataset(data.layout, Path(data.root), exclude=tuple(data.exclude), on_fault=on_fault, **options)
     if OPTION in data.options:
         second_masks(dataset.cases, Path(data.root), data.options[OPTION])
     for choice in loss_choices(config.comparison.losses):

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from voxloss.data.case import IGNORED
 from voxloss.data.check.findings import SEVERITIES, CaseRecord, ClassFingerprint, Finding, Report, Spread, format_report
 from voxloss.data.check.inspection import Inspection, Patch, inspect, usual_patch
-from voxloss.data.check.rules import absent_class, compared, split_findings
+from voxloss.data.check.rules import absent_class, compared, split_findings, untrained_class
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import exists
 from voxloss.data.grid import in_plane
 from voxloss.data.layouts import kits
 from voxloss.geometry.units import element_size
+
+MANY = 8  # values besides 255 that masks of a single structure have where they are blurred
 
 __all__ = ["ClassFingerprint", "Finding", "Patch", "Report", "Spread", "check", "format_report"]
 
@@ -62,6 +64,8 @@ def check(
     findings = [finding for inspection in inspections for finding in inspection.findings]
     findings += compared(inspections, dataset)
     findings += _absent_classes(inspections, dataset)
+    findings += _untrained_classes(inspections, dataset, folds)
+    findings += _odd_values(inspections, dataset)
     findings += _ignored(inspections, dataset)
     findings += split_findings(dataset, patients or {}, folds)
     findings += _known_traps(dataset)
@@ -96,6 +100,39 @@ def _absent_classes(inspections: Sequence[Inspection], dataset: Dataset) -> list
         for index, name in enumerate(dataset.classes)
         if read and not any(voxels[index] for voxels in read)
     ]
+
+
+def _untrained_classes(
+    inspections: Sequence[Inspection], dataset: Dataset, folds: Sequence[Sequence[str]]
+) -> Iterator[Finding]:
+    """Find classes that are in one fold alone, which trains on the cases of the others."""
+    fold_of = {case_id: number for number, fold in enumerate(folds) for case_id in fold}
+    for index, name in enumerate(dataset.classes[1:], start=1):
+        having = [one.case_id for one in inspections if one.class_voxels is not None and one.class_voxels[index]]
+        numbers = {fold_of.get(case_id) for case_id in having}
+        if len(numbers) == 1 and (fold := numbers.pop()) is not None:
+            training = sum(map(len, folds)) - len(folds[fold])
+            yield Finding("warning", "", untrained_class(fold, name, training))
+
+
+def _odd_values(inspections: Sequence[Inspection], dataset: Dataset) -> Iterator[Finding]:
+    """Find values, of which nobody said that they are classes, that are traces of how the masks were written."""
+    classes = {name: index for index, name in enumerate(dataset.classes)}
+    if "class 255" not in classes:
+        return
+    read = [inspection.class_voxels for inspection in inspections if inspection.class_voxels is not None]
+    white = [voxels[classes["class 255"]] for voxels in read]
+    if classes.keys() == {"background", "class 1", "class 255"}:
+        ones = [voxels[classes["class 1"]] for voxels in read]
+        if not any(one and other for one, other in zip(ones, white, strict=True)):
+            message = "some masks have the value 1 and others 255, never both; if both are one class, say so: "
+            yield Finding("warning", "", f"{message}--data.options '{{classes: {{structure: [1, 255]}}}}'")
+    elif len(classes) > MANY and 2 * sum(white) > sum(sum(voxels[1:]) for voxels in read):
+        message = (
+            f"the masks have {len(classes) - 1} values besides 0, and most of these voxels are 255; were they resized "
+            "with interpolation, or saved with loss? Every value is a class here"
+        )
+        yield Finding("warning", "", message)
 
 
 def _ignored(inspections: Sequence[Inspection], dataset: Dataset) -> list[Finding]:

@@ -1,6 +1,7 @@
 """The findings of a check, and their text for a terminal."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from voxloss.geometry.units import PIXELS, VOLUMES, Units
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 NAMED_CASES = 5  # per line of the printed report
+ALIKE = 3  # messages that differ only in the case or in numbers; of more only the first is printed
 
 
 @dataclass(frozen=True)
@@ -166,11 +168,26 @@ def grouped(report: Report) -> dict[Severity, dict[str, list[str]]]:
 
 
 def grouped_lines(findings: Sequence[Finding]) -> list[str]:
-    """Return a line per message, with the cases that it is about."""
-    groups: dict[str, list[str]] = {}
+    """Return a line per message, with the cases that it is about; of many messages of one kind only the first."""
+    kinds: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
     for finding in findings:
-        groups.setdefault(finding.message, []).append(finding.case_id)
-    return [f"{message}: {_cases(ids)}" if any(ids) else message for message, ids in groups.items()]
+        kinds[_kind(finding)].setdefault(finding.message, []).append(finding.case_id)
+    lines = []
+    for group in kinds.values():
+        shown = list(group)[: None if len(group) <= ALIKE else 1]
+        lines += [f"{message}: {_cases(group[message])}" if any(group[message]) else message for message in shown]
+        if rest := list(group)[len(shown) :]:
+            ids = list(dict.fromkeys(case_id for message in rest for case_id in group[message] if case_id))
+            lines[-1] += f"; {len(rest)} more like it" + (f": {_cases(ids)}" if ids else "")
+    return lines
+
+
+def _kind(finding: Finding) -> str:
+    """Return the message without its case's name and numbers, which messages of one kind share."""
+    text = finding.message
+    if finding.case_id:
+        text = re.sub(rf"(?<![^\W_]){re.escape(finding.case_id)}(?![^\W_])", "*", text)
+    return re.sub(r"\d+", "#", text)
 
 
 def class_table(report: Report) -> list[list[str]]:

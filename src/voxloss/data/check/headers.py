@@ -11,7 +11,7 @@ from voxloss.data.check.findings import Finding, Severity
 from voxloss.data.dataset import Dataset
 from voxloss.data.formats import exists, open_image, open_mask
 from voxloss.data.formats.geometry import Geometry, check_same_geometry, times
-from voxloss.data.formats.volume import Volume
+from voxloss.data.formats.volume import Volume, absent
 from voxloss.data.grid import turn_of
 from voxloss.utilities.errors import InputError
 
@@ -55,8 +55,8 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
     inspection = HeaderInspection(case.case_id)
     for number, path in enumerate(case.images, start=1):
         if not exists(path):
-            which = "" if len(case.images) == 1 else f" {number} of {len(case.images)}"
-            inspection.add("error", f"no image{which}")
+            which = "" if len(case.images) == 1 else f" (image {number} of {len(case.images)})"
+            inspection.add("error", f"{absent(path)}{which}")
             continue
         try:
             file = open_image(path)
@@ -67,6 +67,8 @@ def inspect_headers(case: Case, dataset: Dataset) -> HeaderInspection:
             inspection.add("error", str(error))
     if not case.images:
         inspection.add("error", "no image")
+    if case.label in case.images:
+        inspection.add("error", f"{case.label} is both an image and the mask")
     like = inspection.readable[0] if inspection.readable else None
     mask = _inspect_mask(case.label, "mask", like, case, inspection, dataset)
     if mask is not None:
@@ -82,7 +84,7 @@ def _inspect_mask(
 ) -> Volume | None:
     """Return the open file if it is a volume of one channel, whose grid is compared with that of the first image."""
     if path is None or not exists(path):
-        inspection.add("error", f"no {what}")
+        inspection.add("error", f"no {what}" if path is None else absent(path))
         return None
     try:
         file = open_mask(path, like=like)

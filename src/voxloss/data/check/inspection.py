@@ -88,8 +88,9 @@ def _inspect_image(path: Path, inspection: Inspection) -> None:
 
 
 def _inspect_label(file: Volume, like: Path | None, inspection: Inspection, dataset: Dataset, patch: Patch) -> None:
-    if file.dtype != np.uint8:
-        inspection.add("note", f"mask stored as {file.dtype.newbyteorder('=')}, read as whole values")
+    if file.dtype != np.uint8 or file.scaling:
+        scaled = f"; {file.scaling}" if file.scaling else ""
+        inspection.add("note", f"mask stored as {file.dtype.newbyteorder('=')}, read as whole values{scaled}")
     voxels = [0] * len(dataset.classes)
     declared = ", ".join(map(str, sorted(dataset.label_values)))
     label, counts = map_label(file, dataset.label_values)

@@ -7,6 +7,7 @@ import statistics
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from voxloss.data.formats import open_image
 from voxloss.data.grid import common_flat_axis
 from voxloss.data.patients import by_patient
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.text import excluding
+from voxloss.utilities.text import count_of, excluding
 
 COMMON_SHARE = 0.8  # an axis size that this share of the cases has is expected of the others
 FEWEST_TO_COMPARE = 5
@@ -55,6 +56,7 @@ def compared(inspections: Sequence[HeaderInspection], dataset: Dataset) -> list[
             )
     findings += _axes(known, dataset)
     findings += _names(inspections)
+    findings += _shared(dataset.cases)
     findings += _dimensions(known, dataset)
     findings += _unknown_size(known, dataset)
     channels = {inspection.case_id: inspection.channels for inspection in known if inspection.channels}
@@ -94,7 +96,20 @@ def _dimensions(inspections: Sequence[HeaderInspection], dataset: Dataset) -> It
 
 def absent_class(name: str) -> str:
     """Return the sentence about a class that no mask has: its scores would be undefined, and nothing would train it."""
-    return f"no case has the class {name}"
+    if name == "background":
+        return (
+            "no mask has the value 0, the background; if another value is it, say so in data.options.classes, such as "
+            "{background: [0, 1], lesion: 2}"
+        )
+    return f"no case has the class {name}; name only classes that the masks have (data.options.classes)"
+
+
+def untrained_class(fold: int, name: str, cases: int) -> str:
+    """Return the sentence about a class that none of a fold's training cases has."""
+    return (
+        f"fold {fold} trains without {name}: none of its {count_of(cases, 'training case')} has the class, so its "
+        "networks cannot learn it"
+    )
 
 
 def _axes(inspections: Iterable[HeaderInspection], dataset: Dataset) -> Iterator[Finding]:
@@ -121,6 +136,18 @@ def _names(inspections: Iterable[HeaderInspection]) -> Iterator[Finding]:
             if name != its_name:
                 message = f"the value {value} is called {name}, but {its_name} in {other}; number the segments alike"
                 yield Finding("error", one.case_id, message)
+
+
+def _shared(cases: Sequence[Case]) -> Iterator[Finding]:
+    """Find cases with one mask file, and ids that a file system may take for one."""
+    masks: dict[Path, str] = {}
+    ids: dict[str, str] = {}
+    for case in cases:
+        if case.label is not None and (first := masks.setdefault(case.label.resolve(), case.case_id)) != case.case_id:
+            yield Finding("warning", case.case_id, f"the same mask file as {first}")
+        if (other := ids.setdefault(case.case_id.casefold(), case.case_id)) != case.case_id:
+            message = f"differs from {other} in capitals alone, so Windows and macOS would keep results of one only"
+            yield Finding("note", case.case_id, message)
 
 
 def _unknown_size(inspections: Iterable[HeaderInspection], dataset: Dataset) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from voxloss.data.formats.slices import SliceStack, is_stack, slice_files
 from voxloss.data.formats.slices import write_mask as write_slices
 from voxloss.data.formats.tiff import TiffVolume
 from voxloss.data.formats.tiff import write_mask as write_tiff
-from voxloss.data.formats.volume import Volume, count_values
+from voxloss.data.formats.volume import Volume, absent, count_values
 from voxloss.utilities.arrays import Labels
 from voxloss.utilities.errors import InputError
 
@@ -174,7 +174,7 @@ def _file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        raise InputError(absent(path)) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
 

@@ -59,6 +59,8 @@ def geometry_from(
     spacing = (first, second, third)
     if not (np.isfinite(affine).all() and min(spacing) > 0):
         raise InputError(f"{path} has voxels of {times(spacing)} mm; every side should be positive and finite")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
+        raise InputError(f"{path} has axes that lie in one plane, so its matrix places no volume")
     rows = [tuple(float(value) for value in row) for row in affine]
     codes = nibabel.orientations.aff2axcodes(affine) if placed else ()
     axes = "" if None in codes else "".join(codes)
@@ -112,9 +114,11 @@ def check_same_geometry(path: Path, geometry: Geometry, reference_path: Path, re
         return
     difference = np.abs(np.asarray(geometry.affine) - np.asarray(reference.affine)).max()
     if difference > min(GEOMETRY_TOLERANCE, 0.01 * min(reference.spacing_mm)):
+        turned = geometry.axes and reference.axes and geometry.axes != reference.axes
+        stored = f" (their axes are stored as {geometry.axes} and {reference.axes})" if turned else ""
         raise InputError(
             f"{path} and {reference_path.name} of the same case are at different positions: their affines differ "
-            f"by up to {difference:.3g} {reference.unit}"
+            f"by up to {difference:.3g} {reference.unit}{stored}"
         )
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # NIfTI's codes of spatial units, the three lowest bits of xyzt_units. Files without a code are in mm by custom.
 UNIT_NAMES = {1: "metre", 2: "mm", 3: "micrometre"}
+GZIP = b"\x1f\x8b"
+HEADER_SIZES = (348, 540)  # the first number of a NIfTI-1 and of a NIfTI-2 file
 MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 
 
@@ -73,7 +75,8 @@ class NiftiVolume(Volume):
         agree = bool(np.allclose(sizes, spacing[: len(sizes)], rtol=1e-3))
         name = self.path.name
         if not all(math.isfinite(size) and size > 0 for size in sizes):
-            yield "warning" if placed else "error", f"voxel sizes of {times(sizes)} mm in the header of {name}"
+            used = f", whose affine gives {times(spacing)}, which are used" if placed else ""
+            yield "warning" if placed else "error", f"voxel sizes of {times(sizes)} mm in the header of {name}{used}"
         elif not agree:
             yield (
                 "warning",
@@ -106,7 +109,9 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     try:
         image = nibabel.load(path)
     except (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError) as error:
-        raise InputError(f"{path} is not a NIfTI file ({one_line(error)})") from error
+        reason = _misnamed(path) or one_line(error)
+        said = "" if str(path) in reason else f" ({reason})"  # says no more than that
+        raise InputError(f"{path} is not a NIfTI file{said}") from error
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
     if not isinstance(image, nibabel.Nifti1Image):
@@ -114,6 +119,23 @@ def open_nifti(path: Path) -> "nibabel.Nifti1Image":
     if image.get_data_dtype().kind not in "iufb":
         raise InputError(f"{path} stores {image.get_data_dtype()} values; grey values or labels are needed")
     return image
+
+
+def _misnamed(path: Path) -> str:
+    """Say what is wrong with the ending of a file that is compressed, or is not, against its name; or nothing."""
+    compressed = path.name.casefold().endswith(".gz")
+    with path.open("rb") as file:
+        beginning = file.read(4)
+    if not compressed:
+        return f"it is compressed; name it {path.name}.gz" if beginning.startswith(GZIP) else ""
+    if not beginning.startswith(GZIP):
+        sizes = [one for size in HEADER_SIZES for one in (size.to_bytes(4, "little"), size.to_bytes(4, "big"))]
+        return f"it is not compressed; name it {path.name[:-3]}" if beginning in sizes else ""
+    try:
+        with gzip.open(path) as inner:
+            return "it is compressed twice; decompress it once" if inner.read(2**20).startswith(GZIP) else ""
+    except (EOFError, OSError, zlib.error):
+        return "its compressed data are damaged or cut short"
 
 
 def volume_shape(path: Path, image: "nibabel.Nifti1Image") -> tuple[tuple[int, int, int], int]:

@@ -62,6 +62,13 @@ class Volume(ABC):
         """
 
     @property
+    def scaling(self) -> str:
+        """Say how the header scales the stored values; empty if it does not."""
+        if (self.slope, self.intercept) == (1, 0):
+            return ""
+        return f"the header multiplies stored values by {self.slope:g} and adds {self.intercept:g}"
+
+    @property
     def names(self) -> dict[int, str]:
         """The names that a mask gives to its values, as DICOM segmentations do; else none."""
         return {}
@@ -97,8 +104,9 @@ class Volume(ABC):
                 rounded = np.rint(values)
                 whole = (np.abs(values - rounded) <= WHOLE_TOLERANCE) & (np.abs(values) < 2**31)
             if not whole.all():
+                scaled = f" ({self.scaling})" if self.scaling else ""
                 raise InputError(
-                    f"{self.path} holds the value {values[~whole][0]:.6g}, but the values of a mask are whole"
+                    f"{self.path} holds the value {values[~whole][0]:.6g}{scaled}, but the values of a mask are whole"
                 )
             yield rounded.astype(np.int64)
 
@@ -134,13 +142,33 @@ def require_file(path: Path, what: str) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder where {what} should be")
     if not path.is_file():
-        raise InputError(f"{path} does not exist")
+        raise InputError(absent(path))
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
     try:
-        path.open("rb").close()  # libraries say of a file without permission that it is none
+        with path.open("rb") as file:  # libraries say of a file without permission that it is none
+            beginning = file.read(64).lstrip().lower()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
+    if beginning.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a pointer of Git LFS instead of the file, which `git lfs pull` fetches")
+    if beginning.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{path} is a web page or XML instead of {what}; was it downloaded without signing in?")
+
+
+def absent(path: Path) -> str:
+    """Return the sentence about a path where nothing is, or a link that leads nowhere."""
+    if not path.is_symlink():
+        return f"{path} does not exist"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        target = str(path.readlink())
+        fetch = "; `datalad get` or `git annex get` fetches it" if ".git/annex" in target else ""
+        return f"{path} is a link to {target}, which does not exist{fetch}"
+    except (OSError, RuntimeError):  # links in a circle
+        return f"{path} is a link that leads back to itself"
+    return f"{path} does not exist"
 
 
 def library(name: str, path: Path, extra: str) -> Any:

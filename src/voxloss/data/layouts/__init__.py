@@ -68,6 +68,7 @@ def load_dataset(
     region_of_interest: str | None = None,
     picture_spacing_mm: Sequence[float] | None = None,
     must_exist: bool = True,
+    on_fault: Callable[[str, str], None] | None = None,
     **options: Any,
 ) -> Dataset:
     """List the cases of a folder in one of LAYOUTS, or "auto", and find the grid that they share.
@@ -84,11 +85,12 @@ def load_dataset(
             outside a case's mask count in no loss and no score.
         picture_spacing_mm: The size of a voxel, or the two sides of a pixel, of files that do not tell it.
         must_exist: Whether each excluded case must be there; not in a folder that only used cases have moved to.
+        on_fault: Called with id and sentence of each case at fault that is not excluded, which is then left out.
         options: Those of the layout's `load`.
 
     Raises:
         InputError: An unknown layout or option, a folder without the layout, an excluded id that no case has (if
-            it must), a case at fault that is not excluded, or no case is left.
+            it must), a case at fault that is not excluded (without `on_fault`), or no case is left.
     """
     root = Path(root)
     if layout == "auto":
@@ -103,11 +105,14 @@ def load_dataset(
             excluded += tuple((name, "excluded by the settings") for name in by)
         else:
             at_fault.append((case_id, sentence))
-    if at_fault:
-        raise InputError(_first_of(at_fault))
+    if at_fault and (on_fault is None or not cases):
+        raise InputError(first_of(at_fault))
+    if on_fault is not None:
+        for case_id, sentence in at_fault:
+            on_fault(case_id, sentence)
     dropped = tuple(dict.fromkeys((*excluded, *listing.dropped)))
     if not cases:
-        raise InputError(f"no case of {root} is left: all {len(dropped)} are dropped")
+        raise InputError(f"no case of {root} is left" + (f": all {len(dropped)} are dropped" if dropped else ""))
     cases, notes = with_regions(cases, root, region_of_interest)
     cases = with_picture_spacing(cases, picture_spacing_mm)
     own = listing.classes if listing.classes is None else without_ignored(listing.classes, ignore)
@@ -133,8 +138,8 @@ def load_dataset(
     return with_common_grid(dataset, axes)
 
 
-def _first_of(faults: Sequence[tuple[str, str]]) -> str:
-    """The first fault, the number of cases that have one too, and the names of some of them."""
+def first_of(faults: Sequence[tuple[str, str]]) -> str:
+    """Return the first fault, the number of cases that have one too, and the names of some of them."""
     first, sentence = faults[0]
     others = [name for name in dict.fromkeys(name for name, _ in faults) if name != first]
     if not others:

@@ -5,6 +5,7 @@ nnU-Net writes the folds of a data set as splits_final.json (version 2) or split
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from voxloss.data.layouts.folder import pair_folders
 from voxloss.data.layouts.listing import Listing, complete, listed_path, read_json, read_object
 from voxloss.data.layouts.names import is_volume, name_of, named, volumes
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of
 
 SPLITS = "splits_final"
 
@@ -79,6 +81,7 @@ def load(root: Path, splits: str | None = None) -> Listing:
     if "labels" in description:
         classes, of_labels = label_classes(root / "dataset.json", description["labels"])
         notes += of_labels
+    notes += _miscounted(description, cases)
     own_folds, of_splits = _own_folds(root, splits)
     return Listing(
         str(description.get("name") or root.resolve().name),
@@ -89,6 +92,19 @@ def load(root: Path, splits: str | None = None) -> Listing:
         own_folds=own_folds,
         notes=[*notes, *of_splits],
     )
+
+
+def _miscounted(description: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Return notes where a dataset.json counts other cases or channels than there are, as after a partial copy."""
+    notes = []
+    if (number := description.get("numTraining")) != len(cases) and isinstance(number, int):
+        notes.append(f"dataset.json counts {number} training cases (numTraining), but {len(cases)} are there")
+    names = description.get("channel_names", description.get("modality"))
+    numbered = all(name_of(case.images[0]).endswith("_0000") for case in cases)  # else a file may have all channels
+    channels = {len(case.images) for case in cases}
+    if isinstance(names, dict) and numbered and len(channels) == 1 and len(names) not in channels:
+        notes.append(f"dataset.json names {count_of(len(names), 'channel')}, but every case has {channels.pop()}")
+    return notes
 
 
 def _folder(root: Path, name: str) -> Path:

@@ -43,7 +43,7 @@ def load(root: Path, images: str | None = None, masks: str | None = None, slices
     if not found and not unlabelled:
         if slices:
             raise InputError(f"{image_folder} holds no folder of pictures, which data.options.slices makes a volume")
-        deeper = _deeper(image_folder, mask_folder)
+        deeper = _deeper(image_folder, mask_folder) or "".join(f"; {note}" for note in notes[:1])
         raise InputError(f"{image_folder} holds no images in a format that voxloss reads{deeper}")
     others = [path for path in subfolders(root) if path not in (image_folder, mask_folder) and volumes(path, slices)]
     if others:

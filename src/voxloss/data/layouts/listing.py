@@ -113,12 +113,28 @@ def _channels(names: Sequence[str]) -> str:
     return f"the {'image' if len(names) == 1 else 'images'} {' and '.join(shown)}"
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, with or without a byte order mark. Raises InputError if it is none."""
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, or with a byte order mark in UTF-16. Raises InputError if it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not readable JSON ({error})") from error
+        content = path.read_bytes()
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not readable as text in UTF-8 ({error.reason} at byte {error.start}); save it in UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} is not readable ({error.strerror})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, as `read_text`. Raises InputError if it is none."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        comma = isinstance(error, json.JSONDecodeError) and re.search(r",\s*$", text[: error.pos].rstrip("]}"))
+        hint = "; remove the comma before the closing bracket" if comma else ""
+        raise InputError(f"{path} is not readable JSON ({error}){hint}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voxloss.data.case import Case
 from voxloss.data.formats import exists
-from voxloss.data.layouts.listing import Listing, folds_by_number, listed_path
+from voxloss.data.layouts.listing import Listing, folds_by_number, listed_path, read_text
 from voxloss.data.layouts.names import clean_id, name_of
 from voxloss.utilities.errors import InputError
 
@@ -61,6 +61,8 @@ def load(root: Path, base: str | None = None) -> Listing:
     for name, values in (("fold", folds), ("patient", patients)):
         if values and (missing := [case_id for case_id in cases if case_id not in values]):
             raise InputError(f"{path}, row {rows[missing[0]]}: the {name} is empty, but other rows have one")
+    if not cases and not dropped:
+        raise InputError(f"{path} has no rows below its columns")
     files = [file for case in cases.values() for file in case.files]
     if files and not any(exists(file) for file in files):
         raise InputError(
@@ -85,17 +87,15 @@ def _is_table(path: Path) -> bool:
     try:
         columns = _header(_text(path))[0]
     except InputError:
-        return False
+        try:  # a table in another encoding, of which `load` says so
+            columns = _header(path.read_text(encoding="latin-1"))[0]
+        except OSError:
+            return False
     return any(re.fullmatch(r"image(_\d+)?", name) for name in columns) and not {*MASK_COLUMNS}.isdisjoint(columns)
 
 
 def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable as text in UTF-8 ({error})") from error
-    return re.sub(r"\Asep=.\r?\n", "\n", text)  # a line for spreadsheets
+    return re.sub(r"\Asep=.\r?\n", "\n", read_text(path))  # a line for spreadsheets
 
 
 def _header(text: str) -> tuple[list[str], str]:

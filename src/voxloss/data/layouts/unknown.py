@@ -6,6 +6,7 @@ from pathlib import Path
 
 from voxloss.data.formats import stem
 from voxloss.data.formats.slices import is_stack
+from voxloss.data.formats.volume import absent
 from voxloss.data.layouts.names import is_volume, pattern_of, walk
 from voxloss.utilities.text import count_of
 
@@ -37,7 +38,9 @@ def not_recognised(root: Path, inner: Mapping[Path, str], fits_with_slices: bool
     ways += [f"give {path} as the data (layout {name})" for path, name in list(inner.items())[:2]]
     ways += _ways([path for path in walk(root) if is_volume(root / path)])
     numbered = "; ".join(f"({number}) {way}" for number, way in enumerate([*ways[:2], CSV_WAY], start=1))
-    return f"{root} has no known layout. It holds {_content(root)}. The nearest ways: {numbered}"
+    broken = [f" {absent(path)}." for path in sorted(root.iterdir()) if path.is_symlink() and not path.exists()]
+    first = broken[0] if broken else ""
+    return f"{root} has no known layout.{first} It holds {_content(root)}. The nearest ways: {numbered}"
 
 
 def _ways_of_slices(root: Path, fits: bool) -> list[str]:

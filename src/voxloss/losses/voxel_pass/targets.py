@@ -75,9 +75,9 @@ def warn_of_probabilities(logits: Tensor) -> None:
         values = logits.detach()
         tolerance = 0.02 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
         first = values[:1].float().sum(1)  # most logits are told by the first sample
-        if ((first - 1).abs() > tolerance).any() or (values < 0).any():
+        if not ((first - 1).abs() <= tolerance).all() or (values < 0).any():  # written so that NaN is no probability
             return
-        if ((values.float().sum(1) - 1).abs() > tolerance).any():
+        if not ((values.float().sum(1) - 1).abs() <= tolerance).all():
             return
     except RuntimeError:  # a transform such as vmap hides the values
         return
