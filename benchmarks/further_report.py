@@ -115,8 +115,9 @@ Dice + cross entropy has its values; the other lines have their differences from
 on with a 95 % interval of their mean. Bold: better, and the interval does not contain 0; of many such intervals one
 in twenty errs by chance. Losses have their defaults and one learning rate, tuned for none; "+" means beside Dice +
 cross entropy. This is a small experiment: it shows what a loss changes, not which loss is the best for your data.
-The vessels have two seeds so far, so that none of their differences has an interval. EMIDEC was trained on a CPU, with
-a small network on slices; its images do not know their spacing, so that distances are in a grid that was assumed.
+EMIDEC was trained on a CPU, with a small network on slices; its images do not know their spacing, so that distances
+are in a grid that was assumed. Two of the vessels' seeds were trained on a GPU, the third on a CPU. With two seeds,
+those of the vessels from scratch, there is no interval.
 """
 
 if __name__ == "__main__":

@@ -77,14 +77,14 @@ def test_every_kind_of_own_loss_is_killed_resumed_and_reported(phantom, mine, tm
     result = call(*words)
     assert result.returncode == 0, result.stderr
     words[words.index(whole)] = killed
-    for awaited in ("mine.Weighted-momentum=0.25/fold-0", "mine.soft_dice-smooth=2/fold-1"):
-        process = subprocess.Popen(
-            voxloss(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
-        )
-        while not list((killed / "runs" / awaited).glob("*seed-0/**/checkpoint.pt")) and process.poll() is None:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    awaited = killed / "runs" / "mine.Weighted-momentum=0.25" / "fold-0"
+    process = subprocess.Popen(
+        voxloss(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    )
+    while not list(awaited.glob("*seed-0/**/checkpoint.pt")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     result = command(*words)  # in processes of their own, which import mine.py again
     assert result.returncode == 0, result.stderr
     pd.testing.assert_frame_equal(
