@@ -147,8 +147,7 @@ def test_a_slope_is_that_of_weighted_least_squares():
 
     def step(mean, error, degrees):
         return SimpleNamespace(
-            export=SimpleNamespace(kind="phantom", data_set="set"),
-            informs=lambda first, second: True,
+            export=SimpleNamespace(kind="phantom", data_set="set", informs=lambda first, second: True),
             difference=lambda first, second: Difference("set", first, second, mean, 1.0, error, degrees, "a"),
         )
 

@@ -132,7 +132,7 @@ def judge_claim(claim: Claim, studies: Sequence[Judged]) -> list[Judgement]:
     measure: Measure = claim.measure
 
     def difference(judged: Judged, first: str, second: str) -> Difference | None:
-        return judged.difference(first, second, measure) if judged.informs(first, second) else None
+        return judged.difference(first, second, measure) if judged.export.informs(first, second) else None
 
     judgements = []
     for judged in studies:

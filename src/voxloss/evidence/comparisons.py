@@ -110,10 +110,6 @@ class Judged:
             return self.export.verdict(class_name, METRIC)
         return bias_verdict(self.export, class_name)
 
-    def informs(self, first: str, second: str) -> bool:
-        """Whether either loss has learned to find the class; else nothing is known of which one is better."""
-        return not {first, second} <= set(self.export.unlearned.get(self.export.class_name, ()))
-
     def difference(self, first: str, second: str, measure: Measure = "dice") -> Difference | None:
         """By how much a loss exceeds another, for the class of the headline.
 
@@ -186,7 +182,7 @@ def slope(
     Returns:
         The slope; None with fewer than two different shares.
     """
-    informing = [(judged, share) for judged, share in steps if judged.informs(first, second)]
+    informing = [(judged, share) for judged, share in steps if judged.export.informs(first, second)]
     found = [(share, one) for judged, share in informing if (one := judged.difference(first, second)) and one.usable]
     found.sort(key=lambda step: -step[0])
     rarity = -np.log10([share for share, _ in found])

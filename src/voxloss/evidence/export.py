@@ -106,6 +106,10 @@ class Export:
         """Whether any loss has learned to find the class of the headline."""
         return not set(self.unlearned.get(self.class_name, ())).issuperset(self.losses)
 
+    def informs(self, first: str, second: str) -> bool:
+        """Whether either loss has learned to find the class; else nothing is known of which one is better."""
+        return not {first, second} <= set(self.unlearned.get(self.class_name, ()))
+
     def judged_scores(self) -> pd.DataFrame:
         """The scores that the verdict is about: of all losses; of a race those of its last look."""
         if self.look is None:

@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from voxloss.evaluation.joined import Joined
 from voxloss.evaluation.verdict import MARGIN
 from voxloss.evidence.comparisons import Difference, Slope
-from voxloss.evidence.kinds import Kind
 from voxloss.report.figures.charts import round_numbers
 from voxloss.report.figures.scores import PALETTE, STYLE, loss_colour
 from voxloss.report.names import loss_name
@@ -22,11 +21,11 @@ from voxloss.utilities.files import atomic_path
 GREY = "0.55"
 
 
-def forest(rows: Sequence[tuple[Difference, Kind, bool]], together: Joined | None, path: Path) -> None:
+def forest(rows: Sequence[tuple[Difference, str, bool]], together: Joined | None, path: Path) -> None:
     """Draw a comparison as SVG: studies that are joined above, the others in grey below, what is joined at the end.
 
     Args:
-        rows: Difference, kind, and whether it is joined, of every study, those that are joined first.
+        rows: Difference, label, and whether it is joined, of every study, those that are joined first.
         together: What is joined; None with fewer than two data sets.
         path: The file.
     """
@@ -40,14 +39,14 @@ def forest(rows: Sequence[tuple[Difference, Kind, bool]], together: Joined | Non
         axes = figure.subplots()
         axes.axvspan(-MARGIN, MARGIN, color="0.93", linewidth=0, zorder=0)
         axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
-        for place, (one, kind, joined) in enumerate(rows):
+        for place, (one, label, joined) in enumerate(rows):
             colour = PALETTE[0] if joined else GREY
             axes.errorbar(one.mean, place, xerr=one.half_width, color=colour, capsize=2.5, lw=1.3)
             size = 4 + 6 * weights[one.study] ** 0.5 if one.study in weights else 4.5
             axes.plot(
                 one.mean, place, "s", color=colour, markerfacecolor=colour if joined else "white", markersize=size
             )
-            labels.append(one.study if joined else f"{one.study} ({kind})")
+            labels.append(label)
         if together is not None:
             place = len(rows)
             ends, top = (together.low, together.high), 0.22

@@ -10,9 +10,9 @@ import pandas as pd
 from voxloss.evidence import figures
 from voxloss.evidence.across import Comparison, compare, counts
 from voxloss.evidence.claims import Claim, Judgement, judge_claim, read_claims
-from voxloss.evidence.comparisons import BASELINE, Judged, Slope, series_steps, slope
+from voxloss.evidence.comparisons import BASELINE, Difference, Judged, Slope, series_steps, slope
 from voxloss.evidence.estimates import SHIPPED, estimates_table, table_text
-from voxloss.evidence.export import read_exports
+from voxloss.evidence.export import Export, read_exports
 from voxloss.evidence.failures import COLUMNS as FAILURES
 from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KINDS
@@ -76,7 +76,7 @@ def write_report(
     for old in folder.glob("*.svg") if folder.is_dir() else ():
         old.unlink()
     for one in comparisons:
-        rows = [(found, export.kind, counts(found, export)) for found, export in one.differences]
+        rows = [(found, _row_label(found, export), counts(found, export)) for found, export in one.differences]
         figures.forest(rows, one.together, folder / f"{one.name}.svg")
     for name, rows in series.groupby("series", sort=False):
         figures.scores_by_rarity(rows, folder / f"series-{name}.svg")
@@ -136,3 +136,11 @@ def _verdicts_frame(studies: Sequence[Judged]) -> pd.DataFrame:
                 "learned": loss not in export.unlearned.get(export.class_name, []), "detectable": verdict.detectable,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _row_label(found: Difference, export: Export) -> str:
+    """The study's name, and why it is not joined."""
+    if counts(found, export):
+        return export.name
+    learned = "" if export.informs(found.first, found.second) else ", not learned"
+    return f"{export.name} ({export.kind}{learned})"
