@@ -2,13 +2,14 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -455,3 +456,40 @@ def test_commands_work_without_locks_of_the_system(small_study):
         result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
         assert "fcntl" not in result.stderr and "Traceback" not in result.stderr, result.stderr
         assert result.returncode == (2 if words[0] == "run" else 0)
+
+
+@pytest.mark.parametrize("removed", ["place", "file"])
+def test_a_claim_whose_place_or_file_others_remove_begins_again(tmp_path, monkeypatch, removed):
+    place, left = tmp_path / "study" / ".claims" / "case-1", 3
+
+    def cleaned(call, remove):
+        def wrapped(path, *arguments):
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                with suppress(FileNotFoundError):
+                    remove(path)
+            return call(path, *arguments)
+
+        return wrapped
+
+    if removed == "place":
+        monkeypatch.setattr(os, "open", cleaned(os.open, lambda path: path.parent.rmdir()))
+    else:
+        monkeypatch.setattr(os, "link", cleaned(os.link, Path.unlink))
+    claim = take(place, Worker())
+    assert claim is not None and left <= 0
+    assert newest(place).record.owner == claim.record.owner and take(place, ELSEWHERE) is None
+    assert not list(place.glob(".partial-*"))
+
+
+def test_a_place_that_goes_while_its_owner_is_looked_at_is_not_taken(tmp_path, monkeypatch):
+    place = tmp_path / "case-1"
+    assert take(place, ELSEWHERE) is not None
+
+    def gone(folder: Path) -> float:
+        shutil.rmtree(folder)
+        return claims.server_time(folder)
+
+    assert take(place, Worker(), now=gone) is None
+    assert take(place, Worker()) is not None

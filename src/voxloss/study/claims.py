@@ -35,6 +35,7 @@ RACE = "race"  # deciding which losses leave
 END = "end"  # writing the report after the last run
 PARTIAL = ".partial-"  # begins the names of files that are being written
 LOOK_SECONDS = 5.0  # between two looks at what others wrote, at most
+MOST_PAUSE = 10.0  # seconds, of a claim whose place goes again and again; the pauses before it add up to twice as much
 WATCHED = 1 / 3  # of `stale_after_s`, for which an old claim is watched before it is taken over: some heartbeats
 
 Why = Literal["first", "resumed", "takeover"]
@@ -251,7 +252,10 @@ def take(place: Path, worker: Worker, epoch: int = 0, now: Callable[[Path], floa
     last = newest(place)
     why: Why = "first"
     if last is not None:
-        if last.record.state == "held" and not may_be_taken_over(last, looked, now):
+        try:
+            if last.record.state == "held" and not may_be_taken_over(last, looked, now):
+                return None
+        except FileNotFoundError:  # the place is gone, and with it the claim
             return None
         why = "resumed" if last.record.state == "free" else "takeover"
     record = Record(
@@ -286,7 +290,23 @@ def may_be_taken_over(claim: Standing, looked: float, now: Callable[[Path], floa
 
 
 def _create(claim: Claim) -> bool:
-    """Create the file of a claim, whole and only if it does not exist yet."""
+    """Create the file of a claim, whole and only if it does not exist yet.
+
+    A place goes when others have created the study whose cases it is about, and a file that is being written when they
+    take it for one that was left behind. Then it begins again, for a while: names on a network file system may be old.
+    """
+    pause = 0.05
+    while True:
+        try:
+            return _create_at_once(claim)
+        except FileNotFoundError:
+            if pause > MOST_PAUSE:
+                raise
+        time.sleep(pause)
+        pause *= 2
+
+
+def _create_at_once(claim: Claim) -> bool:
     content = _text(claim.record).encode()
     aside = claim.place / f"{PARTIAL}{claim.record.owner}"
     try:

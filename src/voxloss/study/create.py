@@ -152,6 +152,8 @@ def open_study(
             with hold(of_study(folder, STUDY), waiting=waiting) as claim:
                 _remove_partial_files(folder, {claim.place, *own})
                 if ready is None or files.is_study():
+                    if ready is not None:  # another process was faster, and this one may have claimed cases since
+                        forget_claims(files)
                     study = _resume(config, folder, progress, notice, folds)
                 else:
                     study = ready.create()
