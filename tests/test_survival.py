@@ -131,7 +131,7 @@ def small_disk(tmp_path) -> Iterator[tuple[Path, Callable[[str], bool]]]:
     if not mount("-t", "tmpfs", "-o", "size=100k", "tmpfs", folder):
         pytest.skip("mounting a file system needs root")
     yield folder, lambda size: mount("-o", f"remount,size={size}", folder)
-    subprocess.run(["umount", folder], check=False)
+    subprocess.run(["umount", "--lazy", folder], check=False)  # arrays in it may still be open
 
 
 @pytest.mark.usefixtures("blank_figures")
