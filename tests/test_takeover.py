@@ -316,6 +316,21 @@ def ended(process: subprocess.Popen) -> None:
     assert process.returncode == 0, errors
 
 
+def test_a_study_that_others_create_while_its_folder_is_listed_is_no_foreign_folder(phantom, own_study, monkeypatch):
+    hidden, listed = own_study.with_name("study.yaml"), Path.iterdir
+    (own_study / "study.yaml").rename(hidden)
+
+    def listing(path: Path) -> Iterator[Path]:
+        names = list(listed(path))
+        if path == own_study and hidden.exists():
+            hidden.rename(own_study / "study.yaml")
+        return iter(names)
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    result = call(*tiny_run(phantom, own_study))
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
 def test_two_commands_on_two_hosts_share_a_study(phantom, undisturbed, tmp_path):
     folder = tmp_path / "study"

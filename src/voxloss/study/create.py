@@ -113,6 +113,7 @@ def open_study(
             of the study changed or are missing.
     """
     files = StudyFolder(folder)
+    foreign = _foreign_name(folder)  # before it is asked whether it is a study, which others may be about to create
     exists = files.is_study()
     # Before anything in the folder is changed, a later version's study is refused.
     if exists and files.read_description().imported is not None:
@@ -130,8 +131,8 @@ def open_study(
     if config.data.root:
         root = str(Path(config.data.root).expanduser().resolve())
         config = replace(config, data=replace(config.data, root=root))
-    if not exists:
-        _refuse_foreign(folder)
+    if foreign is not None and not exists:
+        raise InputError(f"{folder} is not empty and not a study (it holds {foreign}); name another folder.")
     new = _first_missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -349,13 +350,12 @@ def _damaged_table(study: Study, run: Run) -> Path | None:
     return None
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _foreign_name(folder: Path) -> str | None:
+    """Return the first name in a folder that no study has before it is created."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder for a study.")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    foreign = [name for name in names if name not in UNFINISHED and not name.startswith(".partial-")]
-    if foreign:
-        raise InputError(f"{folder} is not empty and not a study (it holds {foreign[0]}); name another folder.")
+    return next((name for name in names if name not in UNFINISHED and not name.startswith(".partial-")), None)
 
 
 def _first_missing(folder: Path) -> Path | None:
