@@ -97,9 +97,7 @@ def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, set
     call = _Call(logits, target, weight, settings)
     totals = torch.zeros((call.batch, call.parts, 2 * number, logits.shape[1]), dtype=torch.float64)
     call.arguments.sums, call.arguments.bins = totals.data_ptr(), number
-    counted = torch.zeros((call.batch, call.parts), dtype=torch.int64)
-    call.arguments.counted = counted.data_ptr()
-    call.memory += [totals, counted]
+    call.memory.append(totals)
     call.run("voxloss_bins")
     return totals.sum(1)
 

@@ -189,16 +189,9 @@ def _shape_of_places(regions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shape_of_sums(
-    logits: Tensor,
-    target: Tensor,
-    regions: Tensor,
-    offsets: Tensor,
-    owner: Tensor,
-    weight: Tensor | None,
-    by_channel: bool,
-    together: bool,
-    *rest: Any,
+    logits: Tensor, target: Tensor, regions: Tensor, offsets: Tensor, owner: Tensor, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, _, together, *rest = others
     (batch, classes), kind, number = logits.shape[:2], total_type(logits), 2 * owner.shape[0]
     rows = plain_pass.read_arguments(classes, rest).rows
     of_pass = ((batch, rows, classes), (batch,)) if together else ((0,), (0,))
