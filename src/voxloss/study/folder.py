@@ -432,14 +432,12 @@ class StudyFolder:
     def read_preparation(self) -> tuple[dict[str, Any], Dataset] | None:
         """The configuration in plain form and the data set of a study that is being prepared; None if none is."""
         try:
-            content = _read(self.preparation_file)
+            content = _content(self.preparation_file)
             return content["config"], dataset_from_json(content["dataset"])
+        except FileNotFoundError:
+            return None
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.preparation_file} is damaged: {error!r}") from None
-        except InputError:
-            if self.preparation_file.is_file():
-                raise
-            return None
 
     def write_preparation(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         """Write what the processes that help to prepare a study need."""
@@ -580,12 +578,7 @@ class StudyFolder:
 
 
 def _read_status(run: Run, file: Path) -> RunStatus:
-    try:
-        content = _read(file)
-    except InputError:
-        if not file.is_file():
-            raise FileNotFoundError from None
-        raise
+    content = _content(file)
     details = {item.name: content[item.name] for item in fields(RunStatus) if content.get(item.name) is not None}
     lists = {name: tuple(details.get(name, ())) for name in ("collapsed", "environments")}
     status = RunStatus(run, **(details | lists))
@@ -596,9 +589,21 @@ def _read_status(run: Run, file: Path) -> RunStatus:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
+        return _content(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing.") from None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Read a file that others may write, move or remove in this moment; raises FileNotFoundError where it is missing.
+
+    Whether it is there is not asked in a call of its own: the answer may be of another moment, or one that a network
+    file system remembers.
+    """
+    try:
+        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
