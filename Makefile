@@ -51,10 +51,12 @@ evidence: install
 	$(BIN)/voxloss evidence report evidence/results --output docs/evidence --claims evidence/claims.yaml
 	cp docs/evidence/estimates.csv src/voxloss/evidence/estimates.csv
 
-# A study killed 20 times at random moments, and 100 of its workers (`make test` kills one study and two workers).
+# A study killed 20 times at random moments, and 100 of its workers (`make test` kills one study and two workers);
+# and others that act before every operation on files (`make test` tries some).
 test-faults: install
 	VOXLOSS_KILLS=20 $(BIN)/python -m pytest -s tests/test_survival.py
 	VOXLOSS_KILLS=100 $(BIN)/python -m pytest -s tests/test_takeover.py -k killed_at_random
+	VOXLOSS_MOMENTS=1 $(BIN)/python -m pytest tests/test_moments.py
 
 # Damaged image files in all formats, for SECONDS (`make test` does it for a few).
 fuzz: install

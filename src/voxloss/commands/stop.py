@@ -20,7 +20,7 @@ def add_parser(parsers: Parsers) -> None:
 def stop(arguments: argparse.Namespace) -> int:
     """Run `voxloss stop` and return its exit status."""
     # NumPy
-    from voxloss.study.claims import live_claims
+    from voxloss.study.claims import live_claims, time_of_scan
     from voxloss.study.execution.executor import noted_executors
     from voxloss.study.study import Study
     from voxloss.utilities.files import write_text
@@ -30,7 +30,7 @@ def stop(arguments: argparse.Namespace) -> int:
     for executor in noted_executors(study.folder):
         executor.stop(study.folder)
     told = -1
-    while working := live_claims(study.folder):
+    while working := live_claims(study.folder, time_of_scan(study.folder)):
         if len(working) != told:
             told = len(working)
             hosts = ", ".join(sorted({claim.record.host for claim in working}))

@@ -4,6 +4,7 @@ The result appears by a single rename of a finished attempt to a name that does 
 onto one that holds files. So at most one result of a run is ever published, whoever believes to own it.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -28,9 +29,7 @@ def begin(study: Study, run: Run, claim: Claim) -> RunFolder | None:
     status = study.status(run)
     if status.state in ENDED:
         return None
-    if published.path.is_dir():  # its result is damaged or has failed, or an earlier version began it
-        claim.check()
-        published.path.rename(attempt.path)
+    if _moved(published, attempt, claim):  # its result is damaged or has failed, or an earlier version began it
         if study.files.read_status(run, attempt).state in ENDED:
             # This process was halted before the line above, and another one has published the run meanwhile.
             _rename_new(attempt.path, published.path)
@@ -43,10 +42,22 @@ def begin(study: Study, run: Run, claim: Claim) -> RunFolder | None:
             _copy(earlier[-1], partial)
         study.files.write_status(status, partial)
         claim.check()
-        partial.path.rename(attempt.path)
+        _rename_new(partial.path, attempt.path)  # others may have removed the first: they presumed this process dead
     takeovers = status.takeovers + (claim.record.why == "takeover")
     study.files.write_status(replace(status, state="pending", takeovers=takeovers), attempt)
     return attempt
+
+
+def _moved(published: RunFolder, attempt: RunFolder, claim: Claim) -> bool:
+    """Move a result into an attempt; False where there is none, also where a file system remembers one."""
+    if not published.path.is_dir():
+        return False
+    claim.check()
+    try:
+        published.path.rename(attempt.path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _copy(earlier: RunFolder, new: RunFolder) -> None:
@@ -85,7 +96,7 @@ def _rename_new(folder: Path, target: Path) -> None:
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise LostClaimError(str(folder)) from error
     except OSError as error:
-        if target.is_dir():  # ENOTEMPTY
+        if error.errno == errno.ENOTEMPTY or target.is_dir():
             raise LostClaimError(str(folder)) from error
         raise
     sync_folder(target.parent)

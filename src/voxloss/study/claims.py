@@ -141,13 +141,18 @@ def server_time(folder: Path) -> float:
             probe.unlink()
 
 
-def time_of_scan() -> Callable[[Path], float]:
-    """Return `server_time` that asks the server once, for looking at many claims of one study."""
+def time_of_scan(study: Path | None = None) -> Callable[[Path], float]:
+    """Return `server_time` that asks the server once, for looking at many claims of one study.
+
+    Args:
+        study: The study's folder, in which the server is asked; None: in the place of the first claim, which the one
+            who asks will write to if it is free.
+    """
     known: list[float] = []
 
-    def now(folder: Path) -> float:
+    def now(place: Path) -> float:
         if not known:
-            known.append(server_time(folder))
+            known.append(server_time(study or place))
         return known[0]
 
     return now
@@ -166,6 +171,10 @@ def generations(place: Path) -> list[int]:
         ]  # opens the folder, so that a network file system looks at the server
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: the folder was removed between opening and reading
+            return []
+        raise
     return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
 
@@ -221,11 +230,16 @@ class Claim:
     def check(self) -> None:
         """Raise LostClaimError if the claim is no longer the newest one.
 
-        It asks for the next one by its name, as a network file system's list of the place may be some seconds old. A
-        claim is removed only when there is a later one.
+        It asks for the next one by its name, as a network file system's list of the place may be some seconds old, and
+        lists the place, as the name may be remembered as missing. A claim is removed only when there is a later one.
         """
-        if _file(self.place, self.generation + 1).exists() or not self.file.exists():
+        if self.is_lost():
             raise LostClaimError(str(self.file))
+
+    def is_lost(self) -> bool:
+        """Whether the claim is no longer the newest one; see `check`."""
+        later = _file(self.place, self.generation + 1).exists() or generations(self.place)[-1:] > [self.generation]
+        return later or not self.file.exists()
 
     def release(self) -> None:
         """Let others claim the thing at once.
@@ -299,7 +313,7 @@ def _create(claim: Claim) -> bool:
     while True:
         try:
             return _create_at_once(claim)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # the latter of a place that was made and went again
             if pause > MOST_PAUSE:
                 raise
         time.sleep(pause)
@@ -419,19 +433,35 @@ def hold(
         waiting: Called once with the claim that is waited for.
     """
     me, pause = worker or Worker(), 0.02
-    while (claim := take(place, me)) is None:
+    while (claim := _take_and_tidy(place, me)) is None:
         if pause < LOOK_SECONDS and (pause := pause * 1.5) > 1 and (other := newest(place)) is not None:
             waiting(other)
             waiting = lambda _: None  # noqa: E731
         time.sleep(min(pause, LOOK_SECONDS))
-    for earlier in generations(place)[:-1]:  # of a place that is claimed often
-        with suppress(OSError):
-            _file(place, earlier).unlink()
     try:
         with Heart(claim):
             yield claim
     finally:
         claim.release()
+
+
+def _take_and_tidy(place: Path, worker: Worker) -> Claim | None:
+    """As `take`, of a place that is claimed often, in which the claims before one's own are removed.
+
+    So the next number may be free again when this process, halted meanwhile, creates it.
+    """
+    claim = take(place, worker)
+    if claim is None:
+        return None
+    others = generations(place)
+    if any(number > claim.generation for number in others):
+        claim.release()
+        return None
+    for number in others:
+        if number < claim.generation:
+            with suppress(OSError):
+                _file(place, number).unlink()
+    return claim
 
 
 def of_study(folder: Path, name: str) -> Path:
@@ -450,4 +480,12 @@ def newest_claims(folder: Path) -> Iterator[Standing]:
 
 def live_claims(folder: Path, now: Callable[[Path], float] | None = own_time) -> list[Standing]:
     """Return all claims in a study's folder that are held, as `Standing.is_live` tells by `now`."""
-    return [standing for standing in newest_claims(folder) if standing.is_live(now)]
+    return [standing for standing in newest_claims(folder) if _is_live(standing, now)]
+
+
+def _is_live(standing: Standing, now: Callable[[Path], float] | None) -> bool:
+    try:
+        return standing.is_live(now)
+    except FileNotFoundError:  # others have removed the place, or the file that tells the server's time
+        again = newest(standing.place)
+        return again is not None and _is_live(again, now)

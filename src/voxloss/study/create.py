@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,7 @@ from voxloss.study.claims import (
     CLAIMS,
     PARTIAL,
     STUDY,
+    LostClaimError,
     Standing,
     hold,
     live_claims,
@@ -59,6 +60,7 @@ from voxloss.training.device import resolve_device
 from voxloss.training.history import write_history
 from voxloss.training.networks import check_network
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.files import make_folder
 from voxloss.utilities.text import count_of
 
 Progress = Callable[[int, int, str], None]  # (finished, of, what)
@@ -134,7 +136,7 @@ def open_study(
     if foreign is not None and not exists:
         raise InputError(f"{folder} is not empty and not a study (it holds {foreign}); name another folder.")
     new = _first_missing(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
     def waiting(other: Standing) -> None:
         progress(0, 1, f"waiting for process {other.record.pid} on {other.record.host}, which opens the study")
@@ -155,37 +157,89 @@ def open_study(
                 if ready is None or files.is_study():
                     if ready is not None:  # another process was faster, and this one may have claimed cases since
                         forget_claims(files)
-                    study = _resume(config, folder, progress, notice, folds)
+                    study = _resume(config, folder, progress, notice, folds, claim.check)
                 else:
                     study = ready.create()
                 yield study
-    except BaseException:
+    except BaseException as error:
         if helpers is not None:
             helpers.stop()
-        if new is not None and not files.is_study() and not _has_prepared(files) and not live_claims(folder):
-            shutil.rmtree(new, ignore_errors=True)
+        if new is not None:
+            _remove_unused(files, new)
+        if isinstance(error, LostClaimError):
+            raise InputError(
+                f"{folder} was taken over by another process while this one was halted; run the same command again."
+            ) from error
         raise
+
+
+def _remove_unused(files: StudyFolder, new: Path) -> None:
+    """Remove the folder of a study that could not be created, and folders above it up to `new`, unless they are used.
+
+    A process claims before it writes, and no folder is removed that holds something: what others have written after the
+    files were listed stays, and so do other studies.
+    """
+    left = _paths_in(files.path)
+    if files.is_study() or _has_prepared(files) or live_claims(files.path):
+        return
+    for path in reversed(left):
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+    with suppress(OSError):
+        for folder in (files.path, *files.path.parents):
+            folder.rmdir()
+            if folder == new:
+                return
+
+
+def _paths_in(folder: Path) -> list[Path]:
+    """Return all that is in a folder, each after what it is in; what others remove meanwhile may be among it."""
+    return [Path(place, name) for place, folders, names in os.walk(folder) for name in (*folders, *names)]
 
 
 def _remove_partial_files(folder: Path, own: Collection[Path]) -> None:
     """Remove what writers that were killed left half written, if nobody is at work but the owner of some places.
 
-    A process claims before it writes, so none of those that begin after the files were listed has written them.
+    A process claims before it writes, so none of those that begin after the files were listed has written them. What is
+    written without a claim, to stop the study and by executors, is left.
     """
-    written = list(folder.rglob(f"{PARTIAL}*"))
-    if written and all(claim.place in own for claim in live_claims(folder, time_of_scan())):
+    files = StudyFolder(folder)
+    written = [
+        path
+        for path in _paths_in(folder)
+        if path.name.startswith(PARTIAL)
+        and not path.name.endswith(files.stop_file.name)
+        and files.execution not in path.parents
+    ]
+    if written and all(claim.place in own for claim in live_claims(folder, time_of_scan(folder))):
         for path in written:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _has_prepared(files: StudyFolder) -> bool:
-    return files.prepared.is_dir() and any(not path.name.startswith(".") for path in files.prepared.iterdir())
+    return any(not name.startswith(".") for name in _names_in(files.prepared))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, which others may remove in this moment; none where it is missing."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _resume(
-    config: StudyConfig, folder: Path, progress: Progress, notice: Callable[[str], None], asked: Iterable[int]
+    config: StudyConfig,
+    folder: Path,
+    progress: Progress,
+    notice: Callable[[str], None],
+    asked: Iterable[int],
+    check: Callable[[], None],
 ) -> Study:
-    """Open a study, extend it, compare its images and masks with those it was created from, and repair its files."""
+    """Open a study, extend it, compare its images and masks with those it was created from, and repair its files.
+
+    `check` raises LostClaimError if another process may change the study now.
+    """
     opened = Study.open(folder)
     _require_folds(asked, len(opened.folds))
     study = extended(opened, config)
@@ -198,6 +252,7 @@ def _resume(
         try_own_metrics(study.config.evaluation.metrics, study.dataset)
     root = Path(config.data.root or study.config.data.root)
     sources = find_sources(study, root, progress)
+    check()
     for sentence in sources.notices:
         notice(sentence)
     if len(study.networks) > len(opened.networks):
@@ -352,10 +407,12 @@ def _damaged_table(study: Study, run: Run) -> Path | None:
 
 def _foreign_name(folder: Path) -> str | None:
     """Return the first name in a folder that no study has before it is created."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, not a folder for a study.")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    return next((name for name in names if name not in UNFINISHED and not name.startswith(".partial-")), None)
+    try:
+        names = _names_in(folder)
+    except NotADirectoryError:
+        raise InputError(f"{folder} is a file, not a folder for a study.") from None
+    own = UNFINISHED if _names_in(folder / "runs") else (*UNFINISHED, "runs")  # it is made just before study.yaml
+    return next((name for name in names if name not in own and not name.startswith(PARTIAL)), None)
 
 
 def _first_missing(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ docs/study-folder.md describes the layout. `voxloss.study.study` interprets the 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -329,11 +330,19 @@ class StudyFolder:
     @classmethod
     def around(cls, path: Path) -> "StudyFolder | None":
         """The study that a path lies in; None where no folder above it is a study."""
-        return next((cls(folder) for folder in path.resolve().parents if cls(folder).is_study()), None)
+        studies = (cls(folder) for folder in path.resolve().parents)
+        return next((study for study in studies if study.description_file.is_file()), None)
 
     def is_study(self) -> bool:
-        """Whether the folder is a study."""
-        return self.description_file.is_file()
+        """Whether the folder is a study.
+
+        A network file system may remember for a while that a file was missing. It looks at a folder that is listed.
+        """
+        if self.description_file.is_file():
+            return True
+        with suppress(OSError):
+            return self.description_file in self.path.iterdir()
+        return False
 
     def is_imported(self) -> bool:
         """Whether the folder holds imported scores; False where it is no study or damaged."""
@@ -355,11 +364,7 @@ class StudyFolder:
                 f"{self.path} was written by a later version of voxloss (format {version}; this one reads up to "
                 f"{FORMAT}); install that version."
             )
-        config, environment, imported = (content.get(key) for key in ("config", "environment", "imported"))
-        # The environment is written last: a file that was cut off may still be YAML.
-        if not isinstance(config, dict) or not isinstance(environment, dict):
-            raise InputError(f"{self.description_file} is not whole: it lacks `config` or `environment`.")
-        return Description(config, environment, imported, version)
+        return Description(content["config"], content["environment"], content.get("imported"), version)
 
     def write_description(self, description: Description) -> None:
         """Write study.yaml, which makes the folder a study: write the other files first."""
@@ -572,7 +577,7 @@ class StudyFolder:
     def stop_token(self) -> str:
         """What the last `voxloss stop` wrote; empty where there was none."""
         try:
-            return self.stop_file.read_text(encoding="utf-8").strip()
+            return read_whole(self.stop_file, str.strip)
         except FileNotFoundError:
             return ""
 
@@ -601,7 +606,7 @@ def _content(path: Path) -> dict[str, Any]:
     file system remembers.
     """
     try:
-        content = read_whole(path, _parsed_yaml if path.suffix == ".yaml" else json.loads)
+        content = read_whole(path, _parsed_description if path.suffix == ".yaml" else json.loads)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
@@ -611,8 +616,14 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parsed_yaml(text: str) -> Any:
+def _parsed_description(text: str) -> Any:
+    """Return the content of study.yaml. The environment is written last: a file that was cut off may still be YAML."""
     try:
-        return yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(error) from None
+    if isinstance(content, dict) and content.get("format", FORMAT) in range(FORMAT + 1):
+        lacking = [key for key in ("config", "environment") if not isinstance(content.get(key), dict)]
+        if lacking:
+            raise ValueError(f"it is not whole: it lacks `{lacking[0]}`")
+    return content

@@ -26,7 +26,6 @@ from voxloss.study.claims import CLAIMS, LOOK_SECONDS, Heart, Worker, hold, may_
 from voxloss.study.folder import StudyFolder
 from voxloss.study.settle import preparation_of
 from voxloss.utilities.errors import InputError
-from voxloss.utilities.files import write_text
 from voxloss.utilities.machine import available_memory
 
 CASE, CREATOR = "case-", "creator-"  # begin the names of what is claimed
@@ -171,6 +170,7 @@ def _claimed_case(
                     yield False
                 else:
                     yield True
-                    write_text(place / DONE, "")
+                    with suppress(FileNotFoundError):  # others have created the study
+                        (place / DONE).touch()
         finally:
             claim.release()

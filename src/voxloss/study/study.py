@@ -1,6 +1,6 @@
 """An open study: its configuration, data set, folds and runs, as its files say."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -318,18 +318,15 @@ class Study:
         return bool(live_claims(self.folder))
 
     def scores(self) -> "pd.DataFrame":
-        """Return the scores of scores.csv; if it is missing, those of all runs that have scores.
+        """Return the scores of scores.csv; if it is missing, those of all runs that have ended.
 
         Raises:
             InputError: The study compares networks, each of which has scores of its own (`parts`).
         """
-        from voxloss.evaluation.scores import merge_scores  # imports pandas, which `voxloss status` need not wait for
-
         self.part(self.files.network)
         if self.files.scores_file.is_file():
             return self.files.read_scores()
-        parts = [self.run_folder(run).scores_file for run in self.runs()]
-        return merge_scores(part for part in parts if part.is_file())
+        return _merged(self._scored)
 
     def merge_scores(self) -> None:
         """Merge the scores of finished and failed runs into scores.csv, and write which losses have learned what.
@@ -337,7 +334,7 @@ class Study:
         Imported scores do not change.
         """
         from voxloss.evaluation.learned import learned_classes  # imports pandas
-        from voxloss.evaluation.scores import merge_scores, write_network_scores, write_scores
+        from voxloss.evaluation.scores import write_network_scores, write_scores
 
         if self.imported:
             return
@@ -345,20 +342,37 @@ class Study:
             for of_network in self.parts():
                 of_network.merge_scores()
             files = {choice.key: replace(self.files, network=choice.key) for choice in self.networks}
-            known = {key: own.read_scores() for key, own in files.items() if own.scores_file.is_file()}
-            if known:
-                with hold(of_study(self.folder, REPORT)):
+            with hold(of_study(self.folder, REPORT)):  # as below
+                known = {key: own.read_scores() for key, own in files.items() if own.scores_file.is_file()}
+                if known:
                     write_network_scores(self.files.scores_file, known)
             return
         with hold(of_study(self.folder, REPORT)):  # else a report could put an older table in the place of a newer one
-            ended = [status for run in self.runs() if (status := self.status(run)).state in ENDED]
-            parts = [(status.state, self.run_folder(status.run).scores_file) for status in ended]
-            # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.
-            kept = [part for state, part in parts if state != "failed" or part.is_file()]
-            if kept:
-                scores = merge_scores(kept)
+            scores = _merged(self._scored)
+            if len(scores):
                 write_scores(self.files.scores_file, scores)
                 self.files.write_learned(learned_classes(scores, self.blind))
+
+    def _scored(self) -> list[Path]:
+        """The files with the scores of runs that have ended."""
+        ended = [status for run in self.runs() if (status := self.status(run)).state in ENDED]
+        parts = [(status.state, self.files.published(status.run).scores_file) for status in ended]
+        # A run that failed because an image was missing has no scores; as the worst ones they would judge the loss.
+        return [part for state, part in parts if state != "failed" or part.is_file()]
+
+
+def _merged(parts: Callable[[], list[Path]]) -> "pd.DataFrame":
+    """Merge the scores that are there, while others may begin to repeat runs that failed."""
+    from voxloss.evaluation.scores import merge_scores  # imports pandas, which `voxloss status` need not wait for
+
+    now = parts()
+    while True:
+        try:
+            return merge_scores(now)
+        except InputError:
+            before, now = now, parts()
+            if now == before:
+                raise
 
 
 def write_study(

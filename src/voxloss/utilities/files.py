@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ Content = TypeVar("Content")
 Made = TypeVar("Made")
 
 REMEMBERED_SECONDS = 30.0  # for which a file system may show what it knew of a file; sshfs by default 20
+TRIES = 5  # to make a folder that others remove
 
 
 def sync_folder(folder: Path) -> None:
@@ -26,6 +27,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing; others may make or remove them in this moment."""
+    for left in reversed(range(TRIES)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
 
 
 def _is_of_a_full_disk(error: BaseException) -> bool:
@@ -51,11 +63,11 @@ def _aside(path: Path, make: Callable[[Path], Made]) -> tuple[Path, Made]:
     """
     partial = path.with_name(f".partial-{secrets.token_hex(6)}-{path.name}")
     with _named(path):
-        try:
-            return partial, make(partial)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return partial, make(partial)
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):
+                return partial, make(partial)
+            make_folder(path.parent)
+        return partial, make(partial)
 
 
 def _new_file(path: Path) -> int:
@@ -77,7 +89,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         partial.replace(path)
-        sync_folder(path.parent)
+        with suppress(FileNotFoundError):  # whoever has seen the file may have moved its folder
+            sync_folder(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if _is_of_a_full_disk(error):
@@ -87,7 +100,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success it is renamed to `path` (replacing it), on error removed."""
+    """Yield an empty folder beside `path`; on success it is renamed to `path` (replacing it), on error removed.
+
+    The old folder is moved away before it is removed: a reader finds one of the two, but for a moment.
+    """
     path = Path(path)
     partial, _ = _aside(path, Path.mkdir)
     try:
@@ -96,15 +112,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb+") as handle:  # Windows flushes only what may be written
                     os.fsync(handle.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
+        _replace_folder(path, partial)
         sync_folder(path.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if _is_of_a_full_disk(error):
             raise OSError(errno.ENOSPC, "the disk is full", str(path)) from error
         raise
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    old = new.with_name(f"{new.name}-old")
+    if not path.is_file():  # which is no folder to be replaced
+        with suppress(FileNotFoundError):
+            path.replace(old)
+    try:
+        new.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            old.replace(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

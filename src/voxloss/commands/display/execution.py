@@ -8,10 +8,10 @@ from voxloss.commands.display.race import look_text, round_text
 from voxloss.commands.display.runs import run_display
 from voxloss.commands.display.search import search_text
 from voxloss.study.execution.executor import Executor
-from voxloss.study.execution.follow import executed, follow
+from voxloss.study.execution.follow import executed, follow, not_retired
 from voxloss.study.execution.request import Request, not_ended
 from voxloss.study.folder import ENDED, Run
-from voxloss.study.race import next_round, none_learned
+from voxloss.study.race import none_learned
 from voxloss.study.search import Place, failed_trials, is_ready, places_of, trials_of
 from voxloss.study.study import Study
 from voxloss.utilities.text import count_of
@@ -68,7 +68,7 @@ def _show_grid(
     listed, others = [run for run in runs if not run.loss.tuned], [run for run in runs if run.loss.tuned]
     if listed:
         _show_runs(study, executor, request, listed, console, what, ended if not others else lambda: True)
-    _show_searches(study, executor, request, places_of(others), shown, console)
+    _show_searches(study, executor, request, others, shown, console)
     if tuned := [run for run in others if is_ready(study, run)]:
         _show_runs(study, executor, request, tuned, console, f"{what} as tuned", ended)
     if not runs:
@@ -76,19 +76,23 @@ def _show_grid(
 
 
 def _show_searches(
-    study: Study, executor: Executor, request: Request, places: Sequence[Place], shown: set[str], console: Console
+    study: Study, executor: Executor, request: Request, runs: Sequence[Run], shown: set[str], console: Console
 ) -> None:
-    """Show the trials of searches but those in `shown`, until each has a setting or a trial that failed."""
+    """Show the trials that runs wait for but those in `shown`, until each search has a setting or a failed trial."""
+
+    def places() -> list[Place]:
+        return places_of(not_retired(study, runs))
 
     def open_trials() -> list[Run]:
-        return not_ended(study, trials_of(study, places))
+        return not_ended(study, trials_of(study, places()))
 
     def unseen() -> list[Run]:
-        """Also those that began and ended since the last look."""
-        return [trial for trial in trials_of(study, places) if str(trial) not in shown]
+        """Also those that began and ended since the last look, and those that another command repeats."""
+        at_work = set(map(str, open_trials()))
+        return [one for one in trials_of(study, places()) if str(one) not in shown or str(one) in at_work]
 
     def settled() -> bool:
-        undecided = [place for place in places if study.search(*place).chosen is None]
+        undecided = [place for place in places() if study.search(*place).chosen is None]
         return all(failed_trials(study, [place]) for place in undecided)
 
     def ended() -> bool:
@@ -96,11 +100,11 @@ def _show_searches(
 
     while (trials := unseen()) or not settled():
         if trials:
-            _show_runs(study, executor, request, trials, console, search_text(study, places), ended)
+            at_work = _show_runs(study, executor, request, trials, console, search_text(study, places()), ended)
             shown.update(map(str, trials))
         else:
-            follow(study, executor, request, [], ended=ended)
-        if not ended():  # all workers have left
+            at_work = follow(study, executor, request, [], ended=ended)
+        if not at_work:
             break
 
 
@@ -116,12 +120,13 @@ def _show_runs(
     console: Console,
     what: str,
     ended: Callable[[], bool] = lambda: True,
-) -> None:
+) -> bool:
+    """Show runs until they have ended and `ended` says yes; False if the workers have left before."""
     noun = "run" if runs[0].trial is None else "trial"
     if left := len(not_ended(study, runs)):
         console.print(f"{study.folder}: {what}, {count_of(left, noun)} left", highlight=False)
     with run_display(study, runs, console) as display:
-        follow(study, executor, request, runs, display.changed, display.poll, ended)
+        return follow(study, executor, request, runs, display.changed, display.poll, ended)
 
 
 def _show_race(
@@ -136,16 +141,15 @@ def _show_race(
 ) -> None:
     """Show a race round by round; it ends early when a run fails, which decides nothing."""
     waiting = {*map(str, asked)}
-    while (upcoming := next_round(study)) is not None:
-        number, runs = upcoming
-        before = len(study.race().looks)
+    while (number := (race := study.race()).next_round) is not None:
+        runs, before = race.runs(number), len(race.looks)
         known = _show_looks(study, console, known)
 
         def decided(before: int = before, runs: Sequence[Run] = runs) -> bool:
             failed = any(study.status(run).state == "failed" for run in (*runs, *failed_trials(study, places_of(runs))))
             return failed or len(study.race().looks) > before
 
-        text = f"{what}, {round_text(study.race(), number)}"
+        text = f"{what}, {round_text(race, number)}"
         of_round = [run for run in runs if str(run) in waiting]
         waiting -= {*map(str, of_round)}
         _show_grid(study, executor, request, of_round, shown, console, text, decided)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from voxloss.config.schema import StudyConfig
-from voxloss.study.claims import LOOK_SECONDS, live_claims
+from voxloss.study.claims import LOOK_SECONDS, live_claims, time_of_scan
 from voxloss.study.execution.executor import Executor
 from voxloss.study.execution.request import Request, not_ended
 from voxloss.study.folder import ENDED, Run
@@ -76,8 +76,10 @@ def follow(
     changed: Callable[[Run, str], None] = lambda run, state: None,
     poll: Callable[[], None] = lambda: None,
     ended: Callable[[], bool] = lambda: True,
-) -> None:
+) -> bool:
     """Wait until runs have ended, whoever executes them, or their losses were retired.
+
+    Returns False if the workers have left before `ended` said yes.
 
     Args:
         study: The study.
@@ -101,19 +103,19 @@ def follow(
             if status.state in ENDED:
                 waiting.remove(run)
                 changed(run, status.state)
-        waiting = _not_retired(study, waiting)
+        waiting = not_retired(study, waiting)
         if not waiting and ended():
-            return
+            return True
         if study.files.stop_token() != request.stop_token:
             raise KeyboardInterrupt
-        if working or live_claims(study.folder):
+        if working or live_claims(study.folder, time_of_scan(study.folder)):
             last_seen = time.monotonic()
         elif request.is_left(Study.open(study.folder)):
             # Between two runs, a worker of another command has no claim.
             if time.monotonic() - last_seen > LEAVE_SECONDS:
                 raise InputError(executor.why_left(study.folder))
         elif len(not_ended(study, waiting)) == len(waiting):
-            return
+            return False
         poll()
         # The longer it takes, the less often: a file server is not asked without need.
         until = time.monotonic() + min(LOOK_SECONDS, 0.2 + 0.05 * (time.monotonic() - begin))
@@ -121,7 +123,7 @@ def follow(
             time.sleep(min(0.5, left))  # a worker that has left may have done the last run
 
 
-def _not_retired(study: Study, runs: Sequence[Run]) -> list[Run]:
+def not_retired(study: Study, runs: Sequence[Run]) -> list[Run]:
     """Leave out runs of losses that were retired meanwhile, which nobody executes."""
     retired = {part.files.network: part.files.read_retired() for part in study.parts()}
     return [run for run in runs if run.asked_by not in retired[run.network]]

@@ -66,24 +66,32 @@ def work(folder: Path, request: Request, leave: Callable[[], bool] = lambda: Fal
         worker = worker_of(settings, request.executor)
         asked = request.runs(study)
         now = executable(study, asked)
-        if _do_one(study, now, worker, finished, leave, leaving) or decide_searches(study, asked, worker):
+        if _do_one(study, now, worker, finished, leave, leaving):
             pause = 0.05
             first.clear()
             continue
-        left = not_ended(study, [run for run in now if str(run) not in finished])
         race = study.comparison.design == "race"
-        if race and not left and decide(study, worker):
+        decided = decide_searches(study, asked, worker)
+        left = not_ended(study, [run for run in now if str(run) not in finished])
+        if decided or (race and not left and decide(study, worker)):
+            first.clear()
+            pause = _rest(pause)  # others may be at it, or have died at it
             continue
         more = race or any(run not in now for run in not_ended(study, asked))  # what others do now decides what comes
         if not left or not (request.wait or more or not _all_heard(study, left, first)):
             break
         # All are claimed: the worker may have to take one over, or the race may go on.
-        time.sleep(pause)
-        pause = min(1.2 * pause, LOOK_SECONDS)
+        pause = _rest(pause)
     else:
         return
     if request.report and not not_ended(study, executable(study, asked)):
         _report(folder, worker)
+
+
+def _rest(pause: float) -> float:
+    """Sleep, and return how long to sleep next."""
+    time.sleep(pause)
+    return min(1.2 * pause, LOOK_SECONDS)
 
 
 def _all_heard(study: Study, runs: Sequence[Run], first: dict[Path, tuple[int, float]]) -> bool:
@@ -122,6 +130,9 @@ def _do_one(
             continue
         claim = take(study.files.place(run), worker, status.epoch, now)
         if claim is not None:
+            if leaving():  # `voxloss stop`, which has not seen this claim, takes the study for stopped
+                claim.release()
+                return True
             _execute(study.part(run.network), run, claim, leave, leaving)
             return True
     return False
@@ -148,7 +159,10 @@ def _execute(study: Study, run: Run, claim: Claim, leave: Callable[[], bool], le
     except LostClaimError:
         abandon(attempt)
         return
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception) and claim.is_lost():  # whoever took over may have removed what this one used
+            abandon(attempt)
+            return
         claim.release()
         raise
     claim.release()
