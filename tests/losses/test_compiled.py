@@ -32,21 +32,21 @@ def problem(classes, spatial=(5, 7, 11), seed=0, scale=4.0):
     return logits, labels, torch.rand(2, *spatial, generator=generator)
 
 
-def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False, squared=False):
-    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube, squared=squared)
+def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False, squared=False, hardest=0):
+    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube, squared=squared, hardest=hardest)
 
 
-def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
+def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6, shares=None):
     """Sums, counts and gradient of the compiled pass and of the plain one in float64."""
     assert compiled.takes(logits, labels, weight, chosen)
     wide = None if weight is None else weight.double()
-    sums, voxels = compiled.sums(logits, labels, weight, chosen)
-    expected, counted = plain.sums(logits.double(), labels, wide, chosen)
+    sums, voxels = compiled.sums(logits, labels, weight, chosen, shares)
+    expected, counted = plain.sums(logits.double(), labels, wide, chosen, shares)
     torch.testing.assert_close(sums, expected, rtol=2e-6, atol=1e-30)
     assert torch.equal(voxels, counted)
     upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
-    slope = compiled.gradient(logits, labels, weight, upstream, chosen)
-    exact = plain.gradient(logits.double(), labels, wide, upstream, chosen)
+    slope = compiled.gradient(logits, labels, weight, upstream, chosen, shares)
+    exact = plain.gradient(logits.double(), labels, wide, upstream, chosen, shares)
     assert slope.dtype == logits.dtype
     torch.testing.assert_close(slope.double(), exact, rtol=gradient_tolerance, atol=gradient_tolerance)
 
@@ -75,6 +75,25 @@ def test_squared_differences_agree_with_float64(classes, weighted):
         weight = weight * torch.where(weight > 0.5, -1, 1)
     chosen = settings((0.0, 1.5), 1, tube=weighted == "tube", squared=True)
     compare(logits, labels, weight if weighted else None, chosen)
+
+
+@needs_compiler
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "every other"])
+@pytest.mark.parametrize("weighted", [False, True, "tube"])
+@pytest.mark.parametrize("selections", [1, 2])
+@pytest.mark.parametrize("classes", [2, 3, 14])
+def test_selections_of_voxels_agree_with_float64(classes, selections, weighted, layout):
+    logits, labels, weight = problem(classes, (4, 6, 8))
+    if weighted == "tube":
+        weight = weight * torch.where(weight > 0.5, -1, 1)
+    shares = torch.rand(selections, *labels.shape, generator=torch.Generator().manual_seed(1))
+    shares = torch.where(shares > 0.7, 1, torch.where(shares > 0.6, shares, 0))
+    if layout == "channels last":
+        shares = shares.to(memory_format=torch.channels_last_3d)
+    elif layout == "every other":
+        shares = shares.repeat_interleave(2, -1)[..., ::2]
+    chosen = settings((0.0, 1.5), 1, tube=weighted == "tube", squared=True, hardest=selections)
+    compare(logits, labels, weight if weighted else None, chosen, shares=shares)
 
 
 @needs_compiler

@@ -24,7 +24,7 @@ enum { FLOAT32, FLOAT64, BFLOAT16, UINT8, INT8, UINT16, INT16, UINT32, INT32, UI
 enum { LABEL_FAULT = 1, WEIGHT_FAULT = 2, NO_MEMORY = 4 };
 enum { TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL };
 enum { MOST_BINS = 256, LANES = 4 };
-enum { TUBE = 2 }; /* how many rows there are of a tube, the last ones */
+enum { TUBE = 2 }; /* how many rows there are of a tube */
 
 typedef struct {
     void *data;
@@ -33,10 +33,11 @@ typedef struct {
 } Tensor;
 
 typedef struct {
-    Tensor logits, target, weight, gradient, regions;
+    Tensor logits, target, weight, gradient, regions, shares; /* of `shares` a channel is a selection */
     int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
     int64_t tube;           /* whether there is one: a voxel of it has its weight with a minus */
     int64_t squared;        /* whether there is a row of (p-t)^2 / 2, after the focal ones */
+    int64_t hardest;        /* the number of selections of voxels, which have the last rows */
     int64_t bins;           /* of the passes over the bins of p, 1 to MOST_BINS */
     const float *exponents; /* (exponents, classes) */
     const float *upstream;  /* (samples, rows, classes); those of Σ (1-p)·t are taken off those of Σ p·t already */
@@ -310,10 +311,23 @@ static Part part_of(const Pass *pass, int64_t number) {
 
 static int64_t before_tube(const Pass *pass) { return FOCAL + pass->exponent_count + (pass->squared ? 1 : 0); }
 
-static int64_t rows_of(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
+static int64_t before_hardest(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
+
+static int64_t rows_of(const Pass *pass) { return before_hardest(pass) + pass->hardest; }
+
+/* The shares in which the voxels of a block belong to a selection. */
+static void read_shares(const Pass *pass, int64_t selection, int64_t sample, int64_t start, int64_t n, float *out) {
+    const Tensor *shares = &pass->shares;
+    const int64_t step = shares->voxel, origin = sample * shares->sample + selection * shares->channel + start * step;
+    const float *from = (const float *)shares->data + origin;
+    prefetch(shares, origin + BLOCK, BLOCK, sizeof(float));
+    if (step == 1) EACH out[i] = from[i];
+    else for (int64_t i = 0; i < n; i++) out[i] = from[i * step];
+    for (int64_t i = n; i < BLOCK; i++) out[i] = 0.0f;
+}
 
 /* Add the sums of a block that was read. What was read of it is overwritten. */
-static void add_sums(const Pass *pass, Block *b, double *rows) {
+static void add_sums(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, double *rows) {
     const int64_t classes = pass->classes;
     for (int64_t k = 0; k < pass->exponent_count; k++) {
         const float *exponents = pass->exponents + k * classes;
@@ -324,6 +338,11 @@ static void add_sums(const Pass *pass, Block *b, double *rows) {
             LOOP b->first[i] *= b->surprise[i] * b->weight[i];
         }
         add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
+    }
+    for (int64_t k = 0; k < pass->hardest; k++) {
+        read_shares(pass, k, sample, start, n, b->first);
+        LOOP b->first[i] *= b->surprise[i] * b->weight[i];
+        add_by_label(b, b->first, classes, rows + (before_hardest(pass) + k) * classes);
     }
     if (pass->squared) { /* p-t is p, and of the label's class -(1-p) */
         double *squared = rows + (FOCAL + pass->exponent_count) * classes;
@@ -363,7 +382,7 @@ static void add_sums(const Pass *pass, Block *b, double *rows) {
 
 /* From the slopes of the sums to what the gradient of a block that was read is computed from: in `chosen` that of the
    label's class, in `rest` and `scale` what those of the others need, in `second` the scale without the weight. */
-static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
+static void read_slopes(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, const float *upstream) {
     const int64_t classes = pass->classes;
     const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
     float *own = b->own, *mean = b->rest, *at_label = b->chosen;
@@ -392,6 +411,11 @@ static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
             const float slope = exponent == 0.0f ? 1.0f : b->first[i] * (exponent * quotient + 1.0f);
             own[i] -= slope * b->third[i];
         }
+    }
+    for (int64_t k = 0; k < pass->hardest; k++) {
+        take(b, upstream + (before_hardest(pass) + k) * classes, classes, b->third);
+        read_shares(pass, k, sample, start, n, b->first);
+        LOOP own[i] -= b->first[i] * b->third[i];
     }
     LOOP mean[i] = 0.0f;
     for (int64_t c = 0; c < classes; c++) {
@@ -439,6 +463,25 @@ int voxloss_surprise(const Pass *pass, int64_t number) {
     }
     free(b);
     return 0;
+}
+
+/* Count the values of the 16 bits from `shift` on, of numbers that are not negative and whose bits above are `above`. */
+void voxloss_digits(const int32_t *numbers, int64_t n, int64_t shift, int64_t above, int64_t *counts) {
+    const int32_t top = shift + 16 == 32;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t number = numbers[i], digit = number >> shift;
+        if (top ? number >= 0 : digit >> 16 == (int32_t)above) counts[digit & 0xffff]++;
+    }
+}
+
+/* 1 for numbers above the border, `share` for those at it, 0 for the others. */
+void voxloss_shares(const int32_t *numbers, int64_t n, int64_t border, double share, float *out) {
+    const int32_t limit = (int32_t)border;
+    const float at_border = (float)share;
+    EACH {
+        const float above = numbers[i] > limit ? 1.0f : 0.0f;
+        out[i] = numbers[i] == limit ? at_border : above;
+    }
 }
 
 /* p of class c in `p`, p-t in `difference`, and in `bin` the number of the bin that p lies in. */
@@ -760,7 +803,7 @@ int voxloss_sums(const Pass *pass, int64_t number) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
         faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
         if (lesions) add_lesions(pass, b, part.sample, start, n, lesions);
-        if (rows) add_sums(pass, b, rows);
+        if (rows) add_sums(pass, b, part.sample, start, n, rows);
     }
     free(b);
     return faults;
@@ -780,7 +823,7 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
         int64_t counted = 0;
         read_block(pass, b, part.sample, start, n, &counted);
         if (slopes) read_lesion_slopes(pass, b, part.sample, start, n, slopes);
-        if (upstream) read_slopes(pass, b, upstream);
+        if (upstream) read_slopes(pass, b, part.sample, start, n, upstream);
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW, *mean = b->rest, *at_label = b->chosen;
             if (!upstream) {

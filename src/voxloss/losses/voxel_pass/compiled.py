@@ -67,17 +67,28 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
     )
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
+def sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) in the order of `settings`, and counted voxels (B,); as `plain.sums`."""
     call = _Call(logits, target, weight, settings)
+    call.add_shares(shares)
     totals = call.ask_sums(settings.rows)
     call.run_sums(target, weight, settings)
     return totals.sum(1), call.counted.sum(1).to(torch.float64)
 
 
-def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
+def gradient(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    upstream: Tensor,
+    settings: PassSettings,
+    shares: Tensor | None = None,
+) -> Tensor:
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
     call = _Call(logits, target, weight, settings)
+    call.add_shares(shares)
     call.add_upstream(upstream, settings)
     return call.gradient()
 
@@ -90,6 +101,29 @@ def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, setting
     call.memory.append(bits)
     call.run("voxloss_surprise")
     return bits
+
+
+def takes_bits(bits: Tensor) -> bool:
+    """Whether `count_digits` and `shares` are compiled on this machine for such numbers."""
+    return bits.device.type == "cpu" and bits.dtype == torch.int32 and bits.is_contiguous() and _library() is not None
+
+
+def count_digits(bits: Tensor, shift: int, border: int) -> Tensor:
+    """Count the values of the 16 bits from `shift` on, (2^16,), of what is not negative and has the border's above."""
+    counts = torch.zeros(1 << 16, dtype=torch.int64)
+    above = ctypes.c_int64(border >> (shift + 16))
+    numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
+    _library().voxloss_digits(*numbers, ctypes.c_int64(shift), above, ctypes.c_void_p(counts.data_ptr()))
+    return counts
+
+
+def shares(bits: Tensor, border: int, share: float) -> Tensor:
+    """Return 1 for numbers above the border, `share` for those at it, 0 for the others; float32."""
+    result = torch.empty(bits.shape, dtype=torch.float32)
+    numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
+    limits = ctypes.c_int64(border), ctypes.c_double(share)
+    _library().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
+    return result
 
 
 def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, settings: PassSettings) -> Tensor:
@@ -184,12 +218,12 @@ class _Tensor(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = [
-        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions")),
+        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions", "shares")),
         *(
             (name, ctypes.c_int64)
             for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
-        ("bins", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("hardest", "bins")),
         *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
         ("places", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("lesions", "of_lesions")),
@@ -232,6 +266,14 @@ class _Call:
 
         self.counted = torch.zeros((self.batch, self.parts), dtype=torch.int64)
         self.logits = logits
+
+    def add_shares(self, shares: Tensor | None) -> None:
+        """Add the shares (K, B, *spatial) in which voxels belong to selections."""
+        if shares is not None:
+            flat = shares.flatten(2)
+            self.arguments.shares = _Tensor.of(flat, (flat.stride(1), flat.stride(0), flat.stride(2)))
+            self.arguments.hardest = len(flat)
+            self.memory.append(flat)
 
     def ask_sums(self, rows: int) -> Tensor:
         """Return where the sums of every part will be, (B, parts, rows, C)."""
