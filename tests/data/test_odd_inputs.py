@@ -265,6 +265,8 @@ def test_encodings_of_a_description(tmp_path):
     for broken in (text[:-1] + ",}", text.replace('"tumour": 1}', '"tumour": 1,\n }')):
         assert refusal(nnunet(tmp_path, broken.encode())).endswith("; remove the comma before the closing bracket")
     assert "comma" not in refusal(nnunet(tmp_path, text[:-1].encode()))
+    twice = text.replace('"tumour": 1', '"tumour": 1, "tumour": 2')
+    assert refusal(nnunet(tmp_path, twice.encode())).endswith("not readable JSON (the name 'tumour' is given twice)")
 
 
 def test_a_description_that_counts_other_files(tmp_path):
