@@ -278,6 +278,16 @@ def test_a_description_that_counts_other_files(tmp_path):
     assert not [one for one in messages(nnunet(tmp_path, json.dumps(right).encode())) if "dataset.json" in one]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("a.nii,b.nii\n", "a.nii, b.nii"), ("id;scan\n1;2", "id, scan"), ("", "empty")]
+)
+def test_a_table_without_its_columns_says_what_it_has_in_their_place(tmp_path, text, said):
+    path = tmp_path / "cases.csv"
+    path.write_text(text)
+    assert f"{path} has no columns image and mask: its first row" in refusal(path)
+    assert refusal(path).endswith(f"is {said}")
+
+
 def test_a_table_in_another_encoding_or_without_rows_is_named(tmp_path):
     folder(tmp_path / "x")
     table = tmp_path / "t.csv"
