@@ -184,10 +184,11 @@ def test_operators_keep_torchs_contract(activation, soft):
             smoothing,
             squared,
             minimum,
+            [4, 3] if squared else [],
         )
         torch.library.opcheck(torch.ops.voxloss.sums, (logits, *given))
         sides = 2 if activation == "sigmoid" else 1
-        rows = 3 + sides + squared + 3 * minimum + 2 * squared + 2 * sides * squared
+        rows = 3 + sides + squared + 3 * minimum + 2 * squared + 2 * sides * squared + 14 * squared
         upstream = torch.ones(2, rows, 3, dtype=torch.float64)
         torch.library.opcheck(torch.ops.voxloss.sums_gradient, (upstream, logits.detach(), *given))
 

@@ -14,7 +14,6 @@ from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
 from voxloss.losses.voxel_pass.further.passes import (
-    Bins,
     CentreLines,
     DistancePass,
     HardestVoxels,
@@ -23,7 +22,7 @@ from voxloss.losses.voxel_pass.further.passes import (
 )
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
-from voxloss.losses.voxel_pass.statistics import Further, VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import Bins, Further, VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
 SMALLEST_DENOMINATOR = 1e-8

@@ -63,6 +63,7 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
         and settings.against_labels
         and logits.dtype in (torch.float32, torch.bfloat16)
         and (weight is None or weight.dtype == torch.float32)
+        and max(settings.bins, default=0) <= MOST_BINS
         and _library() is not None
     )
 
@@ -124,27 +125,6 @@ def shares(bits: Tensor, border: int, share: float) -> Tensor:
     limits = ctypes.c_int64(border), ctypes.c_double(share)
     _library().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
     return result
-
-
-def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, settings: PassSettings) -> Tensor:
-    """Sums over the bins of p, (B, 2·number, C), as `binned.sums`; `number` is `MOST_BINS` at most."""
-    call = _Call(logits, target, weight, settings)
-    totals = torch.zeros((call.batch, call.parts, 2 * number, logits.shape[1]), dtype=torch.float64)
-    call.arguments.sums, call.arguments.bins = totals.data_ptr(), number
-    call.memory.append(totals)
-    call.run("voxloss_bins")
-    return totals.sum(1)
-
-
-def bins_gradient(
-    logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings
-) -> Tensor:
-    """d(Σ upstream·sums)/d(logits) for `upstream` (B, bins, C) of the sums of p-t."""
-    call = _Call(logits, target, weight, settings)
-    slopes = upstream.movedim(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    call.arguments.upstream, call.arguments.bins = slopes.data_ptr(), upstream.shape[1]
-    call.memory.append(slopes)
-    return call.gradient("voxloss_bins_gradient")
 
 
 def takes_lesions(
@@ -223,8 +203,8 @@ class _Pass(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
-        *((name, ctypes.c_int64) for name in ("hardest", "bins")),
-        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
+        *((name, ctypes.c_int64) for name in ("hardest", "bin_count")),
+        *((name, ctypes.c_void_p) for name in ("bins", "exponents", "upstream", "sums", "counted", "bits", "offsets")),
         ("places", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("lesions", "of_lesions")),
     ]
@@ -244,6 +224,7 @@ class _Call:
             exponent if isinstance(exponent, tuple) else (exponent,) * classes for exponent in settings.exponents
         ]
         exponents = torch.tensor(numbers, dtype=torch.float32)
+        bins = torch.tensor(settings.bins, dtype=torch.int64)
         self.arguments = _Pass(
             voxels=self.voxels,
             classes=classes,
@@ -254,11 +235,13 @@ class _Call:
             tube=settings.tube,
             squared=settings.squared,
             exponents=exponents.data_ptr(),
+            bin_count=len(bins),
+            bins=bins.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),
         )
         # Lives as long as its addresses are in use: after an interrupt the other threads still work.
-        self.memory = [flat, labels, exponents]
+        self.memory = [flat, labels, exponents, bins]
         if weight is not None:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
@@ -305,13 +288,13 @@ class _Call:
         if self.run("voxloss_sums") and settings.check:
             targets.check_values(target, weight, self.logits.shape[1], settings)
 
-    def gradient(self, name: str = "voxloss_gradient") -> Tensor:
-        """Return the gradient of what was added, by this function of the source."""
+    def gradient(self) -> Tensor:
+        """Return the gradient of what was added."""
         result = empty_gradient(self.logits)
         flat = result.view(*self.logits.shape[:2], self.voxels)
         self.arguments.gradient = _Tensor.of(flat, flat.stride())
         self.memory.append(flat)
-        self.run(name)
+        self.run("voxloss_gradient")
         return result
 
     def run(self, name: str) -> int:

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from voxloss.losses.parameters import PerClass
+from voxloss.losses.voxel_pass import binned
 from voxloss.losses.voxel_pass.plain import total_type, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 
@@ -68,7 +70,12 @@ def sums(
             if settings.activation == "sigmoid":
                 parts.append(other_surprise * target_outside * share)
     kind = total_type(logits)
-    return torch.stack([part.sum(2, dtype=kind) for part in parts], 1), counted.sum(1).to(kind)
+    rows = torch.stack([part.sum(2, dtype=kind) for part in parts], 1)
+    if settings.bins:
+        unsigned = None if weight is None else weight.abs()
+        given, how = (logits, target, unsigned), TargetReading.of(settings)
+        rows = torch.cat([rows, *(binned.composite(*given, bins, how) for bins in settings.bins)], 1)
+    return rows, counted.sum(1).to(kind)
 
 
 def gradient(

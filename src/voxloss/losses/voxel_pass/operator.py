@@ -21,14 +21,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from voxloss.losses.parameters import PerClass
-from voxloss.losses.voxel_pass import compiled, composite, plain, targets, watch
+from voxloss.losses.voxel_pass import binned, compiled, composite, plain, targets, watch
+from voxloss.losses.voxel_pass.reading import TargetReading
 from voxloss.losses.voxel_pass.settings import FOCAL, PassSettings
 
 MOST_SAMPLES = 65_535  # of a launch on CUDA, whose grid has the samples on its second axis
 
 SETTINGS = (
     "str activation, bool dense, float[] exponents, int? ignore_index, bool check, bool watch, "
-    "float label_smoothing, bool squared, bool minimum"
+    "float label_smoothing, bool squared, bool minimum, int[] bins"
 )
 
 
@@ -70,6 +71,7 @@ def arguments(settings: PassSettings, classes: int) -> tuple[Any, ...]:
         settings.label_smoothing,
         settings.squared,
         settings.minimum,
+        list(settings.bins),
     )
 
 
@@ -102,13 +104,13 @@ def read_arguments(
     classes: int, rest: Sequence[Any], tube: Tensor | None = None, shares: Tensor | None = None
 ) -> PassSettings:
     """Return the settings that an operator was given."""
-    activation, dense, numbers, *others = rest
+    activation, dense, numbers, *others, bins = rest
     exponents: list[PerClass] = []
     for start in range(0, len(numbers), classes):
         row = tuple(numbers[start : start + classes])
         exponents.append(row[0] if len(set(row)) == 1 else row)  # one number for all classes is quicker
     hardest = 0 if shares is None else len(shares)
-    return PassSettings(activation, dense, tuple(exponents), *(*others, tube is not None, hardest))
+    return PassSettings(activation, dense, tuple(exponents), *(*others, tube is not None, hardest, tuple(bins)))
 
 
 def _implementation(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> ModuleType:
@@ -142,16 +144,23 @@ def run_sums(
             watch.look(target, given, logits.shape[1], settings)
         if settings.check and given is not None and tube is not None:
             targets.check_weight(given)
-        if implementation in (plain, compiled):  # which check values as they read them
-            return implementation.sums(logits, target, weight, settings, shares)
-        if settings.check:
-            targets.check_values(target, given, logits.shape[1], settings)
-        found = []
-        for factor, own in _passes(weight, shares, given, settings):
-            parts = [implementation.sums(*part, own) for part in _launches(logits, target, factor)]
-            found.append([torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)])
-        (sums, voxels), *of_hardest = found
-        return torch.cat([sums, *(rows[:, FOCAL:] for rows, _ in of_hardest)], 1) if of_hardest else sums, voxels
+        if implementation is compiled:  # which checks values as it reads them, like the plain one
+            return compiled.sums(logits, target, weight, settings, shares)
+        of_pass = replace(settings, bins=())
+        if implementation is plain:
+            sums, voxels = plain.sums(logits, target, weight, of_pass, shares)
+            rows = [sums]
+        else:
+            if settings.check:
+                targets.check_values(target, given, logits.shape[1], settings)
+            found = []
+            for factor, own in _passes(weight, shares, given, of_pass):
+                parts = [implementation.sums(*part, own) for part in _launches(logits, target, factor)]
+                found.append([torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)])
+            (sums, voxels), *of_hardest = found
+            rows = [sums, *(each[:, FOCAL:] for each, _ in of_hardest)]
+        rows += [binned.sums(logits, target, given, bins, TargetReading.of(settings)) for bins in settings.bins]
+        return torch.cat(rows, 1) if len(rows) > 1 else sums, voxels
 
 
 def run_gradient(
@@ -168,16 +177,24 @@ def run_gradient(
     given, weight = weight, _signed(weight, tube, logits)
     implementation = _implementation(logits, target, weight, settings)
     with torch.autocast(logits.device.type, enabled=False):
-        if implementation in (plain, compiled):
-            return implementation.gradient(logits, target, weight, upstream, settings, shares)
-        slopes, above = [], upstream[:, : settings.before_hardest]
-        for k, (factor, own) in enumerate(_passes(weight, shares, given, settings)):
-            if k:
-                row = settings.before_hardest + (k - 1) * settings.sides
-                above = torch.cat([torch.zeros_like(upstream[:, :FOCAL]), upstream[:, row : row + settings.sides]], 1)
-            launches = zip(_launches(logits, target, factor), above.split(MOST_SAMPLES), strict=True)
-            parts = [implementation.gradient(*part, above, own) for part, above in launches]
-            slopes.append(parts[0] if len(parts) == 1 else torch.cat(parts))
+        if implementation is compiled:
+            return compiled.gradient(logits, target, weight, upstream, settings, shares)
+        of_pass = replace(settings, bins=())
+        if implementation is plain:
+            slopes = [plain.gradient(logits, target, weight, upstream[:, : of_pass.rows], of_pass, shares)]
+        else:
+            slopes, above = [], upstream[:, : settings.before_hardest]
+            for k, (factor, own) in enumerate(_passes(weight, shares, given, of_pass)):
+                if k:
+                    row = settings.before_hardest + (k - 1) * settings.sides
+                    of_side = upstream[:, row : row + settings.sides]
+                    above = torch.cat([torch.zeros_like(upstream[:, :FOCAL]), of_side], 1)
+                launches = zip(_launches(logits, target, factor), above.split(MOST_SAMPLES), strict=True)
+                parts = [implementation.gradient(*part, above, own) for part, above in launches]
+                slopes.append(parts[0] if len(parts) == 1 else torch.cat(parts))
+        for k, bins in enumerate(settings.bins):
+            above = upstream[:, settings.before_bins(k) :][:, : 2 * bins]
+            slopes.append(binned.gradient(above, logits, target, given, bins, TargetReading.of(settings)))
         return functools.reduce(Tensor.add_, slopes)
 
 

@@ -248,7 +248,24 @@ class Selection:
         return VoxelStatistics(sums, voxels, own, statistics.sample_weight)
 
 
-Further = FurtherPass | Selection
+@dataclass(frozen=True)
+class Bins:
+    """The sums over the voxels whose p lies in each of equal bins, which the first pass adds up beside its own.
+
+    Bins are (k/bins, (k+1)/bins]; rows are Σ (p-t) of all, then Σ 1. The place of a p has no gradient.
+    """
+
+    bins: int
+
+    def part(self, statistics: VoxelStatistics) -> VoxelStatistics:
+        """Return these sums of those of a pass."""
+        settings = statistics.settings
+        begin = settings.before_bins(settings.bins.index(self.bins))
+        rows = statistics.sums[:, begin : begin + 2 * self.bins]
+        return VoxelStatistics(rows, statistics.voxels, settings, statistics.sample_weight, statistics.channel_voxels)
+
+
+Further = FurtherPass | Selection | Bins
 
 
 def voxel_statistics(
@@ -296,7 +313,7 @@ def voxel_statistics(
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
         tubes: Whether the sums in the tubes around the skeletons are asked for.
         skeletons: These tubes, see `skeleton_tubes`; made from the labels where they are not given.
-        further: Further passes over the same voxels that are asked for, and selections of voxels.
+        further: Further passes over the same voxels that are asked for, selections of voxels, and bins.
         distances: The signed distances to the border of every class, see `distance_maps`; made from the labels where
             they are not given and asked for.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
@@ -341,6 +358,7 @@ def voxel_statistics(
         squared="squared" in overlaps,
         minimum="minimum" in overlaps and target.dense,
         tube=tubes,
+        bins=tuple(one.bins for one in further if isinstance(one, Bins)),
     )
     apart = ignore_scope == "channel" and target.dense and ignore_index is not None
     how = Reading(activation, target.dense, ignore_index, apart, check)
@@ -383,14 +401,18 @@ def voxel_statistics(
         logits, target.values, weight, settings, apart, check, of_samples, voxels.detach(), channel_voxels, distances
     )
     with torch.autocast(logits.device.type, enabled=False):
-        passes: dict[Further, VoxelStatistics] = {one: one(read) for one in further if not isinstance(one, Selection)}
+        passes: dict[Further, VoxelStatistics] = {
+            one: one(read) for one in further if not isinstance(one, (Selection, Bins))
+        }
     statistics = VoxelStatistics(
         sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes, weights
     )
-    for k, one in enumerate(selections):
+    for k, selection in enumerate(selections):
         assert shares is not None
-        passes[one] = one.part(statistics, k, shares[k])
-    return statistics
+        passes[selection] = selection.part(statistics, k, shares[k])
+    return replace(
+        statistics, further=passes | {bins: bins.part(statistics) for bins in further if isinstance(bins, Bins)}
+    )
 
 
 def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, apart: bool, voxels: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from torch import distributed as dist
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from voxloss.losses.voxel_pass import compiled
-from voxloss.losses.voxel_pass.further.reading import TargetReading
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 DIGIT = 16  # bits of a number that are counted at once
