@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from voxloss.commands.shared import fail
-from voxloss.config.files import config_from, load_config, preset_names, to_plain
+from voxloss.config.files import config_from, load_config, parse_yaml, preset_names, to_plain
 from voxloss.config.losses import LossChoice, check_losses, loss_choices
 from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
@@ -152,6 +152,8 @@ def test_a_configuration_comes_back_from_its_plain_form():
         ("augmentation: {probability: 2}", "augmentation.probability"),
         ("- a\n- b", "is not a configuration"),
         ("a: [", "not readable as YAML"),
+        ("training: {epochs: 1}\ntraining: {epochs: 2}", "the key 'training' is given twice"),
+        ("training:\n  epochs: 1\n  iterations: 3\n  epochs: 2", "the key 'epochs' is given twice"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence_that_names_it(tmp_path, content, named):
@@ -162,6 +164,12 @@ def test_a_mistake_in_a_file_is_one_sentence_that_names_it(tmp_path, content, na
     message = str(caught.value)
     assert named in message
     assert "\n" not in message
+
+
+def test_a_key_may_replace_one_that_is_merged():
+    text = "one: &short {epochs: 1, iterations: 3}\ntwo: {<<: *short, epochs: 2}\nthree: {<<: *short}\n"
+    short = {"epochs": 1, "iterations": 3}
+    assert parse_yaml(text, "a text") == {"one": short, "two": short | {"epochs": 2}, "three": short}
 
 
 def test_an_unknown_preset_names_those_that_exist():

@@ -119,6 +119,7 @@ def test_a_run_may_be_published_between_any_two_looks_of_a_reader(unfinished, mo
     A network file system may remember for some seconds that a file was there.
     """
     study, run = unfinished, unfinished.runs()[0]
+    asked = (Path.is_file, Path.is_dir)
     looks, number = 0, 0
     while looks >= number:
         claim = take(study.files.place(run), Worker())
@@ -139,7 +140,6 @@ def test_a_run_may_be_published_between_any_two_looks_of_a_reader(unfinished, mo
 
             return look
 
-        asked = (Path.is_file, Path.is_dir)
         with monkeypatch.context() as patch:
             for name in ("is_file", "is_dir", "open", "glob", "iterdir"):
                 patch.setattr(Path, name, looking(getattr(Path, name)))

@@ -265,6 +265,8 @@ def test_encodings_of_a_description(tmp_path):
     for broken in (text[:-1] + ",}", text.replace('"tumour": 1}', '"tumour": 1,\n }')):
         assert refusal(nnunet(tmp_path, broken.encode())).endswith("; remove the comma before the closing bracket")
     assert "comma" not in refusal(nnunet(tmp_path, text[:-1].encode()))
+    twice = text.replace('"tumour": 1', '"tumour": 1, "tumour": 2')
+    assert refusal(nnunet(tmp_path, twice.encode())).endswith("not readable JSON (the name 'tumour' is given twice)")
 
 
 def test_a_description_that_counts_other_files(tmp_path):
@@ -274,6 +276,16 @@ def test_a_description_that_counts_other_files(tmp_path):
     assert "dataset.json names 2 channels, but every case has 1" in said
     right = DESCRIPTION | {"numTraining": 2}
     assert not [one for one in messages(nnunet(tmp_path, json.dumps(right).encode())) if "dataset.json" in one]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a.nii,b.nii\n", "a.nii, b.nii"), ("id;scan\n1;2", "id, scan"), ("", "empty")]
+)
+def test_a_table_without_its_columns_says_what_it_has_in_their_place(tmp_path, text, said):
+    path = tmp_path / "cases.csv"
+    path.write_text(text)
+    assert f"{path} has no columns image and mask: its first row" in refusal(path)
+    assert refusal(path).endswith(f"is {said}")
 
 
 def test_a_table_in_another_encoding_or_without_rows_is_named(tmp_path):

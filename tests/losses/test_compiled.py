@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from voxloss import get_loss, lesion_regions
-from voxloss.losses.voxel_pass import compiled, operator, plain
-from voxloss.losses.voxel_pass.further import binned
-from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass import compiled, composite, operator, plain
 from voxloss.losses.voxel_pass.lesions import operator as of_lesions
 from voxloss.losses.voxel_pass.lesions import sums as passes
 from voxloss.losses.voxel_pass.lesions.read import Reading
@@ -32,21 +30,22 @@ def problem(classes, spatial=(5, 7, 11), seed=0, scale=4.0):
     return logits, labels, torch.rand(2, *spatial, generator=generator)
 
 
-def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False, squared=False):
-    return PassSettings("softmax", False, exponents, ignore_index, check, tube=tube, squared=squared)
+def settings(exponents=(0.0,), ignore_index=None, check=True, tube=False, squared=False, hardest=0, bins=()):
+    sums = {"tube": tube, "squared": squared, "hardest": hardest, "bins": bins}
+    return PassSettings("softmax", False, exponents, ignore_index, check, **sums)
 
 
-def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6):
+def compare(logits, labels, weight, chosen, gradient_tolerance=2e-6, shares=None):
     """Sums, counts and gradient of the compiled pass and of the plain one in float64."""
     assert compiled.takes(logits, labels, weight, chosen)
     wide = None if weight is None else weight.double()
-    sums, voxels = compiled.sums(logits, labels, weight, chosen)
-    expected, counted = plain.sums(logits.double(), labels, wide, chosen)
+    sums, voxels = compiled.sums(logits, labels, weight, chosen, shares)
+    expected, counted = plain.sums(logits.double(), labels, wide, chosen, shares)
     torch.testing.assert_close(sums, expected, rtol=2e-6, atol=1e-30)
     assert torch.equal(voxels, counted)
     upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
-    slope = compiled.gradient(logits, labels, weight, upstream, chosen)
-    exact = plain.gradient(logits.double(), labels, wide, upstream, chosen)
+    slope = compiled.gradient(logits, labels, weight, upstream, chosen, shares)
+    exact = plain.gradient(logits.double(), labels, wide, upstream, chosen, shares)
     assert slope.dtype == logits.dtype
     torch.testing.assert_close(slope.double(), exact, rtol=gradient_tolerance, atol=gradient_tolerance)
 
@@ -78,6 +77,25 @@ def test_squared_differences_agree_with_float64(classes, weighted):
 
 
 @needs_compiler
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "every other"])
+@pytest.mark.parametrize("weighted", [False, True, "tube"])
+@pytest.mark.parametrize("selections", [1, 2])
+@pytest.mark.parametrize("classes", [2, 3, 14])
+def test_selections_of_voxels_agree_with_float64(classes, selections, weighted, layout):
+    logits, labels, weight = problem(classes, (4, 6, 8))
+    if weighted == "tube":
+        weight = weight * torch.where(weight > 0.5, -1, 1)
+    shares = torch.rand(selections, *labels.shape, generator=torch.Generator().manual_seed(1))
+    shares = torch.where(shares > 0.7, 1, torch.where(shares > 0.6, shares, 0))
+    if layout == "channels last":
+        shares = shares.to(memory_format=torch.channels_last_3d)
+    elif layout == "every other":
+        shares = shares.repeat_interleave(2, -1)[..., ::2]
+    chosen = settings((0.0, 1.5), 1, tube=weighted == "tube", squared=True, hardest=selections)
+    compare(logits, labels, weight if weighted else None, chosen, shares=shares)
+
+
+@needs_compiler
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("classes", [2, 3, 14])
 def test_the_order_of_the_cross_entropies_agrees_with_float64(classes, weighted):
@@ -93,28 +111,54 @@ def test_the_order_of_the_cross_entropies_agrees_with_float64(classes, weighted)
 
 
 @needs_compiler
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("number", [1, 20, 256])
+@pytest.mark.parametrize("weighted", [False, True, "tube"])
+@pytest.mark.parametrize("bins", [(1,), (20,), (256, 3)], ids=str)
 @pytest.mark.parametrize("classes", [2, 3, 14])
-def test_bins_agree_with_float64(classes, number, weighted, first):
+def test_bins_agree_with_float64(classes, bins, weighted):
     logits, labels, weight = problem(classes)
     logits[0, :, 0, 0, 0], logits[0, 0, 0, 0, 1] = 0, 200  # p at the border of bins, and 1 and 0
     labels[0, 1], labels[1, 0, 0, 0] = 255, classes
-    how = TargetReading("softmax", False, 255)
-    given = (labels, weight if weighted else None, number, first, how)
+    weight = None if not weighted else weight
+    signed = weight * torch.where(weight > 0.5, -1, 1) if weighted == "tube" else weight
+    shares = torch.rand(1, *labels.shape, generator=torch.Generator().manual_seed(1))
+    chosen = settings((0.0,), 255, False, weighted == "tube", squared=True, hardest=1, bins=bins)
+    assert compiled.takes(logits, labels, signed, chosen)
+    found, voxels = compiled.sums(logits, labels, signed, chosen, shares)
     exact = logits.double().requires_grad_()
-    expected = binned.sums(exact, labels, weight.double() if weighted else None, number, first, how)
-    found = binned.sums(logits, *given)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found[:, number:], expected[:, number:], rtol=1e-6, atol=1e-6)  # none in another bin
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    upstream = torch.linspace(-1, 2, found.numel(), dtype=torch.float64).view_as(found)
-    slope = binned.gradient(upstream, logits, *given)
-    by_torch = torch.autograd.grad((upstream * binned.composite(exact, *given)).sum(), exact)[0]
+    expected, counted = composite.sums(exact, labels, None if signed is None else signed.double(), chosen, shares)
+    assert found.shape == expected.shape and torch.equal(voxels, counted)
+    before = chosen.before_bins(0)
+    torch.testing.assert_close(found[:, :before], expected[:, :before], rtol=2e-6, atol=1e-30)
+    for number in bins:
+        torch.testing.assert_close(  # none in another bin
+            found[:, before + number :][:, :number], expected[:, before + number :][:, :number], rtol=1e-6, atol=1e-6
+        )
+        torch.testing.assert_close(
+            found[:, before:][:, :number], expected[:, before:][:, :number], rtol=1e-5, atol=1e-5
+        )
+        before += 2 * number
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    slope = compiled.gradient(logits, labels, signed, upstream, chosen, shares)
+    by_torch = torch.autograd.grad((upstream * expected).sum(), exact)[0]
     torch.testing.assert_close(slope.double(), by_torch, rtol=2e-5, atol=2e-6)
-    in_double = binned.gradient(upstream, logits.double(), *given)
-    torch.testing.assert_close(in_double, by_torch, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("tube", [False, True])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_bins_by_torch_agree_with_its_own_gradient(activation, tube):
+    logits, labels, weight = problem(3)
+    labels[0, 1] = 255
+    exact = logits.double().requires_grad_()
+    chosen = PassSettings(activation, False, (0.0,), 255, True, tube=tube, hardest=1, bins=(20, 3))
+    share = torch.rand(1, *labels.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    within = (labels == 1).double() if tube else None
+    found, _ = operator.sums(exact, labels, weight.double(), chosen, within, share)
+    signed = weight.double() if within is None else weight * (1 - 2 * within)
+    expected, _ = composite.sums(exact, labels, signed, chosen, share)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    slopes = [torch.autograd.grad((upstream * sums).sum(), exact)[0] for sums in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
 
 
 @needs_compiler
@@ -353,6 +397,7 @@ def test_what_the_compiled_pass_does_not_take():
     assert not compiled.takes(logits.double(), labels, None, settings())
     assert not compiled.takes(logits.half(), labels, None, settings())
     assert not compiled.takes(logits, labels, weight.double(), settings())
+    assert not compiled.takes(logits, labels, None, settings(bins=(20, compiled.MOST_BINS + 1)))
     assert not compiled.takes(logits, labels, None, PassSettings("sigmoid", False, (), None, True))
     assert not compiled.takes(logits, logits, None, PassSettings("softmax", True, (), None, True))
 

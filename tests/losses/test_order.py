@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from voxloss import Compound, get_loss
+from voxloss.losses.voxel_pass import compiled
 from voxloss.losses.voxel_pass.further import hardest
 
 
@@ -102,14 +103,18 @@ def test_voxels_at_the_border_share_what_is_left():
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-@pytest.mark.parametrize("values", ["random", "equal", "half equal", "tiny and huge", "not finite"])
-def test_the_selection_is_that_of_a_sorted_list(values, kind):
+@pytest.mark.parametrize("values", ["random", "equal", "half equal", "half zero", "tiny and huge", "not finite"])
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_the_selection_is_that_of_a_sorted_list(values, kind, by_torch, monkeypatch):
+    if by_torch:
+        monkeypatch.setattr(compiled, "takes_bits", lambda _: False)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1000, generator=generator, dtype=kind)
     x = {
         "random": x,
         "equal": torch.ones_like(x),
         "half equal": x.clamp_min(0.5),
+        "half zero": (x - 0.5).clamp_min(0),
         "tiny and huge": torch.exp(80 * (x - 0.5)),
         "not finite": x.index_fill(0, torch.tensor([3, 500]), torch.nan).index_fill(0, torch.tensor([4]), torch.inf),
     }[values]

@@ -9,7 +9,7 @@ from loss_twin import PER_LESION, SKELETONS
 from torch.autograd import forward_ad
 from torch.torch_version import TorchVersion
 
-from voxloss import get_loss, list_losses
+from voxloss import Compound, get_loss, list_losses
 from voxloss.losses.voxel_pass import composite, operator, plain
 from voxloss.losses.voxel_pass.settings import PassSettings
 
@@ -130,7 +130,12 @@ def test_bad_labels_are_refused_under_transforms_too():
 
 
 @pytest.mark.parametrize(
-    "others", [{}, {"label_smoothing": 0.2, "squared": True, "minimum": True}, {"tube": True}], ids=str
+    "others",
+    [
+        *({}, {"label_smoothing": 0.2, "squared": True, "minimum": True}, {"tube": True}),
+        *({"hardest": 1}, {"hardest": 2, "label_smoothing": 0.2, "squared": True}, {"hardest": 1, "tube": True}),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
@@ -150,15 +155,19 @@ def test_the_composite_is_the_pass(activation, dense, kind, others):
         labels[0, 0, 0], labels[1, 1, 1] = 1, 9
     logits[1, :, 1, 1] = torch.nan
     settings = PassSettings(activation, dense, (0.0, 2.0, 0.3, (0.0, 0.5, 3.0)), 9, False, **others)
-    expected, counted = plain.sums(logits, labels, weight, settings)
-    found, voxels = composite.sums(logits, labels, weight, settings)
+    shares = None
+    if settings.hardest:
+        shares = torch.rand(settings.hardest, *weight.shape, generator=torch.Generator().manual_seed(2))
+        shares = shares.where(shares > 0.5, 0)
+    expected, counted = plain.sums(logits, labels, weight, settings, shares)
+    found, voxels = composite.sums(logits, labels, weight, settings, shares)
     tolerance = {"rtol": 1e-10, "atol": 1e-12} if kind == torch.float64 else {"rtol": 2e-5, "atol": 1e-5}
     torch.testing.assert_close(found, expected, **tolerance)
     assert (voxels == counted).all()
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(
-        composite.gradient(upstream, logits, labels, weight, settings),
-        plain.gradient(logits, labels, weight, upstream, settings),
+        composite.gradient(upstream, logits, labels, weight, settings, shares),
+        plain.gradient(logits, labels, weight, upstream, settings, shares),
         **tolerance,
     )
 
@@ -183,7 +192,16 @@ def test_subclasses_of_tensors_that_hold_data_are_unwrapped_and_others_kept():
     assert get_loss("dice")(logits.as_subclass(Named), labels.as_subclass(Named)) == get_loss("dice")(logits, labels)
 
 
-def test_more_samples_than_one_launch_takes(monkeypatch):
+@pytest.mark.parametrize(
+    "loss",
+    [
+        get_loss("dice_focal"),
+        Compound(["dice_topk", get_loss("topk", top_k=40)], [1, 2]),
+        get_loss("dice_topk", activation="sigmoid"),
+    ],
+    ids=["dice_focal", "two selections", "sigmoid"],
+)
+def test_more_samples_than_one_launch_takes(loss, monkeypatch):
     """On CUDA; here through Triton's interpreter, with parts of two samples."""
     pytest.importorskip("triton", minversion="3.5")
     from voxloss.losses.voxel_pass import triton
@@ -192,12 +210,12 @@ def test_more_samples_than_one_launch_takes(monkeypatch):
         pytest.skip("Triton's interpreter is only used without a GPU")
     logits, labels, weight = problem("labels", True)
     logits, labels, weight = (torch.cat([t, t.flip(0)])[:5] for t in (logits.float(), labels, weight))
-    expected = get_loss("dice_focal")(logits, labels, weight)
-    gradient = gradient_of(get_loss("dice_focal"), logits, labels, weight)
+    expected = loss(logits, labels, weight)
+    gradient = gradient_of(loss, logits, labels, weight)
     monkeypatch.setattr(operator, "_implementation", lambda *_: triton)
     monkeypatch.setattr(operator, "MOST_SAMPLES", 2)
-    torch.testing.assert_close(get_loss("dice_focal")(logits, labels, weight), expected)
-    torch.testing.assert_close(gradient_of(get_loss("dice_focal"), logits, labels, weight), gradient)
+    torch.testing.assert_close(loss(logits, labels, weight), expected)
+    torch.testing.assert_close(gradient_of(loss, logits, labels, weight), gradient)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
+from yaml.composer import ComposerError
 
 from voxloss.config.schema import StudyConfig
 from voxloss.utilities.errors import InputError
@@ -18,7 +19,19 @@ from voxloss.utilities.text import did_you_mean, one_of, shell_word
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose scalars are those of the command line: 1e-3 is a number, and 2020-01-01 is text."""
+    """YAML whose scalars are those of the command line: 1e-3 is a number, and 2020-01-01 is text.
+
+    A key that is given twice is an error: otherwise the second value would count, and nobody would notice.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a mapping, before what `<<` names is merged into it."""
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if any((key.tag, key.value) == (other.tag, other.value) for other in keys[:number]):
+                raise ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

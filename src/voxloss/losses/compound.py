@@ -12,7 +12,7 @@ from voxloss.losses.loss import Loss
 from voxloss.losses.parameters import WEIGHTS, Overlap
 from voxloss.losses.schedules import Schedule, read_schedule
 from voxloss.losses.terms import Formula, numbered
-from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import Further, VoxelStatistics
 from voxloss.losses.voxel_pass.targets import as_tensor
 
 
@@ -44,7 +44,7 @@ class WeightedFormulas:
         return any(formula.tubes for formula in self.formulas.values())
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """Each further pass that any of the formulas needs, once."""
         return tuple(dict.fromkeys(one for formula in self.formulas.values() for one in formula.further))
 

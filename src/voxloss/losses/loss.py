@@ -33,7 +33,7 @@ from voxloss.losses.parameters import (
     check_of,
 )
 from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term, needs
-from voxloss.losses.voxel_pass.further.passes import HardestPass
+from voxloss.losses.voxel_pass.further.passes import HardestVoxels
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
 from voxloss.losses.voxel_pass.targets import warn_of_probabilities
 
@@ -291,14 +291,14 @@ class Loss(nn.Module):
             **self.of_classes(),
         )
 
-    def hardest(self, share: float) -> HardestPass:
-        """Return the pass over the hardest voxels, `share` per cent of them, for a pixelwise term."""
+    def hardest(self, share: float) -> HardestVoxels:
+        """Return the hardest voxels, `share` per cent of all, for a pixelwise term."""
         if self.ignore_scope == "channel":
             raise ValueError(
                 'ignore_scope="channel" leaves voxels that count in some channels alone, and cannot be ranked with the '
                 'others: use ignore_scope="voxel"'
             )
-        return HardestPass(share, "sample" if self.reduction != "mean" else self.pool)
+        return HardestVoxels(share, "sample" if self.reduction != "mean" else self.pool)
 
     def of_classes(self) -> dict[str, Any]:
         """The shared parameters of a term that is a cost of each class, keyword arguments of `terms.OfClasses`."""
@@ -356,7 +356,7 @@ class Loss(nn.Module):
             "ignore_scope": self.ignore_scope,
             "validate": self.validate,
         }
-        if self.formula.exponents or any(isinstance(one, HardestPass) for one in self.formula.further):
+        if self.formula.exponents or any(isinstance(one, HardestVoxels) for one in self.formula.further):
             reading["label_smoothing"] = self.label_smoothing
         return reading
 

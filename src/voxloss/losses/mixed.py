@@ -41,7 +41,7 @@ from voxloss.losses.parameters import (
     Reduction,
 )
 from voxloss.losses.terms import Calibration, Pixelwise, Region, Term
-from voxloss.losses.voxel_pass.further.passes import Bins
+from voxloss.losses.voxel_pass.statistics import Bins
 
 
 def _shares(weight: float | None) -> tuple[float, float]:
@@ -433,7 +433,7 @@ class Ml1AceLoss(Loss):
         "A p on the border of two bins is in the lower one. The released code's borders are larger by a factor of "
         "1 + 1.2e-7.",
         "The number of a bin has no gradient, as in the released code.",
-        "On a CPU it takes some 2.5 times the time of Dice + cross entropy, both compiled from C "
+        "On a CPU it takes less than twice the time of Dice + cross entropy, both compiled from C "
         "(`benchmarks/further.py`).",
     )
 
@@ -442,5 +442,5 @@ class Ml1AceLoss(Loss):
         return (
             Pixelwise(channel_mean=True),
             self.region(0.5),
-            Calibration(bins=Bins(self.bins, self.includes_background()), scale=self.ace_weight, **shared),
+            Calibration(bins=Bins(self.bins), scale=self.ace_weight, **shared),
         )

@@ -14,16 +14,15 @@ from voxloss.losses.curves import Curve, Index
 from voxloss.losses.parameters import AbsentClass, IgnoredSamples, Overlap, Pool, Reduction
 from voxloss.losses.voxel_pass import distributed
 from voxloss.losses.voxel_pass.further.passes import (
-    Bins,
     CentreLines,
     DistancePass,
-    HardestPass,
+    HardestVoxels,
     HausdorffPass,
     JaccardPass,
 )
 from voxloss.losses.voxel_pass.lesions.statistics import LesionStatistics
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE
-from voxloss.losses.voxel_pass.statistics import FurtherPass, VoxelStatistics
+from voxloss.losses.voxel_pass.statistics import Bins, Further, VoxelStatistics
 
 # The doubled denominator of an index is clamped to at least this value, as in nnU-Net; matters where smooth < 1e-8.
 SMALLEST_DENOMINATOR = 1e-8
@@ -63,7 +62,7 @@ class Pixelwise:
     With sigmoid the channels are summed, or with `channel_mean` averaged. α and γ are a number or a tuple.
     Where the counted voxels differ among channels, N is that of each, and an average is over those that have any.
     `by_class`: the parts of the channels, (C,), instead of their sum.
-    `hardest`: sum and N are over the voxels of this pass alone, which has the cross entropy (γ = 0).
+    `hardest`: sum and N are over these voxels alone, of the cross entropy (γ = 0).
     """
 
     gamma: float | Sequence[float] = 0.0
@@ -73,13 +72,13 @@ class Pixelwise:
     foreground_gamma: float | Sequence[float] | None = None
     channel_mean: bool = False
     by_class: bool = False
-    hardest: HardestPass | None = None
+    hardest: HardestVoxels | None = None
 
     kind: ClassVar[Literal["pixelwise"]] = "pixelwise"
     overlap: ClassVar[Overlap] = "product"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return () if self.hardest is None else (self.hardest,)
 
@@ -246,7 +245,7 @@ class CentreLine(OfClasses):
     kind: ClassVar[Kind] = "skeleton"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return (self.skeletons,)
 
@@ -272,7 +271,7 @@ class Calibration(OfClasses):
     kind: ClassVar[Kind] = "calibration"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return (self.bins,)
 
@@ -297,7 +296,7 @@ class Boundary(OfClasses):
     kind: ClassVar[Kind] = "boundary"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return (self.distances,)
 
@@ -318,7 +317,7 @@ class Hausdorff(OfClasses):
     kind: ClassVar[Kind] = "boundary"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return (self.distances,)
 
@@ -340,7 +339,7 @@ class Lovasz(OfClasses):
     kind: ClassVar[Kind] = "order"
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
         return (self.order,)
 
@@ -478,7 +477,7 @@ class Formula(Protocol):
         """Whether the statistics must have the sums in the tubes around skeletons."""
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have."""
 
     def terms(self, statistics: VoxelStatistics) -> dict[str, Tensor]:
@@ -519,7 +518,7 @@ class Sum:
         return any(isinstance(part, Recall) for part in self.parts)
 
     @property
-    def further(self) -> tuple[FurtherPass, ...]:
+    def further(self) -> tuple[Further, ...]:
         """The further passes that the statistics must have, each once."""
         return tuple(dict.fromkeys(one for part in self.parts for one in getattr(part, "further", ())))
 

@@ -212,6 +212,8 @@ def detect_layout(root: Path, options: Mapping[str, Any] | None = None) -> str:
             return fitting[0]
         if fitting:
             raise InputError(several_fit(root, fitting))
+    if "csv" in names and root.is_file() and root.suffix.lower() in table.ENDINGS:
+        return "csv"  # which says what the table lacks
     inner = {path: _fitting(path) for path in subfolders(root)} if root.is_dir() else {}
     known = {path: name for path, name in inner.items() if name is not None}
     raise InputError(not_recognised(root, known, fits_with_slices=_fitting(root, {SLICES: True}) is not None))

@@ -130,11 +130,19 @@ def read_json(path: Path) -> Any:
     """Read a JSON file, as `read_text`. Raises InputError if it is none."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         comma = isinstance(error, json.JSONDecodeError) and re.search(r",\s*$", text[: error.pos].rstrip("]}"))
         hint = "; remove the comma before the closing bracket" if comma else ""
         raise InputError(f"{path} is not readable JSON ({error}){hint}") from error
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):  # the last value of a name would count, and nobody would notice
+        name = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"the name {name!r} is given twice")
+    return content
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def load(root: Path, base: str | None = None) -> Listing:
         raise InputError(
             f"{root} holds several tables with the columns image and mask ({several}); give one as the data"
             if tables
-            else f"{root} is no CSV table with the columns image and mask, nor holds one{_columns_text(root)}"
+            else f"{root} {_lacks(root)}"
         )
     (path,) = tables
     folder = path.parent / base if base is not None else path.parent
@@ -161,10 +161,8 @@ def _fold(path: Path, number: int, text: str) -> int:
     return int(whole[1])
 
 
-def _columns_text(root: Path) -> str:
+def _lacks(root: Path) -> str:
     if not root.is_file():
-        return ""
-    try:
-        return f"; its columns are {', '.join(_header(_text(root))[0])}"
-    except InputError as error:
-        return f"; {error}"
+        return "holds no CSV table with the columns image and mask"
+    first = ", ".join(_header(_text(root))[0])
+    return f"has no columns image and mask: its first row, which should name the columns, is {first or 'empty'}"

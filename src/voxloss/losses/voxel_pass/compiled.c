@@ -23,8 +23,8 @@
 enum { FLOAT32, FLOAT64, BFLOAT16, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64 };
 enum { LABEL_FAULT = 1, WEIGHT_FAULT = 2, NO_MEMORY = 4 };
 enum { TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL };
-enum { MOST_BINS = 256, LANES = 4 };
-enum { TUBE = 2 }; /* how many rows there are of a tube, the last ones */
+enum { LANES = 4 };
+enum { TUBE = 2 }; /* how many rows there are of a tube */
 
 typedef struct {
     void *data;
@@ -33,11 +33,13 @@ typedef struct {
 } Tensor;
 
 typedef struct {
-    Tensor logits, target, weight, gradient, regions;
+    Tensor logits, target, weight, gradient, regions, shares; /* of `shares` a channel is a selection */
     int64_t voxels, classes, part, exponent_count, ignores, ignore_index;
     int64_t tube;           /* whether there is one: a voxel of it has its weight with a minus */
     int64_t squared;        /* whether there is a row of (p-t)^2 / 2, after the focal ones */
-    int64_t bins;           /* of the passes over the bins of p, 1 to MOST_BINS */
+    int64_t hardest;        /* the number of selections of voxels, which have the last rows */
+    int64_t bin_count;      /* how many numbers of bins there are, whose rows come last */
+    const int64_t *bins;    /* these numbers */
     const float *exponents; /* (exponents, classes) */
     const float *upstream;  /* (samples, rows, classes); those of Σ (1-p)·t are taken off those of Σ p·t already */
     double *sums;           /* (parts, rows, classes); NULL where they are not asked for, like `upstream` */
@@ -310,10 +312,31 @@ static Part part_of(const Pass *pass, int64_t number) {
 
 static int64_t before_tube(const Pass *pass) { return FOCAL + pass->exponent_count + (pass->squared ? 1 : 0); }
 
-static int64_t rows_of(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
+static int64_t before_hardest(const Pass *pass) { return before_tube(pass) + (pass->tube ? TUBE : 0); }
+
+static int64_t before_bins(const Pass *pass) { return before_hardest(pass) + pass->hardest; }
+
+static int64_t bins_of(const Pass *pass) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < pass->bin_count; k++) sum += pass->bins[k];
+    return sum;
+}
+
+static int64_t rows_of(const Pass *pass) { return before_bins(pass) + 2 * bins_of(pass); }
+
+/* The shares in which the voxels of a block belong to a selection. */
+static void read_shares(const Pass *pass, int64_t selection, int64_t sample, int64_t start, int64_t n, float *out) {
+    const Tensor *shares = &pass->shares;
+    const int64_t step = shares->voxel, origin = sample * shares->sample + selection * shares->channel + start * step;
+    const float *from = (const float *)shares->data + origin;
+    prefetch(shares, origin + BLOCK, BLOCK, sizeof(float));
+    if (step == 1) EACH out[i] = from[i];
+    else for (int64_t i = 0; i < n; i++) out[i] = from[i * step];
+    for (int64_t i = n; i < BLOCK; i++) out[i] = 0.0f;
+}
 
 /* Add the sums of a block that was read. What was read of it is overwritten. */
-static void add_sums(const Pass *pass, Block *b, double *rows) {
+static void add_sums(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, double *rows) {
     const int64_t classes = pass->classes;
     for (int64_t k = 0; k < pass->exponent_count; k++) {
         const float *exponents = pass->exponents + k * classes;
@@ -324,6 +347,11 @@ static void add_sums(const Pass *pass, Block *b, double *rows) {
             LOOP b->first[i] *= b->surprise[i] * b->weight[i];
         }
         add_by_label(b, b->first, classes, rows + (FOCAL + k) * classes);
+    }
+    for (int64_t k = 0; k < pass->hardest; k++) {
+        read_shares(pass, k, sample, start, n, b->first);
+        LOOP b->first[i] *= b->surprise[i] * b->weight[i];
+        add_by_label(b, b->first, classes, rows + (before_hardest(pass) + k) * classes);
     }
     if (pass->squared) { /* p-t is p, and of the label's class -(1-p) */
         double *squared = rows + (FOCAL + pass->exponent_count) * classes;
@@ -361,9 +389,80 @@ static void add_sums(const Pass *pass, Block *b, double *rows) {
     }
 }
 
+/* p of class c in `p`, p-t in `difference`, and in `bin` the number of the bin that p lies in. */
+static void read_bins(const Block *b, int64_t c, int64_t number, float *p, float *difference, int32_t *bin) {
+    const float *others = b->others + c * ROW;
+    const float bins = (float)number;
+    const int32_t last = (int32_t)number - 1;
+    LOOP {
+        const int here = b->label[i] == (int32_t)c;
+        p[i] = here ? b->hit[i] : others[i] * b->scale[i];
+        difference[i] = here ? -b->miss[i] : p[i];
+        /* Bins have their upper borders; of NaN and 0 it is the first one. */
+        const float place = p[i] * bins;
+        const int32_t whole = place > 0.0f ? (int32_t)place : 0;
+        const int32_t below = whole - ((float)whole == place ? 1 : 0);
+        bin[i] = below < 0 ? 0 : below > last ? last : below;
+    }
+}
+
+/* A sum of p-t and one of the weights. */
+typedef double Pair __attribute__((vector_size(2 * sizeof(double))));
+
+/* Add the sums over the bins of a block that was read to `table`, (classes, bins, LANES). Voxels in turn add to sums of
+   their own: most lie in one bin, and would wait for each other. */
+static void add_bins(const Pass *pass, Block *b, Pair *table) {
+    _Alignas(64) int32_t bin[BLOCK];
+    for (int64_t c = 0; c < pass->classes; c++)
+        for (int64_t k = 0; k < pass->bin_count; k++) {
+            read_bins(b, c, pass->bins[k], b->first, b->second, bin);
+            LOOP b->second[i] *= b->weight[i];
+            for (int64_t i = 0; i < BLOCK; i++)
+                table[bin[i] * LANES + i % LANES] += (Pair){b->second[i], b->weight[i]};
+            table += pass->bins[k] * LANES;
+        }
+}
+
+/* Add the lanes of `table` to the rows. */
+static void add_lanes(const Pass *pass, const Pair *table, double *rows) {
+    const int64_t classes = pass->classes;
+    for (int64_t c = 0; c < classes; c++) {
+        double *row = rows + before_bins(pass) * classes + c;
+        for (int64_t k = 0; k < pass->bin_count; k++) {
+            const int64_t bins = pass->bins[k];
+            for (int64_t place = 0; place < bins * LANES; place++) {
+                row[place / LANES * classes] += table[place][0];
+                row[(bins + place / LANES) * classes] += table[place][1];
+            }
+            table += bins * LANES;
+            row += 2 * bins * classes;
+        }
+    }
+}
+
+/* From the slopes of the sums over bins those of every p of a block that was read, (classes, ROW), added to `own` where
+   it is the label's. */
+static void read_bin_slopes(const Pass *pass, Block *b, const float *upstream, float *own, float *slopes) {
+    const int64_t classes = pass->classes;
+    _Alignas(64) int32_t bin[BLOCK];
+    for (int64_t c = 0; c < classes; c++) {
+        const float *row = upstream + before_bins(pass) * classes + c;
+        float *slope = slopes + c * ROW;
+        LOOP slope[i] = 0.0f;
+        for (int64_t k = 0; k < pass->bin_count; k++) {
+            read_bins(b, c, pass->bins[k], b->first, b->second, bin);
+            LOOP slope[i] += row[bin[i] * classes];
+            row += 2 * pass->bins[k] * classes;
+        }
+        LOOP own[i] += b->label[i] == (int32_t)c ? slope[i] : 0.0f;
+    }
+}
+
 /* From the slopes of the sums to what the gradient of a block that was read is computed from: in `chosen` that of the
-   label's class, in `rest` and `scale` what those of the others need, in `second` the scale without the weight. */
-static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
+   label's class, in `rest` and `scale` what those of the others need, in `second` the scale without the weight, in
+   `of_bins` the slopes of every p, NULL where there are no bins. */
+static void read_slopes(const Pass *pass, Block *b, int64_t sample, int64_t start, int64_t n, const float *upstream,
+                        float *of_bins) {
     const int64_t classes = pass->classes;
     const float *label = upstream + TRUE_POSITIVE * classes, *other = upstream + FALSE_POSITIVE * classes;
     float *own = b->own, *mean = b->rest, *at_label = b->chosen;
@@ -377,6 +476,7 @@ static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
         take(b, squared, classes, b->third);
         LOOP own[i] -= b->third[i] * b->miss[i];
     }
+    if (of_bins) read_bin_slopes(pass, b, upstream, own, of_bins);
     LOOP own[i] *= b->hit[i];
     for (int64_t k = 0; k < pass->exponent_count; k++) {
         const float *exponents = pass->exponents + k * classes, *focal = upstream + (FOCAL + k) * classes;
@@ -393,11 +493,17 @@ static void read_slopes(const Pass *pass, Block *b, const float *upstream) {
             own[i] -= slope * b->third[i];
         }
     }
+    for (int64_t k = 0; k < pass->hardest; k++) {
+        take(b, upstream + (before_hardest(pass) + k) * classes, classes, b->third);
+        read_shares(pass, k, sample, start, n, b->first);
+        LOOP own[i] -= b->first[i] * b->third[i];
+    }
     LOOP mean[i] = 0.0f;
     for (int64_t c = 0; c < classes; c++) {
         const float *others = b->others + c * ROW;
         if (squared) LOOP mean[i] += others[i] * (other[c] + squared[c] * others[i] * b->scale[i]);
         else LOOP mean[i] += others[i] * other[c];
+        if (of_bins) LOOP mean[i] += others[i] * of_bins[c * ROW + i];
     }
     LOOP {
         const float mean_other = mean[i] * b->scale[i];
@@ -441,95 +547,23 @@ int voxloss_surprise(const Pass *pass, int64_t number) {
     return 0;
 }
 
-/* p of class c in `p`, p-t in `difference`, and in `bin` the number of the bin that p lies in. */
-static void read_bins(const Pass *pass, const Block *b, int64_t c, float *p, float *difference, int32_t *bin) {
-    const float *others = b->others + c * ROW;
-    const float bins = (float)pass->bins;
-    LOOP {
-        const int here = b->label[i] == (int32_t)c;
-        p[i] = here ? b->hit[i] : others[i] * b->scale[i];
-        difference[i] = here ? -b->miss[i] : p[i];
-        /* Bins have their upper borders; of NaN and 0 it is the first one. */
-        const float place = p[i] * bins;
-        const int32_t whole = place > 0.0f ? (int32_t)place : 0;
-        const int32_t below = whole - ((float)whole == place ? 1 : 0);
-        bin[i] = below < 0 ? 0 : below >= (int32_t)pass->bins ? (int32_t)pass->bins - 1 : below;
+/* Count the values of the 16 bits from `shift` on, of numbers that are not negative and whose bits above are `above`. */
+void voxloss_digits(const int32_t *numbers, int64_t n, int64_t shift, int64_t above, int64_t *counts) {
+    const int32_t top = shift + 16 == 32;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t number = numbers[i], digit = number >> shift;
+        if (top ? number >= 0 : digit >> 16 == (int32_t)above) counts[digit & 0xffff]++;
     }
 }
 
-/* Of part `number`, for every bin of p the sums of p-t, and then the voxels; all with the weight. */
-int voxloss_bins(const Pass *pass, int64_t number) {
-    const Part part = part_of(pass, number);
-    const int64_t classes = pass->classes, bins = pass->bins;
-    double *rows = pass->sums + number * 2 * bins * classes;
-    Block *b = new_block(pass->classes);
-    if (!b) return NO_MEMORY;
-    int64_t counted = 0;
-    _Alignas(64) int32_t bin[BLOCK];
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
-        read_block(pass, b, part.sample, start, n, &counted);
-        for (int64_t c = 0; c < classes; c++) {
-            read_bins(pass, b, c, b->first, b->second, bin);
-            LOOP b->second[i] *= b->weight[i];
-            /* Voxels in turn add to sums of their own: most lie in one bin, and would wait for each other. */
-            float sums[LANES][MOST_BINS], weights[LANES][MOST_BINS];
-            for (int64_t lane = 0; lane < LANES; lane++)
-                for (int64_t k = 0; k < bins; k++) sums[lane][k] = weights[lane][k] = 0.0f;
-            for (int64_t i = 0; i < BLOCK; i += LANES)
-                for (int64_t lane = 0; lane < LANES; lane++) {
-                    sums[lane][bin[i + lane]] += b->second[i + lane];
-                    weights[lane][bin[i + lane]] += b->weight[i + lane];
-                }
-            for (int64_t k = 0; k < bins; k++)
-                for (int64_t lane = 0; lane < LANES; lane++) {
-                    rows[k * classes + c] += sums[lane][k];
-                    rows[(bins + k) * classes + c] += weights[lane][k];
-                }
-        }
+/* 1 for numbers above the border, `share` for those at it, 0 for the others. */
+void voxloss_shares(const int32_t *numbers, int64_t n, int64_t border, double share, float *out) {
+    const int32_t limit = (int32_t)border;
+    const float at_border = (float)share;
+    EACH {
+        const float above = numbers[i] > limit ? 1.0f : 0.0f;
+        out[i] = numbers[i] == limit ? at_border : above;
     }
-    free(b);
-    return 0;
-}
-
-/* The gradient of the sums of p-t of part `number`; `upstream` is (samples, classes, bins). */
-int voxloss_bins_gradient(const Pass *pass, int64_t number) {
-    const Part part = part_of(pass, number);
-    const int64_t classes = pass->classes;
-    const float *upstream = pass->upstream + part.sample * classes * pass->bins;
-    Block *b = new_block(pass->classes);
-    if (!b) return NO_MEMORY;
-    int64_t counted = 0;
-    _Alignas(64) int32_t bin[BLOCK];
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
-        read_block(pass, b, part.sample, start, n, &counted);
-        float *mean = b->rest, *at_label = b->chosen;
-        LOOP mean[i] = at_label[i] = 0.0f;
-        for (int64_t c = 0; c < classes; c++) {
-            const float *slopes = upstream + c * pass->bins;
-            read_bins(pass, b, c, b->first, b->second, bin);
-            LOOP {
-                const int here = b->label[i] == (int32_t)c;
-                const float slope = slopes[bin[i]];
-                at_label[i] = here ? slope : at_label[i];
-                mean[i] += here ? 0.0f : slope * b->first[i];
-            }
-        }
-        LOOP {
-            const float of_others = mean[i];
-            mean[i] = of_others + at_label[i] * b->hit[i];
-            at_label[i] = (at_label[i] * b->miss[i] - of_others) * b->hit[i] * b->weight[i];
-        }
-        for (int64_t c = 0; c < classes; c++) {
-            const float *slopes = upstream + c * pass->bins;
-            read_bins(pass, b, c, b->first, b->second, bin);
-            LOOP b->first[i] = (slopes[bin[i]] - mean[i]) * b->first[i] * b->weight[i];
-            WRITE_GRADIENT(b->label[i] == (int32_t)c ? at_label[i] : b->first[i])
-        }
-    }
-    free(b);
-    return 0;
 }
 
 enum { LESION_SUMS = 4 };
@@ -754,14 +788,24 @@ int voxloss_sums(const Pass *pass, int64_t number) {
     double *rows = pass->sums ? pass->sums + number * rows_of(pass) * classes : NULL;
     double *lesions = pass->lesions ? pass->lesions + number * 2 * pass->places * LESION_SUMS : NULL;
     Block *b = new_block((lesions ? 2 : 1) * classes);
-    if (!b) return NO_MEMORY;
+    const size_t size = rows && pass->bin_count ? (size_t)(classes * bins_of(pass) * LANES) * sizeof(Pair) : 0;
+    Pair *table = size ? aligned_alloc(64, (size + 63) / 64 * 64) : NULL;
+    if (!b || (size && !table)) {
+        free(b);
+        free(table);
+        return NO_MEMORY;
+    }
+    if (table) memset(table, 0, size);
     int faults = 0;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
         faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
         if (lesions) add_lesions(pass, b, part.sample, start, n, lesions);
-        if (rows) add_sums(pass, b, rows);
+        if (table) add_bins(pass, b, table);
+        if (rows) add_sums(pass, b, part.sample, start, n, rows);
     }
+    if (table) add_lanes(pass, table, rows);
+    free(table);
     free(b);
     return faults;
 }
@@ -772,15 +816,17 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
     const int64_t classes = pass->classes;
     const float *upstream = pass->upstream ? pass->upstream + part.sample * rows_of(pass) * classes : NULL;
     const float *squared = upstream && pass->squared ? upstream + (FOCAL + pass->exponent_count) * classes : NULL;
-    Block *b = new_block((pass->of_lesions ? 3 : 1) * classes);
+    const int64_t rows = (pass->of_lesions ? 3 : 1) * classes;
+    Block *b = new_block(rows + (pass->bin_count ? classes : 0));
     if (!b) return NO_MEMORY;
     float *slopes = pass->of_lesions ? b->others + 2 * classes * ROW : NULL;
+    float *of_bins = upstream && pass->bin_count ? b->others + rows * ROW : NULL;
     for (int64_t start = part.start; start < part.stop; start += BLOCK) {
         const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
         int64_t counted = 0;
         read_block(pass, b, part.sample, start, n, &counted);
         if (slopes) read_lesion_slopes(pass, b, part.sample, start, n, slopes);
-        if (upstream) read_slopes(pass, b, upstream);
+        if (upstream) read_slopes(pass, b, part.sample, start, n, upstream, of_bins);
         for (int64_t c = 0; c < classes; c++) {
             const float *others = b->others + c * ROW, *mean = b->rest, *at_label = b->chosen;
             if (!upstream) {
@@ -796,6 +842,7 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
             } else {
                 LOOP b->first[i] = (above - mean[i]) * others[i] * b->scale[i];
             }
+            if (of_bins) LOOP b->first[i] += of_bins[c * ROW + i] * others[i] * b->scale[i];
             if (slopes) {
                 WRITE_GRADIENT((b->label[i] == (int32_t)c ? at_label[i] : b->first[i]) + slopes[c * ROW + i])
             } else {

@@ -63,21 +63,33 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
         and settings.against_labels
         and logits.dtype in (torch.float32, torch.bfloat16)
         and (weight is None or weight.dtype == torch.float32)
+        and max(settings.bins, default=0) <= MOST_BINS
         and _library() is not None
     )
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
+def sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) in the order of `settings`, and counted voxels (B,); as `plain.sums`."""
     call = _Call(logits, target, weight, settings)
+    call.add_shares(shares)
     totals = call.ask_sums(settings.rows)
     call.run_sums(target, weight, settings)
     return totals.sum(1), call.counted.sum(1).to(torch.float64)
 
 
-def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
+def gradient(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    upstream: Tensor,
+    settings: PassSettings,
+    shares: Tensor | None = None,
+) -> Tensor:
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C); as `plain.gradient`."""
     call = _Call(logits, target, weight, settings)
+    call.add_shares(shares)
     call.add_upstream(upstream, settings)
     return call.gradient()
 
@@ -92,25 +104,27 @@ def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, setting
     return bits
 
 
-def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, settings: PassSettings) -> Tensor:
-    """Sums over the bins of p, (B, 2·number, C), as `binned.sums`; `number` is `MOST_BINS` at most."""
-    call = _Call(logits, target, weight, settings)
-    totals = torch.zeros((call.batch, call.parts, 2 * number, logits.shape[1]), dtype=torch.float64)
-    call.arguments.sums, call.arguments.bins = totals.data_ptr(), number
-    call.memory.append(totals)
-    call.run("voxloss_bins")
-    return totals.sum(1)
+def takes_bits(bits: Tensor) -> bool:
+    """Whether `count_digits` and `shares` are compiled on this machine for such numbers."""
+    return bits.device.type == "cpu" and bits.dtype == torch.int32 and bits.is_contiguous() and _library() is not None
 
 
-def bins_gradient(
-    logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings
-) -> Tensor:
-    """d(Σ upstream·sums)/d(logits) for `upstream` (B, bins, C) of the sums of p-t."""
-    call = _Call(logits, target, weight, settings)
-    slopes = upstream.movedim(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    call.arguments.upstream, call.arguments.bins = slopes.data_ptr(), upstream.shape[1]
-    call.memory.append(slopes)
-    return call.gradient("voxloss_bins_gradient")
+def count_digits(bits: Tensor, shift: int, border: int) -> Tensor:
+    """Count the values of the 16 bits from `shift` on, (2^16,), of what is not negative and has the border's above."""
+    counts = torch.zeros(1 << 16, dtype=torch.int64)
+    above = ctypes.c_int64(border >> (shift + 16))
+    numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
+    _library().voxloss_digits(*numbers, ctypes.c_int64(shift), above, ctypes.c_void_p(counts.data_ptr()))
+    return counts
+
+
+def shares(bits: Tensor, border: int, share: float) -> Tensor:
+    """Return 1 for numbers above the border, `share` for those at it, 0 for the others; float32."""
+    result = torch.empty(bits.shape, dtype=torch.float32)
+    numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
+    limits = ctypes.c_int64(border), ctypes.c_double(share)
+    _library().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
+    return result
 
 
 def takes_lesions(
@@ -184,13 +198,13 @@ class _Tensor(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = [
-        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions")),
+        *((name, _Tensor) for name in ("logits", "target", "weight", "gradient", "regions", "shares")),
         *(
             (name, ctypes.c_int64)
             for name in ("voxels", "classes", "part", "exponent_count", "ignores", "ignore_index", "tube", "squared")
         ),
-        ("bins", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("exponents", "upstream", "sums", "counted", "bits", "offsets")),
+        *((name, ctypes.c_int64) for name in ("hardest", "bin_count")),
+        *((name, ctypes.c_void_p) for name in ("bins", "exponents", "upstream", "sums", "counted", "bits", "offsets")),
         ("places", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("lesions", "of_lesions")),
     ]
@@ -210,6 +224,7 @@ class _Call:
             exponent if isinstance(exponent, tuple) else (exponent,) * classes for exponent in settings.exponents
         ]
         exponents = torch.tensor(numbers, dtype=torch.float32)
+        bins = torch.tensor(settings.bins, dtype=torch.int64)
         self.arguments = _Pass(
             voxels=self.voxels,
             classes=classes,
@@ -220,11 +235,13 @@ class _Call:
             tube=settings.tube,
             squared=settings.squared,
             exponents=exponents.data_ptr(),
+            bin_count=len(bins),
+            bins=bins.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
             target=_Tensor.of(labels, (labels.stride(0), 0, labels.stride(1))),
         )
         # Lives as long as its addresses are in use: after an interrupt the other threads still work.
-        self.memory = [flat, labels, exponents]
+        self.memory = [flat, labels, exponents, bins]
         if weight is not None:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
@@ -232,6 +249,14 @@ class _Call:
 
         self.counted = torch.zeros((self.batch, self.parts), dtype=torch.int64)
         self.logits = logits
+
+    def add_shares(self, shares: Tensor | None) -> None:
+        """Add the shares (K, B, *spatial) in which voxels belong to selections."""
+        if shares is not None:
+            flat = shares.flatten(2)
+            self.arguments.shares = _Tensor.of(flat, (flat.stride(1), flat.stride(0), flat.stride(2)))
+            self.arguments.hardest = len(flat)
+            self.memory.append(flat)
 
     def ask_sums(self, rows: int) -> Tensor:
         """Return where the sums of every part will be, (B, parts, rows, C)."""
@@ -263,13 +288,13 @@ class _Call:
         if self.run("voxloss_sums") and settings.check:
             targets.check_values(target, weight, self.logits.shape[1], settings)
 
-    def gradient(self, name: str = "voxloss_gradient") -> Tensor:
-        """Return the gradient of what was added, by this function of the source."""
+    def gradient(self) -> Tensor:
+        """Return the gradient of what was added."""
         result = empty_gradient(self.logits)
         flat = result.view(*self.logits.shape[:2], self.voxels)
         self.arguments.gradient = _Tensor.of(flat, flat.stride())
         self.memory.append(flat)
-        self.run(name)
+        self.run("voxloss_gradient")
         return result
 
     def run(self, name: str) -> int:

@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from voxloss.losses.parameters import PerClass
+from voxloss.losses.voxel_pass import binned
 from voxloss.losses.voxel_pass.plain import total_type, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
+def sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,)."""
     x = logits.to(working_type(logits)).flatten(2)
     classes = x.shape[1]
@@ -60,15 +64,32 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSe
         parts += [part * factor[:, None] for part in minima]
     if settings.tube:
         parts += [hit * t * tube, miss * t * tube]
+    if shares is not None:
+        for share in shares.flatten(2).to(x.dtype).unsqueeze(2):
+            parts.append(surprise * target_inside * share)
+            if settings.activation == "sigmoid":
+                parts.append(other_surprise * target_outside * share)
     kind = total_type(logits)
-    return torch.stack([part.sum(2, dtype=kind) for part in parts], 1), counted.sum(1).to(kind)
+    rows = torch.stack([part.sum(2, dtype=kind) for part in parts], 1)
+    if settings.bins:
+        unsigned = None if weight is None else weight.abs()
+        given, how = (logits, target, unsigned), TargetReading.of(settings)
+        rows = torch.cat([rows, *(binned.composite(*given, bins, how) for bins in settings.bins)], 1)
+    return rows, counted.sum(1).to(kind)
 
 
-def gradient(upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
+def gradient(
+    upstream: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    settings: PassSettings,
+    shares: Tensor | None = None,
+) -> Tensor:
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C), differentiable with respect to both."""
 
     def total(logits: Tensor) -> Tensor:
-        return (upstream * sums(logits, target, weight, settings)[0]).sum()
+        return (upstream * sums(logits, target, weight, settings, shares)[0]).sum()
 
     result: Tensor = torch.func.grad(total)(logits)
     return result

@@ -3,8 +3,8 @@
 Shapes: logits `x` (C, n), probabilities p (C, n), targets t (C, n), labels (n,), weight (n,) or None. The sums are
 (S, C): rows 0, 1, 2 are Σ p·t, Σ p·(1-t), Σ (1-p)·t, then one row per focal exponent Σ t (1-p)^γ (-log p), then, with
 sigmoid, one per exponent Σ (1-t) p^γ (-log(1-p)); then those that the settings ask for, Σ (p-t)²/2, and Σ min(p, t),
-Σ max(p-t, 0), Σ max(t-p, 0), and Σ p·t, Σ (1-p)·t in a tube, whose voxels have a weight below 0. `x` is a buffer that
-may be overwritten.
+Σ max(p-t, 0), Σ max(t-p, 0), and Σ p·t, Σ (1-p)·t in a tube, whose voxels have a weight below 0; and for each of the
+`shares` (n,) of selected voxels that of the exponent 0, with sigmoid both. `x` is a buffer that may be overwritten.
 """
 
 import math
@@ -124,7 +124,7 @@ class LabelSoftmax:
         rest.mul_(scale)
         own.mul_(scale)
 
-    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
+    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent], shares: Sequence[Tensor]) -> Tensor:
         """The sums (S, C) over this chunk."""
         tube, weight = _tube(weight, self.settings)
         if weight is not None:
@@ -139,9 +139,17 @@ class LabelSoftmax:
             rows.append(by_label(_focal(self.surprise, self.miss, _take(exponent, self.labels), self.first)))
         if tube is not None:
             rows += [by_label(self.hit.mul_(tube)), by_label(self.miss.mul_(tube))]
+        rows += [by_label(torch.mul(self.surprise, share, out=self.first)) for share in shares]
         return torch.stack(rows)
 
-    def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
+    def gradient(
+        self,
+        upstream: Tensor,
+        weight: Tensor | None,
+        exponents: Sequence[Exponent],
+        shares: Sequence[Tensor],
+        out: Tensor,
+    ) -> None:
         """Write d(Σ upstream·sums)/d(logits) to `out`.
 
         With a = dL/dp of the other classes, b that of the label's, h = p·dL/dp of the focal sums and
@@ -152,13 +160,15 @@ class LabelSoftmax:
         tube, weight = _tube(weight, self.settings)
         own = torch.index_select(upstream[TRUE_POSITIVE] - upstream[FALSE_NEGATIVE], 0, labels, out=self.first)
         if tube is not None:
-            found, missed = upstream[-TUBE:]
+            found, missed = upstream[self.settings.before_tube :][:TUBE]
             own.addcmul_(torch.index_select(found - missed, 0, labels, out=self.second), tube)
         own.mul_(self.hit)
         for row, exponent in zip(upstream[FOCAL:], exponents, strict=False):
             taken = _take(exponent, labels)
             slope = _focal_slope(self.surprise, self.miss, self.hit, taken, self.second, self.third)
             own.addcmul_(slope, torch.index_select(row, 0, labels, out=self.second), value=-1)  # now p_y b + h
+        for row, share in zip(upstream[self.settings.before_hardest :], shares, strict=True):
+            own.addcmul_(share, torch.index_select(row, 0, labels, out=self.second), value=-1)
         mean_other = torch.mv(self.others.T, other, out=self.second)
         mean = torch.add(own, mean_other, out=self.third)
         at_label = own.mul_(self.miss).addcmul_(self.hit, mean_other, value=-1)
@@ -204,7 +214,7 @@ class Dense:
         """P - t, exact where t is 1 and p close to it."""
         return (self.hit * (1 - self.target)).addcmul_(self.miss, self.target, value=-1)
 
-    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent]) -> Tensor:
+    def sums(self, weight: Tensor | None, exponents: Sequence[Exponent], shares: Sequence[Tensor]) -> Tensor:
         """The sums (S, C) over this chunk."""
         columns = [_column(exponent) for exponent in exponents]
         tube, weight = _tube(weight, self.settings)
@@ -221,6 +231,10 @@ class Dense:
             rows += self._differences(1 if weight is None else weight)
         if tube is not None:
             rows += [(self.hit * inside).mul_(tube).sum(1), (self.miss * inside).mul_(tube).sum(1)]
+        for share in shares:
+            rows.append((self.surprise * focal).mul_(share).sum(1))
+            if self.sigmoid:
+                rows.append((self.other_surprise * other_focal).mul_(share).sum(1))
         return torch.stack(rows)
 
     def _differences(self, weight: Tensor | int) -> list[Tensor]:
@@ -232,7 +246,14 @@ class Dense:
             rows += [(difference.clamp_min(0) * weight).sum(1), (difference.clamp_max(0) * weight).sum(1).neg()]
         return rows
 
-    def gradient(self, upstream: Tensor, weight: Tensor | None, exponents: Sequence[Exponent], out: Tensor) -> None:
+    def gradient(
+        self,
+        upstream: Tensor,
+        weight: Tensor | None,
+        exponents: Sequence[Exponent],
+        shares: Sequence[Tensor],
+        out: Tensor,
+    ) -> None:
         """Write d(Σ upstream·sums)/d(logits) to `out`, with dL/dp = t·gTP + (1-t)·gFP - t·gFN of the first sums.
 
         Where p = t the minimum has the slope 0, which is that of its loss there.
@@ -246,16 +267,22 @@ class Dense:
             slope.addcmul_(_focal_slope(self.surprise, self.miss, self.hit, column, *buffers), row[:, None], value=-1)
         region = (inside * own[:, None]).add_(outside * other[:, None])  # dL/dp of the region sums
         if tube is not None:
-            found, missed = upstream[-TUBE:, :, None]
+            found, missed = upstream[self.settings.before_tube :, :, None][:TUBE]
             region.addcmul_(inside * tube, found - missed)
         if self.settings.squared or self.settings.minimum:
             self._add_differences(region, upstream[self.settings.after_focal :, :, None])
+        shape = (self.settings.hardest, self.settings.sides)
+        hardest = upstream[self.settings.before_hardest :, :, None].unflatten(0, shape)
+        for rows, share in zip(hardest, shares, strict=True):
+            slope.addcmul_(rows[0], share, value=-1)
         slope *= focal  # p · dL/dp of the focal sums
         if self.sigmoid:
             gradient = region.mul_(self.hit).mul_(self.miss).add_(slope.mul_(self.miss))
             for row, column in zip(upstream[FOCAL + len(columns) :], columns, strict=False):
                 other_slope = _focal_slope(self.other_surprise, self.hit, self.miss, column, *buffers)
                 gradient += other_slope.mul_(other_focal).mul_(self.hit) * row[:, None]
+            for rows, share in zip(hardest, shares, strict=True):
+                gradient += (other_focal * self.hit).mul_(share).mul_(rows[1])
         else:
             mean = (self.hit * region).add_(slope).sum(0)
             gradient = region.sub_(mean).mul_(self.hit).add_(slope)

@@ -18,29 +18,41 @@ SMALLEST_CHUNK = 200_000
 DEVICE_CHUNK = 24_000_000
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> tuple[Tensor, Tensor]:
-    """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,)."""
+def sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sums (B, S, C) in the order of `kernels`, and counted voxels (B,).
+
+    `shares` (K, B, *spatial) are those in which voxels belong to each of `settings.hardest` selections.
+    """
     batch, classes = logits.shape[:2]
     # Each chunk's partial sums are in the working type, their total is not.
     totals = logits.new_zeros((batch, settings.rows, classes), dtype=total_type(logits))
     voxels = logits.new_zeros(batch, dtype=total_type(logits))
-    for chunk in _chunks(logits, target, weight, settings, check=settings.check):
-        totals[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents)
+    for chunk in _chunks(logits, target, weight, shares, settings, check=settings.check):
+        totals[chunk.sample] += chunk.kernel.sums(chunk.weight, chunk.exponents, chunk.shares)
         voxels[chunk.sample] += chunk.voxels
         del chunk
     return totals, voxels
 
 
-def gradient(logits: Tensor, target: Tensor, weight: Tensor | None, upstream: Tensor, settings: PassSettings) -> Tensor:
+def gradient(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    upstream: Tensor,
+    settings: PassSettings,
+    shares: Tensor | None = None,
+) -> Tensor:
     """d(Σ upstream·sums)/d(logits) for `upstream` (B, S, C)."""
     # To the type of the work, not of the logits: a grad scaler's factor is in `upstream`, so that small float16
     # gradients are multiplied before they are rounded.
     upstream = upstream.to(working_type(logits))
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
-    for chunk in _chunks(logits, target, weight, settings, check=False):
+    for chunk in _chunks(logits, target, weight, shares, settings, check=False):
         out = flat[chunk.sample, :, chunk.span]
-        chunk.kernel.gradient(upstream[chunk.sample], chunk.weight, chunk.exponents, out)
+        chunk.kernel.gradient(upstream[chunk.sample], chunk.weight, chunk.exponents, chunk.shares, out)
         del chunk
     return result
 
@@ -73,16 +85,24 @@ class _Chunk:
     weight: Tensor | None
     voxels: int | Tensor
     exponents: tuple[kernels.Exponent, ...]
+    shares: tuple[Tensor, ...]
 
 
 def _chunks(
-    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, *, check: bool
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    shares: Tensor | None,
+    settings: PassSettings,
+    *,
+    check: bool,
 ) -> Iterator[_Chunk]:
     """Pieces of one sample each, in a fixed order; every piece overwrites the buffers of the one before."""
     flat = logits.flatten(2)  # a view wherever the strides allow one
     batch, classes, voxels = flat.shape
     flat_target = target.flatten(2 if settings.dense else 1)
     flat_weight = None if weight is None else weight.flatten(1)
+    flat_shares = None if shares is None else shares.flatten(2)
     per_voxel = 3 * classes + kernels.Buffers.ROWS
     numbers = DEVICE_CHUNK
     if logits.device.type == "cpu":  # an eighth of the logits costs a tenth more time than a chunk that fills the cache
@@ -102,7 +122,8 @@ def _chunks(
             x.copy_(flat[sample, :, span])
             raw_weight = None if flat_weight is None else flat_weight[sample, span]
             kernel, factor, counted = _read(buffers, flat_target[sample, ..., span], raw_weight, settings, check)
-            yield _Chunk(sample, span, kernel, factor, counted, exponents)
+            selected = () if flat_shares is None else flat_shares[:, sample, span].to(working).unbind()
+            yield _Chunk(sample, span, kernel, factor, counted, exponents, selected)
             del kernel, factor, counted  # else they stay beside those of the next chunk
 
 

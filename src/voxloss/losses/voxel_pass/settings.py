@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from voxloss.losses.parameters import PerClass
 
 # The first sums, and the first of the focal ones. After these come, where they are asked for, the squared differences,
-# the sums of minima: the part of t that p covers, the excess and the shortfall of p; and Σ p·t and Σ (1-p)·t in a tube.
+# the sums of minima: the part of t that p covers, the excess and the shortfall of p; Σ p·t and Σ (1-p)·t in a tube; the
+# cross entropy of the hardest voxels; and for each number of bins Σ (p-t) of each bin of p, then the voxels in each.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, FOCAL = range(4)
 MINIMA, TUBE = 3, 2
+
+INSIDE = 0.5  # a target of this or more makes a voxel one of the structure
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class PassSettings:
             three sums where t is 0 or 1.
         tube: Whether Σ p·t and Σ (1-p)·t over the voxels of a tube are summed. For the implementations of the pass a
             voxel of the tube has its weight with a minus.
+        hardest: Of how many selections of the hardest voxels the cross entropy is summed, with sigmoid both sides.
+        bins: Into how many equal bins of p the voxels are sorted, once for each number.
     """
 
     activation: str
@@ -40,6 +45,8 @@ class PassSettings:
     squared: bool = False
     minimum: bool = False
     tube: bool = False
+    hardest: int = 0
+    bins: tuple[int, ...] = ()
 
     @property
     def against_labels(self) -> bool:
@@ -54,17 +61,31 @@ class PassSettings:
     @property
     def after_focal(self) -> int:
         """The first sum after the focal ones."""
-        return FOCAL + len(self.exponents) * (2 if self.activation == "sigmoid" else 1)
+        return FOCAL + len(self.exponents) * self.sides
+
+    @property
+    def sides(self) -> int:
+        """The sums of an exponent: with sigmoid the negative side has one, too."""
+        return 2 if self.activation == "sigmoid" else 1
 
     @property
     def rows(self) -> int:
         """S, the number of sums."""
-        return self.before_tube + (TUBE if self.tube else 0)
+        return self.before_bins(len(self.bins))
+
+    def before_bins(self, k: int) -> int:
+        """Return the first of the sums over the bins of number `k`."""
+        return self.before_hardest + self.hardest * self.sides + 2 * sum(self.bins[:k])
 
     @property
     def before_tube(self) -> int:
         """The first of the sums in a tube, where they are asked for."""
         return self.after_focal + self.squared + (MINIMA if self.minimum else 0)
+
+    @property
+    def before_hardest(self) -> int:
+        """The first of the sums over the hardest voxels, where they are asked for."""
+        return self.before_tube + (TUBE if self.tube else 0)
 
     def smoothed(self, classes: int) -> tuple[float, float]:
         """The factor of t and the addend of the targets of the focal sums."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from voxloss.losses.voxel_pass import targets
 from voxloss.losses.voxel_pass.lesions.maps import read_labels
-from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading
+from voxloss.losses.voxel_pass.lesions.read import Reading
+from voxloss.losses.voxel_pass.settings import INSIDE
 
 
 def skeleton_tubes(

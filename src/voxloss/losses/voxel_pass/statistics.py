@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class VoxelStatistics:
     sample_weight: Tensor | None = None
     channel_voxels: Tensor | None = None
     lesions: LesionStatistics | None = None
-    further: "Mapping[FurtherPass, VoxelStatistics]" = field(default_factory=dict)
+    further: "Mapping[Further, VoxelStatistics]" = field(default_factory=dict)
     weights: Tensor | None = None
 
     @property
@@ -110,7 +110,7 @@ class VoxelStatistics:
         """Σ p·t and Σ (1-p)·t over the tubes around the skeletons, (B, 2, C)."""
         if not self.settings.tube:
             raise ValueError("the sums in tubes were not asked for")
-        return self.sums[:, self.settings.before_tube :]
+        return self.sums[:, self.settings.before_tube : self.settings.before_hardest]
 
     @property
     def present(self) -> Tensor:
@@ -220,18 +220,52 @@ class Voxels:
         """C, the channels of the logits."""
         return self.logits.shape[1]
 
-    def sums(self, target: Tensor, weight: Tensor | None, settings: PassSettings) -> VoxelStatistics:
-        """Return the statistics of a pass over the same logits, whose channels are not ignored apart."""
-        assert not self.apart
-        sums, voxels = operator.sums(self.logits, target, weight, settings)
-        return VoxelStatistics(sums, voxels.detach(), settings, self.sample_weight)
-
 
 class FurtherPass(Protocol):
     """A pass over the same voxels with a target, a weight or sums of its own; it can be a key of a dictionary."""
 
     def __call__(self, voxels: Voxels, /) -> VoxelStatistics:
         """Return the sums."""
+
+
+class Selection:
+    """The sums over selected voxels alone, which the first pass adds up beside its own.
+
+    `focal` is the sum of their cross entropy, and `voxels` counts them.
+    """
+
+    def select(self, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
+        """Return the shares (B, *spatial) in which voxels are selected."""
+        raise NotImplementedError
+
+    def part(self, statistics: VoxelStatistics, k: int, shares: Tensor) -> VoxelStatistics:
+        """Return the sums of selection `k` of those of a pass."""
+        settings, begin = statistics.settings, statistics.settings.before_hardest + k * statistics.settings.sides
+        rows = statistics.sums[:, begin : begin + settings.sides]
+        sums = torch.cat([rows.new_zeros(len(rows), FOCAL, rows.shape[2]), rows], 1)
+        own = PassSettings(settings.activation, settings.dense, (0.0,), settings.ignore_index, settings.check)
+        voxels = shares.flatten(1).sum(1).to(rows.dtype)
+        return VoxelStatistics(sums, voxels, own, statistics.sample_weight)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The sums over the voxels whose p lies in each of equal bins, which the first pass adds up beside its own.
+
+    Bins are (k/bins, (k+1)/bins]; rows are Σ (p-t) of all, then Σ 1. The place of a p has no gradient.
+    """
+
+    bins: int
+
+    def part(self, statistics: VoxelStatistics) -> VoxelStatistics:
+        """Return these sums of those of a pass."""
+        settings = statistics.settings
+        begin = settings.before_bins(settings.bins.index(self.bins))
+        rows = statistics.sums[:, begin : begin + 2 * self.bins]
+        return VoxelStatistics(rows, statistics.voxels, settings, statistics.sample_weight, statistics.channel_voxels)
+
+
+Further = FurtherPass | Selection | Bins
 
 
 def voxel_statistics(
@@ -252,7 +286,7 @@ def voxel_statistics(
     regions: Tensor | None = None,
     tubes: bool = False,
     skeletons: Tensor | None = None,
-    further: Collection[FurtherPass] = (),
+    further: Collection[Further] = (),
     distances: Tensor | None = None,
     validate: bool | Literal["later"] | None = None,
 ) -> VoxelStatistics:
@@ -279,7 +313,7 @@ def voxel_statistics(
         regions: The regions of the lesions, see `lesion_regions`; made from the labels where they are not given.
         tubes: Whether the sums in the tubes around the skeletons are asked for.
         skeletons: These tubes, see `skeleton_tubes`; made from the labels where they are not given.
-        further: Further passes over the same voxels that are asked for.
+        further: Further passes over the same voxels that are asked for, selections of voxels, and bins.
         distances: The signed distances to the border of every class, see `distance_maps`; made from the labels where
             they are not given and asked for.
         validate: Whether the values of labels and weights are checked. "later" does not wait for the device: a later
@@ -324,6 +358,7 @@ def voxel_statistics(
         squared="squared" in overlaps,
         minimum="minimum" in overlaps and target.dense,
         tube=tubes,
+        bins=tuple(one.bins for one in further if isinstance(one, Bins)),
     )
     apart = ignore_scope == "channel" and target.dense and ignore_index is not None
     how = Reading(activation, target.dense, ignore_index, apart, check)
@@ -332,20 +367,26 @@ def voxel_statistics(
     if sample_weight is not None:
         of_samples = targets.read_sample_weight(logits, targets.as_tensor("sample_weight", sample_weight, logits))
         of_samples = of_samples.to(total_type(logits))
+    selections = [one for one in further if isinstance(one, Selection)]
+    shares = None
+    if selections:
+        chosen = [one.select(logits, target.values, weight, settings) for one in selections]
+        shares = torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]
+        settings = replace(settings, hardest=len(selections))
     channel_voxels = of_lesions = None
     if apart or (tube is not None and tube.ndim == logits.ndim):
         values, counted = target.values, targets.counted(target, ignore_index, apart)
         if counted is not None and ignore_index is not None:
             values = torch.where(counted, values, ignore_index)  # what takes a voxel out of all channels is in all
-        sums, channel_voxels = _each_channel(logits, values, weight, settings, tube)
+        sums, channel_voxels = _each_channel(logits, values, weight, settings, tube, shares)
         voxels = channel_voxels.amax(1)
         channel_voxels = channel_voxels if apart else None
-    elif lesions and tube is None:
+    elif lesions and tube is None and shares is None:
         of_lesions, sums, voxels = lesion_statistics(
             logits, target.values, weight, regions, how, settings, None, of_samples
         )
     else:
-        sums, voxels = operator.sums(logits, target.values, weight, settings, tube)
+        sums, voxels = operator.sums(logits, target.values, weight, settings, tube, shares)
     if lesions and of_lesions is None:
         of_lesions, *_ = lesion_statistics(
             logits, target.values, weight, regions, how, settings, voxels.detach(), of_samples
@@ -360,8 +401,18 @@ def voxel_statistics(
         logits, target.values, weight, settings, apart, check, of_samples, voxels.detach(), channel_voxels, distances
     )
     with torch.autocast(logits.device.type, enabled=False):
-        passes: dict[Any, VoxelStatistics] = {one: one(read) for one in further}
-    return VoxelStatistics(sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes, weights)
+        passes: dict[Further, VoxelStatistics] = {
+            one: one(read) for one in further if not isinstance(one, (Selection, Bins))
+        }
+    statistics = VoxelStatistics(
+        sums, voxels.detach(), settings, of_samples, channel_voxels, of_lesions, passes, weights
+    )
+    for k, selection in enumerate(selections):
+        assert shares is not None
+        passes[selection] = selection.part(statistics, k, shares[k])
+    return replace(
+        statistics, further=passes | {bins: bins.part(statistics) for bins in further if isinstance(bins, Bins)}
+    )
 
 
 def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, apart: bool, voxels: Tensor) -> Tensor:
@@ -373,7 +424,12 @@ def _weights(target: targets.Target, weight: Tensor, ignore_index: int | None, a
 
 
 def _each_channel(
-    logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings, tube: Tensor | None
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    settings: PassSettings,
+    tube: Tensor | None,
+    shares: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) and counted voxels (B, C) of channels that are samples of a single channel for the pass."""
     if settings.activation != "sigmoid":
@@ -387,13 +443,15 @@ def _each_channel(
         if apart:
             exponents = tuple(e[group.start] if isinstance(e, tuple) else e for e in settings.exponents)
             own = replace(settings, exponents=exponents)
-        own_weight = weight
+        width, own_weight, own_shares = group.stop - group.start, weight, shares
         if weight is not None:
-            own_weight = weight[:, None].expand(-1, group.stop - group.start, *weight.shape[1:]).flatten(0, 1)
+            own_weight = weight[:, None].expand(-1, width, *weight.shape[1:]).flatten(0, 1)
+        if shares is not None:
+            own_shares = shares[:, :, None].expand(-1, -1, width, *shares.shape[2:]).flatten(1, 2)
         own_tube = None if tube is None else tube[:, group].flatten(0, 1)
         parts = [tensor[:, group].flatten(0, 1)[:, None] for tensor in (logits, target)]
-        found, counted = operator.sums(parts[0], parts[1], own_weight, own, own_tube)
-        shape = (batch, group.stop - group.start)
+        found, counted = operator.sums(parts[0], parts[1], own_weight, own, own_tube, own_shares)
+        shape = (batch, width)
         sums.append(found.unflatten(0, shape).squeeze(3).movedim(1, 2))
         voxels.append(counted.detach().view(shape))
     return torch.cat(sums, 2), torch.cat(voxels, 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxloss.losses.voxel_pass import targets
-from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.reading import TargetReading
 
 
 def distance_maps(

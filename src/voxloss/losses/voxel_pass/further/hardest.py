@@ -8,8 +8,8 @@ from torch import distributed as dist
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from voxloss.losses.voxel_pass import compiled
-from voxloss.losses.voxel_pass.further.reading import TargetReading
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
 DIGIT = 16  # bits of a number that are counted at once
@@ -34,7 +34,8 @@ def selection(
     shape = (logits.shape[0], *logits.shape[2:])
     bits = _all_bits(logits, target, weight, reading, label_smoothing)
     groups = bits.split(1) if pool == "sample" and len(bits) else [bits]
-    return torch.cat([_largest(group, share, pool == "world").to(kind) for group in groups]).view(shape)
+    shares = [_largest(group, share, pool == "world") for group in groups]
+    return (torch.cat(shares) if len(shares) > 1 else shares[0]).to(kind).view(shape)
 
 
 def _all_bits(
@@ -109,12 +110,12 @@ def _largest(bits: Tensor, share: float, world: bool) -> Tensor:
     width = 64 if bits.dtype == torch.int64 else 32
     kind = torch.float64 if width == 64 else torch.float32
     shift = width - DIGIT
-    histogram = _over_ranks(_count(bits, shift), world)
+    histogram, candidates = _count(bits, shift, 0)
+    histogram = _over_ranks(histogram, world)
     count = int(histogram.sum())
     if count == 0:
         return torch.zeros_like(bits, dtype=kind)
     left, border, ties = max(1, int(count * share / 100)), 0, 0
-    candidates = bits
     while True:
         above = histogram.flip(0).cumsum(0)
         place = int((above < left).sum())  # how many digits from the top lie wholly above the border
@@ -124,23 +125,32 @@ def _largest(bits: Tensor, share: float, world: bool) -> Tensor:
         border += digit << shift
         if shift == 0:
             break
-        candidates = candidates[(candidates >> shift) == (border >> shift)]
         shift -= DIGIT
-        histogram = _over_ranks(_count(candidates, shift), world)
+        histogram, candidates = _count(candidates, shift, border)
+        histogram = _over_ranks(histogram, world)
+    if compiled.takes_bits(bits):
+        return compiled.shares(bits, border, left / ties)
     chosen: Tensor = (bits > border).to(kind)
     return chosen.masked_fill_(bits == border, left / ties)
 
 
-def _count(bits: Tensor, shift: int) -> Tensor:
-    """Return how often each value of a digit occurs in numbers that are not negative."""
+def _count(bits: Tensor, shift: int, border: int) -> tuple[Tensor, Tensor]:
+    """Return how often each value of a digit occurs in numbers that are not negative and above it are as the border.
+
+    And numbers among which these all are, to count the next digit of.
+    """
+    if compiled.takes_bits(bits):
+        return compiled.count_digits(bits, shift, border), bits
     total = torch.zeros(2**DIGIT + 1, dtype=torch.int64, device=bits.device)
     top = shift + DIGIT == 8 * bits.element_size()  # where a negative number keeps its sign
+    if not top:
+        bits = bits[(bits >> (shift + DIGIT)) == (border >> (shift + DIGIT))]
     for part in bits.flatten().split(CPU_CHUNK if bits.device.type == "cpu" else DEVICE_CHUNK):
         digits = part >> shift
         if not top:
             digits = digits & (2**DIGIT - 1)
         total += torch.bincount(digits.clamp_min(-1).add_(1), minlength=len(total))
-    return total[1:]
+    return total[1:], bits
 
 
 def _over_ranks(counts: Tensor, world: bool) -> Tensor:

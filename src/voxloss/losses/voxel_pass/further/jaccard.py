@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass.further.reading import TargetReading, errors
 from voxloss.losses.voxel_pass.plain import total_type
+from voxloss.losses.voxel_pass.reading import TargetReading, errors
 
 
 def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, reading: TargetReading, by_sample: bool) -> Tensor:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass.further import binned, hardest, jaccard, linear, soft_skeletons
 from voxloss.losses.voxel_pass.further import distances as maps
-from voxloss.losses.voxel_pass.further.reading import TargetReading
+from voxloss.losses.voxel_pass.further import hardest, jaccard, linear, soft_skeletons
 from voxloss.losses.voxel_pass.operator import transformed
 from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading
 
 _READING = "str activation, bool dense, int? ignore_index, bool apart"
 
@@ -61,14 +61,6 @@ def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, act
         with torch.autocast(logits.device.type, enabled=False):
             return linear.composite(logits, factors, members, activation)
     return torch.ops.voxloss.weighted_errors(logits, factors, members, activation)
-
-
-def bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, how: TargetReading) -> Tensor:
-    """Return the sums over bins of p of the classes from `first` on, differentiable, see `binned.sums`."""
-    if not torch.compiler.is_compiling() and transformed(logits):
-        with torch.autocast(logits.device.type, enabled=False):
-            return binned.composite(logits, target, weight, number, first, how)
-    return torch.ops.voxloss.bins(logits, target, weight, number, first, *_arguments(how))
 
 
 def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Tensor:
@@ -138,50 +130,6 @@ def _second_backward(ctx: Any, above: Tensor) -> Any:
     return of_upstream, of_logits, None, None, None
 
 
-def _bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, *how: Any) -> Tensor:
-    with torch.autocast(logits.device.type, enabled=False):
-        return binned.sums(logits, target, weight, number, first, TargetReading(*how))
-
-
-def _bins_gradient(
-    upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, *how: Any
-) -> Tensor:
-    with torch.autocast(logits.device.type, enabled=False):
-        return binned.gradient(upstream, logits, target, weight, number, first, TargetReading(*how))
-
-
-def _save_bins(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-    logits, target, weight, *ctx.rest = inputs
-    ctx.save_for_backward(logits, target, weight)
-
-
-def _bins_backward(ctx: Any, upstream: Tensor) -> Any:
-    logits, target, weight = ctx.saved_tensors
-    number, first, *how = ctx.rest
-    none = (None,) * (2 + len(ctx.rest))
-    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
-        others = (target, weight, number, first, TargetReading(*how))
-        return binned.composite_gradient(upstream, logits, *others), *none
-    return torch.ops.voxloss.bins_gradient(upstream, logits, target, weight, *ctx.rest), *none
-
-
-def _save_bins_gradient(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-    upstream, logits, target, weight, *ctx.rest = inputs
-    ctx.save_for_backward(upstream, logits, target, weight)
-
-
-def _bins_second_backward(ctx: Any, above: Tensor) -> Any:
-    upstream, logits, target, weight = ctx.saved_tensors
-    number, first, *how = ctx.rest
-
-    def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
-        return binned.composite_gradient(upstream, logits, target, weight, number, first, TargetReading(*how))
-
-    with torch.autocast(logits.device.type, enabled=False):
-        of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
-    return of_upstream, of_logits, *(None,) * (2 + len(ctx.rest))
-
-
 def _save_skeleton(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
     *tensors, ctx.iterations = inputs
     ctx.save_for_backward(*tensors)
@@ -201,10 +149,6 @@ def _skeleton_second_backward(ctx: Any, above: Tensor) -> Any:
         return soft_skeletons.composite_gradient(upstream, values, counts, ctx.iterations)
 
     return *torch.func.vjp(gradient, upstream, values)[1](above), None, None
-
-
-def _shape_of_bins(logits: Tensor, target: Tensor, weight: Tensor | None, number: int, first: int, *_: Any) -> Tensor:
-    return logits.new_empty((logits.shape[0], 2 * number, logits.shape[1] - first), dtype=total_type(logits))
 
 
 def _shape_of_errors(logits: Tensor, *_: Any) -> Tensor:
@@ -260,7 +204,6 @@ def _register() -> torch.library.Library | None:
         ),
     }
     errors = "Tensor logits, Tensor factors, Tensor? members, str activation"
-    bins = f"Tensor logits, Tensor target, Tensor? weight, int number, int first, {_READING}"
     operators = {name: (f"{given}, {_READING}", run, shape) for name, (given, run, shape) in operators.items()} | {
         "border_distances": (
             "Tensor mask, Tensor counted, float[] spacing, ScalarType kind",
@@ -269,8 +212,6 @@ def _register() -> torch.library.Library | None:
         ),
         "weighted_errors": (errors, _errors, _shape_of_errors),
         "weighted_errors_gradient": (f"Tensor upstream, {errors}", _errors_gradient, _shape_of_gradient),
-        "bins": (bins, _bins, _shape_of_bins),
-        "bins_gradient": (f"Tensor upstream, {bins}", _bins_gradient, _shape_of_gradient),
     }
     skeleton = "Tensor values, Tensor? counts, int iterations"
     operators |= {
@@ -282,15 +223,11 @@ def _register() -> torch.library.Library | None:
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
     torch.library.register_autograd("voxloss::weighted_errors", _backward, setup_context=_save, lib=library)
-    torch.library.register_autograd("voxloss::bins", _bins_backward, setup_context=_save_bins, lib=library)
     torch.library.register_autograd(
         "voxloss::soft_skeleton", _skeleton_backward, setup_context=_save_skeleton, lib=library
     )
     torch.library.register_autograd(
         "voxloss::soft_skeleton_gradient", _skeleton_second_backward, setup_context=_save_skeleton, lib=library
-    )
-    torch.library.register_autograd(
-        "voxloss::bins_gradient", _bins_second_backward, setup_context=_save_bins_gradient, lib=library
     )
     torch.library.register_autograd(
         "voxloss::weighted_errors_gradient", _second_backward, setup_context=_save, lib=library

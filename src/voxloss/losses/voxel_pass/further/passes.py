@@ -1,6 +1,6 @@
 """The further passes over the same voxels: each has another target or weight, or other sums."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,9 +8,10 @@ from torch import Tensor
 from voxloss.losses.parameters import Pool
 from voxloss.losses.voxel_pass.further import operator
 from voxloss.losses.voxel_pass.further.distances import check_spacing
-from voxloss.losses.voxel_pass.further.reading import TargetReading, errors, probabilities
 from voxloss.losses.voxel_pass.plain import total_type, working_type
-from voxloss.losses.voxel_pass.statistics import Voxels, VoxelStatistics
+from voxloss.losses.voxel_pass.reading import TargetReading, errors, probabilities
+from voxloss.losses.voxel_pass.settings import PassSettings
+from voxloss.losses.voxel_pass.statistics import Selection, Voxels, VoxelStatistics
 
 
 @dataclass(frozen=True)
@@ -79,27 +80,16 @@ class HausdorffPass:
 
 
 @dataclass(frozen=True)
-class HardestPass:
-    """The sums over the hardest voxels alone: `share` per cent, of each sample, the batch or the world.
-
-    `focal` is the sum of their cross entropy, and `voxels` counts them.
-    """
+class HardestVoxels(Selection):
+    """The hardest voxels: `share` per cent, of each sample, the batch or the world."""
 
     share: float
     pool: Pool
 
-    def __call__(self, voxels: Voxels) -> VoxelStatistics:
-        """Return the sums."""
-        how = _reading(voxels)
-        smoothing = voxels.settings.label_smoothing
-        chosen = operator.selection(
-            voxels.logits, voxels.target, voxels.weight, how, smoothing, self.share, self.pool
-        ).detach()
-        # The first pass watches the labels already; this one would report them in the same call.
-        settings = replace(voxels.settings, exponents=(0.0,), squared=False, minimum=False, tube=False, watch=False)
-        weight = chosen if voxels.weight is None else chosen * voxels.weight
-        found = voxels.sums(voxels.target, weight, settings)
-        return replace(found, voxels=chosen.flatten(1).sum(1, dtype=found.sums.dtype))
+    def select(self, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> Tensor:
+        """Return the shares (B, *spatial) in which voxels are among them."""
+        how = TargetReading.of(settings)
+        return operator.selection(logits, target, weight, how, settings.label_smoothing, self.share, self.pool).detach()
 
 
 @dataclass(frozen=True)
@@ -143,26 +133,8 @@ class CentreLines:
         return _rows(voxels, torch.stack([part.flatten(2).sum(2, dtype=kind) for part in parts], 1), first)
 
 
-@dataclass(frozen=True)
-class Bins:
-    """Sums over the voxels whose p lies in each of equal bins, (k/bins, (k+1)/bins]: rows Σ (p-t) of all, then Σ 1.
-
-    The place of a p has no gradient. Without the `background` those of channel 0 are 0.
-    """
-
-    bins: int
-    background: bool = True
-
-    def __call__(self, voxels: Voxels) -> VoxelStatistics:
-        """Return the sums."""
-        first = int(not self.background)
-        sums = operator.bins(voxels.logits, voxels.target, voxels.weight, self.bins, first, _reading(voxels))
-        return _rows(voxels, sums, first)
-
-
 def _reading(voxels: Voxels) -> TargetReading:
-    settings = voxels.settings
-    return TargetReading(settings.activation, settings.dense, settings.ignore_index, voxels.apart)
+    return TargetReading.of(voxels.settings, apart=voxels.apart)
 
 
 def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, how: TargetReading) -> VoxelStatistics:

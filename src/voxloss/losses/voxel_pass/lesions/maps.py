@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from voxloss.losses.voxel_pass import targets
-from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading
+from voxloss.losses.voxel_pass.lesions.read import Reading
+from voxloss.losses.voxel_pass.settings import INSIDE
 
 
 def lesion_regions(

@@ -140,7 +140,7 @@ def _sums(
         found = passes.sums(logits, target, regions, offsets, weight, places, _reading(settings, by_channel))
     nothing = found[0].new_empty(0)
     return *found, *(
-        plain_pass.run_sums(logits, target, weight, None, *rest) if together else (nothing, nothing.clone())
+        plain_pass.run_sums(logits, target, weight, None, None, *rest) if together else (nothing, nothing.clone())
     )
 
 
@@ -162,7 +162,7 @@ def _gradient(
         if _at_once(logits, target, regions, weight, of_lesions.shape[1] // 2, together, settings):
             return compiled.lesions_gradient(of_lesions, logits, *given, upstream, settings)
         result = passes.gradient(of_lesions, logits, *given, _reading(settings, by_channel))
-    return result + plain_pass.run_gradient(upstream, logits, target, weight, None, *rest) if together else result
+    return result + plain_pass.run_gradient(upstream, logits, target, weight, None, None, *rest) if together else result
 
 
 def _at_once(

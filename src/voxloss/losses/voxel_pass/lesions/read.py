@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-INSIDE = 0.5  # a target of this or more makes a voxel one of a lesion
-
 
 @dataclass(frozen=True)
 class Reading:

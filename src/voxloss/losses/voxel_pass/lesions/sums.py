@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from voxloss.losses.voxel_pass import compiled
-from voxloss.losses.voxel_pass.lesions.read import INSIDE, Reading, log_odds, through_log_odds
+from voxloss.losses.voxel_pass.lesions.read import Reading, log_odds, through_log_odds
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
 from voxloss.losses.voxel_pass.scatter import add_by_index
-from voxloss.losses.voxel_pass.settings import PassSettings
+from voxloss.losses.voxel_pass.settings import INSIDE, PassSettings
 
 ROWS = 4  # Σ p·t, Σ p·(1-t), Σ (1-p)·t and Σ (t·(-log p) + (1-t)·(-log(1-p))), each with the voxel weight
 _BUFFERS = 8  # numbers for each voxel and class that a chunk holds at once, about

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from voxloss.losses.voxel_pass.lesions.read import INSIDE
 from voxloss.losses.voxel_pass.plain import working_type
+from voxloss.losses.voxel_pass.settings import INSIDE, PassSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class TargetReading:
     dense: bool
     ignore_index: int | None
     apart: bool = False
+
+    @classmethod
+    def of(cls, settings: PassSettings, *, apart: bool = False) -> "TargetReading":
+        """Return how a pass with these settings reads them."""
+        return cls(settings.activation, settings.dense, settings.ignore_index, apart)
 
     def counted(self, target: Tensor, classes: int) -> Tensor:
         """Return which voxels count, (B, 1, *spatial), or where channels are read apart (B, C, *spatial)."""

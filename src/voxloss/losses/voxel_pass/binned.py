@@ -1,8 +1,8 @@
 """Sums over the voxels whose p lies in each of equal bins, (k/bins, (k+1)/bins]: of p-t, and their number.
 
 Like the pass over the voxels it works in chunks, keeps nothing but its inputs, and computes p again for the gradient.
-The number of a bin has no gradient. Rows of sums (B, 2·bins, C - first) are those of p-t of all bins, then the numbers,
-both with the voxel weight. Of softmax against labels on a CPU the pass in C takes the place of this one.
+The number of a bin has no gradient. Rows of sums (B, 2·bins, C) are those of p-t of all bins, then the numbers, both
+with the voxel weight. The pass in C adds them up beside its own sums; beside the others this is a second pass.
 """
 
 import math
@@ -12,46 +12,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import compiled
-from voxloss.losses.voxel_pass.further.reading import TargetReading, probabilities
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK, DEVICE_CHUNK, empty_gradient, total_type, working_type
+from voxloss.losses.voxel_pass.reading import TargetReading, probabilities
 from voxloss.losses.voxel_pass.scatter import add_by_index
-from voxloss.losses.voxel_pass.settings import PassSettings
 
 _BUFFERS = 10  # numbers for each voxel and class that a chunk holds at once, about
 
 
-def sums(logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, first: int, how: TargetReading) -> Tensor:
+def sums(logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, how: TargetReading) -> Tensor:
     """Return the sums."""
-    settings = _settings(how)
-    if bins <= compiled.MOST_BINS and compiled.takes(logits, target, weight, settings):
-        return compiled.bins(logits, target, weight, bins, settings)[:, :, first:].contiguous()
-    shape = (logits.shape[0], 2 * bins, logits.shape[1] - first)
+    shape = (logits.shape[0], 2 * bins, logits.shape[1])
     totals = torch.zeros(shape, dtype=total_type(logits), device=logits.device)
-    for chunk in _chunks(logits, target, weight, bins, first, how):
+    for chunk in _chunks(logits, target, weight, bins, how):
         totals[chunk.sample] += _by_bin(chunk, bins, totals.dtype)
     return totals
 
 
 def gradient(
-    upstream: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    bins: int,
-    first: int,
-    how: TargetReading,
+    upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, how: TargetReading
 ) -> Tensor:
     """Return d(Σ upstream·sums)/d(logits); `upstream` of the numbers has no effect."""
-    above, settings = upstream[:, :bins], _settings(how)
-    if bins <= compiled.MOST_BINS and compiled.takes(logits, target, weight, settings):
-        if first:
-            above = torch.cat([above.new_zeros(*above.shape[:2], first), above], 2)
-        return compiled.bins_gradient(logits, target, weight, above, settings)
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
-    slopes = above.movedim(1, 2).to(working_type(logits))
-    for chunk in _chunks(logits, target, weight, bins, first, how):
+    slopes = upstream[:, :bins].movedim(1, 2).to(working_type(logits))
+    for chunk in _chunks(logits, target, weight, bins, how):
         slope = slopes[chunk.sample].gather(2, chunk.place)[0]
         if chunk.factor is not None:
             slope = slope * chunk.factor[0]
@@ -59,41 +43,24 @@ def gradient(
         slope *= p
         out = flat[chunk.sample.start, :, chunk.span]
         if how.activation == "sigmoid":
-            out[:first] = 0
-            out[first:] = slope * chunk.q[0]
-            continue
-        mean = slope.sum(0)
-        out[first:] = slope.addcmul_(p, mean, value=-1)
-        if first:  # the background is what the other classes leave
-            out[:first] = chunk.rest[0].mul_(mean).neg_()
+            out[:] = slope * chunk.q[0]
+        else:
+            out[:] = slope.addcmul_(p, slope.sum(0), value=-1)
     return result
 
 
-def composite(
-    logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, first: int, how: TargetReading
-) -> Tensor:
+def composite(logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, how: TargetReading) -> Tensor:
     """Return the same as `sums`, in operations that torch differentiates by itself."""
     flat = None if weight is None else weight.flatten(1)
-    chunk = _read(logits.flatten(2), target.flatten(2 if how.dense else 1), flat, bins, first, how)
+    chunk = _read(logits.flatten(2), target.flatten(2 if how.dense else 1), flat, bins, how)
     return _by_bin(chunk, bins, total_type(logits))
-
-
-def composite_gradient(upstream: Tensor, logits: Tensor, *others: object) -> Tensor:
-    """Return the same as `gradient`, differentiable with respect to `upstream` and `logits`."""
-
-    def total(logits: Tensor) -> Tensor:
-        return (upstream * composite(logits, *others)).sum()  # type: ignore[arg-type]
-
-    result: Tensor = torch.func.grad(total)(logits)
-    return result
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A piece of one sample, or whole tensors: p, 1-p, t and the number of the bin, (B, C - first, n).
+    """A piece of one sample, or whole tensors: p, 1-p, t and the number of the bin, (B, C, n).
 
-    `factor` (B, 1 or C - first, n) is the weight, and 0 where a voxel does not count; None: 1. `rest` is p of the
-    classes before the first.
+    `factor` (B, 1 or C, n) is the weight, and 0 where a voxel does not count; None: 1.
     """
 
     p: Tensor
@@ -101,13 +68,8 @@ class _Chunk:
     t: Tensor
     place: Tensor
     factor: Tensor | None
-    rest: Tensor
     sample: slice
     span: slice
-
-
-def _settings(how: TargetReading) -> PassSettings:
-    return PassSettings(how.activation, how.dense, (), how.ignore_index, False)
 
 
 def _by_bin(chunk: _Chunk, bins: int, kind: torch.dtype) -> Tensor:
@@ -123,9 +85,7 @@ def _by_bin(chunk: _Chunk, bins: int, kind: torch.dtype) -> Tensor:
     return found.view(2, batch, classes, bins).permute(1, 0, 3, 2).reshape(batch, 2 * bins, classes)
 
 
-def _chunks(
-    logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, first: int, how: TargetReading
-) -> Iterator[_Chunk]:
+def _chunks(logits: Tensor, target: Tensor, weight: Tensor | None, bins: int, how: TargetReading) -> Iterator[_Chunk]:
     """Pieces of one sample each."""
     flat, flat_target = logits.flatten(2), target.flatten(2 if how.dense else 1)
     flat_weight = None if weight is None else weight.flatten(1)
@@ -137,8 +97,7 @@ def _chunks(
         for start in range(0, voxels, size):
             span = slice(start, start + size)
             own = None if flat_weight is None else flat_weight[sample, span]
-            given = (flat[sample, :, span], flat_target[sample, ..., span], own)
-            yield _read(*given, bins, first, how, sample, span)
+            yield _read(flat[sample, :, span], flat_target[sample, ..., span], own, bins, how, sample, span)
 
 
 def _read(
@@ -146,18 +105,14 @@ def _read(
     target: Tensor,
     weight: Tensor | None,
     bins: int,
-    first: int,
     how: TargetReading,
     sample: slice = slice(None),
     span: slice = slice(None),
 ) -> _Chunk:
-    every, q, t, counted = probabilities(logits, target, how, 0)
-    p, q, t = every[:, first:], q[:, first:], t[:, first:]
-    if counted is not None and counted.shape[1] > 1:
-        counted = counted[:, first:]
+    p, q, t, counted = probabilities(logits, target, how, 0)
     factor = None if counted is None else counted.to(p.dtype)
     if weight is not None:
         factor = weight[:, None].to(p.dtype)
         factor = factor if counted is None else torch.where(counted, factor, 0)
     place = (p.detach() * bins).ceil().to(torch.int64).sub(1).clamp(0, bins - 1)
-    return _Chunk(p, q, t, place, factor, every[:, :first], sample, span)
+    return _Chunk(p, q, t, place, factor, sample, span)
