@@ -100,7 +100,7 @@ def test_other_tables_beside_images_change_nothing(root):
     table(root, *rows("image,mask", "images/N_t1.nii.gz,masks/N.nii.gz"), name="again.csv")
     with pytest.raises(InputError, match=r"holds several tables .*\(again\.csv, cases\.csv\); give one as the data"):
         load_dataset("auto", root)
-    with pytest.raises(InputError, match="has no columns image and mask: its first row, .*, is case, volume"):
+    with pytest.raises(InputError, match=r"has no columns image and mask: its first row, .*, is case, volume"):
         load_dataset("csv", root / "volumes.csv")
 
 
