@@ -50,6 +50,18 @@ def study(own_study, monkeypatch) -> Study:
     return opened
 
 
+@pytest.fixture
+def not_created(tmp_path, monkeypatch) -> Path:
+    """The folder of a study that cannot be created: the image of a case is missing."""
+
+    def refused(config: StudyConfig, files: StudyFolder, *_: object) -> None:
+        with hold(of_study(files.path, "case-1")), atomic_folder(files.prepared / "case-1"):
+            raise InputError("no image")
+
+    monkeypatch.setattr(create, "_prepared_study", refused)
+    return tmp_path / "studies" / "one"
+
+
 def do_one(study: Study, run: Run, worker: Worker) -> None:
     module._do_one(study, [run], worker, set(), lambda: False, lambda: False)
 
@@ -104,6 +116,24 @@ def test_a_run_may_be_taken_over_at_any_moment_of_its_owner(study, remembers, re
         do_one(study, run, Worker())
         assert study.status(run).state == "done"
         assert not study.files.attempts(run)
+
+
+@REMEMBERS
+@pytest.mark.parametrize("reader", ["status", "progress"])
+def test_a_run_may_be_published_at_any_moment_of_a_reader(study, reader, remembers):
+    run = study.runs()[0]
+    read = {"status": lambda: study.status(run), "progress": lambda: run_progress(study)[0]}[reader]
+    for moment in moments(study.folder, remembers=remembers):
+        shutil.rmtree(study.files.published(run).path)
+        claim = take(study.files.place(run), Worker())
+        attempt = attempts.begin(study, run, claim)
+        module.execute_run(study, run, attempt, lambda: False)
+        with moment(lambda claim=claim, attempt=attempt: attempts.publish(study, run, claim, attempt)):
+            assert read().state in ("pending", "running", "done")
+        if not moment.acted:
+            attempts.publish(study, run, claim, attempt)
+        assert study.status(run).state == "done"
+        claim.release()
 
 
 READERS = {
@@ -195,16 +225,9 @@ def test_what_is_written_without_a_claim_is_not_taken_for_left_behind(study, nam
 
 
 @REMEMBERS
-def test_a_study_that_cannot_be_created_takes_no_other_along(tmp_path, monkeypatch, remembers):
+def test_a_study_that_cannot_be_created_takes_no_other_along(tmp_path, not_created, remembers):
     """Others begin beside it or in the same folder, at any moment."""
-    folder = tmp_path / "studies" / "one"
-
-    def refused(config: StudyConfig, files: StudyFolder, *_: object) -> None:
-        with hold(of_study(files.path, "case-1")), atomic_folder(files.prepared / "case-1"):
-            raise InputError("no image")
-
-    monkeypatch.setattr(create, "_prepared_study", refused)
-    for place in (folder.with_name("two"), folder):
+    for place in (not_created.with_name("two"), not_created):
         for moment in moments(tmp_path, remembers=remembers, every=EVERY):
             claim = []
 
@@ -212,7 +235,7 @@ def test_a_study_that_cannot_be_created_takes_no_other_along(tmp_path, monkeypat
                 claim.append(take(of_study(place, "case-2"), ELSEWHERE))
                 (place / "prepared" / ".partial-2").mkdir(parents=True)
 
-            with moment(others), pytest.raises(InputError, match="no image"), open_study(StudyConfig(), folder):
+            with moment(others), pytest.raises(InputError, match="no image"), open_study(StudyConfig(), not_created):
                 pass
             if claim:
                 assert (place / "prepared" / ".partial-2").is_dir() and claim[0].file.is_file()
@@ -220,21 +243,14 @@ def test_a_study_that_cannot_be_created_takes_no_other_along(tmp_path, monkeypat
             assert not (tmp_path / "studies").exists()
 
 
-def test_another_study_that_cannot_be_created_takes_this_one_not_along(tmp_path, monkeypatch):
-    folder = tmp_path / "studies" / "one"
-
-    def refused(config: StudyConfig, files: StudyFolder, *_: object) -> None:
-        with hold(of_study(files.path, "case-1")), atomic_folder(files.prepared / "case-1"):
-            raise InputError("no image")
-
-    monkeypatch.setattr(create, "_prepared_study", refused)
-    for place in (folder.with_name("two"), folder):
+def test_another_study_that_cannot_be_created_takes_this_one_not_along(tmp_path, not_created):
+    for place in (not_created.with_name("two"), not_created):
         for moment in moments(tmp_path, every=EVERY):
 
             def gone(place: Path = place) -> None:
                 create._remove_unused(StudyFolder(place), tmp_path / "studies")
 
-            with moment(gone), pytest.raises(InputError, match="no image"), open_study(StudyConfig(), folder):
+            with moment(gone), pytest.raises(InputError, match="no image"), open_study(StudyConfig(), not_created):
                 pass
 
 

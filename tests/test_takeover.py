@@ -21,7 +21,6 @@ from voxloss.study.execution import worker as module
 from voxloss.study.execution.request import Request
 from voxloss.study.execution.worker import work
 from voxloss.study.folder import Run, RunFolder
-from voxloss.study.progress import run_progress
 from voxloss.study.study import Study
 from voxloss.training.events import Events
 
@@ -110,46 +109,6 @@ def test_a_worker_may_crash_between_any_two_operations(unfinished, monkeypatch):
         number += 1
         shutil.rmtree(study.files.published(run).path)
     assert crashes > 10
-
-
-@pytest.mark.parametrize("remembers", [False, True])
-def test_a_run_may_be_published_between_any_two_looks_of_a_reader(unfinished, monkeypatch, remembers):
-    """The owner publishes before the reader's n-th look at files, for every n.
-
-    A network file system may remember for some seconds that a file was there.
-    """
-    study, run = unfinished, unfinished.runs()[0]
-    asked = (Path.is_file, Path.is_dir)
-    looks, number = 0, 0
-    while looks >= number:
-        claim = take(study.files.place(run), Worker())
-        attempt = attempts.begin(study, run, claim)
-        finish_at_once(study, run, attempt, lambda: False)
-        looks, number = 0, number + 1
-
-        def looking(original: Callable, owner=(claim, attempt), number=number) -> Callable:
-            def look(path: Path, *arguments: object, **options: object) -> object:
-                nonlocal looks
-                looks += 1
-                if looks == number:
-                    looks += 1000  # those of the owner are none of the reader's
-                    attempts.publish(study, run, *owner)
-                    looks -= 1000
-                remembered = remembers and looks >= number and path.is_relative_to(owner[1].path)
-                return True if remembered and original in asked else original(path, *arguments, **options)
-
-            return look
-
-        with monkeypatch.context() as patch:
-            for name in ("is_file", "is_dir", "open", "glob", "iterdir"):
-                patch.setattr(Path, name, looking(getattr(Path, name)))
-            states = {study.status(run).state, run_progress(study)[0].state}
-        assert states <= {"pending", "running", "done"}
-        if looks >= number:
-            assert study.status(run).state == "done"
-            shutil.rmtree(study.files.published(run).path)
-        claim.release()
-    assert number > 8
 
 
 def test_an_owner_that_was_taken_over_publishes_nothing(unfinished, monkeypatch):
