@@ -51,10 +51,11 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     against = [one for one in comparisons if one.second == BASELINE and one.together is not None]
     count = count_of(len(sets), "real data set")
     if not against:
-        return f"So far the evidence is {count} ({', '.join(sets)}), which is too little to say anything beyond it."
+        names = escape_markdown(", ".join(sets))
+        return f"So far the evidence is {count} ({names}), which is too little to say anything beyond it."
     clear = [one for one in against if one.together is not None and one.together.clear(len(against))]
-    better = [loss_name(one.first) for one in clear if one.together is not None and one.together.mean > 0]
-    worse = [loss_name(one.first) for one in clear if one.together is not None and one.together.mean < 0]
+    better = [_name(one.first) for one in clear if one.together is not None and one.together.mean > 0]
+    worse = [_name(one.first) for one in clear if one.together is not None and one.together.mean < 0]
     known = [one.together.detectable for one in against if one.together is not None]
     baseline = loss_name(BASELINE)
     parts = [f"{listed(better)} {'has' if len(better) == 1 else 'have'} a clearly higher"] if better else []
@@ -120,7 +121,11 @@ def index_page(
 
 
 def _title(one: Comparison) -> str:
-    return f"Mean Dice of {loss_name(one.first)} minus that of {loss_name(one.second)}, by study"
+    return f"Mean Dice of {_name(one.first)} minus that of {_name(one.second)}, by study"
+
+
+def _name(loss: str) -> str:
+    return escape_markdown(loss_name(loss))
 
 
 def joined_table(comparisons: Sequence[Comparison]) -> str:
@@ -130,9 +135,9 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
     rows, joined = [], sum(one.together is not None for one in comparisons)
     for one in comparisons:
         sets = sum(counts(found, export) for found, export in one.differences)
-        name = escape_markdown(loss_name(one.first))
+        name = _name(one.first)
         if one.second != BASELINE:
-            name += f" minus {escape_markdown(loss_name(one.second))}"
+            name += f" minus {_name(one.second)}"
         found = one.together
         if found is None:
             cells = ["–"] * 5
@@ -141,9 +146,7 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
             mean = f"{found.mean:+.3f} ({interval_text(found.low, found.high)})"
             cells = [f"**{mean}**" if found.clear(joined) else mean, f"{found.tau:.3f}", new]
             place = found.weights.index(max(found.weights))
-            cells += [
-                f"{found.detectable:.3f}",
-                f"{one.differences[place][0].data_set}, {100 * found.weights[place]:.0f} %",
-            ]
+            heaviest = escape_markdown(one.differences[place][0].data_set)
+            cells += [f"{found.detectable:.3f}", f"{heaviest}, {100 * found.weights[place]:.0f} %"]
         rows.append([name, str(sets), *cells])
     return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable", "largest weight"), rows)
