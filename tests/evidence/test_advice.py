@@ -155,3 +155,25 @@ def test_a_table_keeps_six_digits():
     row = table(export("a")).head(1)
     again = pd.read_csv(pd.io.common.StringIO(table_text(row)))
     assert again["difference"][0] == pytest.approx(row["difference"][0], rel=1e-5)
+
+
+def test_losses_that_never_vary_in_a_data_set_do_not_stop_the_advice():
+    """Two losses that find nothing differ by exactly 0 there, without a standard error."""
+    still = export("still", gains={**GAINS, "tversky": -1.0, "combo": -1.0})
+    others = [export(f"o{n}", seed=n, gains={**GAINS, "tversky": 0.2, "combo": 0.2}) for n in range(3)]
+    found = [one.loss for one in advise(TARGET, table(*others, still)).suggestions]
+    assert {"mixed_focal", "dice_cross_entropy"} < set(found)
+    nothing = export("still", gains={"dice_cross_entropy": -1.0, "focal": -1.0, "mixed_focal": 0.0, "dice": 0.0})
+    found = [one.loss for one in advise(TARGET, table(*similar(3), nothing)).suggestions]
+    assert "focal" not in found and "mixed_focal" in found
+
+
+def test_a_neighbour_is_described_by_all_that_makes_it_one():
+    text = " ".join(advice_sentences(advise(Target("spots", 0.002, 36.0, 0.0), table(export("a", absent=0.6)))))
+    assert "The nearest is lesion of a (0.2 % of the voxels, 1 piece, absent in 60 % of the cases; study a)." in text
+
+
+def test_the_command_says_of_how_many_classes_it_took_the_rarest(results, checked):
+    lines = call("advise", checked[1], "--evidence", results).stdout.splitlines()
+    assert "tumour is the rarest of 2 classes; --class kidney asks about another." in lines
+    assert "rarest" not in call("advise", checked[1], "--evidence", results, "--class", "kidney").stdout

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from voxloss.commands.shared import Parsers, add_command, existing_path
 from voxloss.utilities.errors import InputError
+from voxloss.utilities.text import count_of, shell_word
 
 
 def add_parser(parsers: Parsers) -> None:
@@ -50,5 +51,12 @@ def advise(arguments: argparse.Namespace) -> int:
         )
     if fingerprint is None:
         raise InputError(f"{data} has no mask with a structure, so there is nothing to give advice on")
-    print("\n".join(advice_sentences(advise_for(target_of(fingerprint, arguments.class_name), estimates))))
+    target = target_of(fingerprint, arguments.class_name)
+    lead, *rest = advice_sentences(advise_for(target, estimates))
+    if arguments.class_name is None and (
+        others := [one.name for one in fingerprint.classes if one.name != target.name]
+    ):
+        classes, other = count_of(len(others) + 1, "class"), shell_word(others[0])
+        lead += f"\n{target.name} is the rarest of {classes}; --class {other} asks about another."
+    print("\n".join([lead, *rest]))
     return 0

@@ -22,7 +22,9 @@ from voxloss.evidence.export import (
     METRICS_KEPT,
     Export,
     LastLook,
+    counts_twice,
     read_exports,
+    require_data_set,
     require_name,
     scores_digest,
     write_export,
@@ -104,7 +106,7 @@ def add_study(
     export = Export(
         name=name,
         kind=settled,
-        data_set=data_set or study.dataset.name,
+        data_set=require_data_set(study.dataset.name if data_set is None else data_set),
         class_name=study.comparison.primary_class,
         metric=study.comparison.primary_metric,
         losses=titles,
@@ -365,10 +367,8 @@ def _require_new(export: Export, to: Path, replace_old: bool) -> None:
             raise InputError(f"the scores of this study are in {to} already, as {one.name}")
         if one.name == export.name:
             raise InputError(f"{target} is another study's; take another --name, or --replace it")
-        if export.kind == one.kind == "real" and export.look is None and one.look is None:
-            same_images = export.digests["data"] is not None and export.digests["data"] == one.digests.get("data")
-            if one.data_set == export.data_set or same_images:
-                raise InputError(
-                    f"{one.name} is of the data set {one.data_set} too, which counts once: take --kind variant, or "
-                    "name another --data-set"
-                )
+        if counts_twice(export, one):
+            raise InputError(
+                f"{one.name} is of the data set {one.data_set} too, which counts once: take --kind variant, or "
+                "name another --data-set"
+            )

@@ -64,7 +64,8 @@ class Neighbour:
 
     def __str__(self) -> str:
         return (
-            f"{self.class_name} of {self.data_set} ({percent(self.voxel_fraction)} of the voxels; study {self.study})"
+            f"{self.class_name} of {self.data_set} ({percent(self.voxel_fraction)} of the voxels, "
+            f"{_pieces_text(self.pieces)}, absent in {percent(self.absent_share)} of the cases; study {self.study})"
         )
 
 
@@ -139,11 +140,11 @@ def advise(target: Target, estimates: pd.DataFrame) -> Advice:
     losses = _common(differences)
     if len(near) < LEAST_SETS or BASELINE not in losses or len(losses) < 2:
         return Advice(target, neighbours, (), math.nan)
-    gains = {loss: _join(differences, loss, BASELINE) for loss in losses if loss != BASELINE}
+    gains = {loss: join(*_known(differences, loss, BASELINE)) for loss in losses if loss != BASELINE}
     means = {BASELINE: 0.0} | {loss: gain.mean for loss, gain in gains.items()}
     order = sorted(losses, key=lambda loss: -means[loss])
     best = order[0]
-    kept = [loss for loss in order if loss == best or _join(differences, best, loss).low <= 0][:MOST_NAMED]
+    kept = [loss for loss in order if loss == best or not _worse(differences, loss, best)][:MOST_NAMED]
     if BASELINE not in kept:
         kept.append(BASELINE)
     errors, costs = _left_out(differences, losses)
@@ -184,16 +185,25 @@ def _differences(table: pd.DataFrame) -> Differences:
 
 
 def _common(differences: Sequence[Differences]) -> list[str]:
-    """The losses that every data set has, in the order of the first."""
+    """The losses whose difference from the baseline every data set knows, in the order of the first; the baseline too.
+
+    Of two losses that never vary, as they find nothing, no standard error is known.
+    """
     if not differences:
         return []
-    sets = [{first for first, _ in one} for one in differences]
-    return [loss for loss in dict.fromkeys(first for first, _ in differences[0]) if all(loss in one for one in sets)]
+    found = dict.fromkeys(first for first, _ in differences[0])
+    return [loss for loss in found if loss == BASELINE or all((loss, BASELINE) in one for one in differences)]
 
 
-def _join(differences: Sequence[Differences], first: str, second: str) -> Joined:
-    pairs = [one[first, second] for one in differences]
-    return join([mean for mean, _ in pairs], [error for _, error in pairs])
+def _known(differences: Sequence[Differences], first: str, second: str) -> tuple[list[float], list[float]]:
+    """The differences between two losses that are known, and their standard errors."""
+    pairs = [one[first, second] for one in differences if (first, second) in one]
+    return [mean for mean, _ in pairs], [error for _, error in pairs]
+
+
+def _worse(differences: Sequence[Differences], loss: str, best: str) -> bool:
+    means, errors = _known(differences, best, loss)
+    return len(means) > 1 and join(means, errors).low > 0
 
 
 def _left_out(differences: Sequence[Differences], losses: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -203,7 +213,7 @@ def _left_out(differences: Sequence[Differences], losses: Sequence[str]) -> tupl
     costs = []
     for place, left in enumerate(differences):
         rest = [one for index, one in enumerate(differences) if index != place]
-        predicted = {BASELINE: 0.0} | {loss: _join(rest, loss, BASELINE).mean for loss in others}
+        predicted = {BASELINE: 0.0} | {loss: join(*_known(rest, loss, BASELINE)).mean for loss in others}
         seen = {BASELINE: 0.0} | {loss: left[loss, BASELINE][0] for loss in others}
         for loss in others:
             errors[loss].append(abs(predicted[loss] - seen[loss]))
@@ -216,11 +226,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def range_text() -> str:
-    """Say which data sets lie within the range."""
+def _pieces_text(pieces: float, which: str = "") -> str:
+    return f"{pieces:g} {which}{'piece' if pieces == 1 else 'pieces'}"
+
+
+def range_text(absent: bool = True) -> str:
+    """Say which data sets lie within the range, also by the cases without the class or not."""
+    rarity = f"at most {RARITY_FACTOR:.1f} times rarer or more common"
+    pieces = f"{PIECES_FACTOR:g} times more or fewer pieces"
+    if not absent:
+        return f"{rarity}, and {pieces}"
     return (
-        f"at most {RARITY_FACTOR:.1f} times rarer or more common, {PIECES_FACTOR:g} times more or fewer pieces, and "
-        f"absent in at most {100 * ABSENT_RANGE:g} percentage points more or fewer of the cases"
+        f"{rarity}, {pieces}, and absent in at most {100 * ABSENT_RANGE:g} percentage points more or fewer of the cases"
     )
 
 
@@ -228,7 +245,7 @@ def advice_sentences(advice: Advice) -> list[str]:
     """Return the advice in sentences, each with the studies that it rests on."""
     target = advice.target
     absent = "" if math.isnan(target.absent_share) else f", absent in {percent(target.absent_share)} of the cases"
-    pieces = f"{target.pieces:g} connected {'piece' if target.pieces == 1 else 'pieces'}"
+    pieces = _pieces_text(target.pieces, "connected ")
     lead = f"{target.name}: {percent(target.voxel_fraction)} of the voxels and {pieces} where it is present{absent}."
     default = ", ".join(loss_name(loss) for loss in DEFAULT_LOSSES)
     if not advice.evidence:

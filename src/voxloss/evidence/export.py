@@ -4,6 +4,7 @@ docs/evidence/format.md describes the files. This is the only code that reads an
 """
 
 import hashlib
+import itertools
 import math
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -192,7 +193,8 @@ def read_exports(folder: Path) -> list[Export]:
     """Read all exports of a folder, sorted by name.
 
     Raises:
-        InputError: One of them is damaged, or two have the same scores; the message names them.
+        InputError: One of them is damaged, two have the same scores, or two of one data set would both count as real;
+            the message names them.
     """
     if not folder.is_dir():
         command = f"voxloss evidence add STUDY --to {shell_word(folder)}"
@@ -206,7 +208,20 @@ def read_exports(folder: Path) -> list[Export]:
         if digest in seen:
             raise InputError(f"{folder}: {seen[digest]} and {export.name} hold the same scores; remove one of them")
         seen[digest] = export.name
+    for one, other in itertools.combinations(exports, 2):
+        if counts_twice(one, other):
+            raise InputError(
+                f"{folder}: {one.name} and {other.name} are both of the data set {one.data_set}, which counts once; "
+                f"remove one of them, or let it be a variant (`kind: variant` in its {DESCRIPTION})"
+            )
     return exports
+
+
+def counts_twice(one: Export, other: Export) -> bool:
+    """Whether two exports would both count as studies of one data set of real images."""
+    real = all(export.kind == "real" and export.look is None for export in (one, other))
+    data = one.digests.get("data")
+    return real and (one.data_set == other.data_set or (data is not None and data == other.digests.get("data")))
 
 
 def scores_digest(export: Export) -> str:
@@ -238,22 +253,77 @@ def _parsed(content: dict[str, Any], path: Path) -> Export:
     return Export(
         name=name,
         kind=kind,
-        data_set=str(content["data_set"]),
+        data_set=require_data_set(content["data_set"], f"{path}: "),
         class_name=str(content["class"]),
         metric=str(content["metric"]),
         losses=dict(content["losses"]),
         scores=pd.DataFrame(),
         fingerprint=None if fingerprint is None else fingerprint_from(fingerprint, str(path)),
-        source=dict(content["source"]),
+        source=_source_from(content["source"], path),
         settings=dict(content["settings"]),
         environment=dict(content["environment"]),
-        runs=dict(content["runs"]),
-        digests={key: value for key, value in content["digests"].items() if key != "scores"},
+        runs=_runs_from(content["runs"], path),
+        digests=_digests_from(content["digests"], path),
         unlearned={str(key): list(map(str, losses)) for key, losses in content["unlearned"].items()},
         look=look,
-        series={str(key): None if dose is None else float(dose) for key, dose in content["series"].items()},
-        notes=tuple(map(str, content["notes"])),
+        series=_series_from(content["series"], path),
+        notes=_notes_from(content["notes"], path),
     )
+
+
+def _source_from(source: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(source, dict) or "from" not in source:
+        raise InputError(f"{path} is damaged: `source` does not say where the scores come `from`")
+    return source
+
+
+def _runs_from(runs: Any, path: Path) -> dict[str, Any]:
+    try:
+        states = {str(state): int(number) for state, number in runs["states"].items()}
+        seconds = {str(loss): float(spent) for loss, spent in runs["seconds"].items()}
+        found = {**runs, "states": states, "seconds": seconds}
+        if "machines" in runs:
+            found["machines"] = [{**machine, "runs": int(machine["runs"])} for machine in runs["machines"]]
+        valid = all(0 <= number < math.inf for number in (*states.values(), *seconds.values()))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        valid = False
+    if not valid:
+        raise InputError(
+            f"{path} is damaged: `runs` needs the number of runs by `states`, the `seconds` of losses, and of each of "
+            "its `machines` the number of `runs`"
+        )
+    return found
+
+
+def _digests_from(digests: Any, path: Path) -> dict[str, Any]:
+    for name in ("batches", "weights"):
+        one = digests.get(name)
+        if one is not None and not (isinstance(one, dict) and {"equal", "unrecorded_runs", "digests"} <= set(one)):
+            raise InputError(f"{path} is damaged: `digests` lacks whether the {name} of all losses were equal")
+    return {key: value for key, value in digests.items() if key != "scores"}
+
+
+def _series_from(series: Any, path: Path) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name, share in series.items():
+        require_name(name, f"a series in {path}", "`series`")
+        found[name] = None if share is None else float(share)
+        if not 0 < (1.0 if share is None else float(share)) <= 1:
+            raise InputError(f"{path}: the series {name} needs a share between 0 and 1, got {share}")
+    return found
+
+
+def _notes_from(notes: Any, path: Path) -> tuple[str, ...]:
+    if not isinstance(notes, list):
+        raise InputError(f"{path} is damaged: `notes` must be a list of sentences")
+    return tuple(map(str, notes))
+
+
+def require_data_set(name: object, source: str = "") -> str:
+    """Return the name of a data set. Raises InputError unless it is a line of text."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise InputError(f"{source}{name!r} cannot be the name of a data set; take a line of text (--data-set)")
+    return name
 
 
 def require_name(name: object, of: str = "an exported study", option: str = "--name") -> None:
@@ -274,6 +344,13 @@ def _require_consistent(export: Export, path: Path) -> None:
     missing = sorted(set(scores["loss"]) ^ set(export.losses))
     if missing:
         raise InputError(f"{path}: `losses` and the scores differ in {', '.join(missing)}")
+    if len(export.losses) < 2:
+        raise InputError(
+            f"{path}: a study that is evidence compares at least two losses, got {', '.join(export.losses)}"
+        )
+    unknown = sorted({loss for losses in export.unlearned.values() for loss in losses} - set(export.losses))
+    if unknown:
+        raise InputError(f"{path}: `unlearned` has {', '.join(unknown)}, of which there are no scores")
 
 
 def _wide(scores: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from voxloss.evidence.comparisons import Judged
 from voxloss.evidence.export import Export
 from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KIND_TEXTS
-from voxloss.evidence.pages.text import listed, table
+from voxloss.evidence.pages.text import anchor, listed, table
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import escape_markdown, to_markdown
 from voxloss.report.tables.learned import nothing_learned_sentence
@@ -26,7 +26,7 @@ before training: the losses that may be the best, and differences from the best 
 
 def studies_page(studies: Sequence[Judged]) -> str:
     """Return a section per study: what it is, its verdict, and how rare its classes are."""
-    parts = ["# Every study\n", LEAD]
+    parts = ["# Every study\n", LEAD, _contents([judged.export for judged in studies])]
     for judged in studies:
         export = judged.export
         parts += [f"## {export.name}\n", _facts(export)]
@@ -37,7 +37,8 @@ def studies_page(studies: Sequence[Judged]) -> str:
         verdict = export.verdict()
         unlearned = export.unlearned.get(export.class_name, [])
         if verdict is None:
-            parts.append(f"There is no case with {metric_name(export.metric)} of {export.class_name} for every loss.\n")
+            name = escape_markdown(export.class_name)
+            parts.append(f"There is no case with {metric_name(export.metric)} of {name} for every loss.\n")
             continue
         if export.learned:
             left = export.look is not None and len(export.look.losses) < len(export.losses)
@@ -57,10 +58,20 @@ def studies_page(studies: Sequence[Judged]) -> str:
     return "\n".join(parts)
 
 
+def _contents(exports: Sequence[Export]) -> str:
+    """Return a line of links per kind."""
+    lines = []
+    for kind, text in KIND_TEXTS.items():
+        links = [f"[{export.name}](#{anchor(export.name)})" for export in exports if export.kind == kind]
+        if links:
+            lines.append(f"- {text[0].upper()}{text[1:]}: {listed(links)}.")
+    return "\n".join(lines) + "\n"
+
+
 def _facts(export: Export) -> str:
     source = export.source["from"]
     seconds = export.runs["seconds"]
-    states = ", ".join(f"{number} {state}" for state, number in export.runs["states"].items())
+    states = ", ".join(f"{number} {escape_markdown(state)}" for state, number in export.runs["states"].items())
     facts = [
         f"{KIND_TEXTS[export.kind].capitalize()}; data set {escape_markdown(export.data_set)}; "
         f"{count_of(export.count('case'), 'case')}, {count_of(export.count('fold'), 'fold')}, "
@@ -79,7 +90,7 @@ def _facts(export: Export) -> str:
             "not known."
         )
     if export.look is not None:
-        left = [loss_name(loss) for loss in export.losses if loss not in export.look.losses]
+        left = [escape_markdown(loss_name(loss)) for loss in export.losses if loss not in export.look.losses]
         facts.append("A race" + (f", which {listed(left)} left" if left else "") + "; not joined.")
     if export.series:
         facts.append(f"A step of the series {listed(list(export.series))}.")
@@ -115,7 +126,9 @@ def _failures(rows: pd.DataFrame, export: Export) -> str:
     for row in rows.to_dict("records"):
         cells = [f"{row['missed']} of {row['with_class']}"]
         cells += [f"{row['invented']} of {row['without_class']}"] if absent else []
-        worst = "–" if pd.isna(row["worst_case"]) else f"no. {row['worst_case']}: Dice {row['worst_dice']:.2f}"
+        worst = "–"
+        if not pd.isna(row["worst_case"]):
+            worst = f"no. {escape_markdown(row['worst_case'])}: Dice {row['worst_dice']:.2f}"
         lines.append([escape_markdown(loss_name(row["loss"])), *cells, worst])
     name = escape_markdown(export.class_name)
     lead = f"Failures: predictions of cases with {name} that find no voxel of it"
