@@ -562,6 +562,91 @@ int voxloss_surprise(const Pass *pass, int64_t number) {
     return 0;
 }
 
+/* The errors of every class, 1-p of its voxels and p of the others, as keys in the order of order.c; of two classes those of
+   class 1, which class 0 has too. */
+int voxloss_errors(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t first = pass->classes == 2, own = pass->classes - first;
+    Block *b = new_block(pass->classes);
+    if (!b) return NO_MEMORY;
+    int64_t counted = 0;
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+        read_block(pass, b, part.sample, start, n, &counted);
+        for (int64_t c = first; c < pass->classes; c++) {
+            const float *others = b->others + c * ROW;
+            int32_t *to = pass->bits + (part.sample * own + c - first) * pass->voxels + start;
+            EACH {
+                const int here = b->label[i] == (int32_t)c;
+                const float error = here ? b->miss[i] : others[i] * b->scale[i];
+                const uint32_t bits = error == error ? as_bits(error) << 1 : 0xff800000u; /* of the only NaN */
+                to[i] = (int32_t)(b->label[i] < 0 ? UINT32_MAX : bits | (uint32_t)here);
+            }
+        }
+    }
+    free(b);
+    return 0;
+}
+
+/* The gradient of the sums of every p times its share, the shares of the last classes; `upstream` is (samples, classes). */
+int voxloss_gradient_of_shares(const Pass *pass, int64_t number) {
+    const Part part = part_of(pass, number);
+    const int64_t classes = pass->classes, first = classes - pass->hardest;
+    const Tensor *logits = &pass->logits;
+    const float *upstream = pass->upstream + part.sample * classes;
+    Block *b = new_block(2 * classes);
+    if (!b) return NO_MEMORY;
+    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
+        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK, step = logits->voxel;
+        LOOP {
+            b->top[i] = -INFINITY;
+            b->rest[i] = b->own[i] = b->chosen[i] = 0.0f;
+        }
+        for (int64_t c = 0; c < classes; c++) {
+            float *x = b->others + c * ROW;
+            const int64_t origin = part.sample * logits->sample + c * logits->channel + start * step;
+            const float *from = (const float *)logits->data + origin;
+            prefetch(logits, origin + BLOCK, BLOCK, sizeof(float));
+            if (step == 1) EACH x[i] = from[i];
+            else EACH x[i] = from[i * step];
+            for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+            LOOP b->top[i] = x[i] > b->top[i] ? x[i] : b->top[i];
+        }
+        /* Slopes beside that of the likeliest class give the same gradient, but lose no digit where its p is almost 1. */
+        for (int64_t c = 0; c < classes; c++) {
+            const float *x = b->others + c * ROW;
+            float *slope = b->others + (classes + c) * ROW;
+            const float above = upstream[c];
+            if (c >= first) read_shares(pass, c - first, part.sample, start, n, slope);
+            else LOOP slope[i] = 0.0f;
+            LOOP {
+                slope[i] *= above;
+                b->chosen[i] = x[i] == b->top[i] ? slope[i] : b->chosen[i];
+            }
+        }
+        for (int64_t c = 0; c < classes; c++) {
+            float *x = b->others + c * ROW, *slope = b->others + (classes + c) * ROW;
+            LOOP {
+                x[i] = exponential(x[i] - b->top[i]);
+                b->rest[i] += x[i];
+                slope[i] = (slope[i] - b->chosen[i]) * x[i];
+                b->own[i] += slope[i];
+            }
+        }
+        LOOP {
+            b->scale[i] = 1.0f / b->rest[i];
+            b->own[i] *= b->scale[i];
+        }
+        for (int64_t c = 0; c < classes; c++) {
+            const float *x = b->others + c * ROW, *slope = b->others + (classes + c) * ROW;
+            LOOP b->first[i] = (slope[i] - x[i] * b->own[i]) * b->scale[i];
+            WRITE_GRADIENT(b->first[i])
+        }
+    }
+    free(b);
+    return 0;
+}
+
 /* Count the values of the 16 bits from `shift` on, of numbers that are not negative and whose bits above are `above`. */
 void voxloss_digits(const int32_t *numbers, int64_t n, int64_t shift, int64_t above, int64_t *counts) {
     const int32_t top = shift + 16 == 32;
