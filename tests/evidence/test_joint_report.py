@@ -13,7 +13,8 @@ from made_up_evidence import GAINS, export
 from study_helpers import call
 from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.joined import join
-from voxloss.evidence.across import compare
+from voxloss.evidence import figures
+from voxloss.evidence.across import compare, counts
 from voxloss.evidence.claims import Claim, judge_claim, read_claims
 from voxloss.evidence.comparisons import BALANCE, Difference, Judged, series_steps, slope
 from voxloss.evidence.estimates import estimates_table
@@ -371,6 +372,22 @@ def test_the_first_sentence_counts_what_is_joined_and_not_what_is_there(tmp_path
     assert "still (real, never varies)" in picture
 
 
+def test_what_is_not_joined_has_an_axis_of_its_own(tmp_path):
+    """Beside the intervals of phantoms, those of real data sets would be points."""
+
+    def drawn(*exports):
+        one = compare("dice", "dice_cross_entropy", studies(*exports))
+        rows = [(found, export.name, counts(found, export)) for found, export in one.differences]
+        figures.forest(rows, one.together, tmp_path / "a.svg")
+        return (tmp_path / "a.svg").read_text()
+
+    phantom = export("synthetic", kind="phantom", noise=0.3)
+    for exports, axes in (((*real(2), phantom), 2), (real(2), 1), ((phantom,), 1), (real(1), 1), (real(5), 1)):
+        text = drawn(*exports)
+        assert text.count('id="axes_') == axes
+        assert ("joined, " in text) == (len(exports) > 1) and ("a new data set" in text) == (len(exports) == 5)
+
+
 def test_a_study_begins_with_its_verdict():
     page = studies_page(studies(export("a", notes=("A note.",))))
     assert (
@@ -388,7 +405,9 @@ def test_claims_are_listed_by_answer():
     assert row.endswith("| held: set-0, set-1; undecided: loud |")
 
 
-def test_steps_of_a_series_follow_each_other_the_most_common_first(tmp_path):
+def test_steps_of_a_series_follow_each_other_the_most_common_first(tmp_path, monkeypatch):
+    for name in ("forest", "scores_by_rarity"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
     shares = {"s-1e-2": 0.01, "s-1e-3": 0.001, "s-3e-3": 0.003}
     for name, share in shares.items():
         write_export(tmp_path / "r" / name, export(name, kind="rarer", data_set="a", series={"s": share}, cases=10))

@@ -33,8 +33,8 @@ Written down [with what would refute them](claims.md) before the studies ran. *R
 comparisons or more, an advantage of 0.01 is excluded, which does not say that the other loss is better.
 """
 PICTURES = """\
-Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
-joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
+Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey, below
+on an axis of their own: not joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
 """
 SERIES = """\
 The same test cases at every step of a series, with a class that gets rarer: [curves, numbers and what they say of the
