@@ -4,13 +4,13 @@
     python benchmarks/further.py --output rows.csv --size 128 --device cuda
 
 Losses of lesions, distances and order read one volume of two classes with about 200 boxes of 2 to 6 voxels a side,
-those per lesion also the same boxes as four classes beside the background; those of thin structures one with crossing
-tubes. Each implementation takes turns with Dice + cross entropy, forward and backward; a call that is not measured
-goes before each, for whoever follows a loss that frees much memory pays for it. On a CPU what is measured is the time
-of the process, so that other work on the machine counts less. Memory is the peak beyond the inputs, over the size of
-the logits. Making the maps is measured alone. The loop over the lesions, and the boundary loss of its authors, are
-written here as in their codes; others' losses are left out where they are not installed, and `make test-peers` makes
-an environment with all of them.
+those per lesion and Lovász also the same boxes as four classes beside the background; those of thin structures one
+with crossing tubes. Each implementation takes turns with Dice + cross entropy, forward and backward; a call that
+is not measured goes before each, for whoever follows a loss that frees much memory pays for it. On a CPU what is
+measured is the time of the process, so that other work on the machine counts less. Memory is the peak beyond the
+inputs, over the size of the logits. Making the maps is measured alone. The loop over the lesions, and the boundary
+loss of its authors, are written here as in their codes; others' losses are left out where they are not installed,
+and `make test-peers` makes an environment with all of them.
 """
 
 import argparse
@@ -102,10 +102,11 @@ def of_boxes(labels: Tensor) -> dict[str, tuple[str, Loss]]:
 def of_classes(labels: Tensor) -> dict[str, tuple[str, Loss]]:
     """Name -> (version, loss) of logits and labels."""
     regions = voxloss.lesion_regions(labels, 5)
-    return {
+    of_lesions = {
         f"{name}, maps given": (voxloss.__version__, partial(voxloss.get_loss(name), regions=regions))
         for name in ("cc_dice_ce", "blob")
     }
+    return of_lesions | {"lovasz": (voxloss.__version__, voxloss.get_loss("lovasz"))}
 
 
 def of_tubes(labels: Tensor) -> dict[str, tuple[str, Loss]]:

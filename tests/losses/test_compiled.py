@@ -197,6 +197,49 @@ def test_lesions_agree_with_float64(classes, weighted, layout):
     torch.testing.assert_close(slope.double(), exact, rtol=tolerance, atol=2e-6)
 
 
+def rows_of_regions(voxels, classes, longest):
+    """Regions (1, F, voxels) that lie in rows of 1 to `longest` voxels, and come again."""
+    generator = torch.Generator().manual_seed(voxels + longest)
+    rows = torch.randint(1, longest + 1, (classes - 1, voxels), generator=generator)
+    numbers = torch.randint(1, min(5, voxels + 1), rows.shape, generator=generator)
+    maps = [torch.repeat_interleave(of, row)[:voxels] for of, row in zip(numbers, rows, strict=True)]
+    return torch.stack(maps)[None].to(torch.int32)
+
+
+@needs_compiler
+@pytest.mark.parametrize("longest", [1, 4, 40])
+@pytest.mark.parametrize("voxels", [1, 2, 255, 256, 257, 1023])
+def test_rows_of_regions_of_any_length(voxels, longest, monkeypatch):
+    monkeypatch.setattr(compiled, "PART", 1)  # a block in every part
+    for classes in (2, 3):
+        logits, labels, weight = (each[:1] for each in problem(classes, (voxels,)))
+        regions = rows_of_regions(voxels, classes, longest)
+        how = Reading("softmax", False, None, by_channel=False, checked=False)
+        offsets, owner = of_lesions.places(regions)
+        given = (labels, regions, offsets)
+        sums, counts = passes.sums(logits, *given, weight, len(owner), how)
+        exact, counted = passes.sums(logits.double(), *given, weight.double(), len(owner), how)
+        torch.testing.assert_close(sums, exact, rtol=2e-6, atol=1e-9)
+        assert torch.equal(counts, counted) and counts.sum() == voxels * (classes - 1)
+        upstream = torch.linspace(-1, 2, sums.numel(), dtype=torch.float64).view_as(sums)
+        slope = passes.gradient(upstream, logits, *given, weight, how)
+        expected = passes.gradient(upstream, logits.double(), *given, weight.double(), how)
+        torch.testing.assert_close(slope.double(), expected, rtol=2e-6, atol=2e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [2, 3])
+def test_nan_stays_in_its_region(classes):
+    logits, labels, _ = (each[:1] for each in problem(classes, (600,)))
+    regions = (1 + torch.arange(600, dtype=torch.int32) // 7 % 2).expand(1, classes - 1, 600)
+    logits[:, :, 6] = torch.nan  # beside the border to region 2
+    how = Reading("softmax", False, None, by_channel=False, checked=False)
+    offsets, owner = of_lesions.places(regions)
+    sums, _ = passes.sums(logits, labels, regions, offsets, None, len(owner), how)
+    of_region = sums.sum(0).view(classes - 1, 3, 2).sum(2)
+    assert of_region[:, 1].isnan().all() and of_region[:, 2].isfinite().all()
+
+
 @needs_compiler
 @pytest.mark.parametrize("voxels", [1, 15, 255, 256, 257, 1023])
 def test_blocks_and_parts_of_any_length(voxels, monkeypatch):

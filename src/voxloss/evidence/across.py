@@ -18,7 +18,7 @@ class Comparison:
     Args:
         first: The loss that is better where the difference is positive.
         second: The other.
-        differences: Of the studies that have both, those that are joined first.
+        differences: Of the studies that have both, in their order, those that are joined first.
         together: What is joined; None with fewer than two data sets.
     """
 
@@ -37,7 +37,7 @@ def compare(first: str, second: str, studies: Sequence[Judged]) -> Comparison:
     """Compare two losses over all studies."""
     found = [(one, judged.export) for judged in studies if (one := judged.difference(first, second)) is not None]
     found = [(one, export) for one, export in found if math.isfinite(one.half_width)]
-    found.sort(key=lambda pair: (not counts(*pair), KINDS.index(pair[1].kind), pair[1].name))
+    found.sort(key=lambda pair: (not counts(*pair), KINDS.index(pair[1].kind)))
     return Comparison(first, second, tuple(found), joined([one for one, export in found if counts(one, export)]))
 
 

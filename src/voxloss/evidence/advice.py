@@ -230,11 +230,14 @@ def _pieces_text(pieces: float, which: str = "") -> str:
     return f"{pieces:g} {which}{'piece' if pieces == 1 else 'pieces'}"
 
 
-def range_text() -> str:
-    """Say which data sets lie within the range."""
+def range_text(absent: bool = True) -> str:
+    """Say which data sets lie within the range, also by the cases without the class or not."""
+    rarity = f"at most {RARITY_FACTOR:.1f} times rarer or more common"
+    pieces = f"{PIECES_FACTOR:g} times more or fewer pieces"
+    if not absent:
+        return f"{rarity}, and {pieces}"
     return (
-        f"at most {RARITY_FACTOR:.1f} times rarer or more common, {PIECES_FACTOR:g} times more or fewer pieces, and "
-        f"absent in at most {100 * ABSENT_RANGE:g} percentage points more or fewer of the cases"
+        f"{rarity}, {pieces}, and absent in at most {100 * ABSENT_RANGE:g} percentage points more or fewer of the cases"
     )
 
 

@@ -9,7 +9,17 @@ from typing import Any, Literal, get_args
 import yaml
 
 from voxloss.evaluation.verdict import MARGIN
-from voxloss.evidence.comparisons import Difference, Estimate, Judged, Measure, is_joined, joined, series_steps, slope
+from voxloss.evidence.comparisons import (
+    Difference,
+    Estimate,
+    Judged,
+    Measure,
+    ended,
+    is_joined,
+    joined,
+    series_steps,
+    slope,
+)
 from voxloss.utilities.errors import InputError
 
 Answer = Literal["held", "refuted", "undecided"]
@@ -125,7 +135,8 @@ def judge_claim(claim: Claim, studies: Sequence[Judged]) -> list[Judgement]:
     """Judge a claim by every study (or series), and by those that may be joined together.
 
     Returns:
-        A judgement per study or series that has one of the comparisons, then the joined one, if there is one.
+        A judgement per study or series that has an interval of one of the comparisons, then the joined one, if there is
+        one.
     """
     if claim.measure == "dice_by_rarity":
         return _by_series(claim, studies)
@@ -136,10 +147,9 @@ def judge_claim(claim: Claim, studies: Sequence[Judged]) -> list[Judgement]:
 
     judgements = []
     for judged in studies:
-        found = [difference(judged, first, second) for first, second in claim.comparisons]
-        if any(found):
-            synthetic = judged.export.kind == "phantom"
-            judgements.append(_judgement(claim, judged.export.name, synthetic, [_of(one) for one in found]))
+        found = [_of(difference(judged, first, second)) for first, second in claim.comparisons]
+        if any(one[0] for one in found):
+            judgements.append(_judgement(claim, judged.export.name, judged.export.kind == "phantom", found))
     together = [judged for judged in studies if is_joined(judged.export)]
     numbers = []
     for first, second in claim.comparisons:
@@ -160,7 +170,10 @@ def _of(one: Estimate | None) -> Numbers:
 
 def _joined(claim: Claim, differences: Sequence[Estimate]) -> Numbers:
     found = joined(differences, len(claim.comparisons))
-    return UNKNOWN if found is None else (found.n, found.mean, found.low, found.high, found.detectable)
+    if found is None:
+        return UNKNOWN
+    ends = (found.low, found.high) if claim.measure == "dice_by_rarity" else ended(found.low, found.high)
+    return found.n, found.mean, *ends, found.detectable
 
 
 def _together(claim: Claim, numbers: list[Numbers]) -> list[Judgement]:

@@ -13,6 +13,7 @@ from scipy import stats
 from voxloss.evaluation.joined import POWER, Joined, join
 from voxloss.evaluation.verdict import MARGIN, Verdict, case_table, judge
 from voxloss.evidence.export import Export
+from voxloss.evidence.kinds import KINDS
 
 BASELINE = "dice_cross_entropy"
 METRIC = "dice"  # in which differences are joined
@@ -74,6 +75,21 @@ class Difference(Estimate):
     """
 
     study: str
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval, not below -1."""
+        return max(super().low, -1.0)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval, not above 1."""
+        return min(super().high, 1.0)
+
+
+def ended(low: float, high: float) -> tuple[float, float]:
+    """End an interval where differences between two shares do; NaN stays."""
+    return (low if math.isnan(low) else max(low, -1.0)), (high if math.isnan(high) else min(high, 1.0))
 
 
 def is_joined(export: Export) -> bool:
@@ -170,7 +186,9 @@ def slope(
 ) -> Slope | None:
     """Fit a line to a difference against -log10 of the class's share, weighted by the steps' standard errors.
 
-    The steps are separate trainings on the same test cases; their errors are taken as independent.
+    The steps are separate trainings on the same test cases; their errors are taken as independent. Where the steps lie
+    further off the line than their errors say, the difference does not change by a line, and the slope's standard error
+    is larger by √(Q / (n - 2)), with Q the sum of the n squared residuals, each over its squared error.
 
     Args:
         series: The series.
@@ -192,12 +210,15 @@ def slope(
     centred = rarity - (weights * rarity).sum() / weights.sum()
     spread = (weights * centred**2).sum()
     degrees = min(one.degrees for _, one in found)
-    error = float(1 / math.sqrt(spread))
+    rise = float((weights * centred * y).sum() / spread)
+    residuals = y - (weights * y).sum() / weights.sum() - rise * centred
+    misfit = float((weights * residuals**2).sum()) / (len(y) - 2) if len(y) > 2 else 0.0
+    error = math.sqrt(max(misfit, 1.0) / spread)
     point = float(stats.t.ppf(1 - 0.025 / comparisons, degrees))
     exports = [judged.export for judged, _ in steps]
     return Slope(
-        exports[0].data_set, first, second, float((weights * centred * y).sum() / spread), point * error, error,
-        degrees, series, any(export.kind == "phantom" for export in exports), tuple(found),
+        exports[0].data_set, first, second, rise, point * error, error, degrees, series,
+        any(export.kind == "phantom" for export in exports), tuple(found),
     )  # fmt: skip
 
 
@@ -206,9 +227,22 @@ def series_steps(studies: Sequence[Judged]) -> dict[str, list[tuple[Judged, floa
     steps: dict[str, list[tuple[Judged, float]]] = {}
     for judged in studies:
         export = judged.export
-        for name, share in export.series.items():
-            if share is None and export.fingerprint is not None:
-                share = export.fingerprint.of(export.class_name).voxel_fraction.median
-            if share is not None:
+        for name in export.series:
+            if (share := share_at(export, name)) is not None:
                 steps.setdefault(name, []).append((judged, share))
     return steps
+
+
+def share_at(export: Export, series: str) -> float | None:
+    """How common the class is at the step of a series that an export is; None: it is not known."""
+    share = export.series[series]
+    if share is None and export.fingerprint is not None:
+        return export.fingerprint.of(export.class_name).voxel_fraction.median
+    return share
+
+
+def order(export: Export) -> tuple[int, str, float, str]:
+    """Sort exports by kind, those of no series first, steps of a series from the most common class to the rarest."""
+    series = next(iter(export.series), "")
+    share = share_at(export, series) if series else None
+    return KINDS.index(export.kind), series, -(share or 0.0), export.name

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from voxloss.evaluation.joined import Joined
 from voxloss.evaluation.verdict import MARGIN
-from voxloss.evidence.comparisons import Difference, Slope
+from voxloss.evidence.comparisons import Difference, Slope, ended
 from voxloss.report.figures.charts import round_numbers
 from voxloss.report.figures.scores import PALETTE, STYLE, loss_colour
 from voxloss.report.names import loss_name
@@ -41,7 +41,8 @@ def forest(rows: Sequence[tuple[Difference, str, bool]], together: Joined | None
         axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
         for place, (one, label, joined) in enumerate(rows):
             colour = PALETTE[0] if joined else GREY
-            axes.errorbar(one.mean, place, xerr=one.half_width, color=colour, capsize=2.5, lw=1.3)
+            ends = [[one.mean - one.low], [one.high - one.mean]]
+            axes.errorbar(one.mean, place, xerr=ends, color=colour, capsize=2.5, lw=1.3)
             size = 4 + 6 * weights[one.study] ** 0.5 if one.study in weights else 4.5
             axes.plot(
                 one.mean, place, "s", color=colour, markerfacecolor=colour if joined else "white", markersize=size
@@ -49,14 +50,14 @@ def forest(rows: Sequence[tuple[Difference, str, bool]], together: Joined | None
             labels.append(label)
         if together is not None:
             place = len(rows)
-            ends, top = (together.low, together.high), 0.22
+            (low, high), top = ended(together.low, together.high), 0.22
             axes.fill(
-                [ends[0], together.mean, ends[1], together.mean], [place, place - top, place, place + top],
+                [low, together.mean, high, together.mean], [place, place - top, place, place + top],
                 color=PALETTE[1], zorder=3,
             )  # fmt: skip
             labels.append(f"joined, {together.n} data sets")
             if together.predicted is not None:
-                axes.plot(together.predicted, [place + 1] * 2, color=PALETTE[1], lw=3, solid_capstyle="butt")
+                axes.plot(ended(*together.predicted), [place + 1] * 2, color=PALETTE[1], lw=3, solid_capstyle="butt")
                 labels.append("a new data set")
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -78,7 +79,7 @@ def dose_response(slopes: Sequence[Slope], path: Path) -> None:
             colour, line = loss_colour(place)
             places = [share * (1 + 0.03 * (place - (len(slopes) - 1) / 2)) for share, _ in one.steps]
             means = [step.mean for _, step in one.steps]
-            ends = [step.half_width for _, step in one.steps]
+            ends = [[step.mean - step.low for _, step in one.steps], [step.high - step.mean for _, step in one.steps]]
             label = f"{loss_name(one.first)} minus {loss_name(one.second)}"
             axes.errorbar(
                 places, means, yerr=ends, fmt=f"o{line}", color=colour, capsize=2.5, lw=1.2, ms=4, label=label

@@ -10,12 +10,11 @@ import pandas as pd
 from voxloss.evidence import figures
 from voxloss.evidence.across import Comparison, compare, counts
 from voxloss.evidence.claims import Claim, Judgement, judge_claim, read_claims
-from voxloss.evidence.comparisons import BASELINE, Difference, Judged, Slope, series_steps, slope
+from voxloss.evidence.comparisons import BASELINE, Difference, Judged, Slope, ended, order, series_steps, slope
 from voxloss.evidence.estimates import SHIPPED, estimates_table, table_text
 from voxloss.evidence.export import Export, read_exports
 from voxloss.evidence.failures import COLUMNS as FAILURES
 from voxloss.evidence.failures import failures_frame
-from voxloss.evidence.kinds import KINDS
 from voxloss.evidence.pages.claims import claims_page
 from voxloss.evidence.pages.index import index_page
 from voxloss.evidence.pages.rarity import rarity_page
@@ -23,6 +22,7 @@ from voxloss.evidence.pages.studies import studies_page
 from voxloss.evidence.pages.text import FIGURES
 from voxloss.evidence.pages.which_loss import which_loss_page
 from voxloss.evidence.series import series_frame
+from voxloss.report.names import own_names
 from voxloss.utilities.errors import InputError
 from voxloss.utilities.files import write_text
 
@@ -46,7 +46,15 @@ def write_report(
         InputError: The folder is missing, an export is damaged, no study has a loss of `pairs`, or the claims cannot
             be read.
     """
-    exports = sorted(read_exports(results), key=lambda export: (KINDS.index(export.kind), export.name))
+    exports = sorted(read_exports(results), key=order)
+    titles = {key: title for export in exports for key, title in export.losses.items() if title and "." in key}
+    with own_names(titles):
+        return _write(exports, output, claims, pairs)
+
+
+def _write(
+    exports: Sequence[Export], output: Path, claims: Path | None, pairs: Sequence[tuple[str, str]]
+) -> list[Path]:
     known = list(dict.fromkeys(loss for export in exports for loss in export.losses))
     for loss in (loss for pair in pairs for loss in pair):
         if loss not in known:
@@ -106,7 +114,8 @@ def _joined_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         if found is not None:
             names = ("mean", "low", "high", "standard_error", "tau", "heterogeneity", "p_heterogeneity", "detectable")
             row |= {name: getattr(found, name) for name in names}
-            low, high = found.predicted or (math.nan, math.nan)
+            row["low"], row["high"] = ended(found.low, found.high)
+            low, high = ended(*(found.predicted or (math.nan, math.nan)))
             row |= {"new_low": low, "new_high": high}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -67,7 +67,14 @@ def names_of(study: Study) -> Iterator[None]:
         if choice.own
     }
     names |= {metric.name: metric.title + (f", {metric.unit}" if metric.unit else "") for metric in study.own_metrics}
-    token = _own.set({} if study.imported else names)
+    with own_names({} if study.imported else names):
+        yield
+
+
+@contextmanager
+def own_names(names: Mapping[str, str]) -> Iterator[None]:
+    """Let `loss_name` and `metric_name` know the titles of these own losses and metrics."""
+    token = _own.set(names)
     try:
         yield
     finally:

@@ -3,19 +3,23 @@
 import math
 from collections.abc import Sequence
 
-from voxloss.evidence.claims import JOINED, Claim, Judgement
+from voxloss.evidence.claims import JOINED, Answer, Claim, Judgement
 from voxloss.evidence.comparisons import BALANCE, Judged, Slope
-from voxloss.evidence.pages.text import FIGURES, interval_text, table
+from voxloss.evidence.pages.text import FIGURES, detectable_text, interval_text, table
 from voxloss.report.names import loss_name
 from voxloss.report.tables.formats import escape_markdown
 
+ANSWERS: tuple[Answer, ...] = ("held", "refuted", "undecided")
 LEAD = """\
 Each claim of [Yeung et al. 2021](https://arxiv.org/abs/2102.04525) as comparisons that can refute it
 (`evidence/claims.yaml`, written before the studies ran). A comparison is *held* if its interval lies above 0,
 *refuted* if it lies below the margin of 0.01, so that an advantage that matters is excluded, else *undecided*. A
 claim is held if all of its comparisons are, and refuted if one is. Intervals hold together: over all pairs of losses
 of a study, over all comparisons of the claim where data sets are joined. Synthetic images are judged by themselves.
-A study in which neither loss of a comparison has learned to find the class says nothing of it.
+*Refuted* does not say that the other loss is better. A study in which neither loss of a comparison has learned to find
+the class says nothing of it, nor does one with a single fold, which has no interval. *Comparisons*: those with an
+interval, of all that the claim makes. *Detectable*: the true difference that would have been found with a probability
+of 80 %.
 """
 
 
@@ -25,10 +29,13 @@ def claims_table(claims: Sequence[Claim], judgements: dict[str, list[Judgement]]
     for claim in claims:
         found = judgements[claim.name]
         together = next((one for one in found if one.place == JOINED), None)
-        alone = [f"{one.place}: {one.answer}" for one in found if one.place != JOINED]
-        rows.append(
-            [escape_markdown(claim.claim), "–" if together is None else f"**{together.answer}**", ", ".join(alone)]
-        )
+        alone = {
+            answer: [one.place for one in found if one.place != JOINED and one.answer == answer] for answer in ANSWERS
+        }
+        rows.append([
+            escape_markdown(claim.claim), "–" if together is None else f"**{together.answer}**",
+            "; ".join(f"{answer}: {', '.join(places)}" for answer, places in alone.items() if places),
+        ])  # fmt: skip
     return table(("claim", "joined", "by study or series"), rows)
 
 
@@ -57,7 +64,7 @@ def claims_page(
                 pair = f"{_loss(decisive.first)} minus {_loss(decisive.second)}"
                 interval = f"{decisive.mean:+.3f} ({interval_text(decisive.low, decisive.high)})"
             tested = f"{len(one.findings) - missing} of {len(one.findings)}"
-            seen = "–" if decisive is None else f"{decisive.detectable:.3f}"
+            seen = "–" if decisive is None else detectable_text(decisive.detectable)
             rows.append([place, f"**{one.answer}**", tested, pair, interval, seen])
         header = ("place", "answer", "comparisons", "decisive comparison", "difference", "detectable")
         parts.append(table(header, rows) if rows else "Not tested: no study or series allows these comparisons.\n")

@@ -6,10 +6,10 @@ from statistics import median
 from voxloss.evidence.across import Comparison, counts
 from voxloss.evidence.advice import percent
 from voxloss.evidence.claims import Claim, Judgement
-from voxloss.evidence.comparisons import BASELINE, Judged, is_joined
+from voxloss.evidence.comparisons import BASELINE, Judged, ended, is_joined
 from voxloss.evidence.kinds import KIND_TEXTS
 from voxloss.evidence.pages.claims import claims_table
-from voxloss.evidence.pages.text import FIGURES, anchor, interval_text, listed, table
+from voxloss.evidence.pages.text import FIGURES, anchor, detectable_text, interval_text, listed, table
 from voxloss.report.names import loss_name
 from voxloss.report.tables.formats import escape_markdown
 from voxloss.utilities.text import count_of, duration_text
@@ -27,6 +27,10 @@ differences of data sets. *A new data set*: the 95 % interval of its true differ
 *Detectable*: the true mean difference that would have been found with a probability of 80 %. Bold: clear, which means
 that the interval still excludes 0 where the intervals of all losses in the table hold together (Bonferroni). [How
 often these intervals hold](https://voxloss.github.io/voxloss/benchmarks/joined/).
+"""
+CLAIMS = """\
+Written down [with what would refute them](claims.md) before the studies ran. *Refuted*: in one of the claim's
+comparisons or more, an advantage of 0.01 is excluded, which does not say that the other loss is better.
 """
 PICTURES = """\
 Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
@@ -61,9 +65,10 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     parts = [f"{listed(better)} {'has' if len(better) == 1 else 'have'} a clearly higher"] if better else []
     parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a clearly lower"] if worse else []
     says = " and ".join(parts) if parts else f"none of {count_of(len(against), 'loss')} has a clearly higher or lower"
+    unseen = "A true" if parts else "That does not show that they are equal: a true"
     return (
-        f"Over {count}, {says} mean Dice than {baseline}. A true mean difference below about {median(known):.3f} (the "
-        "median over the losses) would probably not have been seen."
+        f"Over {count}, {says} mean Dice than {baseline}. {unseen} mean difference below about "
+        f"{detectable_text(median(known))} (the median over the losses) would probably not have been seen."
     )
 
 
@@ -95,11 +100,6 @@ def index_page(
         "# Evidence: what the losses do on real rare structures\n",
         f"**{main_finding(studies, comparisons)}**\n",
         LEAD,
-        "## Studies\n",
-        table(header, rows) if rows else "No study is exported yet.\n",
-        "Only studies of the kind *real* are joined, one for each data set. "
-        + " ".join(f"*{kind}*: {text}." for kind, text in KIND_TEXTS.items())
-        + "\n",
         "## Differences from the baseline\n",
         f"The baseline is {loss_name(BASELINE)}, what most people train with. {JOINED_TEXT}",
         joined_table([one for one in comparisons if one.second == BASELINE]),
@@ -108,11 +108,17 @@ def index_page(
     if others:
         parts += ["## Other comparisons\n", joined_table(others)]
     if claims:
-        lead = "Written down [with what would refute them](claims.md) before the studies ran.\n"
-        parts += ["## The paper's claims\n", lead, claims_table(claims, judgements)]
+        parts += ["## The paper's claims\n", CLAIMS, claims_table(claims, judgements)]
     if series:
         parts += ["## Dose and response\n", SERIES]
         parts += [f"![Scores by rarity, series {name}]({FIGURES}/series-{name}.svg)\n" for name in series]
+    parts += [
+        "## Studies\n",
+        table(header, rows) if rows else "No study is exported yet.\n",
+        "Only studies of the kind *real* are joined, one for each data set. "
+        + " ".join(f"*{kind}*: {text}." for kind, text in KIND_TEXTS.items())
+        + "\n",
+    ]
     if comparisons:
         pictures = (f"![{_title(one)}]({FIGURES}/{one.name}.svg)\n" for one in comparisons)
         parts += ["## Pictures\n", PICTURES, *pictures]
@@ -142,11 +148,11 @@ def joined_table(comparisons: Sequence[Comparison]) -> str:
         if found is None:
             cells = ["–"] * 5
         else:
-            new = "–" if found.predicted is None else interval_text(*found.predicted)
-            mean = f"{found.mean:+.3f} ({interval_text(found.low, found.high)})"
+            new = "–" if found.predicted is None else interval_text(*ended(*found.predicted))
+            mean = f"{found.mean:+.3f} ({interval_text(*ended(found.low, found.high))})"
             cells = [f"**{mean}**" if found.clear(joined) else mean, f"{found.tau:.3f}", new]
             place = found.weights.index(max(found.weights))
             heaviest = escape_markdown(one.differences[place][0].data_set)
-            cells += [f"{found.detectable:.3f}", f"{heaviest}, {100 * found.weights[place]:.0f} %"]
+            cells += [detectable_text(found.detectable), f"{heaviest}, {100 * found.weights[place]:.0f} %"]
         rows.append([name, str(sets), *cells])
     return table(("loss", "real data sets", "joined", "τ", "a new data set", "detectable", "largest weight"), rows)

@@ -17,8 +17,8 @@ from voxloss.utilities.text import count_of
 
 LEAD = """\
 "Robust to class imbalance" as a measurement: in a series, each step is a study of its own, in which the class is rarer
-than in the step before, with the same losses, the same test cases and the same settings. So that no step is picked, all
-steps that are complete are here. Numbers: [series.csv](series.csv).
+than in the step before, with the same test cases and the same settings. So that no step is picked, all
+steps that are complete are here, with the losses that are complete at each. Numbers: [series.csv](series.csv).
 """
 CURVES = """\
 Points are means over folds, bars their 95 % intervals (of Student's t over the folds; with three folds they are wide).
@@ -61,7 +61,7 @@ def rarity_page(
         parts += ["Cases with nothing predicted, and collapsed networks:\n", _table(rows, _collapse)]
         for claim in about:
             found = next((one for one in judgements[claim.name] if one.place == name), None)
-            none = "no answer, since in fewer than two steps its losses differ"
+            none = "no answer, since fewer than two steps have an interval for a difference between its losses"
             answer = none if found is None else f"**{found.answer}**"
             parts.append(f"{escape_markdown(claim.claim)} By this series: {answer}.\n")
         if slopes.get(name):

@@ -10,7 +10,7 @@ from voxloss.evidence.comparisons import Judged
 from voxloss.evidence.export import Export
 from voxloss.evidence.failures import failures_frame
 from voxloss.evidence.kinds import KIND_TEXTS
-from voxloss.evidence.pages.text import listed, table
+from voxloss.evidence.pages.text import anchor, listed, table
 from voxloss.report.names import loss_name, metric_name
 from voxloss.report.tables.formats import escape_markdown, to_markdown
 from voxloss.report.tables.learned import nothing_learned_sentence
@@ -26,7 +26,7 @@ before training: the losses that may be the best, and differences from the best 
 
 def studies_page(studies: Sequence[Judged]) -> str:
     """Return a section per study: what it is, its verdict, and how rare its classes are."""
-    parts = ["# Every study\n", LEAD]
+    parts = ["# Every study\n", LEAD, _contents([judged.export for judged in studies])]
     for judged in studies:
         export = judged.export
         parts += [f"## {export.name}\n", _facts(export)]
@@ -56,6 +56,16 @@ def studies_page(studies: Sequence[Judged]) -> str:
         if export.fingerprint is not None:
             parts.append(_fingerprint_table(export))
     return "\n".join(parts)
+
+
+def _contents(exports: Sequence[Export]) -> str:
+    """Return a line of links per kind."""
+    lines = []
+    for kind, text in KIND_TEXTS.items():
+        links = [f"[{export.name}](#{anchor(export.name)})" for export in exports if export.kind == kind]
+        if links:
+            lines.append(f"- {text[0].upper()}{text[1:]}: {listed(links)}.")
+    return "\n".join(lines) + "\n"
 
 
 def _facts(export: Export) -> str:

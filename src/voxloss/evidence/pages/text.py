@@ -17,6 +17,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
+def detectable_text(difference: float) -> str:
+    """Write what difference between two shares could have been seen: none, if only one beyond 1."""
+    return f"{difference:.3f}" if difference < 1 else "none"
+
+
 def interval_text(low: float, high: float) -> str:
     """Write an interval of differences."""
     return f"{low:+.3f} to {high:+.3f}"

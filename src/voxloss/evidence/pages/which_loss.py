@@ -17,7 +17,8 @@ PIECES = ((1, "1 piece"), (3, "2 to 4 pieces"), (8, "5 to 15 pieces"), (40, "mor
 LEAD = """\
 By the structure's share of the voxels and its number of connected pieces, as `voxloss check DATA` measures them in
 the cases that have it: the losses that similar real data sets do not show to be worse than the best one, the best
-mean first. `voxloss advise DATA` says the same for your data, with differences and errors.
+mean first. `voxloss advise DATA` says the same for your data, with differences and errors, and also takes into account
+in how many cases the structure is absent, which the map does not.
 """
 
 
@@ -38,7 +39,7 @@ def which_loss_page(estimates: pd.DataFrame) -> str:
             known_somewhere = known_somewhere or bool(names)
             cells.append(escape_markdown(names) if names else f"no evidence ({len(advice.near)} of {LEAST_SETS})")
         rows.append([f"**{label}**", *cells])
-    header = ("of the structure", *(f"{100 * low:g} to {100 * high:g} %" for low, high in SHARES))
+    header = ("pieces, by share of the voxels", *(f"{100 * low:g} to {100 * high:g} %" for low, high in SHARES))
     real = estimates[estimates["joined"].astype(bool) & estimates["voxel_fraction"].notna()]
     sets = real[["data_set", "class", "voxel_fraction", "pieces", "absent_share"]].drop_duplicates()
     known = [
@@ -57,8 +58,8 @@ def which_loss_page(estimates: pd.DataFrame) -> str:
         ),
         LEAD,
         table(header, rows),
-        f"*No evidence*: fewer than {LEAST_SETS} real data sets lie within the range ({range_text()}). Then start with "
-        f"what a study compares by default: {losses}.\n",
+        f"*No evidence*: fewer than {LEAST_SETS} real data sets lie within the range ({range_text(absent=False)}). "
+        f"Then start with what a study compares by default: {losses}.\n",
         "The map rests on these classes of real data sets:\n"
         if known
         else "No study of real images is exported yet.\n",

@@ -1,9 +1,9 @@
 """Passes over the voxels in C, compiled on the machine where it has a C compiler, on a CPU.
 
-These are the sums of softmax against labels, and those over lesions of every activation and target. `library.c` is
-compiled once, in about a second, and kept in the user's cache folder. Where there is no compiler, and for everything
-that it does not take, the pass in plain PyTorch stands in; both give the same numbers up to rounding.
-The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
+These are the sums of softmax against labels, those over lesions of every activation and target, and the order of
+errors. The sources are compiled once, in about a second, and kept in the user's cache folder. Where there is no
+compiler, and for everything that they do not take, the pass in plain PyTorch stands in; both give the same numbers up
+to rounding. The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from voxloss.losses.voxel_pass.plain import empty_gradient
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE, PassSettings
 
 VARIABLE = "VOXLOSS_COMPILER"
-SOURCE = Path(__file__).with_name("library.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("library.c", "order.c"))
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
 CAPABILITIES = {
@@ -54,6 +54,11 @@ _WIDENED = (torch.float16, torch.bfloat16)
 _NO_MEMORY = 4
 MOST_BINS = 256
 MOST_PLACES = 1 << 20  # of regions in all parts together
+
+
+def is_there() -> bool:
+    """Whether the sources are compiled on this machine."""
+    return _library() is not None
 
 
 def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
@@ -126,6 +131,32 @@ def shares(bits: Tensor, border: int, share: float) -> Tensor:
     limits = ctypes.c_int64(border), ctypes.c_double(share)
     _library().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
     return result
+
+
+def error_keys(logits: Tensor, target: Tensor, settings: PassSettings) -> Tensor:
+    """Keys of the errors, (B, K, n), see `ordered.keys`; of two classes alone those of class 1."""
+    call = _Call(logits, target, None, settings)
+    classes = logits.shape[1]
+    bits = torch.empty((call.batch, 1 if classes == 2 else classes, call.voxels), dtype=torch.int32)
+    call.arguments.bits = bits.data_ptr()
+    call.memory.append(bits)
+    call.run("voxloss_errors")
+    return bits
+
+
+def takes_shares(logits: Tensor, shares: Tensor) -> bool:
+    """Whether `gradient_of_shares` is compiled on this machine for these."""
+    return logits.device.type == "cpu" and logits.dtype == shares.dtype == torch.float32 and _library() is not None
+
+
+def gradient_of_shares(upstream: Tensor, logits: Tensor, shares: Tensor) -> Tensor:
+    """d(Σ upstream·share·p)/d(logits) for `upstream` (B, C) and shares (B, F, *spatial) of the last F classes."""
+    call = _Call(logits, None, None, PassSettings("softmax", False, (), None, False))
+    call.add_shares(shares.transpose(0, 1))
+    above = upstream.to(torch.float32).contiguous()
+    call.arguments.upstream = above.data_ptr()
+    call.memory.append(above)
+    return call.gradient("voxloss_gradient_of_shares")
 
 
 def takes_lesions(
@@ -275,10 +306,8 @@ class _OddsPass(ctypes.Structure):
 class _Call:
     """One pass over a batch, in parts whose number depends on its shape alone: so do the results, to the last bit."""
 
-    def __init__(self, logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> None:
-        flat, labels = logits.flatten(2), target.flatten(2 if settings.dense else 1)  # views if strides allow
-        if labels.dtype in _WIDENED:
-            labels = labels.float()
+    def __init__(self, logits: Tensor, target: Tensor | None, weight: Tensor | None, settings: PassSettings) -> None:
+        flat = logits.flatten(2)  # a view wherever the strides allow it
         self.batch, classes, self.voxels = flat.shape
         part = min(LARGEST_PART, max(1, PART // classes // BLOCK) * BLOCK)
         self.parts = -(-self.voxels // part)
@@ -300,11 +329,15 @@ class _Call:
             bin_count=len(bins),
             bins=bins.data_ptr(),
             logits=_Tensor.of(flat, flat.stride()),
-            target=_Tensor.of(labels, labels.stride() if settings.dense else (labels.stride(0), 0, labels.stride(1))),
         )
-        self.structure: ctypes.Structure = self.arguments  # what the function takes
-        # Lives as long as its addresses are in use: after an interrupt the other threads still work.
-        self.memory = [flat, labels, exponents, bins]
+        self.memory = [flat, exponents, bins]  # whose addresses are in use
+        if target is not None:
+            labels = target.flatten(2 if settings.dense else 1)
+            if labels.dtype in _WIDENED:
+                labels = labels.float()
+            strides = labels.stride() if settings.dense else (labels.stride(0), 0, labels.stride(1))
+            self.arguments.target = _Tensor.of(labels, strides)
+            self.memory.append(labels)
         if weight is not None:
             weights = weight.flatten(1)
             self.arguments.weight = _Tensor.of(weights, (weights.stride(0), 0, weights.stride(1)))
@@ -351,10 +384,10 @@ class _Call:
         if self.run("voxloss_sums") and settings.check:
             targets.check_values(target, weight, self.logits.shape[1], settings)
 
-    def gradient(self) -> Tensor:
+    def gradient(self, name: str = "voxloss_gradient") -> Tensor:
         """Return the gradient of what was added."""
         result = self.add_gradient()
-        self.run("voxloss_gradient")
+        self.run(name)
         return result
 
     def add_gradient(self) -> Tensor:
@@ -367,28 +400,36 @@ class _Call:
 
     def run_odds(self, name: str, settings: PassSettings, by_channel: bool) -> None:
         """Call a function of `odds.c` for every part."""
-        self.structure = _OddsPass(self.arguments, settings.activation == "sigmoid", settings.dense, by_channel)
-        self.run(name)
+        arguments = _OddsPass(self.arguments, settings.activation == "sigmoid", settings.dense, by_channel)
+        run(name, arguments, self.batch * self.parts, self.memory)
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""
-        function: Callable[..., int] = getattr(_library(), name)
-        numbers = iter(range(self.batch * self.parts))  # the threads take their parts from here, each when it is free
+        return run(name, self.arguments, self.batch * self.parts, self.memory)
 
-        def work() -> int:
-            faults = 0
-            for number in numbers:
-                faults |= function(ctypes.byref(self.structure), number)
-            return faults
 
-        helpers = min(torch.get_num_threads(), self.batch * self.parts) - 1
-        others = [_pool().submit(work) for _ in range(helpers)]
-        faults = work()
-        for other in others:
-            faults |= other.result()
-        if faults & _NO_MEMORY:
-            raise MemoryError("no memory for a block of voxels")
+def run(name: str, arguments: ctypes.Structure, parts: int, memory: list[Tensor]) -> int:
+    """Call a function of the sources for every part, and return the faults that it found.
+
+    `memory` has the addresses of the arguments.
+    """
+    function: Callable[..., int] = getattr(_library(), name)
+    numbers = iter(range(parts))  # the threads take their parts from here, each when it is free
+
+    def work(_in_use: list[Tensor] = memory) -> int:  # after an interrupt the other threads still work
+        faults = 0
+        for number in numbers:
+            faults |= function(ctypes.byref(arguments), ctypes.c_int64(number))
         return faults
+
+    helpers = min(torch.get_num_threads(), parts) - 1
+    others = [_pool().submit(work) for _ in range(helpers)]
+    faults = work()
+    for other in others:
+        faults |= other.result()
+    if faults & _NO_MEMORY:
+        raise MemoryError("no memory for a block of voxels")
+    return faults
 
 
 @functools.cache
@@ -409,8 +450,8 @@ def _library() -> Any:
     if os.name != "posix" or not compiler:
         return None
     command = [compiler, *FLAGS, *CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), ())]
-    sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.c"))]
-    key = hashlib.sha256(repr((sources, command, platform.machine(), platform.system())).encode())
+    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.c"))]  # with those that are included
+    key = hashlib.sha256(repr((texts, command, platform.machine(), platform.system())).encode())
     kept = _cache_folder() / f"losses-{key.hexdigest()[:20]}.so"
     try:
         return ctypes.CDLL(str(kept))
@@ -419,7 +460,7 @@ def _library() -> Any:
     try:
         with tempfile.TemporaryDirectory() as folder:
             fresh = Path(folder) / "losses.so"
-            arguments = [*command, "-o", str(fresh), str(SOURCE)]
+            arguments = [*command, "-o", str(fresh), *map(str, SOURCES)]
             subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=PATIENCE)
             library = ctypes.CDLL(str(fresh))
             _keep(fresh, kept)

@@ -200,15 +200,16 @@ static void read_surprise(const OddsPass *odds, Block *b, Odds *o, int64_t c, in
     const float *x = row_of(odds, b, LOGITS, c), *share = row_of(odds, b, SHARES, c);
     if (odds->sigmoid) {
         LOOP {
-            const float z = limited(x[i]), away = z < 0.0f ? -z : z, both = logarithm_of_one_plus(exponential(-away));
+            const float z = limited(x[i]), away = z < 0.0f ? -z : z, e = exponential(-away);
+            const float both = logarithm_of_quotient(e / (2.0f + e)); /* log(1 + e) */
             o->own[i] = (z < 0.0f ? away : 0.0f) + both;
             o->other[i] = (z < 0.0f ? 0.0f : away) + both;
         }
         return;
     }
     LOOP {
-        const float rest = (b->rest[i] - share[i]) * o->apart[i];
-        const float other = logarithm_of_one_plus(share[i] * o->apart[i] / (1.0f + rest));
+        const float e = share[i] * o->apart[i], rest = (b->rest[i] - share[i]) * o->apart[i];
+        const float other = logarithm_of_quotient(e / (2.0f * (1.0f + rest) + e)); /* log(1 + e / (1 + rest)) */
         o->other[i] = o->best[i] == (int32_t)c ? o->of_best[i] : other;
     }
     if (inside) LOOP o->own[i] = limited(b->top[i] - x[i] + o->log_sum[i]);

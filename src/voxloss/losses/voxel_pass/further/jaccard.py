@@ -3,22 +3,25 @@
 import torch
 from torch import Tensor
 
+from voxloss.losses.voxel_pass.further import ordered
 from voxloss.losses.voxel_pass.plain import total_type
 from voxloss.losses.voxel_pass.reading import TargetReading, errors
 
 
-def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, reading: TargetReading, by_sample: bool) -> Tensor:
-    """Return the slope of every voxel and class, (B, C, *spatial); 0 where a voxel does not count.
+def slopes(
+    logits: Tensor, target: Tensor, weight: Tensor | None, reading: TargetReading, by_sample: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the sums of errors times slopes, (B, C), and their slopes with respect to p, (B, C, *spatial).
 
-    Errors are 1-p of the voxels of the class and p of the others. They are ordered in each sample, or in the batch.
+    Errors are 1-p of the voxels of the class, for which the slope with respect to p has a minus, and p of the others.
+    They are ordered in each sample, or in the batch. Voxels that do not count have the slope 0.
     """
+    if ordered.takes(logits, weight):
+        return ordered.slopes(logits, target, weight, reading, by_sample)
     classes = logits.shape[1]
     members = reading.members(target, classes).flatten(2)
     counted = reading.counted(target, classes).flatten(2).expand(-1, classes, -1)
-    ignoring = reading.ignore_index is not None
-    found = errors(
-        torch.where(counted, logits.flatten(2), 0) if ignoring else logits.flatten(2), members, reading.activation
-    )
+    found = errors(logits.flatten(2), members, reading.activation)
     weights = None if weight is None else weight.flatten(1)
     result = torch.zeros_like(found)
     for group in [slice(b, b + 1) for b in range(len(logits))] if by_sample else [slice(None)]:
@@ -28,9 +31,10 @@ def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, reading: Targe
             outside = counted[group, c] & ~inside
             of_members, of_others = (None if own is None else own[mask] for mask in (inside, outside))
             missed, excess = _slopes(found[group, c][inside], found[group, c][outside], of_members, of_others)
-            for mask, values in ((inside, missed), (outside, excess)):
+            for mask, values in ((inside, -missed), (outside, excess)):
                 result[group, c].masked_scatter_(mask, values.to(found.dtype))
-    return result.view(logits.shape)
+    sums = (torch.where(counted, found, 0) * result.abs()).sum(2, dtype=total_type(logits))
+    return sums, result.view(logits.shape)
 
 
 def _slopes(

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from voxloss.losses.voxel_pass.further import distances as maps
-from voxloss.losses.voxel_pass.further import hardest, jaccard, linear, soft_skeletons
+from voxloss.losses.voxel_pass.further import hardest, linear, soft_skeletons
+from voxloss.losses.voxel_pass.further.jaccard import slopes
 from voxloss.losses.voxel_pass.operator import transformed
 from voxloss.losses.voxel_pass.plain import empty_gradient, total_type, working_type
 from voxloss.losses.voxel_pass.reading import TargetReading
@@ -50,17 +51,26 @@ def selection(
     )
 
 
-def slopes(logits: Tensor, target: Tensor, weight: Tensor | None, how: TargetReading, by_sample: bool) -> Tensor:
-    """Return the slope of every voxel's error, see `jaccard.slopes`."""
-    return torch.ops.voxloss.jaccard_slopes(logits.detach(), target, weight, by_sample, *_arguments(how))
+def jaccard(logits: Tensor, target: Tensor, weight: Tensor | None, how: TargetReading, by_sample: bool) -> Tensor:
+    """Return the errors times their slopes of every sample and class, (B, C), differentiable, see `jaccard.slopes`.
+
+    The slopes themselves have no gradient.
+    """
+    given = target, weight, by_sample, *_arguments(how)
+    if not torch.compiler.is_compiling() and transformed(logits):
+        sums, slopes = torch.ops.voxloss.jaccard(logits.detach(), *given)
+        with torch.autocast(logits.device.type, enabled=False):
+            linear_part = linear.composite(logits, slopes.detach(), how.activation)
+        return sums.detach() + (linear_part - linear_part.detach())
+    return torch.ops.voxloss.jaccard(logits, *given)[0]
 
 
-def weighted_errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
-    """Return Σ factor·error of every sample and class, (B, C), differentiable, see `linear.sums`."""
+def weighted(logits: Tensor, factors: Tensor, activation: str) -> Tensor:
+    """Return Σ factor·p of every sample and class, (B, C), differentiable, see `linear.sums`."""
     if not torch.compiler.is_compiling() and transformed(logits):
         with torch.autocast(logits.device.type, enabled=False):
-            return linear.composite(logits, factors, members, activation)
-    return torch.ops.voxloss.weighted_errors(logits, factors, members, activation)
+            return linear.composite(logits, factors, activation)
+    return torch.ops.voxloss.weighted(logits, factors, activation)
 
 
 def soft_skeleton(values: Tensor, counts: Tensor | None, iterations: int) -> Tensor:
@@ -90,21 +100,38 @@ def _selection(
         return hardest.selection(logits, target, weight, TargetReading(*how), smoothing, share, pool)
 
 
-def _slopes(logits: Tensor, target: Tensor, weight: Tensor | None, by_sample: bool, *how: Any) -> Tensor:
+def _jaccard(
+    logits: Tensor, target: Tensor, weight: Tensor | None, by_sample: bool, *how: Any
+) -> tuple[Tensor, Tensor]:
     with torch.autocast(logits.device.type, enabled=False):
-        return jaccard.slopes(logits, target, weight, TargetReading(*how), by_sample)
+        return slopes(logits, target, weight, TargetReading(*how), by_sample)
 
 
-def _errors(logits: Tensor, factors: Tensor, members: Tensor | None, activation: str) -> Tensor:
+def _save_jaccard(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.activation = inputs[4]
+    ctx.others = (None,) * (len(inputs) - 1)
+
+
+def _jaccard_backward(ctx: Any, upstream: Tensor, _: Tensor) -> Any:
+    logits, slopes = ctx.saved_tensors
+    return _gradient(upstream, logits, slopes.detach(), ctx.activation), *ctx.others
+
+
+def _weighted(logits: Tensor, factors: Tensor, activation: str) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return linear.sums(logits, factors, members, activation)
+        return linear.sums(logits, factors, activation)
 
 
-def _errors_gradient(
-    upstream: Tensor, logits: Tensor, factors: Tensor, members: Tensor | None, activation: str
-) -> Tensor:
+def _weighted_gradient(upstream: Tensor, logits: Tensor, factors: Tensor, activation: str) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return linear.gradient(upstream, logits, factors, members, activation)
+        return linear.gradient(upstream, logits, factors, activation)
+
+
+def _gradient(upstream: Tensor, logits: Tensor, factors: Tensor, activation: str) -> Tensor:
+    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
+        return linear.composite_gradient(upstream, logits, factors, activation)
+    return torch.ops.voxloss.weighted_gradient(upstream, logits, factors, activation)
 
 
 def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
@@ -113,21 +140,19 @@ def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
 
 
 def _backward(ctx: Any, upstream: Tensor) -> Any:
-    given = (*ctx.saved_tensors, ctx.activation)
-    if torch._C._are_functorch_transforms_active():  # a batch of upstream gradients
-        return linear.composite_gradient(upstream, *given), None, None, None
-    return torch.ops.voxloss.weighted_errors_gradient(upstream, *given), None, None, None
+    logits, factors = ctx.saved_tensors
+    return _gradient(upstream, logits, factors, ctx.activation), None, None
 
 
 def _second_backward(ctx: Any, above: Tensor) -> Any:
-    upstream, logits, factors, members = ctx.saved_tensors
+    upstream, logits, factors = ctx.saved_tensors
 
     def gradient(upstream: Tensor, logits: Tensor) -> Tensor:
-        return linear.composite_gradient(upstream, logits, factors, members, ctx.activation)
+        return linear.composite_gradient(upstream, logits, factors, ctx.activation)
 
     with torch.autocast(logits.device.type, enabled=False):
         of_upstream, of_logits = torch.func.vjp(gradient, upstream, logits)[1](above)
-    return of_upstream, of_logits, None, None, None
+    return of_upstream, of_logits, None, None
 
 
 def _save_skeleton(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
@@ -151,7 +176,7 @@ def _skeleton_second_backward(ctx: Any, above: Tensor) -> Any:
     return *torch.func.vjp(gradient, upstream, values)[1](above), None, None
 
 
-def _shape_of_errors(logits: Tensor, *_: Any) -> Tensor:
+def _shape_of_sums(logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty(logits.shape[:2], dtype=total_type(logits))
 
 
@@ -173,8 +198,8 @@ def _shape_of_selection(logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty((logits.shape[0], *logits.shape[2:]), dtype=working_type(logits))
 
 
-def _shape_of_slopes(logits: Tensor, *_: Any) -> Tensor:
-    return logits.new_empty(logits.shape, dtype=working_type(logits))
+def _shape_of_jaccard(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _shape_of_sums(logits), logits.new_empty(logits.shape, dtype=working_type(logits))
 
 
 def _shape_of_skeleton(values: Tensor, *_: Any) -> Tensor:
@@ -197,21 +222,21 @@ def _register() -> torch.library.Library | None:
             _selection,
             _shape_of_selection,
         ),
-        "jaccard_slopes": (
+        "jaccard": (
             "Tensor logits, Tensor target, Tensor? weight, bool by_sample",
-            _slopes,
-            _shape_of_slopes,
+            _jaccard,
+            _shape_of_jaccard,
         ),
     }
-    errors = "Tensor logits, Tensor factors, Tensor? members, str activation"
+    weighted = "Tensor logits, Tensor factors, str activation"
     operators = {name: (f"{given}, {_READING}", run, shape) for name, (given, run, shape) in operators.items()} | {
         "border_distances": (
             "Tensor mask, Tensor counted, float[] spacing, ScalarType kind",
             _border_distances,
             _shape_of_border,
         ),
-        "weighted_errors": (errors, _errors, _shape_of_errors),
-        "weighted_errors_gradient": (f"Tensor upstream, {errors}", _errors_gradient, _shape_of_gradient),
+        "weighted": (weighted, _weighted, _shape_of_sums),
+        "weighted_gradient": (f"Tensor upstream, {weighted}", _weighted_gradient, _shape_of_gradient),
     }
     skeleton = "Tensor values, Tensor? counts, int iterations"
     operators |= {
@@ -219,19 +244,19 @@ def _register() -> torch.library.Library | None:
         "soft_skeleton_gradient": (f"Tensor upstream, {skeleton}", soft_skeletons.gradient, _shape_of_skeleton),
     }
     for name, (given, run, shape) in operators.items():
-        library.define(f"{name}({given}) -> Tensor")
+        returned = "(Tensor, Tensor)" if name == "jaccard" else "Tensor"
+        library.define(f"{name}({given}) -> {returned}")
         library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"voxloss::{name}", shape, lib=library)
-    torch.library.register_autograd("voxloss::weighted_errors", _backward, setup_context=_save, lib=library)
+    torch.library.register_autograd("voxloss::jaccard", _jaccard_backward, setup_context=_save_jaccard, lib=library)
+    torch.library.register_autograd("voxloss::weighted", _backward, setup_context=_save, lib=library)
     torch.library.register_autograd(
         "voxloss::soft_skeleton", _skeleton_backward, setup_context=_save_skeleton, lib=library
     )
     torch.library.register_autograd(
         "voxloss::soft_skeleton_gradient", _skeleton_second_backward, setup_context=_save_skeleton, lib=library
     )
-    torch.library.register_autograd(
-        "voxloss::weighted_errors_gradient", _second_backward, setup_context=_save, lib=library
-    )
+    torch.library.register_autograd("voxloss::weighted_gradient", _second_backward, setup_context=_save, lib=library)
     return library
 
 

@@ -41,7 +41,7 @@ class DistancePass:
                 )
         if voxels.weight is not None:
             maps = maps * voxels.weight[:, None]
-        return _weighted_errors(voxels, maps, None, how)
+        return _weighted(voxels, maps, how)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,11 @@ class JaccardPass:
 
     def __call__(self, voxels: Voxels) -> VoxelStatistics:
         """Return the sums."""
-        how = _reading(voxels)
-        slopes = operator.slopes(voxels.logits, voxels.target, voxels.weight, how, self.by_sample).detach()
-        return _weighted_errors(voxels, slopes, how.members(voxels.target, voxels.classes), how)
+        how, logits = _reading(voxels), voxels.logits
+        if how.ignore_index is not None:  # what is in ignored voxels, NaN included, must not get out
+            logits = torch.where(how.counted(voxels.target, voxels.classes), logits, 0)
+        sums = operator.jaccard(logits, voxels.target, voxels.weight, how, self.by_sample)
+        return _rows(voxels, sums[:, None], 0)
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def _reading(voxels: Voxels) -> TargetReading:
     return TargetReading.of(voxels.settings, apart=voxels.apart)
 
 
-def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, how: TargetReading) -> VoxelStatistics:
-    """Statistics whose only row is the sum of the errors times `factors` (B, C, *spatial) over the counted voxels."""
+def _weighted(voxels: Voxels, factors: Tensor, how: TargetReading) -> VoxelStatistics:
+    """Statistics whose only row is the sum of p times `factors` (B, C, *spatial) over the counted voxels."""
     logits = voxels.logits
     if how.ignore_index is not None or not (how.dense or voxels.check):  # unchecked labels may be out of range
         counted = how.counted(voxels.target, voxels.classes)
@@ -146,7 +148,7 @@ def _weighted_errors(voxels: Voxels, factors: Tensor, members: Tensor | None, ho
         factors = torch.where(counted[:, -factors.shape[1] :] if apart else counted, factors, 0)
         if how.ignore_index is not None:
             logits = torch.where(counted, logits, 0)  # what is in ignored voxels, NaN included, must not get out
-    sums = operator.weighted_errors(logits, factors, members, how.activation)
+    sums = operator.weighted(logits, factors, how.activation)
     return _rows(voxels, sums[:, None], 0)
 
 
