@@ -327,6 +327,7 @@ def test_the_pages_name_every_study_and_picture(reported):
         "Over 6 real data sets, each with a single seed, Mixed Focal loss has a clearly higher and Dice loss has"
         " a clearly lower mean Dice" in pages["index.md"]
     )
+    assert "Where they are present, their classes fill 0.2 % of the voxels." in pages["index.md"]
     assert "A \\| note with &lt;b&gt;." in pages["studies.md"]
     assert "brats (protocol)" not in pages["claims.md"]  # four cases support no claim
     assert "brats" not in (reported / "pages" / "figures" / "mixed-focal-minus-dice.svg").read_text()

@@ -105,6 +105,7 @@ def index_page(
     parts = [
         "# Evidence: what the losses do on real rare structures\n",
         f"**{main_finding(studies, comparisons)}**\n",
+        *_rarity(studies),
         LEAD,
         "## Differences from the baseline\n",
         f"The baseline is {loss_name(BASELINE)}, what most people train with. {JOINED_TEXT}",
@@ -130,6 +131,19 @@ def index_page(
         parts += ["## Pictures\n", PICTURES, *pictures]
     parts += ["## Tables\n", TABLES]
     return "\n".join(parts)
+
+
+def _rarity(studies: Sequence[Judged]) -> list[str]:
+    """Say how rare the classes are that are joined."""
+    exports = [judged.export for judged in studies if is_joined(judged.export)]
+    shares = [
+        one.fingerprint.of(one.class_name).voxel_fraction.median for one in exports if one.fingerprint is not None
+    ]
+    if not shares:
+        return []
+    least, most = percent(min(shares)), percent(max(shares))
+    span = least if least == most else f"{least} to {most}"
+    return [f"Where they are present, their classes fill {span} of the voxels.\n"]
 
 
 def _title(one: Comparison) -> str:
