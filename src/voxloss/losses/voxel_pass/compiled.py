@@ -1,7 +1,7 @@
 """Passes over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
 
-`compiled.c` and `order.c` are compiled once, in about a second, and kept in the user's cache folder. Where there is no
-compiler, and for everything that they do not take, the pass in plain PyTorch stands in; both give the same numbers up
+`compiled.c` and the sources beside it are compiled once, in about a second, and kept in the user's cache folder. Where
+there is no compiler, and for everything that they do not take, plain PyTorch stands in; both give the same numbers up
 to rounding. The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
 """
 
@@ -27,7 +27,7 @@ from voxloss.losses.voxel_pass.plain import empty_gradient
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE, PassSettings
 
 VARIABLE = "VOXLOSS_COMPILER"
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("compiled.c", "order.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("compiled.c", "distances.c", "order.c"))
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
 CAPABILITIES = {
