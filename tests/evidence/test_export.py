@@ -66,7 +66,7 @@ def test_an_export_says_how_runs_began_and_on_which_machines(study, tmp_path):
     assert weights["digests"] == {"fold-0/seed-0": "weights-0", "fold-0/seed-1": "weights-1"}
     assert [(one["runs"], one["processor"]) for one in export.runs["machines"]] == [(18, "a processor"), (6, "another")]
     page = studies_page([Judged(export)])
-    assert "Initial weights: equal for all losses, by digest (18 runs recorded none)." in page
+    assert "Initial weights: equal for all losses by digest, in the 6 of 24 runs that recorded one." in page
     assert "More than one machine trained them: 18 runs: a processor; voxloss 0.1.0, torch 2.13.0" in page
     assert "6 runs: another; torch 2.13.0." in page
 

@@ -13,13 +13,15 @@ from made_up_evidence import GAINS, export
 from study_helpers import call
 from voxloss.evaluation.fold_model import Interim
 from voxloss.evaluation.joined import join
-from voxloss.evidence.across import compare
+from voxloss.evidence import figures
+from voxloss.evidence.across import compare, counts
 from voxloss.evidence.claims import Claim, judge_claim, read_claims
 from voxloss.evidence.comparisons import BALANCE, Difference, Judged, series_steps, slope
 from voxloss.evidence.estimates import estimates_table
 from voxloss.evidence.export import LastLook, write_export
 from voxloss.evidence.pages.claims import claims_table
 from voxloss.evidence.pages.index import joined_table, main_finding
+from voxloss.evidence.pages.studies import studies_page
 from voxloss.evidence.pages.which_loss import which_loss_page
 from voxloss.evidence.report import write_report
 from voxloss.evidence.series import series_frame
@@ -322,8 +324,8 @@ def test_the_pages_name_every_study_and_picture(reported):
     joined = pd.read_csv(reported / "pages" / "joined.csv").set_index(["first", "second"])
     assert joined.loc[("mixed_focal", "dice_cross_entropy"), "data_sets"] == 6
     assert (
-        "Over 6 real data sets, Mixed Focal loss has a clearly higher and Dice loss has a clearly lower mean Dice"
-        in pages["index.md"]
+        "Over 6 real data sets, each with a single seed, Mixed Focal loss has a clearly higher and Dice loss has"
+        " a clearly lower mean Dice" in pages["index.md"]
     )
     assert "A \\| note with &lt;b&gt;." in pages["studies.md"]
     assert "brats (protocol)" not in pages["claims.md"]  # four cases support no claim
@@ -339,6 +341,63 @@ def test_the_first_sentence_says_that_no_difference_is_not_equality():
     assert "that they are equal: a true mean difference below about 0.0" in text
 
 
+@pytest.mark.parametrize(("single", "text"), [(0, ""), (1, ", 1 with a single seed"), (3, ", each with a single seed")])
+def test_the_first_sentence_names_what_a_single_seed_cannot_tell(single, text):
+    exports = [export(f"set-{n}", seed=n, cases=10) for n in range(3)]
+    for one in exports[single:]:
+        again = one.scores.assign(seed=1)
+        object.__setattr__(one, "scores", pd.concat([one.scores, again], ignore_index=True))
+    judged = studies(*exports)
+    found = main_finding(judged, [compare("dice", "dice_cross_entropy", judged)])
+    assert found.startswith(f"Over 3 real data sets{text}, Dice loss has a clearly lower")
+
+
+def test_the_first_sentence_counts_what_is_joined_and_not_what_is_there(tmp_path):
+    """A difference that never varies has no standard error, so it is not joined, and its picture says so."""
+    still = {"dice_cross_entropy": 1.0, "dice": 1.0}  # clipped to a Dice of 1 everywhere
+    exports = [export(f"set-{n}", seed=n) for n in range(2)] + [
+        export("still", gains=still),
+        export("other", gains={"dice": 0.0, "focal": 0.1}),
+    ]
+    judged = studies(*exports)
+    found = main_finding(judged, [compare("dice", "dice_cross_entropy", judged)])
+    assert found.startswith("Over 2 real data sets, each")
+    more = studies(*exports, export("third", gains={"dice_cross_entropy": 0.0, "dice": -0.1}))
+    found = main_finding(more, [compare(loss, "dice_cross_entropy", more) for loss in ("dice", "focal")])
+    assert found.startswith("Over 2 to 3 real data sets, each")
+    for one in exports:
+        write_export(tmp_path / "r" / one.name, one)
+    write_report(tmp_path / "r", tmp_path / "pages")
+    picture = (tmp_path / "pages" / "figures" / "dice-minus-dice-cross-entropy.svg").read_text()
+    assert "still (real, never varies)" in picture
+
+
+def test_what_is_not_joined_has_an_axis_of_its_own(tmp_path):
+    """Beside the intervals of phantoms, those of real data sets would be points."""
+
+    def drawn(*exports):
+        one = compare("dice", "dice_cross_entropy", studies(*exports))
+        rows = [(found, export.name, counts(found, export)) for found, export in one.differences]
+        figures.forest(rows, one.together, tmp_path / "a.svg")
+        return (tmp_path / "a.svg").read_text()
+
+    phantom = export("synthetic", kind="phantom", noise=0.3)
+    for exports, axes in (((*real(2), phantom), 2), (real(2), 1), ((phantom,), 1), (real(1), 1), (real(5), 1)):
+        text = drawn(*exports)
+        assert text.count('id="axes_') == axes
+        assert ("joined, " in text) == (len(exports) > 1) and ("a new data set" in text) == (len(exports) == 5)
+
+
+def test_a_study_begins_with_its_verdict():
+    page = studies_page(studies(export("a", notes=("A note.",))))
+    assert (
+        page.index("**Mixed Focal loss")
+        < page.index("Real images; data set a")
+        < page.index("A note.")
+        < page.index("| Loss")
+    )
+
+
 def test_claims_are_listed_by_answer():
     quiet = studies(*(export(f"set-{n}", seed=n, noise=0.001) for n in range(2)), export("loud", noise=0.2))
     one = claim(("mixed_focal", "dice"))
@@ -346,7 +405,9 @@ def test_claims_are_listed_by_answer():
     assert row.endswith("| held: set-0, set-1; undecided: loud |")
 
 
-def test_steps_of_a_series_follow_each_other_the_most_common_first(tmp_path):
+def test_steps_of_a_series_follow_each_other_the_most_common_first(tmp_path, monkeypatch):
+    for name in ("forest", "scores_by_rarity"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
     shares = {"s-1e-2": 0.01, "s-1e-3": 0.001, "s-3e-3": 0.003}
     for name, share in shares.items():
         write_export(tmp_path / "r" / name, export(name, kind="rarer", data_set="a", series={"s": share}, cases=10))

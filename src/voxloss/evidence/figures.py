@@ -19,10 +19,13 @@ from voxloss.report.names import loss_name
 from voxloss.utilities.files import atomic_path
 
 GREY = "0.55"
+LEAST_GAP = 0.15  # of an axis between two numbers, which would touch
 
 
 def forest(rows: Sequence[tuple[Difference, str, bool]], together: Joined | None, path: Path) -> None:
-    """Draw a comparison as SVG: studies that are joined above, the others in grey below, what is joined at the end.
+    """Draw a comparison as SVG: studies that are joined and what is joined above, the others in grey below.
+
+    Each part has an axis of its own: beside the intervals of phantoms, those of real data sets would be points.
 
     Args:
         rows: Difference, label, and whether it is joined, of every study, those that are joined first.
@@ -30,43 +33,61 @@ def forest(rows: Sequence[tuple[Difference, str, bool]], together: Joined | None
         path: The file.
     """
     first, second = loss_name(rows[0][0].first), loss_name(rows[0][0].second)
-    weights = (
-        dict(zip([one.study for one, _, joined in rows if joined], together.weights, strict=True)) if together else {}
-    )
-    labels, count = [], len(rows) + (together is not None) + (together is not None and together.predicted is not None)
+    joined = [(one, label) for one, label, counts in rows if counts]
+    others = [(one, label) for one, label, counts in rows if not counts]
+    ends = 0 if together is None else 1 if together.predicted is None else 2
+    heights = [len(part) + extra for part, extra in ((joined, ends), (others, 0)) if part]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 0.9 + 0.32 * count), layout="constrained")
-        axes = figure.subplots()
-        axes.axvspan(-MARGIN, MARGIN, color="0.93", linewidth=0, zorder=0)
-        axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
-        for place, (one, label, joined) in enumerate(rows):
-            colour = PALETTE[0] if joined else GREY
-            ends = [[one.mean - one.low], [one.high - one.mean]]
-            axes.errorbar(one.mean, place, xerr=ends, color=colour, capsize=2.5, lw=1.3)
-            size = 4 + 6 * weights[one.study] ** 0.5 if one.study in weights else 4.5
-            axes.plot(
-                one.mean, place, "s", color=colour, markerfacecolor=colour if joined else "white", markersize=size
-            )
-            labels.append(label)
-        if together is not None:
-            place = len(rows)
-            (low, high), top = ended(together.low, together.high), 0.22
-            axes.fill(
-                [low, together.mean, high, together.mean], [place, place - top, place, place + top],
-                color=PALETTE[1], zorder=3,
-            )  # fmt: skip
-            labels.append(f"joined, {together.n} data sets")
-            if together.predicted is not None:
-                axes.plot(ended(*together.predicted), [place + 1] * 2, color=PALETTE[1], lw=3, solid_capstyle="butt")
-                labels.append("a new data set")
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        figure = Figure(figsize=(6.2, 0.45 + 0.4 * len(heights) + 0.32 * sum(heights)), layout="constrained")
+        parts = list(
+            figure.subplots(len(heights), squeeze=False, height_ratios=[height + 1 for height in heights])[:, 0]
+        )
+        axes = parts[0]
+        if joined:
+            weights = together.weights if together else [0.0] * len(joined)
+            labels = _squares(axes, joined, PALETTE[0], PALETTE[0], [4 + 6 * weight**0.5 for weight in weights])
+            labels += _joined(axes, together, len(joined)) if together else []
+            _rows(axes, labels)
+        if others:
+            axes = parts[-1]
+            _rows(axes, _squares(axes, others, GREY, "white", [4.5] * len(others)))
         axes.set_xlabel(f"Mean Dice: {first} minus {second}")
-        axes.grid(axis="x", color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
         _save(figure, path)
+
+
+def _squares(
+    axes: Axes, rows: Sequence[tuple[Difference, str]], colour: str, face: str, sizes: Sequence[float]
+) -> list[str]:
+    """Draw a row per study; return the labels."""
+    for place, ((one, _), size) in enumerate(zip(rows, sizes, strict=True)):
+        ends = [[one.mean - one.low], [one.high - one.mean]]
+        axes.errorbar(one.mean, place, xerr=ends, color=colour, capsize=2.5, lw=1.3)
+        axes.plot(one.mean, place, "s", color=colour, markerfacecolor=face, markersize=size)
+    return [label for _, label in rows]
+
+
+def _joined(axes: Axes, together: Joined, place: int) -> list[str]:
+    """Draw what is joined as a diamond, and below it the interval of a new data set; return the labels."""
+    (low, high), top = ended(together.low, together.high), 0.22
+    axes.fill(
+        [low, together.mean, high, together.mean], [place, place - top, place, place + top], color=PALETTE[1], zorder=3
+    )
+    labels = [f"joined, {together.n} data sets"]
+    if together.predicted is not None:
+        axes.plot(ended(*together.predicted), [place + 1] * 2, color=PALETTE[1], lw=3, solid_capstyle="butt")
+        labels.append("a new data set")
+    return labels
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.axvspan(-MARGIN, MARGIN, color="0.93", linewidth=0, zorder=0)
+    axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.grid(axis="x", color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def dose_response(slopes: Sequence[Slope], path: Path) -> None:
@@ -131,7 +152,12 @@ def scores_by_rarity(rows: pd.DataFrame, path: Path) -> None:
 
 def _rarity_axis(axes: Axes, shares: Sequence[float]) -> None:
     axes.set_xscale("log")
-    axes.set_xticks(round_numbers(min(shares) / 1.2, max(shares) * 1.2))
+    low, high = min(shares) / 1.2, max(shares) * 1.2
+    ticks: list[float] = []
+    for tick in reversed(round_numbers(low, high)):
+        if not ticks or math.log(ticks[-1] / tick) > LEAST_GAP * math.log(high / low):
+            ticks.append(tick)
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.invert_xaxis()

@@ -151,5 +151,7 @@ def _row_label(found: Difference, export: Export) -> str:
     """The study's name, and why it is not joined."""
     if counts(found, export):
         return export.name
-    learned = "" if export.informs(found.first, found.second) else ", not learned"
-    return f"{export.name} ({export.kind}{learned})"
+    reason = (
+        ", not learned" if not export.informs(found.first, found.second) else "" if found.usable else ", never varies"
+    )
+    return f"{export.name} ({export.kind}{reason})"

@@ -33,8 +33,8 @@ Written down [with what would refute them](claims.md) before the studies ran. *R
 comparisons or more, an advantage of 0.01 is excluded, which does not say that the other loss is better.
 """
 PICTURES = """\
-Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey: not
-joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
+Squares: the difference in a study with its interval, simultaneous over all pairs of losses of the study; grey, below
+on an axis of their own: not joined. Diamond: joined; bar: a new data set. Grey band: differences below 0.01.
 """
 SERIES = """\
 The same test cases at every step of a series, with a class that gets rarer: [curves, numbers and what they say of the
@@ -53,8 +53,8 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     if not sets:
         return "No study of real images is exported yet, so there is no evidence for or against any loss."
     against = [one for one in comparisons if one.second == BASELINE and one.together is not None]
-    count = count_of(len(sets), "real data set")
     if not against:
+        count = count_of(len(sets), "real data set")
         names = escape_markdown(", ".join(sets))
         return f"So far the evidence is {count} ({names}), which is too little to say anything beyond it."
     clear = [one for one in against if one.together is not None and one.together.clear(len(against))]
@@ -66,6 +66,12 @@ def main_finding(studies: Sequence[Judged], comparisons: Sequence[Comparison]) -
     parts += [f"{listed(worse)} {'has' if len(worse) == 1 else 'have'} a clearly lower"] if worse else []
     says = " and ".join(parts) if parts else f"none of {count_of(len(against), 'loss')} has a clearly higher or lower"
     unseen = "A true" if parts else "That does not show that they are equal: a true"
+    used = {export.name: export for one in against for found, export in one.differences if counts(found, export)}
+    alone = sum(export.count("seed") == 1 for export in used.values())
+    fewest, most = (pick(one.together.n for one in against if one.together is not None) for pick in (min, max))
+    count = f"{fewest} to {most} real data sets" if fewest < most else count_of(most, "real data set")
+    if alone:
+        count += f", {'each' if alone == len(used) else alone} with a single seed"
     return (
         f"Over {count}, {says} mean Dice than {baseline}. {unseen} mean difference below about "
         f"{detectable_text(median(known))} (the median over the losses) would probably not have been seen."

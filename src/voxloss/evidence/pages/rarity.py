@@ -55,6 +55,8 @@ def rarity_page(
         studies = list(dict.fromkeys(rows["study"]))
         lead = f"{listed([KIND_TEXTS[kind] for kind in kinds]).capitalize()}. {count_of(len(studies), 'step')}: "
         lead += f"{listed(studies)}."
+        if rows["dice_low"].isna().all():
+            lead += " With one fold and one seed, there are no intervals."
         parts += [f"## {name}\n", f"{lead} {SYNTHETIC}\n" if "phantom" in kinds else f"{lead}\n"]
         parts.append(f"![Scores by rarity, series {name}]({FIGURES}/series-{name}.svg)\n")
         parts += ["Mean Dice, and its interval:\n", _table(rows, _dice)]

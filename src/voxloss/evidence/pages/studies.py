@@ -29,16 +29,16 @@ def studies_page(studies: Sequence[Judged]) -> str:
     parts = ["# Every study\n", LEAD, _contents([judged.export for judged in studies])]
     for judged in studies:
         export = judged.export
-        parts += [f"## {export.name}\n", _facts(export)]
-        parts += [f"{escape_markdown(note)}\n" for note in export.notes]
+        parts.append(f"## {export.name}\n")
+        facts = [_facts(export), *(f"{escape_markdown(note)}\n" for note in export.notes)]
         if export.kind == "protocol":
-            parts.append(f"{count_of(export.count('case'), 'case')} support no comparison of losses.\n")
+            parts += [f"{count_of(export.count('case'), 'case')} support no comparison of losses.\n", *facts]
             continue
         verdict = export.verdict()
         unlearned = export.unlearned.get(export.class_name, [])
         if verdict is None:
             name = escape_markdown(export.class_name)
-            parts.append(f"There is no case with {metric_name(export.metric)} of {name} for every loss.\n")
+            parts += [f"There is no case with {metric_name(export.metric)} of {name} for every loss.\n", *facts]
             continue
         if export.learned:
             left = export.look is not None and len(export.look.losses) < len(export.losses)
@@ -50,6 +50,7 @@ def studies_page(studies: Sequence[Judged]) -> str:
         verdicts = verdict_table(verdict, export.class_name, export.metric, unlearned=unlearned)
         parts += [
             f"**{text}**\n",
+            *facts,
             to_markdown(replace(verdicts, caption="")),
             _failures(failures_frame(export), export),
         ]
@@ -104,8 +105,9 @@ def _equal(export: Export, what: str) -> str:
         return "recorded for too few runs to compare them" if found["digests"] else "not recorded"
     if not found["equal"]:
         return "NOT equal for all losses"
-    without = count_of(found["unrecorded_runs"], "run")
-    return "equal for all losses, by digest" + (f" ({without} recorded none)" if found["unrecorded_runs"] else "")
+    runs, without = sum(export.runs["states"].values()), found["unrecorded_runs"]
+    some = f", in the {runs - without} of {count_of(runs, 'run')} that recorded one" if without else ""
+    return f"equal for all losses by digest{some}"
 
 
 def _machines(export: Export) -> str:

@@ -1,7 +1,8 @@
-"""Passes over the voxels in C, compiled on the machine where it has a C compiler: softmax against labels, on a CPU.
+"""Passes over the voxels in C, compiled on the machine where it has a C compiler, on a CPU.
 
-`compiled.c` and the sources beside it are compiled once, in about a second, and kept in the user's cache folder. Where
-there is no compiler, and for everything that they do not take, plain PyTorch stands in; both give the same numbers up
+These are the sums of softmax against labels, those over lesions of every activation and target, distances and the
+order of errors. The sources are compiled once, in about a second, and kept in the user's cache folder. Where there is
+no compiler, and for everything that they do not take, plain PyTorch stands in; both give the same numbers up
 to rounding. The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
 """
 
@@ -27,7 +28,7 @@ from voxloss.losses.voxel_pass.plain import empty_gradient
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE, PassSettings
 
 VARIABLE = "VOXLOSS_COMPILER"
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("compiled.c", "distances.c", "order.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("library.c", "distances.c", "order.c"))
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
 CAPABILITIES = {
@@ -219,6 +220,63 @@ def lesions_gradient(
     return call.gradient()
 
 
+def takes_odds(logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int) -> bool:
+    """Whether the passes over lesions compute the sums of targets of their own for every class on this machine."""
+    return (
+        logits.device.type == "cpu"
+        and logits.dtype in (torch.float32, torch.bfloat16)
+        and target.dtype in (*_TYPES, *_SAME, *_WIDENED)
+        and regions.dtype in (torch.int32, torch.int64)
+        and (weight is None or weight.dtype == torch.float32)
+        and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
+        and _library() is not None
+    )
+
+
+def odds(
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    places: int,
+    settings: PassSettings,
+    *,
+    by_channel: bool,
+) -> tuple[Tensor, Tensor]:
+    """Sums (4, 2·places) in the order of `lesions.sums` and voxels (2·places,); with sigmoid, or `dense` targets."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, places)
+    found = torch.zeros((call.batch * call.parts, 2 * places, 5), dtype=torch.float64)
+    call.arguments.lesions = found.data_ptr()
+    call.memory.append(found)
+    call.run_odds("voxloss_odds_sums", settings, by_channel)
+    *sums, voxels = found.sum(0).unbind(1)
+    return torch.stack(sums), voxels
+
+
+def odds_gradient(
+    of_lesions: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    regions: Tensor,
+    offsets: Tensor,
+    weight: Tensor | None,
+    settings: PassSettings,
+    *,
+    by_channel: bool,
+) -> Tensor:
+    """d(Σ of_lesions·odds)/d(logits) for `of_lesions` (4, 2·places)."""
+    call = _Call(logits, target, weight, settings)
+    call.add_regions(regions, offsets, of_lesions.shape[1] // 2)
+    slopes = of_lesions.to(torch.float32).T.contiguous()
+    call.arguments.of_lesions = slopes.data_ptr()
+    call.memory.append(slopes)
+    result = call.add_gradient()
+    call.run_odds("voxloss_odds_gradient", settings, by_channel)
+    return result
+
+
 class _Tensor(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("sample", "channel", "voxel", "type"))]
 
@@ -239,6 +297,10 @@ class _Pass(ctypes.Structure):
         ("places", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("lesions", "of_lesions")),
     ]
+
+
+class _OddsPass(ctypes.Structure):
+    _fields_ = [("pass", _Pass), *((name, ctypes.c_int64) for name in ("sigmoid", "dense", "by_channel"))]
 
 
 class _Call:
@@ -270,10 +332,11 @@ class _Call:
         )
         self.memory = [flat, exponents, bins]  # whose addresses are in use
         if target is not None:
-            labels = target.flatten(1)
+            labels = target.flatten(2 if settings.dense else 1)
             if labels.dtype in _WIDENED:
                 labels = labels.float()
-            self.arguments.target = _Tensor.of(labels, (labels.stride(0), 0, labels.stride(1)))
+            strides = labels.stride() if settings.dense else (labels.stride(0), 0, labels.stride(1))
+            self.arguments.target = _Tensor.of(labels, strides)
             self.memory.append(labels)
         if weight is not None:
             weights = weight.flatten(1)
@@ -323,12 +386,22 @@ class _Call:
 
     def gradient(self, name: str = "voxloss_gradient") -> Tensor:
         """Return the gradient of what was added."""
+        result = self.add_gradient()
+        self.run(name)
+        return result
+
+    def add_gradient(self) -> Tensor:
+        """Return where the gradient will be."""
         result = empty_gradient(self.logits)
         flat = result.view(*self.logits.shape[:2], self.voxels)
         self.arguments.gradient = _Tensor.of(flat, flat.stride())
         self.memory.append(flat)
-        self.run(name)
         return result
+
+    def run_odds(self, name: str, settings: PassSettings, by_channel: bool) -> None:
+        """Call a function of `odds.c` for every part."""
+        arguments = _OddsPass(self.arguments, settings.activation == "sigmoid", settings.dense, by_channel)
+        run(name, arguments, self.batch * self.parts, self.memory)
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""
@@ -377,9 +450,8 @@ def _library() -> Any:
     if os.name != "posix" or not compiler:
         return None
     command = [compiler, *FLAGS, *CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), ())]
-    key = hashlib.sha256(
-        repr(([source.read_bytes() for source in SOURCES], command, platform.machine(), platform.system())).encode()
-    )
+    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.c"))]  # with those that are included
+    key = hashlib.sha256(repr((texts, command, platform.machine(), platform.system())).encode())
     kept = _cache_folder() / f"losses-{key.hexdigest()[:20]}.so"
     try:
         return ctypes.CDLL(str(kept))

@@ -162,7 +162,9 @@ def _gradient(
         if _at_once(logits, target, regions, weight, of_lesions.shape[1] // 2, together, settings):
             return compiled.lesions_gradient(of_lesions, logits, *given, upstream, settings)
         result = passes.gradient(of_lesions, logits, *given, _reading(settings, by_channel))
-    return result + plain_pass.run_gradient(upstream, logits, target, weight, None, None, *rest) if together else result
+    if together:
+        result += plain_pass.run_gradient(upstream, logits, target, weight, None, None, *rest)
+    return result
 
 
 def _at_once(

@@ -91,4 +91,4 @@ def through_log_odds(slope: Tensor, x: Tensor, activation: str) -> Tensor:
 
 
 def _largest(x: Tensor) -> Tensor:
-    return x.argmax(1, keepdim=True) == torch.arange(x.shape[1], device=x.device)[:, None]
+    return x.max(1, keepdim=True).indices == torch.arange(x.shape[1], device=x.device)[:, None]

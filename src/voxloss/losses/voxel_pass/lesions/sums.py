@@ -2,7 +2,7 @@
 
 Each voxel's index is 2·(place of its region) + (whether it is in the lesion); the sums are added up by it. Regions of
 all samples and classes lie one behind the other: those of sample b and class c from `offsets[b, c]` on, with the voxels
-of no region, number 0, first. Of softmax against labels on a CPU the pass in C takes the place of this one.
+of no region, number 0, first. On a CPU the passes in C take the place of this one.
 """
 
 import math
@@ -30,6 +30,9 @@ def sums(
     settings = _settings(how)
     if compiled.takes_lesions(logits, target, regions, weight, places, settings):
         return compiled.lesions(logits, target, regions, offsets, weight, places, settings, alone=True)[:2]
+    if compiled.takes_odds(logits, target, regions, weight, places):
+        given = (logits, target, regions, offsets, weight, places)
+        return compiled.odds(*given, settings, by_channel=how.by_channel)
     kind = total_type(logits)
     totals = torch.zeros(ROWS, 2 * places + 1, dtype=kind, device=logits.device)  # the last: what does not count
     voxels = torch.zeros(2 * places + 1, dtype=kind, device=logits.device)
@@ -63,6 +66,9 @@ def gradient(
     settings = _settings(how)
     if compiled.takes_lesions(logits, target, regions, weight, upstream.shape[1] // 2, settings):
         return compiled.lesions_gradient(upstream, logits, target, regions, offsets, weight, None, settings)
+    if compiled.takes_odds(logits, target, regions, weight, upstream.shape[1] // 2):
+        given = (logits, target, regions, offsets, weight)
+        return compiled.odds_gradient(upstream, *given, settings, by_channel=how.by_channel)
     result = empty_gradient(logits)
     flat = result.view(*logits.shape[:2], math.prod(logits.shape[2:]))
     slopes = torch.cat([upstream, upstream.new_zeros(ROWS, 1)], 1).to(working_type(logits))

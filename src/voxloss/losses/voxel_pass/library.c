@@ -1,0 +1,4 @@
+/* What is compiled, in one piece: functions that every voxel needs are in one file, and get built into all others. */
+
+#include "compiled.c"
+#include "odds.c"
