@@ -1,7 +1,7 @@
 """Passes over the voxels in C, compiled on the machine where it has a C compiler, on a CPU.
 
 These are the sums of softmax against labels, those over lesions of every activation and target, distances and the
-order of errors. The sources are compiled once, in about a second, and kept in the user's cache folder. Where there is
+order of errors. The sources are compiled once, in a few seconds, and kept in the user's cache folder. Where there is
 no compiler, and for everything that they do not take, plain PyTorch stands in; both give the same numbers up
 to rounding. The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
 """
