@@ -45,6 +45,7 @@ def keys_of(errors, members, counted):
 VALUES = {
     "all different": lambda x: x,
     "many equal": lambda x: (8 * x).round() / 8,
+    "one apart": lambda x: torch.where(x == x.amax(), 0.25, 0.5),
     "one value": lambda x: torch.full_like(x, 0.5),
     "0 and 1": lambda x: x.round(),
     "zeros": torch.zeros_like,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 VARIABLE = "VOXLOSS_COMPILER"
 FOLDER = Path(__file__).with_name("c")
-SOURCES = (FOLDER / "library.c", FOLDER / "order.c")
+SOURCES = tuple(FOLDER / name for name in ("library.c", "distances.c", "order.c"))
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
 CAPABILITIES = {
