@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from voxloss import distance_maps, get_loss
-from voxloss.losses.voxel_pass import compiled
+from voxloss.losses.voxel_pass import library
 from voxloss.losses.voxel_pass.further import distances, nearest
 
-pytestmark = pytest.mark.skipif(not compiled.is_there(), reason="no C compiler")
+pytestmark = pytest.mark.skipif(not library.is_there(), reason="no C compiler")
 SHAPES = [(1,), (7,), (150,), (5, 9), (1, 70), (130, 3), (20, 1, 30), (17, 66, 9), (3, 4, 5, 6)]
 
 

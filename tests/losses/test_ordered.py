@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from voxloss import get_loss
-from voxloss.losses.voxel_pass import compiled
+from voxloss.losses.voxel_pass import compiled, library
 from voxloss.losses.voxel_pass.further import linear, ordered
 
-pytestmark = pytest.mark.skipif(not compiled.is_there(), reason="no C compiler")
+pytestmark = pytest.mark.skipif(not library.is_there(), reason="no C compiler")
 
 
 def by_hand(errors, members, weight):

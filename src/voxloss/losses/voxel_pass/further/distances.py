@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import compiled, targets
+from voxloss.losses.voxel_pass import library, targets
 from voxloss.losses.voxel_pass.further import nearest
 from voxloss.losses.voxel_pass.reading import TargetReading
 
@@ -121,7 +121,7 @@ def signed_distances(
 
 def quick_measure() -> Measure:
     """Return the distances of this module, or SciPy's on a CPU without a compiler, where it is installed."""
-    if compiled.is_there() or importlib.util.find_spec("scipy") is None:
+    if library.is_there() or importlib.util.find_spec("scipy") is None:
         return signed_distances
     from voxloss.geometry import distances  # needs SciPy, which losses alone do not
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import compiled
+from voxloss.losses.voxel_pass import library
 
 _WIDTH = 64  # as in the source
 _NUMBERS = 1 << 18  # of a part, which one thread works on; with fewer, starting a part costs more of the time
@@ -15,7 +15,7 @@ _NUMBERS = 1 << 18  # of a part, which one thread works on; with fewer, starting
 
 def takes(mask: Tensor, kind: torch.dtype) -> bool:
     """Whether `squares` is compiled on this machine for such a mask."""
-    return mask.device.type == "cpu" and kind == torch.float32 and mask.numel() > 0 and compiled.is_there()
+    return mask.device.type == "cpu" and kind == torch.float32 and mask.numel() > 0 and library.is_there()
 
 
 def squares(mask: Tensor, steps: Sequence[float]) -> Tensor:
@@ -34,7 +34,7 @@ def squares(mask: Tensor, steps: Sequence[float]) -> Tensor:
             step=steps[axis],
         )
         parts = -(-mask.numel() // (length * columns))
-        compiled.run("voxloss_nearest", search, parts, [own, result])
+        library.run("voxloss_nearest", search, parts, [own, result])
     return result
 
 
