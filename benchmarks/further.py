@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 
 import voxloss
 from losses import Loss, cpu_name, once, peak_extra, seconds
-from voxloss.transforms import DistanceMaps
+from voxloss.geometry.distances import signed_distances
 
 REFERENCE = "dice_cross_entropy"
 FIELDS = [
@@ -197,12 +197,12 @@ def by_scipy(labels: np.ndarray) -> np.ndarray:
 
 def of_maps(of_boxes: Tensor, of_tubes: Tensor) -> dict[str, tuple[str, Callable[[], object]]]:
     """Name -> (volume, what makes the maps)."""
-    loader, array = DistanceMaps(classes=2), of_boxes[0].cpu().numpy()
+    array = of_boxes[0].cpu().numpy()
     return {
         "lesion_regions": ("boxes", lambda: voxloss.lesion_regions(of_boxes, 2)),
         "SciPy: label and transform": ("boxes", lambda: by_scipy(array)),
         "distance_maps": ("boxes", lambda: voxloss.distance_maps(of_boxes, 2)),
-        "DistanceMaps, by SciPy": ("boxes", lambda: loader({"label": of_boxes[0].cpu()})),
+        "SciPy: distances": ("boxes", lambda: signed_distances(array == 1, array == 0, (1.0, 1.0, 1.0))),
         "skeleton_tubes": ("tubes", lambda: voxloss.skeleton_tubes(of_tubes, 2)),
     }
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 import voxloss
 from voxloss import Compound, DeepSupervision, distance_maps, get_loss
 from voxloss.geometry import distances as geometry
+from voxloss.losses.voxel_pass import library
 from voxloss.losses.voxel_pass.further.distances import distances_to
 from voxloss.transforms import DistanceMaps
 
@@ -60,6 +61,9 @@ def test_maps_of_torch_and_of_the_loader_are_equal(shape, spacing, density, monk
     labels.view(-1)[:4] = 255
     options = {"classes": 3, "spacing": spacing, "ignore_index": 255, "background": True}
     maps = distance_maps(labels[None], **options)[0]
+    if library.is_there():
+        assert torch.equal(DistanceMaps(**options)({"label": labels})["distances"], maps)
+    monkeypatch.setattr(library, "is_there", lambda: False)  # as without a compiler, by SciPy
     sample = DistanceMaps(**options)({"label": labels})
     assert maps.dtype == sample["distances"].dtype == torch.float32
     torch.testing.assert_close(maps, sample["distances"], rtol=1e-6, atol=1e-6)

@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from voxloss import get_loss, lesion_regions
-from voxloss.losses.voxel_pass import compiled, composite, operator, plain
+from voxloss.losses.voxel_pass import compiled, composite, library, operator, plain
 from voxloss.losses.voxel_pass.lesions import operator as of_lesions
 from voxloss.losses.voxel_pass.lesions import sums as passes
 from voxloss.losses.voxel_pass.lesions.read import Reading
 from voxloss.losses.voxel_pass.settings import PassSettings
 
-LIBRARY = compiled._library()
-needs_compiler = pytest.mark.skipif(LIBRARY is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(not library.is_there(), reason="no C compiler")
 EXPONENTS = [(), (0.0,), (1.0, 2.0), (0.75, 0.05, 3.5), ("per class", 0.0)]
 
 
@@ -363,9 +362,9 @@ def plain_when_asked(logits, labels):
 def compiled_anew(tmp_path, monkeypatch):
     """Nothing is compiled yet, and the cache is in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    compiled._library.cache_clear()
+    library.load.cache_clear()
     yield tmp_path / "cache" / "voxloss"
-    compiled._library.cache_clear()
+    library.load.cache_clear()
 
 
 def test_without_a_compiler_the_plain_pass_is_taken(compiled_anew, monkeypatch):
@@ -375,7 +374,7 @@ def test_without_a_compiler_the_plain_pass_is_taken(compiled_anew, monkeypatch):
     with warnings.catch_warnings(action="error"):
         assert plain_when_asked(logits, labels)
         torch.testing.assert_close(get_loss("mixed_focal")(logits, labels), value, check_dtype=False)
-    compiled._library.cache_clear()
+    library.load.cache_clear()
     monkeypatch.delenv("VOXLOSS_COMPILER")
     monkeypatch.setenv("PATH", "")
     with warnings.catch_warnings(action="error"):
@@ -411,15 +410,15 @@ def test_it_is_compiled_once_and_again_where_the_cache_is_damaged(compiled_anew,
     logits, labels, _ = problem(3)
     assert not plain_when_asked(logits, labels)
     (kept,) = compiled_anew.iterdir()
-    compiled._library.cache_clear()
+    library.load.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compiled.subprocess, "run", lambda *_, **__: pytest.fail("compiled a second time"))
+        patch.setattr(library.subprocess, "run", lambda *_, **__: pytest.fail("compiled a second time"))
         assert not plain_when_asked(logits, labels)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # another path: one that is loaded is not read again
     damaged = tmp_path / "voxloss" / kept.name
     damaged.parent.mkdir()
     damaged.write_bytes(b"rubbish")
-    compiled._library.cache_clear()
+    library.load.cache_clear()
     assert not plain_when_asked(logits, labels)
     assert damaged.read_bytes() == kept.read_bytes()
     assert list(damaged.parent.iterdir()) == [damaged]
@@ -485,7 +484,7 @@ def test_an_interrupt_leaves_the_other_threads_their_memory(monkeypatch, backwar
         return 0
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(compiled, "_library", lambda: SimpleNamespace(voxloss_sums=part, voxloss_gradient=part))
+    monkeypatch.setattr(library, "load", lambda: SimpleNamespace(voxloss_sums=part, voxloss_gradient=part))
     if backward:
         monkeypatch.setattr(compiled, "empty_gradient", spy(compiled.empty_gradient))
     else:

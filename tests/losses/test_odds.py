@@ -5,12 +5,12 @@ import torch
 from loss_twin import one_hot
 
 from voxloss import get_loss, lesion_regions
-from voxloss.losses.voxel_pass import compiled
+from voxloss.losses.voxel_pass import compiled, library
 from voxloss.losses.voxel_pass.lesions import operator
 from voxloss.losses.voxel_pass.lesions import sums as passes
 from voxloss.losses.voxel_pass.lesions.read import Reading
 
-pytestmark = pytest.mark.skipif(compiled._library() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(not library.is_there(), reason="no C compiler")
 
 # Activation, and whether the target is labels, or multi-hot or soft targets.
 KINDS = ["sigmoid labels", "sigmoid multi-hot", "sigmoid soft", "softmax multi-hot", "softmax soft"]

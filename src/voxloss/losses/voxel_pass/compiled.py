@@ -1,44 +1,17 @@
-"""Passes over the voxels in C, compiled on the machine where it has a C compiler, on a CPU.
+"""Passes over the voxels in C, on a CPU: the sums of softmax against labels, and those over lesions of all targets.
 
-These are the sums of softmax against labels, those over lesions of every activation and target, and the order of
-errors. The sources are compiled once, in about a second, and kept in the user's cache folder. Where there is no
-compiler, and for everything that they do not take, the pass in plain PyTorch stands in; both give the same numbers up
-to rounding. The environment variable VOXLOSS_COMPILER names the compiler; if it is empty, nothing is compiled.
+For everything that they do not take, and where `library` has nothing, the pass in plain PyTorch stands in; both give
+the same numbers up to rounding.
 """
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import targets
+from voxloss.losses.voxel_pass import library, targets
 from voxloss.losses.voxel_pass.plain import empty_gradient
 from voxloss.losses.voxel_pass.settings import FALSE_NEGATIVE, TRUE_POSITIVE, PassSettings
-
-VARIABLE = "VOXLOSS_COMPILER"
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("library.c", "order.c"))
-FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
-# By what torch found the processor to be able to do; what is compiled for it is not taken on another one.
-CAPABILITIES = {
-    "AVX2": ("-mavx2", "-mfma"),
-    "AVX512": (
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
-        "-mprefer-vector-width=512",
-    ),
-}
-PATIENCE = 600  # seconds; it takes one, but runs of a study should not differ because a machine was busy
 
 # Numbers of the logits in a part, which one thread works on; with fewer, starting a part costs more of the time.
 PART = 1 << 18
@@ -51,14 +24,8 @@ _TYPES = [
 ]
 _SAME = {torch.bool: torch.uint8}
 _WIDENED = (torch.float16, torch.bfloat16)
-_NO_MEMORY = 4
 MOST_BINS = 256
 MOST_PLACES = 1 << 20  # of regions in all parts together
-
-
-def is_there() -> bool:
-    """Whether the sources are compiled on this machine."""
-    return _library() is not None
 
 
 def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassSettings) -> bool:
@@ -70,7 +37,7 @@ def takes(logits: Tensor, target: Tensor, weight: Tensor | None, settings: PassS
         and logits.dtype in (torch.float32, torch.bfloat16)
         and (weight is None or weight.dtype == torch.float32)
         and max(settings.bins, default=0) <= MOST_BINS
-        and _library() is not None
+        and library.is_there()
     )
 
 
@@ -112,7 +79,7 @@ def surprise_bits(logits: Tensor, target: Tensor, weight: Tensor | None, setting
 
 def takes_bits(bits: Tensor) -> bool:
     """Whether `count_digits` and `shares` are compiled on this machine for such numbers."""
-    return bits.device.type == "cpu" and bits.dtype == torch.int32 and bits.is_contiguous() and _library() is not None
+    return bits.device.type == "cpu" and bits.dtype == torch.int32 and bits.is_contiguous() and library.is_there()
 
 
 def count_digits(bits: Tensor, shift: int, border: int) -> Tensor:
@@ -120,7 +87,7 @@ def count_digits(bits: Tensor, shift: int, border: int) -> Tensor:
     counts = torch.zeros(1 << 16, dtype=torch.int64)
     above = ctypes.c_int64(border >> (shift + 16))
     numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
-    _library().voxloss_digits(*numbers, ctypes.c_int64(shift), above, ctypes.c_void_p(counts.data_ptr()))
+    library.load().voxloss_digits(*numbers, ctypes.c_int64(shift), above, ctypes.c_void_p(counts.data_ptr()))
     return counts
 
 
@@ -129,7 +96,7 @@ def shares(bits: Tensor, border: int, share: float) -> Tensor:
     result = torch.empty(bits.shape, dtype=torch.float32)
     numbers = ctypes.c_void_p(bits.data_ptr()), ctypes.c_int64(bits.numel())
     limits = ctypes.c_int64(border), ctypes.c_double(share)
-    _library().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
+    library.load().voxloss_shares(*numbers, *limits, ctypes.c_void_p(result.data_ptr()))
     return result
 
 
@@ -146,7 +113,7 @@ def error_keys(logits: Tensor, target: Tensor, settings: PassSettings) -> Tensor
 
 def takes_shares(logits: Tensor, shares: Tensor) -> bool:
     """Whether `gradient_of_shares` is compiled on this machine for these."""
-    return logits.device.type == "cpu" and logits.dtype == shares.dtype == torch.float32 and _library() is not None
+    return logits.device.type == "cpu" and logits.dtype == shares.dtype == torch.float32 and library.is_there()
 
 
 def gradient_of_shares(upstream: Tensor, logits: Tensor, shares: Tensor) -> Tensor:
@@ -229,7 +196,7 @@ def takes_odds(logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor |
         and regions.dtype in (torch.int32, torch.int64)
         and (weight is None or weight.dtype == torch.float32)
         and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
-        and _library() is not None
+        and library.is_there()
     )
 
 
@@ -401,97 +368,8 @@ class _Call:
     def run_odds(self, name: str, settings: PassSettings, by_channel: bool) -> None:
         """Call a function of `odds.c` for every part."""
         arguments = _OddsPass(self.arguments, settings.activation == "sigmoid", settings.dense, by_channel)
-        run(name, arguments, self.batch * self.parts, self.memory)
+        library.run(name, arguments, self.batch * self.parts, self.memory)
 
     def run(self, name: str) -> int:
         """Call a function of the source for every part, and return the faults that it found."""
-        return run(name, self.arguments, self.batch * self.parts, self.memory)
-
-
-def run(name: str, arguments: ctypes.Structure, parts: int, memory: list[Tensor]) -> int:
-    """Call a function of the sources for every part, and return the faults that it found.
-
-    `memory` has the addresses of the arguments.
-    """
-    function: Callable[..., int] = getattr(_library(), name)
-    numbers = iter(range(parts))  # the threads take their parts from here, each when it is free
-
-    def work(_in_use: list[Tensor] = memory) -> int:  # after an interrupt the other threads still work
-        faults = 0
-        for number in numbers:
-            faults |= function(ctypes.byref(arguments), ctypes.c_int64(number))
-        return faults
-
-    helpers = min(torch.get_num_threads(), parts) - 1
-    others = [_pool().submit(work) for _ in range(helpers)]
-    faults = work()
-    for other in others:
-        faults |= other.result()
-    if faults & _NO_MEMORY:
-        raise MemoryError("no memory for a block of voxels")
-    return faults
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="voxloss")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process does not have the threads
-
-
-@functools.cache
-def _library() -> Any:
-    """The compiled source; None where there is no compiler, or it fails."""
-    compiler = os.environ.get(VARIABLE)
-    if compiler is None:
-        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")
-    if os.name != "posix" or not compiler:
-        return None
-    command = [compiler, *FLAGS, *CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), ())]
-    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.c"))]  # with those that are included
-    key = hashlib.sha256(repr((texts, command, platform.machine(), platform.system())).encode())
-    kept = _cache_folder() / f"losses-{key.hexdigest()[:20]}.so"
-    try:
-        return ctypes.CDLL(str(kept))
-    except OSError:  # not compiled yet
-        pass
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            fresh = Path(folder) / "losses.so"
-            arguments = [*command, "-o", str(fresh), *map(str, SOURCES)]
-            subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=PATIENCE)
-            library = ctypes.CDLL(str(fresh))
-            _keep(fresh, kept)
-            return library
-    except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        reason = next((line for line in said if "error" in line), said[0] if said else type(error).__name__)
-        warnings.warn(
-            f"{compiler} could not compile the fast pass of the losses, so they take the slower one: {reason}. "
-            f"{VARIABLE} names another compiler; if it is empty, none is tried",
-            stacklevel=2,
-        )
-        return None
-
-
-def _cache_folder() -> Path:
-    """The folder of the user's cache; what is there was compiled for this user. Without a home nothing is kept."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "voxloss"
-    except RuntimeError:
-        return Path(os.devnull)
-
-
-def _keep(fresh: Path, kept: Path) -> None:
-    """Copy the compiled source to the cache, whole or not at all; without one it is compiled in every process."""
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            file.write(fresh.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(kept)
-    except OSError:
-        return
+        return library.run(name, self.arguments, self.batch * self.parts, self.memory)

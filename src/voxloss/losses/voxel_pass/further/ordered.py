@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from voxloss.losses.voxel_pass import compiled
+from voxloss.losses.voxel_pass import compiled, library
 from voxloss.losses.voxel_pass.plain import CPU_CHUNK
 from voxloss.losses.voxel_pass.reading import TargetReading, errors
 from voxloss.losses.voxel_pass.settings import PassSettings
@@ -21,7 +21,7 @@ def takes(logits: Tensor, weight: Tensor | None) -> bool:
         and logits.dtype == torch.float32
         and (weight is None or weight.dtype == torch.float32)
         and logits.shape[0] * logits.shape[2:].numel() <= _MOST_VOXELS
-        and compiled.is_there()
+        and library.is_there()
     )
 
 
@@ -56,7 +56,7 @@ def from_keys(keys: Tensor, weight: Tensor | None, shape: torch.Size, by_sample:
         by_sample=by_sample,
         both=own < shape[1],
     )
-    compiled.run("voxloss_order", order, own * (shape[0] if by_sample else 1), memory)
+    library.run("voxloss_order", order, own * (shape[0] if by_sample else 1), memory)
     return sums, result
 
 

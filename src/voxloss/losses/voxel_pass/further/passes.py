@@ -124,6 +124,8 @@ class CentreLines:
         """Return the sums."""
         first = int(not self.background)
         p, q, t, counted = probabilities(voxels.logits, voxels.target, _reading(voxels), first)
+        if voxels.check and voxels.settings.ignore_index is None:  # labels were checked, and all of them count
+            counted = None
         with torch.no_grad():
             of_target = operator.soft_skeleton(t, counted, self.iterations)
         of_prediction = operator.soft_skeleton(p, counted, self.iterations)

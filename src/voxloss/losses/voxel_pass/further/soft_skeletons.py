@@ -5,7 +5,7 @@ of torch's pooling. The gradient is made of the values again. A minimum of minim
 got to, so each value travels with the number of its voxel, and its gradient is added there at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -97,27 +97,29 @@ def _turns(values: Tensor, counts: Tensor | None, iterations: int, largest: int)
 
 def _minimum(values: Tensor, least: Tensor) -> Tensor:
     """Over each voxel and its neighbours by faces, in `least`."""
-    least.copy_(values)
+    so_far = values
     for axis in range(2, values.ndim):
-        for here, there in _neighbours(least, values, axis):
-            torch.minimum(here, there, out=here)
-    return least
+        so_far = _with_neighbours(torch.minimum, so_far, values, axis, least)
+    return so_far
 
 
 def _maximum(values: Tensor, rooms: list[Tensor]) -> Tensor:
     """Over each voxel and its neighbours by corners, one axis after the other, in one of two rooms."""
     for axis in range(2, values.ndim):
-        largest = rooms[axis % 2].copy_(values)
-        for here, there in _neighbours(largest, values, axis):
-            torch.maximum(here, there, out=here)
-        values = largest
+        values = _with_neighbours(torch.maximum, values, values, axis, rooms[axis % 2])
     return values
 
 
-def _neighbours(these: Tensor, others: Tensor, axis: int) -> list[tuple[Tensor, Tensor]]:
-    """The voxels of a tensor, and those of the other that come after and before them along an axis."""
+def _with_neighbours(
+    extreme: Callable[..., Tensor], these: Tensor, others: Tensor, axis: int, result: Tensor
+) -> Tensor:
+    """The extreme of each voxel and of the other tensor's voxels before and after it along an axis, in `result`."""
     most = these.shape[axis] - 1
-    return [(these.narrow(axis, 1 - at, most), others.narrow(axis, at, most)) for at in (0, 1)]
+    result.narrow(axis, 0, 1).copy_(these.narrow(axis, 0, 1))
+    extreme(these.narrow(axis, 1, most), others.narrow(axis, 0, most), out=result.narrow(axis, 1, most))
+    own = result.narrow(axis, 0, most)
+    extreme(own, others.narrow(axis, 1, most), out=own)
+    return result
 
 
 def _rest(difference: Tensor) -> Tensor:

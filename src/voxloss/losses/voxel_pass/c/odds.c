@@ -1,7 +1,7 @@
 /* The sums over lesions where every class has a target of its own: sigmoid, or soft and multi-hot targets.
 
-   It reads each class against the rest, as lesions/sums.py explains, in blocks like compiled.c, and like there every
-   call does one part of one sample. */
+   It reads each class against the rest, as lesions/sums.py explains, in blocks like block.c, and like there every call
+   does one part of one sample. */
 
 typedef struct {
     Pass pass; /* `lesions` is (parts, 2 * places, ODDS_SUMS), and `of_lesions` (2 * places, SLOPES) */
