@@ -33,7 +33,7 @@ CAPABILITIES = {
         "-mprefer-vector-width=512",
     ),
 }
-PATIENCE = 600  # seconds; it takes one, but runs of a study should not differ because a machine was busy
+PATIENCE = 600  # seconds; it takes a few, but runs of a study should not differ because a machine was busy
 
 _NO_MEMORY = 4
 
