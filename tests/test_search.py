@@ -494,7 +494,7 @@ def test_a_study_with_a_search_from_the_data_to_the_scores(phantom, tmp_path, mo
 
 @pytest.mark.slow
 def test_two_workers_find_what_one_finds(phantom, tmp_path):
-    tuning = "{trials: 5, batch: 3, learning_rate: [1e-4, 1e-2, log], dice.smooth: [0, 1]}"
+    tuning = "{trials: 3, batch: 2, learning_rate: [1e-4, 1e-2, log], dice.smooth: [0, 1]}"
     words = ["--losses", "dice", "--comparison.tuning", tuning, "--execution.threads", "1"]
     one = call(*tiny_run(phantom, tmp_path / "one", *words))
     two = command(*tiny_run(phantom, tmp_path / "two", *words, "--execution.parallel", "2"))

@@ -360,8 +360,9 @@ def plain_when_asked(logits, labels):
 
 @pytest.fixture
 def compiled_anew(tmp_path, monkeypatch):
-    """Nothing is compiled yet, and the cache is in a folder of the test."""
+    """Nothing is compiled yet, and the cache is in a folder of the test; without optimising, as that takes seconds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "FLAGS", tuple(flag.replace("-O3", "-O0") for flag in library.FLAGS))
     library.load.cache_clear()
     yield tmp_path / "cache" / "voxloss"
     library.load.cache_clear()
