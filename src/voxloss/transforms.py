@@ -25,6 +25,7 @@ class LesionRegions:
         classes: C, the channels of the network's output.
         activation: That of the loss: "softmax", where F is C-1, or "sigmoid", where it is C.
         ignore_index: That of the loss.
+        ignore_scope: That of the loss.
         multi_hot: Whether the labels are multi-hot or soft targets.
 
     Raises:
@@ -37,6 +38,7 @@ class LesionRegions:
     classes: int = 2
     activation: str = "softmax"
     ignore_index: int | None = None
+    ignore_scope: str = "voxel"
     multi_hot: bool = False
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class LesionRegions:
             self.classes,
             activation=self.activation,
             ignore_index=self.ignore_index,
+            ignore_scope=self.ignore_scope,
             multi_hot=self.multi_hot,
         )
         return {**sample, self.regions: found[0]}
@@ -70,6 +73,7 @@ class DistanceMaps:
         spacing: Of the voxels along each axis, in mm, or the key of the sample that has it. None counts voxels.
         activation: That of the loss: "softmax", where F is C-1, or "sigmoid", where it is C.
         ignore_index: That of the loss.
+        ignore_scope: That of the loss.
         multi_hot: Whether the labels are multi-hot or soft targets.
         background: Whether to measure to the border of class 0 under "softmax" too, for losses that include it.
 
@@ -84,6 +88,7 @@ class DistanceMaps:
     spacing: Sequence[float] | str | None = None
     activation: str = "softmax"
     ignore_index: int | None = None
+    ignore_scope: str = "voxel"
     multi_hot: bool = False
     background: bool = False
 
@@ -97,6 +102,7 @@ class DistanceMaps:
             spacing,
             self.activation,
             self.ignore_index,
+            self.ignore_scope,
             self.multi_hot,
             self.background,
         )
@@ -120,6 +126,7 @@ class Skeletons:
         classes: C, the channels of the network's output.
         activation: That of the loss, "softmax" or "sigmoid".
         ignore_index: That of the loss.
+        ignore_scope: That of the loss.
         multi_hot: Whether the labels are multi-hot or soft targets.
 
     Raises:
@@ -133,6 +140,7 @@ class Skeletons:
     classes: int = 2
     activation: str = "softmax"
     ignore_index: int | None = None
+    ignore_scope: str = "voxel"
     multi_hot: bool = False
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +150,7 @@ class Skeletons:
             self.classes,
             activation=self.activation,
             ignore_index=self.ignore_index,
+            ignore_scope=self.ignore_scope,
             multi_hot=self.multi_hot,
         )
         return {**sample, self.skeletons: found[0]}

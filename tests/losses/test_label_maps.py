@@ -5,6 +5,7 @@ import torch
 
 import voxloss
 from voxloss import Compound, DeepSupervision, LabelMaps, get_loss
+from voxloss.transforms import DistanceMaps, LesionRegions, Skeletons
 
 ALL_MAPS = ["boundary", "skeleton_recall", "cc_dice_ce"]
 EVERY_PASS = [*ALL_MAPS, "topk", "ml1_ace", "cl_dice", "lovasz", "hausdorff", "mcc", "blob", "mixed_focal"]
@@ -72,6 +73,40 @@ def test_multi_hot_targets_have_maps_for_each_class():
     maps = LabelMaps.of(loss, CLASSES)(targets, multi_hot=True)
     assert all(each.shape == logits.shape for each in maps.values())
     torch.testing.assert_close(outcome(loss, logits, targets, **maps), outcome(loss, logits, targets), **CLOSE)
+
+
+@pytest.mark.parametrize("name", [*ALL_MAPS, "blob"])
+def test_a_structure_without_labels_leaves_the_others_their_maps(name):
+    logits, _ = problem()
+    targets = (torch.rand(logits.shape, generator=torch.Generator().manual_seed(3)) < 0.1).long()
+    targets[0, 1] = 255  # sample 0 has no labels of structure 1
+    targets[1, 2, :4] = 255  # and sample 1 those of half the volume
+    loss = get_loss(name, activation="sigmoid", ignore_index=255, ignore_scope="channel")
+    maps = LabelMaps.of(loss, CLASSES)(targets, multi_hot=True)
+    torch.testing.assert_close(outcome(loss, logits, targets, **maps), outcome(loss, logits, targets), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("transform", "key"), [(LesionRegions, "regions"), (DistanceMaps, "distances"), (Skeletons, "skeletons")]
+)
+def test_a_channel_that_is_ignored_apart_has_the_maps_that_it_has_alone(transform, key):
+    targets = (torch.rand(CLASSES, 6, 7, 5, generator=torch.Generator().manual_seed(3)) < 0.1).long()
+    targets[1] = 255
+    targets[2, :3] = 255
+    options = {"activation": "sigmoid", "ignore_index": 255, "ignore_scope": "channel"}
+    found = transform("label", classes=CLASSES, multi_hot=True, **options)({"label": targets})[key]
+    for c, channel in enumerate(targets):
+        alone = transform("label", classes=1, activation="sigmoid", ignore_index=255)({"label": channel})[key]
+        torch.testing.assert_close(found[c], alone[0])
+
+
+def test_softmax_ties_the_channels_of_maps_together():
+    labels = problem()[1]
+    for make in (voxloss.lesion_regions, voxloss.distance_maps, voxloss.skeleton_tubes):
+        with pytest.raises(ValueError, match='ignore_scope="channel" needs activation="sigmoid"'):
+            make(labels, CLASSES, ignore_index=1, ignore_scope="channel")
+        with pytest.raises(ValueError, match='ignore_scope must be "voxel" or "channel", received \'sample\''):
+            make(labels, CLASSES, activation="sigmoid", ignore_scope="sample")
 
 
 def test_all_maps_reach_every_output_of_deep_supervision():

@@ -27,6 +27,7 @@ class LabelMaps:
         classes: C, the channels of the network's output.
         activation: That of the loss.
         ignore_index: That of the loss.
+        ignore_scope: That of the loss.
         lesions: Whether the loss needs the regions of the lesions.
         distances: Whether it needs the signed distances to the borders.
         skeletons: Whether it needs the tubes around the skeletons.
@@ -37,6 +38,7 @@ class LabelMaps:
     classes: int
     activation: str = "softmax"
     ignore_index: int | None = None
+    ignore_scope: str = "voxel"
     lesions: bool = False
     distances: bool = False
     skeletons: bool = False
@@ -57,6 +59,7 @@ class LabelMaps:
             classes,
             reading["activation"],
             reading["ignore_index"],
+            reading["ignore_scope"],
             formula.lesions,
             len(spacings) == 1,
             formula.tubes,
@@ -75,6 +78,7 @@ class LabelMaps:
         reading: dict[str, Any] = {
             "activation": self.activation,
             "ignore_index": self.ignore_index,
+            "ignore_scope": self.ignore_scope,
             "multi_hot": multi_hot,
         }
         maps: dict[str, Tensor] = {}

@@ -35,7 +35,7 @@ from voxloss.losses.parameters import (
 from voxloss.losses.terms import Formula, Pixelwise, Region, Sum, Term, needs
 from voxloss.losses.voxel_pass.further.passes import HardestVoxels
 from voxloss.losses.voxel_pass.statistics import voxel_statistics
-from voxloss.losses.voxel_pass.targets import warn_of_probabilities
+from voxloss.losses.voxel_pass.targets import TIED, warn_of_probabilities
 
 FIRST_CALLS = 3  # of a module, in which labels are checked at once on any device
 
@@ -318,7 +318,7 @@ class Loss(nn.Module):
         if self.reduction != "mean" and self.pool == "world":
             raise ValueError(f'reduction={self.reduction!r} takes each sample by itself, and pool="world" all together')
         if self.ignore_scope == "channel" and self.activation == "softmax":
-            raise ValueError('ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together')
+            raise ValueError(TIED)
         self._check_kinds({part.kind for part in parts})
         if self.class_reduction == "none":
             parts = tuple(

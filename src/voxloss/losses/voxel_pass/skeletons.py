@@ -20,6 +20,7 @@ def skeleton_tubes(
     *,
     activation: str = "softmax",
     ignore_index: int | None = None,
+    ignore_scope: str = "voxel",
     multi_hot: bool = False,
 ) -> Tensor:
     """Mark the voxels of each structure that are close to its skeleton: the `skeletons` of losses of thin structures.
@@ -34,7 +35,9 @@ def skeleton_tubes(
         labels: (B, *spatial) or (B, 1, *spatial), whole numbers. With one class always a target of it, in [0, 1].
         classes: C, the channels of the logits.
         activation: "softmax", where class 0 is the background, or "sigmoid", where every channel is a structure.
-        ignore_index: Label of ignored voxels; in targets, of those that have it in any channel.
+        ignore_index: Label of ignored voxels.
+        ignore_scope: That of the loss: whether such a value in a target ignores the "voxel" in all channels, or with
+            "sigmoid" in its own "channel" alone.
         multi_hot: Whether `labels` are multi-hot or soft targets (B, C, *spatial), of which a voxel of 1/2 or more is
             one of the structure.
 
@@ -47,7 +50,7 @@ def skeleton_tubes(
             "softmax".
         ModuleNotFoundError: scikit-image is not installed.
     """
-    values, reading = read_labels(labels, classes, activation, ignore_index, multi_hot)
+    values, reading = read_labels(labels, classes, activation, ignore_index, ignore_scope, multi_hot)
     return find_tubes(values, classes, reading)
 
 

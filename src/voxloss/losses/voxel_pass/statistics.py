@@ -433,7 +433,7 @@ def _each_channel(
 ) -> tuple[Tensor, Tensor]:
     """Sums (B, S, C) and counted voxels (B, C) of channels that are samples of a single channel for the pass."""
     if settings.activation != "sigmoid":
-        raise ValueError('ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together')
+        raise ValueError(targets.TIED)
     batch, channels = logits.shape[:2]
     apart = any(isinstance(exponent, tuple) for exponent in settings.exponents)  # each with exponents of its own
     groups = [slice(c, c + 1) for c in range(channels)] if apart else [slice(0, channels)]

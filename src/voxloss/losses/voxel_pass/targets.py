@@ -133,6 +133,7 @@ def check_probabilities(values: Tensor, activation: str, counted: Tensor | None)
         return
 
 
+TIED = 'ignore_scope="channel" needs activation="sigmoid": softmax ties the channels together'
 MOST_AXES = 5  # batch, channels and three spatial axes
 
 
@@ -187,11 +188,15 @@ def read_target(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tar
 
 
 def read_for_maps(
-    labels: Any, classes: int, activation: str, ignore_index: int | None, multi_hot: bool
+    labels: Any, classes: int, activation: str, ignore_index: int | None, ignore_scope: str, multi_hot: bool
 ) -> tuple[Tensor, bool]:
     """Return labels (B, *spatial) and False, or targets (B, C, *spatial) and True, checked, to make maps of them."""
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f'activation must be "softmax" or "sigmoid", received {activation!r}')
+    if ignore_scope not in ("voxel", "channel"):
+        raise ValueError(f'ignore_scope must be "voxel" or "channel", received {ignore_scope!r}')
+    if ignore_scope == "channel" and activation == "softmax":
+        raise ValueError(TIED)
     if classes < (2 if activation == "softmax" else 1):
         raise ValueError(f'classes must be 2 or more with "softmax", 1 or more with "sigmoid", received {classes}')
     labels = as_tensor("labels", labels, torch.empty(0))

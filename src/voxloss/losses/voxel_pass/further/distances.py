@@ -18,6 +18,7 @@ def distance_maps(
     spacing: Sequence[float] | None = None,
     activation: str = "softmax",
     ignore_index: int | None = None,
+    ignore_scope: str = "voxel",
     multi_hot: bool = False,
     background: bool = False,
 ) -> Tensor:
@@ -38,7 +39,9 @@ def distance_maps(
         classes: C, the channels of the logits.
         spacing: Of the voxels along each axis, in mm. None counts voxels.
         activation: "softmax", where class 0 is the background, or "sigmoid", where every channel is a structure.
-        ignore_index: Label of ignored voxels; in targets, of those that have it in any channel.
+        ignore_index: Label of ignored voxels.
+        ignore_scope: That of the loss: whether such a value in a target ignores the "voxel" in all channels, or with
+            "sigmoid" in its own "channel" alone.
         multi_hot: Whether `labels` are multi-hot or soft targets (B, C, *spatial), of which a voxel of 1/2 or more is
             one of the structure.
         background: Whether to measure to the border of class 0 under "softmax" too.
@@ -50,7 +53,9 @@ def distance_maps(
         ValueError: The shape of the labels or the number of spacings does not fit, a spacing is not above 0, a label is
             out of range, or fewer than two classes with "softmax".
     """
-    return measure_labels(labels, classes, signed_distances, spacing, activation, ignore_index, multi_hot, background)
+    return measure_labels(
+        labels, classes, signed_distances, spacing, activation, ignore_index, ignore_scope, multi_hot, background
+    )
 
 
 # Of the voxels inside a structure, those outside and the spacing: every voxel's signed distance.
@@ -64,14 +69,16 @@ def measure_labels(
     spacing: Sequence[float] | None,
     activation: str,
     ignore_index: int | None,
+    ignore_scope: str,
     multi_hot: bool,
     background: bool,
 ) -> Tensor:
     """Return the maps of `distance_maps`, measured by `measure`."""
-    target, dense = targets.read_for_maps(labels, classes, activation, ignore_index, multi_hot)
+    target, dense = targets.read_for_maps(labels, classes, activation, ignore_index, ignore_scope, multi_hot)
     sizes = check_spacing(spacing, target.ndim - 1 - dense)
     first = 1 if activation == "softmax" and not background else 0
-    return find_distances(target, classes, first, sizes, TargetReading(activation, dense, ignore_index), measure)
+    reading = TargetReading(activation, dense, ignore_index, apart=ignore_scope == "channel")
+    return find_distances(target, classes, first, sizes, reading, measure)
 
 
 def check_spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ def lesion_regions(
     *,
     activation: str = "softmax",
     ignore_index: int | None = None,
+    ignore_scope: str = "voxel",
     multi_hot: bool = False,
 ) -> Tensor:
     """Give every voxel the number of the lesion that is nearest to it: the `regions` of the losses per lesion.
@@ -36,7 +37,9 @@ def lesion_regions(
         classes: C, the channels of the logits.
         activation: "softmax", where class 0 is the background and has no lesions, or "sigmoid", where every channel
             can have them.
-        ignore_index: Label of ignored voxels; in targets, of those that have it in any channel.
+        ignore_index: Label of ignored voxels.
+        ignore_scope: That of the loss: whether such a value in a target ignores the "voxel" in all channels, or with
+            "sigmoid" in its own "channel" alone.
         multi_hot: Whether `labels` are multi-hot or soft targets (B, C, *spatial), of which a voxel of 1/2 or more is
             one of a lesion.
 
@@ -47,20 +50,20 @@ def lesion_regions(
         ValueError: The shape of the labels does not fit, a label is out of range, or fewer than two classes with
             "softmax".
     """
-    values, reading = read_labels(labels, classes, activation, ignore_index, multi_hot)
+    values, reading = read_labels(labels, classes, activation, ignore_index, ignore_scope, multi_hot)
     return find_regions(values, classes, reading)
 
 
 def read_labels(
-    labels: Any, classes: int, activation: str, ignore_index: int | None, multi_hot: bool
+    labels: Any, classes: int, activation: str, ignore_index: int | None, ignore_scope: str, multi_hot: bool
 ) -> tuple[Tensor, Reading]:
     """Return labels (B, *spatial) or targets (B, C, *spatial) of which maps are made, and how they are read.
 
     Raises:
         ValueError: As `lesion_regions` says.
     """
-    values, dense = targets.read_for_maps(labels, classes, activation, ignore_index, multi_hot)
-    return values, Reading(activation, dense, ignore_index, by_channel=False, checked=True)
+    values, dense = targets.read_for_maps(labels, classes, activation, ignore_index, ignore_scope, multi_hot)
+    return values, Reading(activation, dense, ignore_index, by_channel=ignore_scope == "channel", checked=True)
 
 
 def find_regions(target: Tensor, classes: int, reading: Reading) -> Tensor:
