@@ -66,6 +66,11 @@ class Estimate:
         return math.isfinite(self.standard_error) and self.standard_error > 0
 
 
+def ended(low: float, high: float) -> tuple[float, float]:
+    """End an interval where differences between two shares do; NaN stays."""
+    return max(low, -1.0), min(high, 1.0)  # the first one where they do not compare
+
+
 @dataclass(frozen=True)
 class Difference(Estimate):
     """By how much the mean over folds of a loss exceeds that of another; its interval is one of all pairs of losses.
@@ -79,17 +84,12 @@ class Difference(Estimate):
     @property
     def low(self) -> float:
         """Lower end of the interval, not below -1."""
-        return max(super().low, -1.0)
+        return ended(super().low, super().high)[0]
 
     @property
     def high(self) -> float:
         """Upper end of the interval, not above 1."""
-        return min(super().high, 1.0)
-
-
-def ended(low: float, high: float) -> tuple[float, float]:
-    """End an interval where differences between two shares do; NaN stays."""
-    return (low if math.isnan(low) else max(low, -1.0)), (high if math.isnan(high) else min(high, 1.0))
+        return ended(super().low, super().high)[1]
 
 
 def is_joined(export: Export) -> bool:

@@ -130,11 +130,13 @@ def takes_lesions(
     logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor | None, places: int, settings: PassSettings
 ) -> bool:
     """Whether the passes over lesions compute these sums on this machine: of not too many regions."""
+    return logits.shape[1] > 1 and takes(logits, target, weight, settings) and _takes_regions(logits, regions, places)
+
+
+def _takes_regions(logits: Tensor, regions: Tensor, places: int) -> bool:
     return (
-        logits.shape[1] > 1
-        and regions.dtype in (torch.int32, torch.int64)
+        regions.dtype in (torch.int32, torch.int64)
         and regions.device.type == "cpu"
-        and takes(logits, target, weight, settings)
         and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
     )
 
@@ -152,10 +154,7 @@ def lesions(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums (4, 2·places) in the order of `lesions.sums`, voxels (2·places,), and what `sums` returns unless `alone`."""
     call = _Call(logits, target, weight, settings)
-    call.add_regions(regions, offsets, places)
-    found = torch.zeros((call.batch * call.parts, 2 * places, 4), dtype=torch.float64)
-    call.arguments.lesions = found.data_ptr()
-    call.memory.append(found)
+    found = call.ask_lesions(regions, offsets, places, 4)
     totals = found.new_empty(0, 0) if alone else call.ask_sums(settings.rows)
     call.run_sums(target, weight, settings)
     p, missed, surprise, voxels = found.sum(0).unbind(1)
@@ -176,12 +175,9 @@ def lesions_gradient(
 ) -> Tensor:
     """d(Σ of_lesions·lesions + Σ upstream·sums)/d(logits) for `of_lesions` (4, 2·places), with `upstream` as above."""
     call = _Call(logits, target, weight, settings)
-    call.add_regions(regions, offsets, of_lesions.shape[1] // 2)
     hit, excess, missed, surprise = of_lesions.to(torch.float32)
     inside = torch.arange(of_lesions.shape[1]) % 2 == 1
-    slopes = torch.stack([torch.where(inside, hit - missed, excess), surprise], 1)
-    call.arguments.of_lesions = slopes.data_ptr()
-    call.memory.append(slopes)
+    call.add_lesions(regions, offsets, torch.stack([torch.where(inside, hit - missed, excess), surprise], 1))
     if upstream is not None:
         call.add_upstream(upstream, settings)
     return call.gradient()
@@ -193,9 +189,8 @@ def takes_odds(logits: Tensor, target: Tensor, regions: Tensor, weight: Tensor |
         logits.device.type == "cpu"
         and logits.dtype in (torch.float32, torch.bfloat16)
         and target.dtype in (*_TYPES, *_SAME, *_WIDENED)
-        and regions.dtype in (torch.int32, torch.int64)
         and (weight is None or weight.dtype == torch.float32)
-        and places * (logits.numel() // LARGEST_PART + len(logits)) <= MOST_PLACES
+        and _takes_regions(logits, regions, places)
         and library.is_there()
     )
 
@@ -213,10 +208,7 @@ def odds(
 ) -> tuple[Tensor, Tensor]:
     """Sums (4, 2·places) in the order of `lesions.sums` and voxels (2·places,); with sigmoid, or `dense` targets."""
     call = _Call(logits, target, weight, settings)
-    call.add_regions(regions, offsets, places)
-    found = torch.zeros((call.batch * call.parts, 2 * places, 5), dtype=torch.float64)
-    call.arguments.lesions = found.data_ptr()
-    call.memory.append(found)
+    found = call.ask_lesions(regions, offsets, places, 5)
     call.run_odds("voxloss_odds_sums", settings, by_channel)
     *sums, voxels = found.sum(0).unbind(1)
     return torch.stack(sums), voxels
@@ -235,10 +227,7 @@ def odds_gradient(
 ) -> Tensor:
     """d(Σ of_lesions·odds)/d(logits) for `of_lesions` (4, 2·places)."""
     call = _Call(logits, target, weight, settings)
-    call.add_regions(regions, offsets, of_lesions.shape[1] // 2)
-    slopes = of_lesions.to(torch.float32).T.contiguous()
-    call.arguments.of_lesions = slopes.data_ptr()
-    call.memory.append(slopes)
+    call.add_lesions(regions, offsets, of_lesions.to(torch.float32).T.contiguous())
     result = call.add_gradient()
     call.run_odds("voxloss_odds_gradient", settings, by_channel)
     return result
@@ -337,8 +326,21 @@ class _Call:
         self.arguments.upstream = upstream.data_ptr()
         self.memory.append(upstream)
 
-    def add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
-        """Add the regions (B, F, *spatial) of lesions."""
+    def ask_lesions(self, regions: Tensor, offsets: Tensor, places: int, rows: int) -> Tensor:
+        """Return where the sums over the regions (B, F, *spatial) of every part will be, (parts, 2·places, rows)."""
+        found = torch.zeros((self.batch * self.parts, 2 * places, rows), dtype=torch.float64)
+        self._add_regions(regions, offsets, places)
+        self.arguments.lesions = found.data_ptr()
+        self.memory.append(found)
+        return found
+
+    def add_lesions(self, regions: Tensor, offsets: Tensor, slopes: Tensor) -> None:
+        """Add the slopes (2·places, rows) of the sums over regions."""
+        self._add_regions(regions, offsets, len(slopes) // 2)
+        self.arguments.of_lesions = slopes.data_ptr()
+        self.memory.append(slopes)
+
+    def _add_regions(self, regions: Tensor, offsets: Tensor, places: int) -> None:
         flat, first = regions.flatten(2), offsets.contiguous()
         self.arguments.regions = _Tensor.of(flat, flat.stride())
         self.arguments.offsets, self.arguments.places = first.data_ptr(), places

@@ -300,6 +300,44 @@ static int read_block(const Pass *pass, Block *b, int64_t sample, int64_t start,
     return faults;
 }
 
+/* Read the logits of class c of a block whose labels were read: 0 where a voxel does not count, as whatever is there,
+   NaN included, must not get out. */
+static void read_channel(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t c,
+                         float *x) {
+    const Tensor *logits = &pass->logits;
+    const int64_t step = logits->voxel, origin = sample * logits->sample + c * logits->channel + start * step;
+    prefetch(logits, origin + BLOCK, BLOCK, SIZES[logits->type]);
+    if (logits->type == FLOAT32) {
+        const float *from = (const float *)logits->data + origin;
+        if (step == 1) EACH x[i] = b->label[i] < 0 ? 0.0f : from[i];
+        else EACH x[i] = b->label[i] < 0 ? 0.0f : from[i * step];
+    } else {
+        const uint16_t *from = (const uint16_t *)logits->data + origin;
+        EACH x[i] = b->label[i] < 0 ? 0.0f : as_float((uint32_t)from[i * step] << 16);
+    }
+    for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+}
+
+#define READ_NUMBERS(kind)                                                       \
+    {                                                                            \
+        const kind *from = (const kind *)regions->data + origin;                 \
+        if (step == 1) EACH index[i] = (int32_t)from[i];                         \
+        else for (int64_t i = 0; i < n; i++) index[i] = (int32_t)from[i * step]; \
+    }
+
+/* Read the places of the regions that the voxels of a block lie in, in map `map` of `maps`. */
+static void read_map(const Pass *pass, int64_t sample, int64_t start, int64_t n, int64_t map, int64_t maps,
+                     int32_t *index) {
+    const Tensor *regions = &pass->regions;
+    const int64_t step = regions->voxel, origin = sample * regions->sample + map * regions->channel + start * step;
+    const int32_t offset = (int32_t)pass->offsets[sample * maps + map];
+    prefetch(regions, origin + BLOCK, BLOCK, SIZES[regions->type]);
+    if (regions->type == INT32) READ_NUMBERS(int32_t)
+    else READ_NUMBERS(int64_t)
+    for (int64_t i = n; i < BLOCK; i++) index[i] = 0;
+    LOOP index[i] += offset;
+}
+
 /* Add `values` by label to a row of sums. */
 static void add_by_label(const Block *b, const float *values, int64_t classes, double *row) {
     for (int64_t c = 0; c < classes; c++) {
@@ -315,6 +353,11 @@ static void add_by_label(const Block *b, const float *values, int64_t classes, d
 static Block *new_block(int64_t rows) { return aligned_alloc(64, sizeof(Block) + (size_t)rows * ROW * sizeof(float)); }
 
 typedef struct { int64_t sample, start, stop; } Part;
+
+/* The blocks of a part, which begin at `start` and have n voxels. */
+#define EACH_BLOCK(part) \
+    for (int64_t start = part.start, n; \
+         n = part.stop - start < BLOCK ? part.stop - start : BLOCK, n > 0; start += BLOCK)
 
 static Part part_of(const Pass *pass, int64_t number) {
     const int64_t parts = (pass->voxels + pass->part - 1) / pass->part, start = number % parts * pass->part;

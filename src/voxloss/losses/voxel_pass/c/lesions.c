@@ -21,31 +21,18 @@ enum { WIDTH = 4 };
 typedef float Floats __attribute__((vector_size(WIDTH * sizeof(float))));
 typedef int32_t Numbers __attribute__((vector_size(WIDTH * sizeof(int32_t))));
 
-#define READ_RIVAL(value)                                                                            \
-    {                                                                                                \
-        const float logit = b->label[i] < 0 ? 0.0f : (value);                                        \
-        x[i] = logit == b->top[i] && r->likeliest[i] == 1.0f ? -INFINITY : logit;                    \
-        second[i] = x[i] > second[i] ? x[i] : second[i];                                             \
-    }
-
 /* -log(1-p) of the likeliest class, and the softmax of all others, where these are too small beside it. */
 static void read_far_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, Rivals *r,
                             float *shares) {
-    const Tensor *logits = &pass->logits;
-    const int64_t step = logits->voxel;
     float second[BLOCK];
     LOOP second[i] = -FLT_MAX; /* a class masked by -inf is far behind, but inf - inf would be NaN */
     for (int64_t c = 0; c < pass->classes; c++) {
         float *x = shares + c * ROW;
-        const int64_t first = sample * logits->sample + start * step + c * logits->channel;
-        if (logits->type == FLOAT32) {
-            const float *from = (const float *)logits->data + first;
-            EACH READ_RIVAL(from[i * step])
-        } else {
-            const uint16_t *from = (const uint16_t *)logits->data + first;
-            EACH READ_RIVAL(as_float((uint32_t)from[i * step] << 16))
+        read_channel(pass, b, sample, start, n, c, x);
+        LOOP {
+            x[i] = x[i] == b->top[i] && r->likeliest[i] == 1.0f ? -INFINITY : x[i];
+            second[i] = x[i] > second[i] ? x[i] : second[i];
         }
-        for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
     }
     LOOP r->rest[i] = 0.0f;
     for (int64_t c = 0; c < pass->classes; c++) {
@@ -100,25 +87,12 @@ static int read_rivals(const Pass *pass, const Block *b, int64_t sample, int64_t
     return 0;
 }
 
-#define READ_REGIONS(kind)                                              \
-    {                                                                   \
-        const kind *from = (const kind *)regions->data + origin;        \
-        if (step == 1) EACH index[i] = (int32_t)from[i];                \
-        else for (int64_t i = 0; i < n; i++) index[i] = (int32_t)from[i * step]; \
-    }
-
 /* Twice the place of each voxel's region for class c, and one more in a lesion of it, which are the voxels of this label;
    -1 for a voxel that does not count. After the block is a number that none has. */
 static void read_regions(const Pass *pass, const Block *b, int64_t sample, int64_t start, int64_t n, int64_t c,
                          int32_t *index) {
-    const Tensor *regions = &pass->regions;
-    const int64_t step = regions->voxel, origin = sample * regions->sample + (c - 1) * regions->channel + start * step;
-    prefetch(regions, origin + BLOCK, BLOCK, SIZES[regions->type]);
-    const int32_t offset = (int32_t)pass->offsets[sample * (pass->classes - 1) + c - 1];
-    if (regions->type == INT32) READ_REGIONS(int32_t)
-    else READ_REGIONS(int64_t)
-    for (int64_t i = n; i < BLOCK; i++) index[i] = 0;
-    LOOP index[i] = b->label[i] < 0 ? -1 : 2 * (offset + index[i]) + (b->label[i] == (int32_t)c);
+    read_map(pass, sample, start, n, c - 1, pass->classes - 1, index);
+    LOOP index[i] = b->label[i] < 0 ? -1 : 2 * index[i] + (b->label[i] == (int32_t)c);
     index[BLOCK] = INT32_MIN;
 }
 
@@ -210,7 +184,7 @@ static void read_lesion_slopes(const Pass *pass, Block *b, int64_t sample, int64
     const int64_t classes = pass->classes;
     float *shares = b->others + classes * ROW;
     float *all = b->first, *of_best = b->second, *slope = b->third, *own_slope = b->chosen, *own_surprise = b->rest;
-    _Alignas(64) float of_p[BLOCK], of_surprise[BLOCK], total[BLOCK];
+    _Alignas(64) float of_p[BLOCK], of_surprise[BLOCK], total[BLOCK], near[BLOCK];
     _Alignas(64) Rivals r;
     if (classes == 2) { /* where 1-p is the p of the other class */
         read_regions(pass, b, sample, start, n, 1, r.index);
@@ -250,11 +224,11 @@ static void read_lesion_slopes(const Pass *pass, Block *b, int64_t sample, int64
         of_best[i] *= far ? 1.0f : r.rest[i];
     }
     for (int64_t c = 0; c < classes; c++) {
-        const float *others = b->others + c * ROW, *share = far ? shares + c * ROW : total;
+        const float *others = b->others + c * ROW, *share = far ? shares + c * ROW : near;
         float *result = slopes + c * ROW;
         if (!far) LOOP {
             const float own = b->own[i], e = b->label[i] == (int32_t)c ? own : others[i];
-            total[i] = e == r.likeliest[i] ? 0.0f : e;
+            near[i] = e == r.likeliest[i] ? 0.0f : e;
         }
         LOOP {
             const float other = others[i] * b->scale[i] * slope[i] + result[i], own = own_slope[i];

@@ -76,9 +76,6 @@ static void read_targets(const OddsPass *odds, Block *b, int64_t sample, int64_t
     }
 }
 
-/* Whatever is in voxels that do not count, NaN included, must not get out. */
-#define READ_ODDS(value) x[i] = b->label[i] < 0 || (t && t[i] == IGNORED) ? 0.0f : (value);
-
 /* Read a block: targets, weights and logits; and of a softmax what all classes need. */
 static void read_odds(const OddsPass *odds, Block *b, Odds *o, int64_t sample, int64_t start, int64_t n) {
     const Pass *pass = &odds->pass;
@@ -93,23 +90,11 @@ static void read_odds(const OddsPass *odds, Block *b, Odds *o, int64_t sample, i
     }
     LOOP b->weight[i] = b->label[i] < 0 ? 0.0f : b->weight[i];
 
-    const Tensor *logits = &pass->logits;
-    const int64_t step = logits->voxel;
     for (int64_t c = 0; c < classes; c++) {
         float *x = row_of(odds, b, LOGITS, c);
-        const float *t = odds->by_channel && odds->dense ? row_of(odds, b, TARGETS, c) : NULL;
-        const int64_t origin = sample * logits->sample + c * logits->channel + start * step;
-        prefetch(logits, origin + BLOCK, BLOCK, SIZES[logits->type]);
-        if (logits->type == FLOAT32) {
-            const float *from = (const float *)logits->data + origin;
-            if (t) EACH READ_ODDS(from[i * step])
-            else if (step == 1) EACH x[i] = b->label[i] < 0 ? 0.0f : from[i];
-            else EACH x[i] = b->label[i] < 0 ? 0.0f : from[i * step];
-        } else {
-            const uint16_t *from = (const uint16_t *)logits->data + origin;
-            EACH READ_ODDS(as_float((uint32_t)from[i * step] << 16))
-        }
-        for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+        const float *t = row_of(odds, b, TARGETS, c);
+        read_channel(pass, b, sample, start, n, c, x);
+        if (odds->by_channel && odds->dense) LOOP x[i] = t[i] == IGNORED ? 0.0f : x[i];
     }
     if (odds->sigmoid) return;
 
@@ -154,25 +139,19 @@ static void read_odds(const OddsPass *odds, Block *b, Odds *o, int64_t sample, i
    0. */
 static int64_t read_places(const OddsPass *odds, Block *b, Odds *o, int64_t sample, int64_t start, int64_t n, int64_t c) {
     const Pass *pass = &odds->pass;
-    const Tensor *regions = &pass->regions;
-    const int64_t first = odds->sigmoid ? 0 : 1, maps = pass->classes - first, step = regions->voxel;
-    const int64_t origin = sample * regions->sample + (c - first) * regions->channel + start * step;
-    const int32_t offset = (int32_t)pass->offsets[sample * maps + c - first];
+    const int64_t first = odds->sigmoid ? 0 : 1;
     const float *t = row_of(odds, b, TARGETS, c);
     int32_t *index = o->index;
-    prefetch(regions, origin + BLOCK, BLOCK, SIZES[regions->type]);
-    if (regions->type == INT32) READ_REGIONS(int32_t)
-    else READ_REGIONS(int64_t)
-    for (int64_t i = n; i < BLOCK; i++) index[i] = 0;
+    read_map(pass, sample, start, n, c - first, pass->classes - first, index);
     if (odds->dense) LOOP {
         const int counts = b->label[i] >= 0 && t[i] != IGNORED;
         o->target[i] = counts ? t[i] : 0.0f;
-        index[i] = counts ? 2 * (offset + index[i]) + (t[i] >= 0.5f) : -1;
+        index[i] = counts ? 2 * index[i] + (t[i] >= 0.5f) : -1;
     }
     else LOOP {
         const int here = b->label[i] == (int32_t)c;
         o->target[i] = here ? 1.0f : 0.0f;
-        index[i] = b->label[i] < 0 ? -1 : 2 * (offset + index[i]) + here;
+        index[i] = b->label[i] < 0 ? -1 : 2 * index[i] + here;
     }
     int64_t inside = 0;
     ADD(inside) inside += o->target[i] != 0.0f;
@@ -263,8 +242,7 @@ int voxloss_odds_sums(const OddsPass *odds, int64_t number) {
     Block *b = new_block(OF_LOGITS * pass->classes);
     if (!b) return NO_MEMORY;
     _Alignas(64) Odds o;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         read_odds(odds, b, &o, part.sample, start, n);
         for (int64_t c = odds->sigmoid ? 0 : 1; c < pass->classes; c++) {
             const int64_t inside = read_places(odds, b, &o, part.sample, start, n, c);
@@ -301,8 +279,7 @@ int voxloss_odds_gradient(const OddsPass *odds, int64_t number) {
     Block *b = new_block(KINDS * classes);
     if (!b) return NO_MEMORY;
     _Alignas(64) Odds o;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         read_odds(odds, b, &o, part.sample, start, n);
         float *all = b->first, *of_best = b->second;
         if (!odds->sigmoid) LOOP all[i] = of_best[i] = row_of(odds, b, OF_LOGITS, 0)[i] = 0.0f;

@@ -232,8 +232,7 @@ int voxloss_surprise(const Pass *pass, int64_t number) {
     Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         read_block(pass, b, part.sample, start, n, &counted);
         int32_t *to = pass->bits + part.sample * pass->voxels + start;
         EACH to[i] = b->label[i] < 0 ? -1 : (int32_t)(as_bits(b->surprise[i] * b->weight[i]) & 0x7fffffffu);
@@ -250,8 +249,7 @@ int voxloss_errors(const Pass *pass, int64_t number) {
     Block *b = new_block(pass->classes);
     if (!b) return NO_MEMORY;
     int64_t counted = 0;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         read_block(pass, b, part.sample, start, n, &counted);
         for (int64_t c = first; c < pass->classes; c++) {
             const float *others = b->others + c * ROW;
@@ -272,24 +270,18 @@ int voxloss_errors(const Pass *pass, int64_t number) {
 int voxloss_gradient_of_shares(const Pass *pass, int64_t number) {
     const Part part = part_of(pass, number);
     const int64_t classes = pass->classes, first = classes - pass->hardest;
-    const Tensor *logits = &pass->logits;
     const float *upstream = pass->upstream + part.sample * classes;
     Block *b = new_block(2 * classes);
     if (!b) return NO_MEMORY;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK, step = logits->voxel;
+    LOOP b->label[i] = 0; /* all count */
+    EACH_BLOCK(part) {
         LOOP {
             b->top[i] = -INFINITY;
             b->rest[i] = b->own[i] = b->chosen[i] = 0.0f;
         }
         for (int64_t c = 0; c < classes; c++) {
             float *x = b->others + c * ROW;
-            const int64_t origin = part.sample * logits->sample + c * logits->channel + start * step;
-            const float *from = (const float *)logits->data + origin;
-            prefetch(logits, origin + BLOCK, BLOCK, sizeof(float));
-            if (step == 1) EACH x[i] = from[i];
-            else EACH x[i] = from[i * step];
-            for (int64_t i = n; i < BLOCK; i++) x[i] = 0.0f;
+            read_channel(pass, b, part.sample, start, n, c, x);
             LOOP b->top[i] = x[i] > b->top[i] ? x[i] : b->top[i];
         }
         /* Slopes beside that of the likeliest class give the same gradient, but lose no digit where its p is almost 1. */
@@ -362,8 +354,7 @@ int voxloss_sums(const Pass *pass, int64_t number) {
     }
     if (table) memset(table, 0, size);
     int faults = 0;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         faults |= read_block(pass, b, part.sample, start, n, pass->counted + number);
         if (lesions) add_lesions(pass, b, part.sample, start, n, lesions);
         if (table) add_bins(pass, b, table);
@@ -386,8 +377,7 @@ int voxloss_gradient(const Pass *pass, int64_t number) {
     if (!b) return NO_MEMORY;
     float *slopes = pass->of_lesions ? b->others + 2 * classes * ROW : NULL;
     float *of_bins = upstream && pass->bin_count ? b->others + rows * ROW : NULL;
-    for (int64_t start = part.start; start < part.stop; start += BLOCK) {
-        const int64_t n = part.stop - start < BLOCK ? part.stop - start : BLOCK;
+    EACH_BLOCK(part) {
         int64_t counted = 0;
         read_block(pass, b, part.sample, start, n, &counted);
         if (slopes) read_lesion_slopes(pass, b, part.sample, start, n, slopes);
